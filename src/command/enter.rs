@@ -1,0 +1,66 @@
+//! `runns-exec [OPTIONS] NAME [--] [COMMAND [ARG]...]`: enter a namespace, give up every privilege, become the command.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, OsString};
+
+use nix::unistd::{getpid, getuid, ttyname};
+
+use crate::error::Result;
+use crate::launch::{self, Mode, Program};
+use crate::name::NetnsName;
+use crate::policy;
+use crate::privileged::{Privilege, netns, view};
+use crate::text::{escape, step};
+use crate::{account, log, text};
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The namespace, not checked yet.
+    pub name: OsString,
+    /// Command and arguments; the user's shell if empty.
+    pub words: Vec<OsString>,
+    /// How to start it.
+    pub mode: Mode,
+    /// Set no_new_privs for the command.
+    pub no_new_privs: bool,
+}
+
+/// Returns only if entering failed.
+pub fn run(options: Options, environment: &[&CStr]) -> Result<Infallible> {
+    let shown = escape(options.name.as_encoded_bytes());
+    enter(options, environment).inspect_err(|error| {
+        // An error of the command itself comes after its own line in the log.
+        if error.status().is_none() {
+            log::refused(&format!("{} netns={shown}: {error}", caller()));
+        }
+    })
+}
+
+fn enter(options: Options, environment: &[&CStr]) -> Result<Infallible> {
+    let name = NetnsName::new(&options.name)?;
+    let program = Program::new(options.words, environment, &name, options.no_new_privs);
+    let privilege = Privilege::take()?;
+    let decision = policy::decide(&name)?;
+    let namespace = netns::open(&name)?;
+    let record = decision.record.as_ref();
+    let (entered, cookie) = netns::enter(&privilege, &namespace, record.and_then(|record| record.identity.as_ref()))?;
+    decision.check_other_names(&name, &namespace, cookie)?;
+    view::make(&privilege, &entered, &name, record.map_or(&[], |record| &record.files))?;
+    if policy::is_sudo(environment) {
+        text::complain_hint("sudo makes the command root's; members of group runns run runns-exec without it");
+    }
+    step(|| "dropping every capability".to_string());
+    let unprivileged = privilege.give_up(entered)?;
+    log::notice(&format!("{} netns={name} command={}", caller(), program.describe()));
+    step(|| format!("executing {}", program.describe()));
+    launch::start(&unprivileged, &program, options.mode)
+}
+
+/// Who asks, for the log.
+fn caller() -> String {
+    let uid = getuid().as_raw();
+    let user = account::user_by_id(uid).map_or(String::new(), |user| format!("({})", escape(user.name.as_bytes())));
+    let tty = ttyname(std::io::stdin()).map_or("none".to_string(), text::show);
+    format!("uid={uid}{user} pid={} tty={tty}", getpid())
+}

@@ -1,0 +1,6 @@
+//! One verb a file.
+
+pub mod build;
+pub mod clean;
+pub mod enter;
+pub mod list;

@@ -1,0 +1,16 @@
+//! The program. Without the standard library's start-up code, which would change what the command inherits (SIGPIPE,
+//! descriptors 0 to 2).
+
+#![no_main]
+
+use std::ffi::{c_char, c_int};
+
+/// Entry point.
+///
+/// # Safety
+/// Only the C library calls it, once, with the process's arguments.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
+    // SAFETY: these are main's own arguments, and nothing has run before.
+    runns_exec::run(unsafe { runns_exec::sys::process::invocation(argc, argv) })
+}

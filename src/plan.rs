@@ -1,0 +1,119 @@
+//! What a namespace shall consist of: pure data, made from the command line and a section, kept in the record.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Access;
+use crate::name::{IfaceName, NetnsName};
+
+/// Numbers X that exist: 172.24.0.0/24 to 172.31.255.0/24.
+pub const MAX_NUMBER: u16 = 2047;
+
+/// The number X of a namespace: its subnet is 172.(24 + X / 256).(X % 256).0/24.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Number(u16);
+
+impl Number {
+    /// X, if there is such a number.
+    pub fn new(number: u32) -> Option<Self> {
+        u16::try_from(number).ok().filter(|number| *number <= MAX_NUMBER).map(Self)
+    }
+
+    /// All numbers, the lowest first.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..=MAX_NUMBER).map(Self)
+    }
+
+    /// X itself.
+    pub fn get(self) -> u16 {
+        self.0
+    }
+
+    fn address(self, host: u8) -> Ipv4Addr {
+        let [high, low] = self.0.to_be_bytes();
+        Ipv4Addr::new(172, 24 + high, low, host)
+    }
+
+    /// The host's end.
+    pub fn host(self) -> Ipv4Addr {
+        self.address(1)
+    }
+
+    /// The namespace's end.
+    pub fn inside(self) -> Ipv4Addr {
+        self.address(2)
+    }
+
+    /// The network's address; its prefix length is [`PREFIX`].
+    pub fn network(self) -> Ipv4Addr {
+        self.address(0)
+    }
+}
+
+/// Prefix length of every subnet.
+pub const PREFIX: u8 = 24;
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}/{PREFIX}", self.network())
+    }
+}
+
+/// What was asked for, by options and section together: two equal requests make the same namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// The namespace.
+    pub name: NetnsName,
+    /// The section that it comes from, if that is one of /etc/runns.conf.
+    pub section: Option<String>,
+    /// The host's end of the veth pair.
+    pub interface: IfaceName,
+    /// The uplink, if a certain one.
+    pub uplink: Option<IfaceName>,
+    /// The file that becomes its resolv.conf.
+    pub resolve: Option<PathBuf>,
+    /// OpenVPN configurations.
+    pub vpn: Vec<PathBuf>,
+    /// Who may enter.
+    pub access: Access,
+}
+
+/// The request, and what was decided for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// What was asked for.
+    #[serde(flatten)]
+    pub request: Request,
+    /// The subnet.
+    pub number: Number,
+}
+
+impl Plan {
+    /// The tag of everything that this namespace puts into tables shared with others.
+    pub fn tag(&self) -> String {
+        tag(&self.request.name)
+    }
+}
+
+/// The tag of everything that namespace `name` puts into tables shared with others.
+pub fn tag(name: &NetnsName) -> String {
+    format!("runns:{name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_subnets() {
+        assert_eq!(Number::new(5).unwrap().to_string(), "172.24.5.0/24");
+        assert_eq!(Number::new(256).unwrap().inside(), Ipv4Addr::new(172, 25, 0, 2));
+        assert_eq!(Number::new(2047).unwrap().host(), Ipv4Addr::new(172, 31, 255, 1));
+        assert_eq!(Number::new(2048), None);
+        assert_eq!(Number::all().count(), 2048);
+    }
+}

@@ -1,0 +1,127 @@
+//! Opening a network namespace by name, and entering what was opened.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use caps::Capability;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::sys::stat::{FileStat, Mode, fstat, fstatat, stat};
+
+use super::Privilege;
+use crate::error::{Context, Error, Result};
+use crate::name::NetnsName;
+use crate::record::Identity;
+use crate::sys::net;
+use crate::text::step;
+use crate::trusted::{self, Trust};
+
+/// Where named network namespaces are (ip-netns(8)).
+pub const DIRECTORY: &str = "/run/netns";
+
+/// A file of /run/netns that is open, and is a network namespace.
+pub struct Netns {
+    name: NetnsName,
+    directory: OwnedFd,
+    file: OwnedFd,
+    stat: FileStat,
+}
+
+/// The calling process is in the network namespace. Only [`enter`] makes one.
+pub struct Entered {
+    _private: (),
+}
+
+/// Opens /run/netns/`name`: no symlink, no waiting for a FIFO's writer, and it must be a network namespace.
+pub fn open(name: &NetnsName) -> Result<Netns> {
+    let cannot = |cause: &str| Error::new(format!("open namespace {name}"), cause);
+    let missing =
+        || cannot("there is no such namespace").hint("runns-exec list and ip netns list name those there are");
+    if let Err(Errno::ENOENT) = stat(DIRECTORY) {
+        return Err(missing());
+    }
+    let (directory, _) = trusted::locate(Path::new(DIRECTORY), Trust::Strict)?;
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let file = openat(&directory, name.as_str(), flags, Mode::empty()).map_err(|errno| match errno {
+        Errno::ENOENT => missing(),
+        Errno::ELOOP => cannot("it is a symbolic link"),
+        errno => cannot(errno.desc()),
+    })?;
+    if !net::is_network_namespace(&file).map_err(|errno| cannot(errno.desc()))? {
+        return Err(cannot("it is not a network namespace"));
+    }
+    let stat = fstat(&file).map_err(|errno| cannot(errno.desc()))?;
+    Ok(Netns { name: name.clone(), directory, file, stat })
+}
+
+impl Netns {
+    /// The inode of the namespace, by which processes in it are known.
+    pub fn inode(&self) -> u64 {
+        self.stat.st_ino
+    }
+
+    /// The open namespace file.
+    pub fn file(&self) -> &OwnedFd {
+        &self.file
+    }
+}
+
+/// Enters `netns`, makes sure that it is the one that `expected` names, and brings its loopback up. With
+/// `expected` absent (a namespace that runns-exec did not build), it must at least not be the host's own.
+pub fn enter(privilege: &Privilege, netns: &Netns, expected: Option<&Identity>) -> Result<(Entered, u64)> {
+    let name = &netns.name;
+    let cannot = |cause: &str| Error::new(format!("enter namespace {name}"), cause);
+    step(|| format!("entering network namespace {name} (inode {})", netns.inode()));
+    privilege.raised(Capability::CAP_SYS_ADMIN, || {
+        setns(netns.file.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|errno| cannot(errno.desc()))
+    })?;
+    // An unbound local socket: its namespace is this process's, and the interface ioctls work on any socket.
+    let probe = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
+        .cannot(|| "make a socket in the namespace")?;
+    let cookie = net::namespace_cookie(&probe).map_err(|errno| cannot(errno.desc()))?;
+    match expected {
+        Some(expected) if expected.cookie != cookie => {
+            return Err(cannot("it is another namespace than the one that was built under this name")
+                .hint(format!("sudo runns-exec clean {name} forgets the one that was built")));
+        }
+        Some(_) => {}
+        None => refuse_host_namespace().map_err(|cause| cannot(&cause))?,
+    }
+    // clean withdraws the name before it looks for processes: if it is still there now, clean will see this process.
+    let now = fstatat(&netns.directory, name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW)
+        .map_err(|_| cannot("it was removed meanwhile"))?;
+    if (now.st_dev, now.st_ino) != (netns.stat.st_dev, netns.stat.st_ino) {
+        return Err(cannot("it was replaced meanwhile"));
+    }
+    if !net::interface_is_up(&probe, "lo").cannot(|| "look at the loopback interface")? {
+        step(|| "bringing loopback up".to_string());
+        privilege.raised(Capability::CAP_NET_ADMIN, || {
+            net::bring_up(&probe, "lo").cannot(|| "bring the loopback interface up")
+        })?;
+    }
+    Ok((Entered { _private: () }, cookie))
+}
+
+/// The host's own network under another name would be no isolation at all. Every network namespace has a
+/// /proc/PID/net/dev of its own inode, and anyone may stat pid 1's.
+fn refuse_host_namespace() -> Result<(), String> {
+    let inode = |path: &str| stat(path).map(|stat| stat.st_ino).map_err(|errno| format!("{path}: {}", errno.desc()));
+    if inode("/proc/self/net/dev")? == inode("/proc/1/net/dev")? {
+        return Err("it is the host's own network namespace".to_string());
+    }
+    Ok(())
+}
+
+/// The numbers of the network namespace that the calling thread is in.
+pub fn identity_here() -> Result<Identity> {
+    let probe = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
+        .cannot(|| "make a socket in the namespace")?;
+    let inode = |path: &str| stat(path).map(|stat| stat.st_ino).cannot(|| format!("look at {path}"));
+    Ok(Identity {
+        cookie: net::namespace_cookie(&probe).cannot(|| "read the namespace's cookie")?,
+        inode: inode("/proc/thread-self/ns/net")?,
+        proc_inode: inode("/proc/thread-self/net/dev")?,
+    })
+}

@@ -1,0 +1,287 @@
+//! What the command sees of the file system: a private mount namespace, in which /sys shows the namespace's network
+//! devices and the files of /etc/netns/NAME stand in place of their namesakes in /etc.
+//!
+//! All mounts are made from descriptors: the entry that was checked is the entry that is mounted. Host mounts and
+//! unmounts still reach the view (it is a slave), and nothing of it reaches the host.
+//!
+//! To cover a path, all of /etc is first bound onto itself and the entries are mounted in that copy. Entered from
+//! inside another namespace, one unmount then takes away all that the outer runns-exec had put there; the source of
+//! its /sys, which only a privileged process can have chosen, says that it was there.
+
+use std::ffi::{CStr, CString, OsString};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use caps::Capability;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{Mode, SFlag};
+use nix::sys::statvfs::{FsFlags, statvfs};
+
+use super::Privilege;
+use super::netns::Entered;
+use crate::error::{Context, Error, Result};
+use crate::name::NetnsName;
+use crate::sys::mount::{self as api, Attributes};
+use crate::text::{show, step};
+use crate::trusted::{self, Trust};
+
+/// Where the files of namespaces are (ip-netns(8)).
+pub const ETC_NETNS: &str = "/etc/netns";
+/// Source of the sysfs of a view without files of its own.
+const MARK: &CStr = c"runns-exec";
+/// Source of the sysfs of a view that has a copy of /etc.
+const MARK_ETC: &CStr = c"runns-exec:etc";
+
+/// Something that was mounted below /sys: a detached copy, and where it belongs.
+struct Submount {
+    tree: OwnedFd,
+    path: PathBuf,
+}
+
+/// Makes the view of namespace `name`, in which the calling process is. `required` are the files that the record
+/// lists: they must be there.
+pub fn make(privilege: &Privilege, _entered: &Entered, name: &NetnsName, required: &[String]) -> Result<()> {
+    let cwd = nix::unistd::getcwd().ok();
+    privilege
+        .raised(Capability::CAP_SYS_ADMIN, || {
+            unshare(CloneFlags::CLONE_NEWNS).cannot(|| "unshare the mount namespace")?;
+            let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+            mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)
+                .cannot(|| "make the mount namespace a slave of the host's")?;
+            let undone = undo_outer_view()?;
+            let entries = entries(name)?;
+            if let Some(missing) = required.iter().find(|file| !entries.iter().any(|entry| entry == file.as_str())) {
+                let path = Path::new(ETC_NETNS).join(name.as_str()).join(missing);
+                return Err(Error::new(
+                    format!("put {} in place", show(path)),
+                    "it is gone since the namespace was built",
+                )
+                .hint(format!("sudo runns-exec clean {name}, and build it again")));
+            }
+            cover_sys(if entries.is_empty() { MARK } else { MARK_ETC })?;
+            if !entries.is_empty() {
+                cover_etc(name, &entries)?;
+            }
+            let covered =
+                |path: &Path| path.starts_with("/sys") || ((undone || !entries.is_empty()) && path.starts_with("/etc"));
+            match cwd {
+                Some(cwd) if covered(&cwd) => Ok(Some(cwd)),
+                _ => Ok(None),
+            }
+        })?
+        // By name and without privilege: the working directory is the caller's affair.
+        .map_or(Ok(()), |cwd| {
+            nix::unistd::chdir(&cwd).cannot(|| format!("enter the working directory {} in the namespace", show(&cwd)))
+        })
+}
+
+/// Takes away what an outer runns-exec put in place; whether there was such a thing.
+fn undo_outer_view() -> Result<bool> {
+    let mut undone = false;
+    loop {
+        let source = sys_source()?;
+        if source != MARK.to_bytes() && source != MARK_ETC.to_bytes() {
+            return Ok(undone);
+        }
+        step(|| "leaving the view of the namespace that this was started in".to_string());
+        umount2("/sys", MntFlags::MNT_DETACH).cannot(|| "unmount the outer namespace's /sys")?;
+        if source == MARK_ETC.to_bytes() {
+            umount2("/etc", MntFlags::MNT_DETACH).cannot(|| "unmount the outer namespace's /etc")?;
+        }
+        undone = true;
+    }
+}
+
+fn locate(path: &str) -> Result<OwnedFd> {
+    open(path, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()).cannot(|| format!("open {path}"))
+}
+
+/// The source of the mount that is /sys.
+fn sys_source() -> Result<Vec<u8>> {
+    let sys = locate("/sys")?;
+    match api::mount_of(&sys).and_then(|(id, _)| api::mount_source(id)) {
+        Ok(source) => Ok(source),
+        Err(Errno::ENOSYS) => Ok(mountinfo()?
+            .into_iter()
+            .rfind(|mount| mount.point == Path::new("/sys"))
+            .map_or(Vec::new(), |mount| mount.source)),
+        Err(errno) => Err(errno).cannot(|| "find out what is mounted on /sys"),
+    }
+}
+
+/// Mounts a sysfs of the namespace on /sys, with what was mounted below the old one.
+fn cover_sys(mark: &CStr) -> Result<()> {
+    let submounts = submounts_of_sys()?;
+    let flags = statvfs("/sys").cannot(|| "look at /sys")?.flags();
+    let mut attributes = Attributes::NOSUID_NODEV_NOEXEC;
+    if flags.contains(FsFlags::ST_RDONLY) {
+        attributes = attributes.with(Attributes::RDONLY);
+    }
+    let sysfs = api::new_filesystem(c"sysfs", mark, &[], attributes).cannot(|| "make a sysfs for the namespace")?;
+    let sys = locate("/sys")?;
+    api::attach(sysfs.as_fd(), sys.as_fd(), c"").cannot(|| "mount the namespace's sysfs on /sys")?;
+    for Submount { tree, path } in submounts {
+        let target = match open(&path, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()) {
+            // A device's own directory, say: the namespace does not have it.
+            Err(Errno::ENOENT) => continue,
+            target => target.cannot(|| format!("open {}", show(&path)))?,
+        };
+        api::attach(tree.as_fd(), target.as_fd(), c"").cannot(|| format!("mount {} again", show(&path)))?;
+    }
+    Ok(())
+}
+
+/// Copies of everything that is mounted directly on the mount that /sys is, below /sys.
+fn submounts_of_sys() -> Result<Vec<Submount>> {
+    let mut paths = match api::mount_of(locate("/sys")?).and_then(|(id, _)| api::children(id)) {
+        Ok(ids) => {
+            let mut paths = Vec::with_capacity(ids.len());
+            for id in ids {
+                match api::mount_point(id) {
+                    // Unmounted on the host since it was listed.
+                    Err(Errno::ENOENT) => {}
+                    point => {
+                        paths.push(trusted::path_from_bytes(point.cannot(|| "find out what is mounted below /sys")?))
+                    }
+                }
+            }
+            paths
+        }
+        Err(Errno::ENOSYS) => children_by_mountinfo(&mountinfo()?),
+        Err(errno) => return Err(errno).cannot(|| "list what is mounted below /sys"),
+    };
+    paths.retain(|path| path.starts_with("/sys") && path != Path::new("/sys"));
+    paths.sort();
+    paths.dedup();
+    let mut submounts = Vec::with_capacity(paths.len());
+    for path in paths {
+        let place = match open(&path, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()) {
+            Err(Errno::ENOENT) => continue,
+            place => place.cannot(|| format!("open {}", show(&path)))?,
+        };
+        let tree = api::clone_tree(place.as_fd(), true).cannot(|| format!("copy the mount {}", show(&path)))?;
+        submounts.push(Submount { tree, path });
+    }
+    Ok(submounts)
+}
+
+/// The entries of /etc/netns/`name` that are put in place; none if there is no such directory.
+fn entries(name: &NetnsName) -> Result<Vec<OsString>> {
+    let path = Path::new(ETC_NETNS).join(name.as_str());
+    match nix::sys::stat::lstat(&path) {
+        Err(Errno::ENOENT) => return Ok(Vec::new()),
+        other => other.cannot(|| format!("open {}", show(&path)))?,
+    };
+    let (directory, stat) = trusted::locate(&path, Trust::Strict)?;
+    if trusted::kind(&stat) != SFlag::S_IFDIR {
+        return Err(Error::new(format!("use {}", show(&path)), "it is not a directory"));
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut directory =
+        nix::dir::Dir::openat(&directory, ".", flags, Mode::empty()).cannot(|| format!("list {}", show(&path)))?;
+    let mut entries = Vec::new();
+    for entry in directory.iter() {
+        let name =
+            OsString::from_vec(entry.cannot(|| format!("list {}", show(&path)))?.file_name().to_bytes().to_vec());
+        if !trusted::is_skipped_entry(&name) {
+            entries.push(name);
+        }
+    }
+    Ok(entries)
+}
+
+/// Binds /etc onto itself and mounts each entry in the copy, over its namesake.
+fn cover_etc(name: &NetnsName, entries: &[OsString]) -> Result<()> {
+    let mut trees = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let path = Path::new(ETC_NETNS).join(name.as_str()).join(entry);
+        let (place, stat) = trusted::locate(&path, Trust::Strict)?;
+        if !matches!(trusted::kind(&stat), SFlag::S_IFREG | SFlag::S_IFDIR) {
+            return Err(Error::new(format!("use {}", show(&path)), "it is neither a regular file nor a directory"));
+        }
+        let tree = api::clone_tree(place.as_fd(), true).cannot(|| format!("copy the mount of {}", show(&path)))?;
+        trees.push((entry, tree));
+    }
+    let (old, _) = trusted::locate(Path::new("/etc"), Trust::Strict)?;
+    let etc = api::clone_tree(old.as_fd(), true).cannot(|| "copy the mount of /etc")?;
+    api::attach(etc.as_fd(), old.as_fd(), c"").cannot(|| "bind /etc onto itself")?;
+    for (entry, tree) in trees {
+        let shown = show(entry);
+        step(|| format!("putting {ETC_NETNS}/{name}/{shown} in place of /etc/{shown}"));
+        let target = CString::new(entry.as_bytes()).unwrap_or_default();
+        api::attach(tree.as_fd(), etc.as_fd(), &target).map_err(|errno| {
+            let error = Error::new(format!("put {ETC_NETNS}/{name}/{shown} in place of /etc/{shown}"), errno.desc());
+            if errno == Errno::ENOENT { error.hint(format!("sudo touch /etc/{shown}")) } else { error }
+        })?;
+    }
+    Ok(())
+}
+
+/// A line of /proc/self/mountinfo, for kernels without listmount and statmount (proc_pid_mountinfo(5)).
+#[derive(Debug, PartialEq, Eq)]
+pub struct Mount {
+    id: u64,
+    parent: u64,
+    point: PathBuf,
+    source: Vec<u8>,
+}
+
+fn mountinfo() -> Result<Vec<Mount>> {
+    let text = std::fs::read("/proc/self/mountinfo").cannot(|| "read /proc/self/mountinfo")?;
+    Ok(text.split(|byte| *byte == b'\n').filter_map(parse_mount).collect())
+}
+
+/// Parses one line of mountinfo.
+pub fn parse_mount(line: &[u8]) -> Option<Mount> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let number = |field: Option<&[u8]>| std::str::from_utf8(field?).ok()?.parse().ok();
+    let (id, parent) = (number(fields.next())?, number(fields.next())?);
+    let point = trusted::path_from_bytes(unescape_octal(fields.nth(2)?));
+    let source = unescape_octal(fields.skip_while(|field| *field != b"-").nth(2)?);
+    Some(Mount { id, parent, point, source })
+}
+
+/// `\040` and its like, as the kernel writes blanks in mountinfo.
+fn unescape_octal(field: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, tail)) = rest.split_first() {
+        let code = tail.get(..3).and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        match code {
+            Some(code) if *first == b'\\' => {
+                bytes.push(code);
+                rest = &tail[3..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    bytes
+}
+
+fn children_by_mountinfo(mounts: &[Mount]) -> Vec<PathBuf> {
+    let Some(sys) = mounts.iter().rfind(|mount| mount.point == Path::new("/sys")) else { return Vec::new() };
+    mounts.iter().filter(|mount| mount.parent == sys.id).map(|mount| mount.point.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mountinfo_lines() {
+        let line = b"36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 shared:2 - ext3 /dev/root rw,errors=continue";
+        let mount = parse_mount(line).unwrap();
+        assert_eq!((mount.id, mount.parent, mount.point.as_path()), (36, 35, Path::new("/mnt 2")));
+        assert_eq!(mount.source, b"/dev/root");
+        assert_eq!(parse_mount(b"36 35 98:0"), None);
+        assert_eq!(unescape_octal(b"a\\"), b"a\\");
+        assert_eq!(unescape_octal(b"\\777"), b"\\777");
+    }
+}

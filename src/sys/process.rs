@@ -1,0 +1,197 @@
+//! The process itself: what it was started with, fork, exec, ids of other processes.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::ffi::{CStr, c_char, c_int};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::unistd::Pid;
+
+use super::check;
+
+/// The exit status of a process that cannot go on at all (out of memory, a defect): 125 until a subcommand that is
+/// not about entering sets another.
+static FATAL_STATUS: AtomicI32 = AtomicI32::new(125);
+
+/// Sets the exit status for failures that cannot be returned as an error.
+pub fn set_fatal_status(status: u8) {
+    FATAL_STATUS.store(status.into(), Ordering::Relaxed);
+}
+
+/// Ends the process at once: no destructors, no exit handlers.
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(status) }
+}
+
+/// Says `message` on stderr and ends the process with the fatal status. Allocates nothing.
+pub fn die(message: &str) -> ! {
+    // SAFETY: write reads `message.len()` bytes of `message`.
+    unsafe { libc::write(2, message.as_ptr().cast(), message.len()) };
+    exit_now(FATAL_STATUS.load(Ordering::Relaxed))
+}
+
+/// The system's allocator, but running out of memory ends the process with its own exit status instead of SIGABRT.
+pub struct Allocator;
+
+// SAFETY: every call goes to `System` unchanged; the contract is System's.
+unsafe impl GlobalAlloc for Allocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller keeps GlobalAlloc's contract.
+        or_die(unsafe { System.alloc(layout) })
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps GlobalAlloc's contract.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller keeps GlobalAlloc's contract.
+        or_die(unsafe { System.alloc_zeroed(layout) })
+    }
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller keeps GlobalAlloc's contract.
+        or_die(unsafe { System.realloc(pointer, layout, size) })
+    }
+}
+
+fn or_die(pointer: *mut u8) -> *mut u8 {
+    if pointer.is_null() {
+        die("runns-exec: cannot allocate memory: out of memory\n");
+    }
+    pointer
+}
+
+/// What the process was started with, as it was started: the strings in the initial stack, which the C library
+/// leaves alone when it takes variables like LD_LIBRARY_PATH out of a privileged program's `environ`.
+pub struct Invocation {
+    /// The arguments, with the program's own name first (none if argc was 0).
+    pub arguments: Vec<&'static CStr>,
+    /// The environment's strings, in order: duplicates, empty ones and ones without `=` included.
+    pub environment: Vec<&'static CStr>,
+}
+
+/// Reads the initial stack.
+///
+/// # Safety
+/// `argc` and `argv` are those that `main` got from the C library, and nobody has written to the strings.
+pub unsafe fn invocation(argc: c_int, argv: *const *const c_char) -> Invocation {
+    let mut arguments = Vec::with_capacity(argc.max(0) as usize);
+    for index in 0..argc.max(0) as usize {
+        // SAFETY: by the contract, argv has argc pointers to NUL-terminated strings that live as long as the process.
+        arguments.push(unsafe { CStr::from_ptr(*argv.add(index)) });
+    }
+    let mut environment = Vec::new();
+    if let Some(last) = arguments.last() {
+        // SAFETY: getauxval has no preconditions. AT_EXECFN is the address of the string that the kernel puts right
+        // after the environment's (fs/exec.c: bprm_execve copies filename, envp, argv downwards), or 0.
+        let end = unsafe { libc::getauxval(libc::AT_EXECFN) } as usize;
+        let mut at = last.as_ptr() as usize + last.to_bytes_with_nul().len();
+        while at < end {
+            // SAFETY: between the last argument and AT_EXECFN the stack holds NUL-terminated strings only.
+            let string = unsafe { CStr::from_ptr(at as *const c_char) };
+            at += string.to_bytes_with_nul().len();
+            environment.push(string);
+        }
+    }
+    Invocation { arguments, environment }
+}
+
+/// Becomes `path`. Returns only on failure. execve(2).
+pub fn execute(path: &CStr, arguments: &[&CStr], environment: &[&CStr]) -> Errno {
+    let pointers = |strings: &[&CStr]| {
+        strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect::<Vec<*const c_char>>()
+    };
+    let (argv, envp) = (pointers(arguments), pointers(environment));
+    // SAFETY: both arrays end with a null pointer and point to NUL-terminated strings, which outlive the call.
+    unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+    Errno::last()
+}
+
+/// Which side of a fork this is.
+pub enum Fork {
+    /// The new process.
+    Child,
+    /// The old one, with the id of the new one.
+    Parent(Pid),
+}
+
+/// fork(2), for a process with one thread.
+///
+/// # Panics
+/// Never; the caller must not have started threads, or the child may find a lock held for ever.
+pub fn fork() -> Result<Fork, Errno> {
+    // SAFETY: the process has one thread whenever this is called (the async runtime of build and clean is
+    // single-threaded too), so every lock is free in the child.
+    match check(unsafe { libc::fork() }.into())? {
+        0 => Ok(Fork::Child),
+        pid => Ok(Fork::Parent(Pid::from_raw(pid as libc::pid_t))),
+    }
+}
+
+/// A descriptor that stands for process `pid` (pidfd_open(2)); it is close-on-exec.
+pub fn pidfd_open(pid: Pid) -> Result<OwnedFd, Errno> {
+    // SAFETY: pidfd_open takes numbers; the descriptor it returns is new.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })
+        .map(|fd| unsafe { OwnedFd::from_raw_fd(fd as c_int) })
+}
+
+/// Signals the process that `pidfd` stands for, and no other (pidfd_send_signal(2)).
+pub fn pidfd_signal(pidfd: impl std::os::fd::AsFd, signal: nix::sys::signal::Signal) -> Result<(), Errno> {
+    use std::os::fd::AsRawFd;
+    let (fd, none) = (pidfd.as_fd().as_raw_fd(), std::ptr::null::<libc::siginfo_t>());
+    // SAFETY: a null siginfo lets the kernel fill in what kill(2) would.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal as c_int, none, 0) }).map(drop)
+}
+
+/// Clock ticks a second, the unit of times in /proc/PID/stat (sysconf(3)).
+pub fn clock_ticks() -> u64 {
+    // SAFETY: sysconf has no preconditions.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap_or(100).max(1)
+}
+
+/// Children that lose their parent become children of this process (PR_SET_CHILD_SUBREAPER), or no longer.
+pub fn set_child_subreaper(on: bool) -> Result<(), Errno> {
+    // SAFETY: prctl with PR_SET_CHILD_SUBREAPER takes a number.
+    check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, libc::c_ulong::from(on), 0, 0, 0) }.into()).map(drop)
+}
+
+/// What a signal of this process does now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Disposition {
+    /// SIG_DFL
+    Default,
+    /// SIG_IGN
+    Ignore,
+}
+
+/// Sets the disposition of `signal`.
+pub fn set_disposition(signal: nix::sys::signal::Signal, to: Disposition) -> Result<(), Errno> {
+    use nix::sys::signal::{SigHandler, signal as set};
+    let handler = if to == Disposition::Ignore { SigHandler::SigIgn } else { SigHandler::SigDfl };
+    // SAFETY: neither SIG_IGN nor SIG_DFL runs any code of ours.
+    unsafe { set(signal, handler) }.map(drop)
+}
+
+/// Whether `signal` is ignored now.
+pub fn is_ignored(signal: nix::sys::signal::Signal) -> Result<bool, Errno> {
+    // SAFETY: a null new action only asks; an all-zero sigaction is a valid value to be overwritten.
+    unsafe {
+        let mut old: libc::sigaction = std::mem::zeroed();
+        check(libc::sigaction(signal as c_int, std::ptr::null(), &mut old).into())?;
+        Ok(old.sa_sigaction == libc::SIG_IGN)
+    }
+}
+
+/// Whether the file at `path` has file capabilities, whatever they are (xattr(7), security.capability).
+pub fn has_file_capabilities(path: &CStr) -> bool {
+    // SAFETY: both strings are NUL-terminated; with size 0 nothing is written.
+    unsafe { libc::getxattr(path.as_ptr(), c"security.capability".as_ptr(), std::ptr::null_mut(), 0) > 0 }
+}
+
+/// Makes the process non-dumpable (PR_SET_DUMPABLE, prctl(2)).
+pub fn make_undumpable() -> crate::error::Result<()> {
+    use crate::error::Context;
+    nix::sys::prctl::set_dumpable(false).cannot(|| "make the process non-dumpable")
+}

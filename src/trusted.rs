@@ -1,0 +1,178 @@
+//! Files that root alone decides: reached only through directories that are root's and that nobody else can write,
+//! looked at and opened by descriptor, so that what was checked is what is used.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat, readlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+
+use crate::error::{Context, Error, Result};
+use crate::text::show;
+
+/// Symlinks followed for one path, as many as the kernel follows (path_resolution(7)).
+const MAX_SYMLINKS: usize = 40;
+/// Bytes that a file of text may have; all files read here are written by people.
+pub const MAX_TEXT: u64 = 1 << 20;
+
+const PATH_ONLY: OFlag = OFlag::O_PATH.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+/// How far a path is trusted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// Every directory is root's and writable by nobody else.
+    Strict,
+    /// A sticky directory of root's (/tmp) may stand on the way: nobody else can replace root's files in it.
+    AllowSticky,
+}
+
+/// What kind of file `stat` is of.
+pub fn kind(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
+}
+
+/// Why `stat` is not of a file that only root decides, or nothing.
+pub fn objection(stat: &FileStat) -> Option<String> {
+    if stat.st_uid != 0 {
+        return Some(format!("it belongs to uid {}, not to root", stat.st_uid));
+    }
+    if kind(stat) != SFlag::S_IFLNK && stat.st_mode & 0o022 != 0 {
+        return Some(format!("others than root can write it (mode {:04o})", stat.st_mode & 0o7777));
+    }
+    None
+}
+
+/// Checks one file or directory; `path` is for the message.
+pub fn check(stat: &FileStat, path: &Path) -> Result<()> {
+    objection(stat).map_or(Ok(()), |why| {
+        let mut error = Error::new(format!("trust {}", show(path)), why);
+        if stat.st_uid != 0 {
+            error = error.hint(format!("chown root:root {}", show(path)));
+        } else {
+            error = error.hint(format!("chmod go-w {}", show(path)));
+        }
+        Err(error)
+    })
+}
+
+/// Opens `path` for its place only (O_PATH), component by component; a symlink on the way, or at the end, is followed
+/// by the same rules.
+pub fn locate(path: &Path, trust: Trust) -> Result<(OwnedFd, FileStat)> {
+    let cannot = |errno: Errno| Error::new(format!("open {}", show(path)), errno.desc());
+    if !path.is_absolute() {
+        return Err(Error::new(format!("open {}", show(path)), "the path is not absolute"));
+    }
+    let root =
+        || -> Result<OwnedFd> { nix::fcntl::open("/", PATH_ONLY | OFlag::O_DIRECTORY, Mode::empty()).map_err(cannot) };
+    let mut pending = components(path);
+    let mut stack = vec![root()?];
+    let mut reached = PathBuf::from("/");
+    let mut links = 0;
+    check(&fstat(&stack[0]).map_err(cannot)?, &reached)?;
+    while let Some(name) = pending.pop() {
+        if name == ".." {
+            stack.truncate((stack.len() - 1).max(1));
+            reached.pop();
+            continue;
+        }
+        let here = stack[stack.len() - 1].as_fd();
+        let next = openat(here, name.as_os_str(), PATH_ONLY, Mode::empty()).map_err(cannot)?;
+        let stat = fstat(&next).map_err(cannot)?;
+        let sticky = trust == Trust::AllowSticky && kind(&stat) == SFlag::S_IFDIR && stat.st_mode & 0o1000 != 0;
+        if !(sticky && stat.st_uid == 0) {
+            check(&stat, &reached.join(&name))?;
+        }
+        if kind(&stat) == SFlag::S_IFLNK {
+            links += 1;
+            if links > MAX_SYMLINKS {
+                return Err(cannot(Errno::ELOOP));
+            }
+            let target = readlinkat(here, name.as_os_str()).map_err(cannot)?;
+            if Path::new(&target).is_absolute() {
+                stack = vec![root()?];
+                reached = PathBuf::from("/");
+            }
+            pending.extend(components(Path::new(&target)));
+        } else {
+            stack.push(next);
+            reached.push(&name);
+        }
+    }
+    let last = stack.pop().ok_or_else(|| cannot(Errno::ENOENT))?;
+    let stat = fstat(&last).map_err(cannot)?;
+    Ok((last, stat))
+}
+
+/// The components of `path`, last first.
+fn components(path: &Path) -> Vec<OsString> {
+    let name = |component| match component {
+        Component::Normal(name) => Some(name.to_os_string()),
+        Component::ParentDir => Some(OsString::from("..")),
+        _ => None,
+    };
+    path.components().rev().filter_map(name).collect()
+}
+
+/// Opens a regular file for reading.
+pub fn open(path: &Path, trust: Trust) -> Result<File> {
+    let (place, stat) = locate(path, trust)?;
+    regular(&stat, path)?;
+    reopen(place).cannot(|| format!("open {}", show(path)))
+}
+
+fn regular(stat: &FileStat, path: &Path) -> Result<()> {
+    match kind(stat) {
+        SFlag::S_IFREG => Ok(()),
+        SFlag::S_IFDIR => Err(Error::new(format!("read {}", show(path)), "it is a directory")),
+        _ => Err(Error::new(format!("read {}", show(path)), "it is not a regular file")),
+    }
+}
+
+/// Opens for reading the regular file that an O_PATH descriptor stands for.
+fn reopen(place: OwnedFd) -> Result<File, Errno> {
+    use std::os::fd::AsRawFd;
+    let path = format!("/proc/self/fd/{}", place.as_raw_fd());
+    nix::fcntl::open(path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK, Mode::empty())
+        .map(File::from)
+}
+
+/// The whole text of a trusted file of at most [`MAX_TEXT`] bytes, without NUL bytes.
+pub fn read(path: &Path, trust: Trust) -> Result<String> {
+    text(open(path, trust)?, path)
+}
+
+/// The whole text of a file that the caller, root, names itself; it need not be root's, but a regular file of text.
+pub fn read_named(path: &Path) -> Result<String> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = nix::fcntl::open(path, flags, Mode::empty()).cannot(|| format!("open {}", show(path)))?;
+    regular(&fstat(&file).cannot(|| format!("read {}", show(path)))?, path)?;
+    text(File::from(file), path)
+}
+
+fn text(file: File, path: &Path) -> Result<String> {
+    let mut bytes = Vec::new();
+    file.take(MAX_TEXT + 1).read_to_end(&mut bytes).cannot(|| format!("read {}", show(path)))?;
+    let broken = |why: &str| Error::new(format!("read {}", show(path)), why);
+    if bytes.len() as u64 > MAX_TEXT {
+        return Err(broken("it is larger than 1 MiB"));
+    }
+    if bytes.contains(&0) {
+        return Err(broken("it is not a text file: it contains a NUL byte"));
+    }
+    String::from_utf8(bytes).map_err(|_| broken("it is not UTF-8 text"))
+}
+
+/// A path as the kernel gave it.
+pub fn path_from_bytes(bytes: Vec<u8>) -> PathBuf {
+    PathBuf::from(OsString::from_vec(bytes))
+}
+
+/// Whether an entry of /etc/netns/NAME is left out: hidden files and editors' backups, as `ip netns exec` does.
+pub fn is_skipped_entry(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(b".") || name.as_bytes().ends_with(b"~")
+}
