@@ -8,7 +8,7 @@
 //! | [`policy`], [`trusted`], [`account`] | who may enter, and which files are root's alone |
 //! | [`privileged`] | capabilities, entering, mounts: the part to review first |
 //! | [`launch`] | becoming the command, after privileges are gone |
-//! | [`part`] | what a namespace consists of, made and unmade |
+//! | [`part`], [`host`], [`netlink`], [`tool`] | what a namespace consists of, made and unmade |
 //! | [`sys`] | system calls; the only `unsafe` code |
 
 #![deny(unsafe_code)]
@@ -22,13 +22,19 @@ pub mod command;
 #[forbid(unsafe_code)]
 pub mod config;
 #[forbid(unsafe_code)]
+pub mod daemon;
+#[forbid(unsafe_code)]
 pub mod error;
+#[forbid(unsafe_code)]
+pub mod host;
 #[forbid(unsafe_code)]
 pub mod launch;
 #[forbid(unsafe_code)]
 pub mod log;
 #[forbid(unsafe_code)]
 pub mod name;
+#[forbid(unsafe_code)]
+pub mod netlink;
 #[forbid(unsafe_code)]
 pub mod part;
 #[forbid(unsafe_code)]
@@ -43,6 +49,8 @@ pub mod record;
 pub mod sys;
 #[forbid(unsafe_code)]
 pub mod text;
+#[forbid(unsafe_code)]
+pub mod tool;
 #[forbid(unsafe_code)]
 pub mod trusted;
 

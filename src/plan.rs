@@ -76,6 +76,9 @@ pub struct Request {
     pub uplink: Option<IfaceName>,
     /// The file that becomes its resolv.conf.
     pub resolve: Option<PathBuf>,
+    /// That file was named on the command line, by root himself: it need not be root's.
+    #[serde(default)]
+    pub resolve_named: bool,
     /// OpenVPN configurations.
     pub vpn: Vec<PathBuf>,
     /// Who may enter.

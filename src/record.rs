@@ -18,6 +18,8 @@ use crate::trusted::{self, Trust};
 pub const DIRECTORY: &str = "/run/runns";
 const LOCK: &str = "/run/runns/lock";
 const SUFFIX: &str = ".json";
+/// Extension of a file that is being written.
+const HALF_WRITTEN: &str = "new";
 
 /// How far the namespace has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,9 +71,6 @@ pub struct Record {
     /// Daemons.
     #[serde(default)]
     pub daemons: Vec<Daemon>,
-    /// Directories that build made and clean removes when they are empty.
-    #[serde(default)]
-    pub directories: Vec<PathBuf>,
 }
 
 /// Where the record of `name` is.
@@ -177,6 +176,7 @@ impl Lock {
             let held = file.metadata().cannot(|| format!("lock {LOCK}"))?.ino();
             // The holder before us may have removed the file with the last record.
             if std::fs::symlink_metadata(LOCK).is_ok_and(|now| now.ino() == held) {
+                remove_half_written()?;
                 return Ok(Self { file });
             }
         }
@@ -184,7 +184,7 @@ impl Lock {
 
     /// Writes `text` to `path` in /run/runns by way of a temporary file: whoever reads sees the old or the new text.
     pub fn write_file(&self, path: &Path, text: &str) -> Result<()> {
-        let temporary = path.with_extension("new");
+        let temporary = path.with_extension(HALF_WRITTEN);
         let write = || -> std::io::Result<()> {
             let _ = std::fs::remove_file(&temporary);
             let mut file = File::options().create_new(true).write(true).mode(0o644).open(&temporary)?;
@@ -206,6 +206,16 @@ impl Lock {
         }
         drop(self.file);
     }
+}
+
+/// Removes what a build or clean that was killed had begun to write.
+fn remove_half_written() -> Result<()> {
+    for entry in std::fs::read_dir(DIRECTORY).cannot(|| format!("list {DIRECTORY}"))?.flatten() {
+        if entry.path().extension().is_some_and(|extension| extension == HALF_WRITTEN) {
+            std::fs::remove_file(entry.path()).cannot(|| format!("remove {}", show(entry.path())))?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes a directory of mode 0755 whatever the umask; one that is there must be root's. Whether it was made.

@@ -85,6 +85,11 @@ pub fn complain(text: &str) {
     let _ = std::io::stderr().write_all(format!("runns-exec: {text}\n").as_bytes());
 }
 
+/// Writes a question to stderr, without a line end.
+pub fn prompt(question: &str) {
+    let _ = std::io::stderr().write_all(question.as_bytes());
+}
+
 /// Writes one line `hint: ...` to stderr.
 pub fn complain_hint(text: &str) {
     let _ = std::io::stderr().write_all(format!("hint: {text}\n").as_bytes());

@@ -40,6 +40,11 @@ impl Program {
         Self { arguments, environment, no_new_privs }
     }
 
+    /// A program that root runs: `arguments` and `environment` as they are.
+    pub fn of_root(arguments: Vec<CString>, environment: Vec<CString>) -> Self {
+        Self { arguments, environment, no_new_privs: false }
+    }
+
     /// The command and its arguments, escaped, for the log.
     pub fn describe(&self) -> String {
         let words: Vec<String> = self.arguments.iter().map(|word| escape(word.to_bytes())).collect();

@@ -195,3 +195,38 @@ pub fn make_undumpable() -> crate::error::Result<()> {
     use crate::error::Context;
     nix::sys::prctl::set_dumpable(false).cannot(|| "make the process non-dumpable")
 }
+
+/// Whether one of the signals that ask to stop has come since [`catch_interrupts`].
+static INTERRUPTED: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+extern "C" fn note_interrupt(_signal: c_int) {
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
+/// From now on SIGINT, SIGTERM and SIGHUP are only noted, so that what was begun can be undone. Programs that are
+/// executed get the default back.
+pub fn catch_interrupts() -> Result<(), Errno> {
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    let action = SigAction::new(SigHandler::Handler(note_interrupt), SaFlags::SA_RESTART, SigSet::empty());
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        // SAFETY: the handler only stores to an atomic, which is async-signal-safe (signal-safety(7)).
+        unsafe { sigaction(signal, &action) }?;
+    }
+    Ok(())
+}
+
+/// Whether a signal asked to stop.
+pub fn was_interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
+/// Replaces the environment by PATH alone, for the tools that are run.
+///
+/// Must be called while the process has one thread.
+pub fn clear_environment(path: &CStr) {
+    // SAFETY: one thread, by the contract; nobody else reads the environment meanwhile.
+    unsafe {
+        libc::clearenv();
+        libc::setenv(c"PATH".as_ptr(), path.as_ptr(), 1);
+    }
+}
