@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, fcntl};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
@@ -173,6 +173,8 @@ impl Lock {
             let file = Flock::lock(file, FlockArg::LockExclusive)
                 .map_err(|(_, errno)| errno)
                 .cannot(|| format!("lock {LOCK}"))?;
+            // Inherited by the tools that are run: should this process be killed, the next one waits for its tool too.
+            fcntl(&*file, FcntlArg::F_SETFD(FdFlag::empty())).cannot(|| format!("lock {LOCK}"))?;
             let held = file.metadata().cannot(|| format!("lock {LOCK}"))?.ino();
             // The holder before us may have removed the file with the last record.
             if std::fs::symlink_metadata(LOCK).is_ok_and(|now| now.ino() == held) {
@@ -193,6 +195,11 @@ impl Lock {
             std::fs::rename(&temporary, path)
         };
         write().cannot(|| format!("write {}", show(path)))
+    }
+
+    /// In a child that becomes a daemon: it does not inherit the turn.
+    pub fn close_on_exec(&self) -> Result<()> {
+        fcntl(&*self.file, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map(drop).cannot(|| format!("let go of {LOCK}"))
     }
 
     /// Gives the turn back; where nothing is recorded any more, /run/runns goes too.

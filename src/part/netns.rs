@@ -61,7 +61,7 @@ impl Part for NetworkNamespace {
         site.record.identity = Some(identity);
         site.save()?;
         let path = path(&name);
-        let place = File::options().write(true).create_new(true).mode(0).open(&path);
+        let place = File::options().write(true).create_new(true).mode(0o000).open(&path);
         place.cannot(|| format!("make {}", path.display()))?;
         let source = format!("/proc/self/fd/{}", file.as_raw_fd());
         mount(Some(source.as_str()), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)

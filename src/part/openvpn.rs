@@ -134,6 +134,7 @@ fn program(plan: &Plan, config: &Path) -> Result<Program> {
 fn run(site: &Site, config: &Path, program: &Program, said: &OwnedFd) -> Result<std::convert::Infallible> {
     // No terminal: a question for a password fails instead of waiting.
     setsid().cannot(|| "start a session")?;
+    site.lock.close_on_exec()?;
     let null = std::fs::File::open("/dev/null").cannot(|| "open /dev/null")?;
     dup2_stdin(null.as_fd()).cannot(|| "redirect input")?;
     dup2_stdout(said.as_fd()).cannot(|| "redirect output")?;
