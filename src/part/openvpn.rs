@@ -108,10 +108,13 @@ fn start(site: &Site, config: &Path) -> Result<Daemon> {
             crate::text::complain_error(&error);
             process::exit_now(1)
         }
-        Fork::Parent(pid) => wait(pid).and_then(|()| adopted(config)),
+        Fork::Parent(pid) => wait(pid).and_then(|()| adopted(site, config)),
     };
     process::set_child_subreaper(false).cannot(cannot)?;
-    result.map_err(|error| Error::new(cannot(), last_line(said).unwrap_or_else(|| error.cause().to_string())))
+    result.map_err(|error| {
+        let reason = last_line(said).unwrap_or_else(|| error.cause().to_string());
+        Error::new(cannot(), reason).hint(format!("the system log says more, as {}", daemon_name(site.plan())))
+    })
 }
 
 fn program(plan: &Plan, config: &Path) -> Result<Program> {
@@ -166,9 +169,10 @@ fn wait(pid: Pid) -> Result<()> {
     }
 }
 
-/// The daemon that has become our child.
-fn adopted(config: &Path) -> Result<Daemon> {
-    for pid in daemon::children() {
+/// The daemon that has become our child, beside those that are known already.
+fn adopted(site: &Site, config: &Path) -> Result<Daemon> {
+    let is_known = |pid: &i32| site.record.daemons.iter().any(|daemon| daemon.pid == *pid);
+    for pid in daemon::children().into_iter().filter(|pid| !is_known(pid)) {
         if let Ok(WaitStatus::StillAlive) = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
             if let Some(daemon) = daemon::identify(pid, config) {
                 return Ok(daemon);
