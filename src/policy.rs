@@ -34,13 +34,25 @@ impl Caller {
     /// Whether `access` lets the caller in: it has no list, or the caller is in one. A name that no account has lets
     /// nobody in.
     fn is_in(&self, access: &Access) -> bool {
-        let number = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit()).then(|| name.parse().ok()).flatten();
-        let user = |name: &String| number(name).or_else(|| account::uid_of(name)) == Some(self.uid);
+        let user = |name: &String| numeric(name).or_else(|| account::uid_of(name)) == Some(self.uid);
         let group = |name: &String| {
-            number(name).or_else(|| account::gid_of(name)).is_some_and(|gid| self.groups.contains(&gid))
+            numeric(name).or_else(|| account::gid_of(name)).is_some_and(|gid| self.groups.contains(&gid))
         };
         !access.is_restricted() || access.users.iter().flatten().any(user) || access.groups.iter().flatten().any(group)
     }
+}
+
+/// The number that `name` is, if it is written as one.
+fn numeric(name: &str) -> Option<u32> {
+    name.bytes().all(|byte| byte.is_ascii_digit()).then(|| name.parse().ok()).flatten()
+}
+
+/// The names in the lists that no account has: they let nobody in.
+pub fn unknown_names(access: &Access) -> Vec<String> {
+    let users = access.users.iter().flatten().filter(|name| numeric(name).or_else(|| account::uid_of(name)).is_none());
+    let groups =
+        access.groups.iter().flatten().filter(|name| numeric(name).or_else(|| account::gid_of(name)).is_none());
+    users.chain(groups).cloned().collect()
 }
 
 /// What the record and the configuration say about entering a namespace by its name.

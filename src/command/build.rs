@@ -15,7 +15,7 @@ use crate::privileged::netns;
 use crate::record::{Lock, Record, State};
 use crate::sys::process::{self, Disposition};
 use crate::text::{self, escape, show, warn};
-use crate::{log, tool};
+use crate::{log, policy, tool};
 
 /// The shortest prefix of a route that makes its network taken: shorter ones are defaults and halves of them.
 const SHORTEST_TAKEN: u8 = 8;
@@ -169,6 +169,12 @@ impl Wanted {
             Some(section) => Some(config.section(&section.to_string_lossy(), &path)?),
             None => None,
         };
+        if let Some((first, second)) = config.ambiguity() {
+            warn(&format!(
+                "[{}] and [{}] both name namespace {}: as long as they do, only root can enter any",
+                first.name, second.name, first.netns
+            ));
+        }
         let of_default = path == Path::new(DEFAULT_PATH);
         Ok(Self {
             name: name.or_else(|| section.map(|section| section.netns.clone())),
@@ -292,6 +298,9 @@ fn check(plan: &Plan, host: &Netlink) -> Result<()> {
             )
             .hint("ip -br link lists those there are"));
         }
+    }
+    for name in policy::unknown_names(&request.access) {
+        warn(&format!("AllowUsers or AllowGroups names {}, which no account has", escape(name.as_bytes())));
     }
     resolver::check(plan)?;
     openvpn::check(plan)?;
