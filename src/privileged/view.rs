@@ -135,9 +135,9 @@ fn cover_sys(mark: &CStr) -> Result<()> {
     Ok(())
 }
 
-/// Copies of everything that is mounted directly on the mount that /sys is, below /sys.
+/// Copies of everything that is mounted below /sys: one for each uppermost mount, with what is below it.
 fn submounts_of_sys() -> Result<Vec<Submount>> {
-    let mut paths = match api::mount_of(locate("/sys")?).and_then(|(id, _)| api::children(id)) {
+    let mut paths = match api::mount_of(locate("/sys")?).and_then(|(id, _)| api::descendants(id)) {
         Ok(ids) => {
             let mut paths = Vec::with_capacity(ids.len());
             for id in ids {
@@ -155,8 +155,9 @@ fn submounts_of_sys() -> Result<Vec<Submount>> {
         Err(errno) => return Err(errno).cannot(|| "list what is mounted below /sys"),
     };
     paths.retain(|path| path.starts_with("/sys") && path != Path::new("/sys"));
+    // listmount(2) names what is mounted below those, too, but they are copied with all that is below them.
     paths.sort();
-    paths.dedup();
+    paths.dedup_by(|below, above| below.starts_with(&*above));
     let mut submounts = Vec::with_capacity(paths.len());
     for path in paths {
         let place = match open(&path, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()) {

@@ -127,8 +127,8 @@ impl MountRequest {
     }
 }
 
-/// The ids of the mounts directly on `mount`. listmount(2), Linux 6.8.
-pub fn children(mount: u64) -> Result<Vec<u64>, Errno> {
+/// The ids of all mounts below `mount`, at any depth. listmount(2), Linux 6.8.
+pub fn descendants(mount: u64) -> Result<Vec<u64>, Errno> {
     let mut ids = Vec::new();
     let mut page = [0u64; 256];
     loop {

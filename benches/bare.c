@@ -1,0 +1,190 @@
+/*
+ * The measure for runns-exec: the system calls that entering a namespace needs (SPEC 3.1), in the same order, then the
+ * exec. No check of anything, no message, no log, no configuration: what is left is what the kernel costs.
+ *
+ *     bare NAME COMMAND [ARG]...
+ *
+ * Only for measuring. With the file capabilities of runns-exec it gives every user who can run it those of root.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <net/if.h>
+#include <sched.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define CALL_statmount 457
+#define CALL_listmount 458
+#define UNIQUE_ID 0x4000 /* STATX_MNT_ID_UNIQUE */
+#define POINT 0x10       /* STATMOUNT_MNT_POINT */
+#define SOURCE 0x200     /* STATMOUNT_SB_SOURCE */
+#define ENTRIES 64
+
+struct request {
+	uint32_t size, spare;
+	uint64_t mount, param;
+};
+
+static void end(const char *what)
+{
+	perror(what);
+	_exit(125);
+}
+
+static long must(long value, const char *what)
+{
+	if (value < 0)
+		end(what);
+	return value;
+}
+
+static int place(int dir, const char *path)
+{
+	return must(openat(dir, path, O_PATH | O_NOFOLLOW | O_CLOEXEC), path);
+}
+
+static int copy_of(int fd)
+{
+	return must(syscall(SYS_open_tree, fd, "", 1 | O_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE), "open_tree");
+}
+
+static void attach(int tree, int dir, const char *name)
+{
+	must(syscall(SYS_move_mount, tree, "", dir, name, 0x4 | (*name ? 0 : 0x40)), "move_mount");
+}
+
+static void capabilities(uint32_t permitted, uint32_t effective)
+{
+	struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
+	struct __user_cap_data_struct data[2] = { { effective, permitted, 0 } };
+	must(syscall(SYS_capset, &header, data), "capset");
+}
+
+static void loopback(void)
+{
+	struct ifreq lo = { .ifr_name = "lo" };
+	int probe = must(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), "socket");
+	must(ioctl(probe, SIOCGIFFLAGS, &lo), "SIOCGIFFLAGS");
+	if (!(lo.ifr_flags & IFF_UP)) {
+		lo.ifr_flags |= IFF_UP;
+		must(ioctl(probe, SIOCSIFFLAGS, &lo), "SIOCSIFFLAGS");
+	}
+	close(probe);
+}
+
+/* The text of one mount: its source, or where it is mounted. */
+static void about(uint64_t mount, uint64_t mask, int field, char *text, size_t room)
+{
+	static char answer[2048];
+	struct request request = { sizeof request, 0, mount, mask };
+	uint32_t offset;
+	must(syscall(CALL_statmount, &request, answer, sizeof answer, 0), "statmount");
+	memcpy(&offset, answer + field, sizeof offset);
+	snprintf(text, room, "%s", answer + 512 + offset);
+}
+
+static void sys(void)
+{
+	char path[ENTRIES][256], source[256];
+	uint64_t children[256];
+	int trees[ENTRIES], count = 0;
+	struct statx old;
+	struct statvfs flags;
+	int sys = place(AT_FDCWD, "/sys");
+	must(statx(sys, "", AT_EMPTY_PATH, UNIQUE_ID, &old), "statx");
+	/* Whether this is inside another namespace's view already. */
+	about(old.stx_mnt_id, SOURCE, 124, source, sizeof source);
+	struct request request = { sizeof request, 0, old.stx_mnt_id, 0 };
+	int found = must(syscall(CALL_listmount, &request, children, 256, 0), "listmount");
+	for (int at = 0; at < found && count < ENTRIES; at++) {
+		about(children[at], POINT, 108, path[count], sizeof path[count]);
+		/* What is below another mount is copied with it; parents are listed first. */
+		size_t length = count ? strlen(path[count - 1]) : 0;
+		if (length && !strncmp(path[count], path[count - 1], length) && path[count][length] == '/')
+			continue;
+		int below = place(AT_FDCWD, path[count]);
+		trees[count++] = copy_of(below);
+		close(below);
+	}
+	must(statvfs("/sys", &flags), "statvfs");
+	int fs = must(syscall(SYS_fsopen, "sysfs", 1), "fsopen");
+	must(syscall(SYS_fsconfig, fs, 1, "source", "bare", 0), "fsconfig");
+	must(syscall(SYS_fsconfig, fs, 6, NULL, NULL, 0), "fsconfig");
+	int mount = must(syscall(SYS_fsmount, fs, 1, 0xe | (flags.f_flag & ST_RDONLY)), "fsmount");
+	attach(mount, sys, "");
+	for (int at = 0; at < count; at++) {
+		int below = place(AT_FDCWD, path[at]);
+		attach(trees[at], below, "");
+		close(below);
+		close(trees[at]);
+	}
+	close(mount);
+	close(fs);
+	close(sys);
+}
+
+static void etc(const char *name)
+{
+	char directory[256], entry[ENTRIES][256];
+	int trees[ENTRIES], count = 0;
+	snprintf(directory, sizeof directory, "/etc/netns/%s", name);
+	int netns = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (netns < 0)
+		return;
+	DIR *list = fdopendir(netns);
+	for (struct dirent *next; list && count < ENTRIES && (next = readdir(list));) {
+		if (next->d_name[0] == '.' || next->d_name[strlen(next->d_name) - 1] == '~')
+			continue;
+		snprintf(entry[count], sizeof entry[count], "%s", next->d_name);
+		int file = place(netns, entry[count]);
+		trees[count++] = copy_of(file);
+		close(file);
+	}
+	if (count) {
+		int old = place(AT_FDCWD, "/etc");
+		int new = copy_of(old);
+		attach(new, old, "");
+		for (int at = 0; at < count; at++) {
+			attach(trees[at], new, entry[at]);
+			close(trees[at]);
+		}
+		close(new);
+		close(old);
+	}
+	closedir(list);
+}
+
+int main(int argc, char **argv)
+{
+	static char path[256], variable[256];
+	if (argc < 3)
+		return 125;
+	snprintf(path, sizeof path, "/run/netns/%s", argv[1]);
+	snprintf(variable, sizeof variable, "RUNNS_NETNS=%s", argv[1]);
+	int netns = must(open(path, O_RDONLY | O_CLOEXEC), path);
+	uint32_t both = 1u << CAP_NET_ADMIN | 1u << CAP_SYS_ADMIN;
+	capabilities(both, both);
+	must(setns(netns, CLONE_NEWNET), "setns");
+	loopback();
+	must(unshare(CLONE_NEWNS), "unshare");
+	must(mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL), "mount");
+	sys();
+	etc(argv[1]);
+	must(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0), "prctl");
+	capabilities(0, 0);
+	putenv(variable);
+	execvp(argv[2], argv + 2);
+	end(argv[2]);
+}

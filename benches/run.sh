@@ -1,0 +1,114 @@
+#!/bin/bash
+# Measures runns-exec against other ways into a network namespace. As root:
+#
+#     benches/run.sh [ROUNDS]
+#
+# Everything happens in a network and a mount namespace of its own, with /run on a tmpfs and a copy of /etc: the
+# machine stays as it is. ENTRY=... measures that program (it is copied) and not a fresh build.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+rounds=${1:-2000}
+uid=64242 gid=64243
+
+build() {
+    local target=x86_64-unknown-linux-gnu
+    target=$(rustc -vV | sed -n 's/^host: //p')
+    (cd "$here/.." && RUSTFLAGS="-C target-feature=+crt-static" cargo build --quiet --release --target "$target")
+    echo "${CARGO_TARGET_DIR:-$here/../target}/$target/release/runns-exec"
+}
+
+if [ "${1:-}" != --inside ]; then
+    [ "$(id -u)" = 0 ] || { echo "run.sh: cannot make a sandbox: not root" >&2; exit 1; }
+    ENTRY=${ENTRY:-$(build)}
+    export ENTRY
+    exec unshare -nm --propagation private "$here/run.sh" --inside "$rounds"
+fi
+rounds=$2
+
+sandbox() {
+    mount -t tmpfs -o mode=755 tmpfs /run
+    mkdir -p /run/etc/{upper,work} /run/bin /run/netns /run/runns
+    mount -t overlay -o lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work overlay /etc
+    echo "member:x:$uid:$uid::/:/bin/sh" >> /etc/passwd
+    echo "member:*:19000:0:99999:7:::" >> /etc/shadow
+    echo "member:x:$uid:" >> /etc/group
+    echo "runns:x:$gid:member" >> /etc/group
+    echo "member ALL=(ALL) NOPASSWD: ALL" > /etc/sudoers.d/member
+    chmod 0440 /etc/sudoers.d/member
+    printf '[bench]\nNetworkNamespace=bench\n' > /etc/runns.conf
+    mkdir -p /etc/netns/bench
+    echo 'nameserver 192.0.2.1' > /etc/netns/bench/resolv.conf
+    [ -e /etc/resolv.conf ] || touch /etc/resolv.conf
+    ip link set lo up
+    ip netns add bench
+    ip -n bench link set lo up
+    gcc -O2 -Wall -static -o /run/bin/bare "$here/bare.c"
+    gcc -O2 -Wall -o /run/bin/rounds "$here/rounds.c"
+    cp "$ENTRY" /run/bin/runns-exec
+    for program in bare runns-exec; do
+        chown root:$gid /run/bin/$program
+        chmod 0750 /run/bin/$program
+        setcap cap_net_admin,cap_sys_admin=p /run/bin/$program
+    done
+}
+
+# rounds N COMMANDS: with a user's environment.
+measure() {
+    env -i GROUP=$gid PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin HOME=/ LANG=C.UTF-8 USER=member LOGNAME=member \
+        SHELL=/bin/sh TERM=xterm EDITOR=vi XDG_RUNTIME_DIR=/run/user/$uid /run/bin/rounds "$@"
+}
+
+header() {
+    printf '\n%s\n%-34s %6s %9s %9s %8s\n' "$1" command runs 'median us' 'tenth us' ratio
+}
+
+all() {
+    local also=()
+    if type -P firejail > /dev/null; then
+        also+=(, "firejail --noprofile --netns:$uid:20" firejail --quiet --noprofile --netns=bench /bin/true)
+    fi
+    if type -P sudo > /dev/null; then
+        also+=(, "sudo ip netns exec, sudo -u:$uid:20" sudo -n ip netns exec bench sudo -n -u member /bin/true)
+    fi
+    header 'Entering, whole processes round /bin/true'
+    measure "$rounds" "bare exec:$uid:1" /bin/true \
+        , "C program, same calls:$uid:1" /run/bin/bare bench /bin/true \
+        , "runns-exec:$uid:1" /run/bin/runns-exec bench /bin/true \
+        , "ip netns exec:0:1" ip netns exec bench /bin/true \
+        , "nsenter --net:0:1" nsenter --net=/run/netns/bench /bin/true "${also[@]}"
+}
+
+three() {
+    measure $((rounds / 4)) "bare exec:$uid:1" /bin/true \
+        , "C program, same calls:$uid:1" /run/bin/bare bench /bin/true \
+        , "runns-exec:$uid:1" /run/bin/runns-exec bench /bin/true \
+        , "ip netns exec:0:1" ip netns exec bench /bin/true
+}
+
+namespaces() {
+    local made=1 wanted
+    for wanted in 10 100 1000; do
+        for ((; made < wanted; made++)); do ip netns add "other$made"; done
+        header "With $wanted named namespaces"
+        three
+    done
+    for ((made--; made > 0; made--)); do ip netns delete "other$made"; done
+}
+
+mounts() {
+    local made=0 wanted
+    mkdir /run/many
+    for wanted in 10 100 1000; do
+        for ((; made < wanted; made++)); do
+            mkdir "/run/many/$made"
+            mount -t tmpfs tmpfs "/run/many/$made"
+        done
+        header "With $wanted more mounts"
+        three
+    done
+}
+
+sandbox
+all
+namespaces
+mounts
