@@ -3,6 +3,7 @@
 //! The text is checked line by line first, because this program's grammar is narrower than any INI library's: what
 //! another reader might take as a continuation, a quote or a second separator is an error or plain text here.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use ini::{Ini, ParseOption};
@@ -17,8 +18,17 @@ use crate::trusted::{self, Trust};
 pub const DEFAULT_PATH: &str = "/etc/runns.conf";
 
 /// The options of a section, as they are spelled in the manual.
-const OPTIONS: [&str; 7] =
-    ["NetworkNamespace", "InterfaceIn", "InterfaceOut", "Resolve", "vpn", "AllowUsers", "AllowGroups"];
+pub const OPTIONS: [&str; 9] = [
+    "NetworkNamespace",
+    "InterfaceIn",
+    "InterfaceOut",
+    "Resolve",
+    "DNS",
+    "DNSLock",
+    "vpn",
+    "AllowUsers",
+    "AllowGroups",
+];
 /// Options that may stand more than once in a section.
 const REPEATABLE: [&str; 1] = ["vpn"];
 /// The option before the first section.
@@ -40,6 +50,15 @@ impl Access {
     }
 }
 
+/// Name servers and search domains, as a line of a WireGuard configuration has them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dns {
+    /// At least one.
+    pub servers: Vec<IpAddr>,
+    /// Domains to search (resolv.conf(5)).
+    pub search: Vec<String>,
+}
+
 /// One section: one namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Section {
@@ -53,6 +72,10 @@ pub struct Section {
     pub interface_out: Option<IfaceName>,
     /// Resolve, an absolute path.
     pub resolve: Option<PathBuf>,
+    /// DNS.
+    pub dns: Option<Dns>,
+    /// DNSLock, if given.
+    pub dns_lock: Option<bool>,
     /// vpn, absolute paths in order.
     pub vpn: Vec<PathBuf>,
     /// AllowUsers and AllowGroups.
@@ -236,12 +259,17 @@ impl Options<'_> {
                 )
             })?,
         };
+        if self.all("Resolve").next().is_some() && self.all("DNS").next().is_some() {
+            return Err(self.refuse("DNS", "cannot stand beside Resolve: both say which servers to ask"));
+        }
         Ok(Section {
             name: name.to_string(),
             netns,
             interface_in: self.one("InterfaceIn", |value| IfaceName::new(value))?,
             interface_out: self.one("InterfaceOut", |value| IfaceName::new(value))?,
             resolve: self.one("Resolve", absolute)?,
+            dns: self.one("DNS", dns)?,
+            dns_lock: self.one("DNSLock", yes_or_no)?,
             vpn: self.all("vpn").map(|value| self.parse("vpn", value, absolute)).collect::<Result<_>>()?,
             access: Access { users: self.one("AllowUsers", list)?, groups: self.one("AllowGroups", list)? },
         })
@@ -259,6 +287,35 @@ fn yes_or_no(value: &str) -> Result<bool> {
 fn absolute(value: &str) -> Result<PathBuf> {
     let path = PathBuf::from(value);
     if path.is_absolute() { Ok(path) } else { Err(Error::new("use a path", "a path must start with /")) }
+}
+
+/// Addresses, then search domains, by commas or blanks.
+fn dns(value: &str) -> Result<Dns> {
+    let mut dns = Dns { servers: Vec::new(), search: Vec::new() };
+    for word in value.split([',', ' ', '\t']).filter(|word| !word.is_empty()) {
+        match word.parse::<IpAddr>() {
+            Ok(address) if address.is_unspecified() || address.is_multicast() => {
+                return Err(Error::new("read DNS", format!("{address} is no address of a server")));
+            }
+            Ok(address) => dns.servers.push(address),
+            Err(_) if is_domain(word) => dns.search.push(word.to_string()),
+            Err(_) => return Err(Error::new("read DNS", "it is a list of addresses, then of domains to search")),
+        }
+    }
+    if dns.servers.is_empty() {
+        return Err(Error::new("read DNS", "it names no server's address"));
+    }
+    Ok(dns)
+}
+
+/// A domain name: letters, digits, hyphens, underscores and dots, and not the number that a mistyped address is.
+fn is_domain(word: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    };
+    word.len() <= 253
+        && word.trim_end_matches('.').split('.').all(label)
+        && word.bytes().any(|byte| byte.is_ascii_alphabetic())
 }
 
 /// A list by commas or blanks.
@@ -327,6 +384,20 @@ mod tests {
         refused("Resolve=/x\n", &["belongs into a section"]);
         refused("AllowUnmanaged=maybe\n", &["AllowUnmanaged", "maybe"]);
         refused("[w]\nvpn=\n", &["vpn", "no value"]);
+    }
+
+    #[test]
+    fn name_servers() {
+        let config = parse("[w]\nDNS=10.0.0.1, fd00::1 example.org,lan\ndnslock=no\n").unwrap();
+        let dns = config.sections[0].dns.clone().unwrap();
+        assert_eq!(dns.servers, ["10.0.0.1".parse::<IpAddr>().unwrap(), "fd00::1".parse().unwrap()]);
+        assert_eq!((dns.search, config.sections[0].dns_lock), (vec!["example.org".into(), "lan".into()], Some(false)));
+        refused("[w]\nDNS=example.org\n", &["[w]", "DNS", "no server"]);
+        refused("[w]\nDNS=10.0.0\n", &["[w]", "DNS", "10.0.0"]);
+        refused("[w]\nDNS=0.0.0.0\n", &["[w]", "DNS"]);
+        refused("[w]\nDNS=1.1.1.1 a$b\n", &["[w]", "DNS"]);
+        refused("[w]\nDNS=1.1.1.1\nResolve=/x\n", &["[w]", "Resolve"]);
+        refused("[w]\nDNSLock=1\n", &["[w]", "DNSLock", "yes or no"]);
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! What a namespace shall consist of: pure data, made from the command line and a section, kept in the record.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Access;
+use crate::config::{Access, Dns};
 use crate::name::{IfaceName, NetnsName};
 
 /// Numbers X that exist: 172.24.0.0/24 to 172.31.255.0/24.
@@ -79,10 +79,31 @@ pub struct Request {
     /// That file was named on the command line, by root himself: it need not be root's.
     #[serde(default)]
     pub resolve_named: bool,
+    /// The servers and search domains that become its resolv.conf.
+    #[serde(default)]
+    pub dns: Option<Dns>,
+    /// Whether every query goes to its resolver; by default if it has one.
+    #[serde(default)]
+    pub dns_lock: Option<bool>,
     /// OpenVPN configurations.
     pub vpn: Vec<PathBuf>,
     /// Who may enter.
     pub access: Access,
+}
+
+/// A resolver of the namespace's own. A namespace without one uses the host's resolv.conf, as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolver {
+    /// Where it comes from, for people.
+    pub from: String,
+    /// The text of resolv.conf; `None` if the administrator's own file in /etc/netns/NAME is used.
+    pub text: Option<String>,
+    /// The servers that it names.
+    pub servers: Vec<IpAddr>,
+    /// Every query goes to these servers, wherever it is addressed.
+    pub lock: bool,
+    /// The text of nsswitch.conf that asks no service of the host's; `None` if there is none to replace.
+    pub nsswitch: Option<String>,
 }
 
 /// The request, and what was decided for it.
@@ -93,6 +114,9 @@ pub struct Plan {
     pub request: Request,
     /// The subnet.
     pub number: Number,
+    /// Its resolver.
+    #[serde(default)]
+    pub resolver: Option<Resolver>,
 }
 
 impl Plan {

@@ -4,7 +4,7 @@ use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::config::{Config, DEFAULT_PATH, Section};
+use crate::config::{Config, DEFAULT_PATH, Dns, Section};
 use crate::error::{Context, Error, Result, status};
 use crate::name::{IfaceName, NetnsName};
 use crate::netlink::{Link, Netlink, Network};
@@ -151,6 +151,8 @@ struct Wanted {
     uplink: Option<IfaceName>,
     resolve: Option<PathBuf>,
     resolve_named: bool,
+    dns: Option<Dns>,
+    dns_lock: Option<bool>,
     vpn: Vec<PathBuf>,
     access: crate::config::Access,
 }
@@ -186,6 +188,8 @@ impl Wanted {
                 Some(file) => Some(absolute(file)?),
                 None => section.and_then(|section| section.resolve.clone()),
             },
+            dns: section.and_then(|section| section.dns.clone()).filter(|_| options.resolve.is_none()),
+            dns_lock: section.and_then(|section| section.dns_lock),
             vpn: section.map_or(Vec::new(), |section: &Section| section.vpn.clone()),
             access: section.map_or_else(Default::default, |section| section.access.clone()),
         })
@@ -200,6 +204,8 @@ impl Wanted {
             uplink: self.uplink.clone(),
             resolve: self.resolve.clone(),
             resolve_named: self.resolve_named,
+            dns: self.dns.clone(),
+            dns_lock: self.dns_lock,
             vpn: self.vpn.clone(),
             access: self.access.clone(),
         }
@@ -212,7 +218,7 @@ impl Wanted {
         let preferred = name.vpn_number().and_then(Number::new).filter(|number| taken.is_free(*number));
         let number = preferred.or_else(|| Number::all().find(|number| taken.is_free(*number)));
         let number = number.ok_or_else(|| Error::new("find a subnet", "172.24.0.0 to 172.31.255.0 are all taken"))?;
-        Ok(Plan { request: self.request(name.clone()), number })
+        decided(self.request(name.clone()), number)
     }
 
     /// `vpnX`, X one more than the greatest there is; further where its subnet or interface is taken.
@@ -227,10 +233,15 @@ impl Wanted {
             let request = self.request(NetnsName::new(format!("vpn{number}"))?);
             let interface_taken = self.interface.is_none() && taken.has_interface(&request.interface);
             if taken.is_free(free) && !interface_taken {
-                return Ok(Plan { request, number: free });
+                return decided(request, free);
             }
         }
     }
+}
+
+fn decided(request: Request, number: Number) -> Result<Plan> {
+    let resolver = resolver::decide(&request)?;
+    Ok(Plan { request, number, resolver })
 }
 
 /// `path` from the root; it need not exist.

@@ -203,7 +203,7 @@ fn tables(saved: &str) -> BTreeSet<&str> {
 }
 
 /// Input for iptables-restore that deletes every rule whose comment is exactly `tag`; empty if there is none.
-fn deletions(saved: &str, tag: &str) -> String {
+pub fn deletions(saved: &str, tag: &str) -> String {
     let mut input = String::new();
     for table in tables(saved) {
         let lines = table_lines(saved, table);

@@ -1,6 +1,7 @@
 //! What a namespace consists of. Each part makes and unmakes itself in one file; [`all`] is their order. build walks
 //! it forwards; clean, and a build that failed, walk it backwards.
 
+pub mod dns_lock;
 pub mod firewall;
 pub mod forwarding;
 pub mod netns;
@@ -51,7 +52,7 @@ pub trait Part {
 }
 
 /// The parts, in the order in which they are made: whatever restricts traffic before what carries it.
-pub fn all() -> [&'static dyn Part; 7] {
+pub fn all() -> [&'static dyn Part; 8] {
     [
         &netns::NetworkNamespace,
         &forwarding::Forwarding,
@@ -59,6 +60,7 @@ pub fn all() -> [&'static dyn Part; 7] {
         &uplink::Uplink,
         &veth::Veth,
         &resolver::Resolver,
+        &dns_lock::DnsLock,
         &openvpn::OpenVpn,
     ]
 }

@@ -1,5 +1,9 @@
-//! The namespace's resolv.conf, at /etc/netns/NAME/resolv.conf as ip-netns(8) has it: a copy of `Resolve`, or of the
-//! host's upstream servers where the host's own file names only servers on loopback, which the inside cannot reach.
+//! The namespace's own resolver: resolv.conf and nsswitch.conf in /etc/netns/NAME, as ip-netns(8) has them.
+//!
+//! resolv.conf is a copy of `Resolve`, or made from `DNS`, or a copy of the host's upstream servers where the host's own
+//! file names only servers on loopback, which the inside cannot reach. nsswitch.conf is the host's, but names are
+//! looked for only in files and by DNS: other modules ask services of the host (nscd, systemd-resolved, avahi), which
+//! answer from outside the namespace.
 
 use std::fs::File;
 use std::io::Write;
@@ -9,12 +13,13 @@ use std::path::{Path, PathBuf};
 
 use super::netns::remove_made_directory;
 use super::{Part, Site};
+use crate::config::Dns;
 use crate::error::{Context, Error, Result};
 use crate::host::HostState;
 use crate::name::NetnsName;
-use crate::plan::Plan;
-use crate::privileged::view::ETC_NETNS;
-use crate::record::make_directory;
+use crate::plan::{self, Plan, Request};
+use crate::privileged::view::{ETC_NETNS, NSCD};
+use crate::record::{Record, make_directory};
 use crate::text::{show, warn};
 use crate::trusted::{self, Trust};
 
@@ -24,7 +29,10 @@ const MARK: &str = "# Made by runns-exec build, removed by runns-exec clean.";
 const HOST_FILE: &str = "/etc/resolv.conf";
 /// The servers behind the stub of systemd-resolved (systemd-resolved.service(8)).
 const UPSTREAM_FILE: &str = "/run/systemd/resolve/resolv.conf";
-const NAME: &str = "resolv.conf";
+const RESOLV_CONF: &str = "resolv.conf";
+const NSSWITCH: &str = "nsswitch.conf";
+/// Modules of nsswitch.conf(5) that ask no service of the host's.
+const OWN_MODULES: [&str; 3] = ["files", "myhostname", "dns"];
 
 /// The part.
 pub struct Resolver;
@@ -33,45 +41,28 @@ fn directory(name: &NetnsName) -> PathBuf {
     Path::new(ETC_NETNS).join(name.as_str())
 }
 
-/// Where the text of the namespace's resolv.conf comes from, if it has one of its own.
-enum Source {
-    /// This file's text.
-    File(PathBuf, String),
-    /// The host's file, as it is.
-    Host,
-}
-
 impl Part for Resolver {
     fn describe(&self, plan: &Plan) -> Option<String> {
-        let from = match &plan.request.resolve {
-            Some(file) => show(file),
-            None => format!("the host's {HOST_FILE}"),
-        };
+        let from = plan.resolver.as_ref().map_or(format!("the host's {HOST_FILE}"), |resolver| resolver.from.clone());
         Some(format!("resolver from {from}"))
     }
 
     fn apply(&self, site: &mut Site) -> Result<()> {
         let plan = site.plan().clone();
-        let name = &plan.request.name;
-        remove_marked(name)?;
-        let path = directory(name).join(NAME);
-        let Source::File(source, text) = choose(&plan)? else { return Ok(()) };
-        if plan.request.resolve.is_none() && path.exists() {
-            // The administrator's own; it is in force as it is.
-            return Ok(());
-        }
-        for made in [Path::new(ETC_NETNS), directory(name).as_path()] {
+        remove_marked(&plan.request.name)?;
+        let Some(resolver) = &plan.resolver else { return Ok(()) };
+        let directory = directory(&plan.request.name);
+        for made in [Path::new(ETC_NETNS), &directory, Path::new(NSCD)] {
             if make_directory(made)? {
                 HostState::update(site.lock, |host| host.directories.push(made.to_path_buf()))?;
             }
         }
-        let write = || -> std::io::Result<()> {
-            let mut file = File::options().write(true).create_new(true).mode(0o644).open(&path)?;
-            file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
-            file.write_all(format!("{MARK} From {}\n{text}", show(&source)).as_bytes())
-        };
-        write().cannot(|| format!("make {}", show(&path)))?;
-        site.record.files = vec![NAME.to_string()];
+        for (name, text) in [(RESOLV_CONF, &resolver.text), (NSSWITCH, &resolver.nsswitch)] {
+            if let Some(text) = text {
+                write(&directory.join(name), &format!("{MARK} From {}\n{text}", resolver.from))?;
+                site.record.files.push(name.to_string());
+            }
+        }
         site.save()
     }
 
@@ -80,58 +71,103 @@ impl Part for Resolver {
         let removed = remove_marked(&name)?;
         remove_made_directory(site, &directory(&name))?;
         remove_made_directory(site, Path::new(ETC_NETNS))?;
+        if Record::names()?.iter().all(|other| *other == name) {
+            remove_made_directory(site, Path::new(NSCD))?;
+        }
         Ok(removed)
     }
 }
 
-/// Checks, before anything is made, that the files can be read and put in place.
-pub fn check(plan: &Plan) -> Result<()> {
-    let path = directory(&plan.request.name).join(NAME);
-    let source = choose(plan)?;
-    if std::fs::symlink_metadata(HOST_FILE).is_err() {
-        return Err(Error::new(format!("put a {NAME} in place"), format!("there is no {HOST_FILE}"))
-            .hint(format!("sudo touch {HOST_FILE}")));
-    }
-    if plan.request.resolve.is_some() && path.exists() && !is_marked(&path) {
-        return Err(Error::new(format!("make {}", show(&path)), "it is there already, and runns-exec did not make it")
-            .hint("remove it, or leave Resolve out: it is used as it is"));
-    }
-    match source {
-        Source::Host if plan.request.resolve.is_none() && !path.exists() => {
-            let text = std::fs::read_to_string(HOST_FILE).unwrap_or_default();
-            if only_loopback(&text) {
-                warn(&format!(
-                    "{HOST_FILE} names only servers on loopback, which programs inside cannot reach: set Resolve"
-                ));
-            }
-        }
-        Source::File(file, text) if servers(&text).is_empty() => {
-            warn(&format!("{} names no server: programs inside will find no names", show(file)));
-        }
-        _ => {}
-    }
-    Ok(())
+fn write(path: &Path, text: &str) -> Result<()> {
+    let write = || -> std::io::Result<()> {
+        let mut file = File::options().write(true).create_new(true).mode(0o644).open(path)?;
+        file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
+        file.write_all(text.as_bytes())
+    };
+    write().cannot(|| format!("make {}", show(path)))
 }
 
-fn choose(plan: &Plan) -> Result<Source> {
-    let request = &plan.request;
-    if let Some(file) = &request.resolve {
+/// Decides which resolver the namespace has; reads what it is made from.
+pub fn decide(request: &Request) -> Result<Option<plan::Resolver>> {
+    let own = directory(&request.name).join(RESOLV_CONF);
+    let (from, text) = if let Some(file) = &request.resolve {
         let text = if request.resolve_named { trusted::read_named(file)? } else { trusted::read(file, Trust::Strict)? };
-        return Ok(Source::File(file.clone(), text));
+        (show(file), Some(text))
+    } else if let Some(dns) = &request.dns {
+        ("DNS".to_string(), Some(text_of(dns)))
+    } else if own.exists() && !is_marked(&own) {
+        (show(&own), None)
+    } else if let Some((file, text)) = of_host(request.dns_lock == Some(true))? {
+        (show(file), Some(text))
+    } else {
+        return Ok(None);
+    };
+    let servers = match &text {
+        Some(text) => servers(text),
+        None => servers(&trusted::read(&own, Trust::Strict)?),
+    };
+    let reachable = servers.iter().any(|server| !server.is_loopback());
+    if !reachable && request.dns_lock == Some(true) {
+        warn("DNSLock=yes has no effect: the resolver is a loopback address, or there is none");
     }
+    let lock = reachable && request.dns_lock != Some(false);
+    Ok(Some(plan::Resolver { from, text, servers, lock, nsswitch: nsswitch(&request.name)? }))
+}
+
+/// The host's servers, where its own file cannot be used as it is: it names only loopback servers, or the namespace
+/// shall be held to what it says today.
+fn of_host(as_it_is: bool) -> Result<Option<(&'static Path, String)>> {
     let host = std::fs::read_to_string(HOST_FILE).unwrap_or_default();
     let upstream = Path::new(UPSTREAM_FILE);
     if only_loopback(&host) && upstream.exists() {
         let text = trusted::read_named(upstream)?;
         if !only_loopback(&text) {
-            return Ok(Source::File(upstream.to_path_buf(), text));
+            return Ok(Some((upstream, text)));
         }
     }
-    Ok(Source::Host)
+    Ok(as_it_is.then_some((Path::new(HOST_FILE), host)))
+}
+
+/// Checks, before anything is made, that the files can be put in place.
+pub fn check(plan: &Plan) -> Result<()> {
+    let Some(resolver) = &plan.resolver else {
+        if only_loopback(&std::fs::read_to_string(HOST_FILE).unwrap_or_default()) {
+            warn(&format!(
+                "{HOST_FILE} names only servers on loopback, which programs inside cannot reach: set Resolve or DNS"
+            ));
+        }
+        return Ok(());
+    };
+    for (name, text) in [(RESOLV_CONF, &resolver.text), (NSSWITCH, &resolver.nsswitch)] {
+        let (ours, namesake) = (directory(&plan.request.name).join(name), Path::new("/etc").join(name));
+        if std::fs::symlink_metadata(&namesake).is_err() && (text.is_some() || ours.exists()) {
+            return Err(Error::new(format!("put a {name} in place"), format!("there is no {}", show(&namesake)))
+                .hint(format!("sudo touch {}", show(&namesake))));
+        }
+        if text.is_some() && std::fs::symlink_metadata(&ours).is_ok() && !is_marked(&ours) {
+            return Err(Error::new(
+                format!("make {}", show(&ours)),
+                "it is there already, and runns-exec did not make it",
+            )
+            .hint("remove it, or leave Resolve and DNS out: it is used as it is"));
+        }
+    }
+    if resolver.servers.is_empty() {
+        warn(&format!("{} names no server: programs inside will find no names", resolver.from));
+    }
+    Ok(())
+}
+
+fn text_of(dns: &Dns) -> String {
+    let mut text: String = dns.servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+    if !dns.search.is_empty() {
+        text.push_str(&format!("search {}\n", dns.search.join(" ")));
+    }
+    text
 }
 
 /// The servers of a resolv.conf(5).
-fn servers(text: &str) -> Vec<IpAddr> {
+pub fn servers(text: &str) -> Vec<IpAddr> {
     let server = |line: &str| {
         let mut words = line.split_whitespace();
         (words.next()? == "nameserver").then(|| words.next())??.split('%').next()?.parse().ok()
@@ -142,6 +178,50 @@ fn servers(text: &str) -> Vec<IpAddr> {
 /// Whether only loopback servers are asked: with none named, the C library asks 127.0.0.1.
 fn only_loopback(text: &str) -> bool {
     servers(text).iter().all(IpAddr::is_loopback)
+}
+
+/// The host's nsswitch.conf with a `hosts:` line that asks no service of the host's. `None` where the host has none
+/// (the C library's default asks files and DNS only), or the administrator gave the namespace one.
+fn nsswitch(name: &NetnsName) -> Result<Option<String>> {
+    let (host, own) = (Path::new("/etc").join(NSSWITCH), directory(name).join(NSSWITCH));
+    if !host.exists() || (own.exists() && !is_marked(&own)) {
+        return Ok(None);
+    }
+    Ok(Some(without_host_modules(&trusted::read_named(&host)?)))
+}
+
+/// `text` with `hosts:` lines that keep [`OWN_MODULES`] only, dns added if it is not there.
+fn without_host_modules(text: &str) -> String {
+    let mut lines = String::new();
+    let mut seen = false;
+    for line in text.lines() {
+        match line.trim_start().split_once(':') {
+            Some((database, modules)) if database.trim_end() == "hosts" => {
+                seen = true;
+                lines.push_str(&format!("hosts: {}\n", own_modules(modules)));
+            }
+            _ => lines.push_str(&format!("{line}\n")),
+        }
+    }
+    if !seen {
+        lines.push_str("hosts: files dns\n");
+    }
+    lines
+}
+
+/// The modules of a line that ask no service; what to do on their results (`[NOTFOUND=return]`) goes with the others.
+fn own_modules(line: &str) -> String {
+    let line = line.split('#').next().unwrap_or_default();
+    let mut modules: Vec<&str> = Vec::new();
+    for module in line.split_whitespace().filter(|word| OWN_MODULES.contains(word)) {
+        if !modules.contains(&module) {
+            modules.push(module);
+        }
+    }
+    if !modules.contains(&"dns") {
+        modules.push("dns");
+    }
+    modules.join(" ")
 }
 
 fn is_marked(path: &Path) -> bool {
@@ -180,5 +260,22 @@ mod tests {
         assert!(!only_loopback("nameserver 127.0.0.1\nnameserver 9.9.9.9\n"));
         assert!(!only_loopback("nameserver\tfe80::1%eth0\n"));
         assert_eq!(servers("# nameserver 1.1.1.1\nnameserver 8.8.8.8 # x\n"), ["8.8.8.8".parse::<IpAddr>().unwrap()]);
+    }
+
+    #[test]
+    fn hosts_line_asks_no_service() {
+        let hosts = |line: &str| without_host_modules(&format!("passwd: files\nhosts: {line}\n"));
+        assert_eq!(
+            hosts("files mdns4_minimal [NOTFOUND=return] dns mymachines myhostname # x"),
+            "passwd: files\nhosts: files dns myhostname\n"
+        );
+        assert_eq!(hosts("files resolve [!UNAVAIL=return]"), "passwd: files\nhosts: files dns\n");
+        assert_eq!(without_host_modules("passwd: files"), "passwd: files\nhosts: files dns\n");
+    }
+
+    #[test]
+    fn text_of_servers() {
+        let dns = Dns { servers: vec!["10.0.0.1".parse().unwrap()], search: vec!["lan".into()] };
+        assert_eq!(text_of(&dns), "nameserver 10.0.0.1\nsearch lan\n");
     }
 }

@@ -31,6 +31,14 @@ use crate::trusted::{self, Trust};
 
 /// Where the files of namespaces are (ip-netns(8)).
 pub const ETC_NETNS: &str = "/etc/netns";
+/// Where nscd listens; build makes it where it is missing, so that one that starts later is covered too.
+pub const NSCD: &str = "/run/nscd";
+/// Where services of the host answer questions for names: nscd(8), systemd-resolved(8), avahi-daemon(8).
+const NAME_SERVICES: [&str; 4] = [NSCD, "/var/run/nscd", "/run/systemd/resolve", "/run/avahi-daemon"];
+/// The file whose presence makes a namespace's resolver its own.
+const RESOLV_CONF: &str = "resolv.conf";
+/// Source of the empty directories that cover [`NAME_SERVICES`].
+const MASK: &CStr = c"runns-exec:mask";
 /// Source of the sysfs of a view without files of its own.
 const MARK: &CStr = c"runns-exec";
 /// Source of the sysfs of a view that has a copy of /etc.
@@ -66,8 +74,14 @@ pub fn make(privilege: &Privilege, _entered: &Entered, name: &NetnsName, require
             if !entries.is_empty() {
                 cover_etc(name, &entries)?;
             }
-            let covered =
-                |path: &Path| path.starts_with("/sys") || ((undone || !entries.is_empty()) && path.starts_with("/etc"));
+            if entries.iter().any(|entry| entry == RESOLV_CONF) {
+                mask_name_services()?;
+            }
+            let changed = undone || !entries.is_empty();
+            let covered = |path: &Path| {
+                path.starts_with("/sys")
+                    || (changed && ["/etc"].iter().chain(&NAME_SERVICES).any(|covered| path.starts_with(covered)))
+            };
             match cwd {
                 Some(cwd) if covered(&cwd) => Ok(Some(cwd)),
                 _ => Ok(None),
@@ -83,11 +97,16 @@ pub fn make(privilege: &Privilege, _entered: &Entered, name: &NetnsName, require
 fn undo_outer_view() -> Result<bool> {
     let mut undone = false;
     loop {
-        let source = sys_source()?;
+        let source = source_of("/sys")?;
         if source != MARK.to_bytes() && source != MARK_ETC.to_bytes() {
             return Ok(undone);
         }
         step(|| "leaving the view of the namespace that this was started in".to_string());
+        for path in NAME_SERVICES {
+            while exists(path) && source_of(path)? == MASK.to_bytes() {
+                umount2(path, MntFlags::MNT_DETACH).cannot(|| format!("unmount the outer namespace's {path}"))?;
+            }
+        }
         umount2("/sys", MntFlags::MNT_DETACH).cannot(|| "unmount the outer namespace's /sys")?;
         if source == MARK_ETC.to_bytes() {
             umount2("/etc", MntFlags::MNT_DETACH).cannot(|| "unmount the outer namespace's /etc")?;
@@ -96,20 +115,51 @@ fn undo_outer_view() -> Result<bool> {
     }
 }
 
+fn exists(path: &str) -> bool {
+    nix::sys::stat::lstat(path).is_ok()
+}
+
+/// Covers the directories of the host's name services with an empty one that is root's: a program that asks them by
+/// path finds nobody, and asks the namespace's resolver.
+fn mask_name_services() -> Result<()> {
+    let mut mask: Option<OwnedFd> = None;
+    for path in NAME_SERVICES.into_iter().filter(|path| exists(path)) {
+        let place = locate(path)?;
+        let stat = nix::sys::stat::fstat(&place).cannot(|| format!("look at {path}"))?;
+        if trusted::kind(&stat) != SFlag::S_IFDIR || source_of(path)? == MASK.to_bytes() {
+            continue;
+        }
+        step(|| format!("covering {path}, where a service of the host's answers for names"));
+        let tree = match &mask {
+            Some(mask) => api::clone_tree(mask.as_fd(), false).cannot(|| "copy the empty directory")?,
+            None => empty_directory()?,
+        };
+        api::attach(tree.as_fd(), place.as_fd(), c"").cannot(|| format!("cover {path}"))?;
+        mask.get_or_insert(tree);
+    }
+    Ok(())
+}
+
+/// An empty directory of root's, that nobody can write to, whoever runs this.
+fn empty_directory() -> Result<OwnedFd> {
+    let options = [(c"ro", c""), (c"mode", c"0555"), (c"uid", c"0"), (c"gid", c"0")];
+    let attributes = Attributes::NOSUID_NODEV_NOEXEC.with(Attributes::RDONLY);
+    api::new_filesystem(c"tmpfs", MASK, &options, attributes).cannot(|| "make an empty directory")
+}
+
 fn locate(path: &str) -> Result<OwnedFd> {
     open(path, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()).cannot(|| format!("open {path}"))
 }
 
-/// The source of the mount that is /sys.
-fn sys_source() -> Result<Vec<u8>> {
-    let sys = locate("/sys")?;
-    match api::mount_of(&sys).and_then(|(id, _)| api::mount_source(id)) {
+/// The source of the mount that `path` is on.
+fn source_of(path: &str) -> Result<Vec<u8>> {
+    match api::mount_of(locate(path)?).and_then(|(id, _)| api::mount_source(id)) {
         Ok(source) => Ok(source),
-        Err(Errno::ENOSYS) => Ok(mountinfo()?
-            .into_iter()
-            .rfind(|mount| mount.point == Path::new("/sys"))
-            .map_or(Vec::new(), |mount| mount.source)),
-        Err(errno) => Err(errno).cannot(|| "find out what is mounted on /sys"),
+        Err(Errno::ENOSYS) => {
+            let mount = mountinfo()?.into_iter().rfind(|mount| mount.point == Path::new(path));
+            Ok(mount.map_or(Vec::new(), |mount| mount.source))
+        }
+        Err(errno) => Err(errno).cannot(|| format!("find out what is mounted on {path}")),
     }
 }
 
