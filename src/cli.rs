@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use crate::command::{build, clean, enter, list};
+use crate::command::{build, check, clean, enter, list};
 use crate::error::{Error, Result, status};
 use crate::launch::Mode;
 use crate::name::RESERVED;
@@ -18,6 +18,8 @@ pub enum Request {
     Enter(enter::Options),
     /// Build one.
     Build(build::Options),
+    /// Look at one from inside.
+    Check(check::Options),
     /// Clean one away.
     Clean(clean::Options),
     /// List processes.
@@ -37,7 +39,7 @@ pub struct Parsed {
 
 const USAGE: &str = "runns-exec [OPTIONS] NAME [--] [COMMAND [ARG]...]\n       \
                      runns-exec exec [OPTIONS] NAME [--] [COMMAND [ARG]...]\n       \
-                     runns-exec build|clean|list [OPTIONS] ...";
+                     runns-exec build|clean|list|check [OPTIONS] ...";
 
 const AFTER_HELP: &str = "\
 Without COMMAND, your shell is started. Nothing after NAME is taken as an option of runns-exec.
@@ -133,6 +135,7 @@ pub fn definition() -> Command {
         ))
         .subcommand(Command::new("build").about("Build a namespace (root)").defer(define_build))
         .subcommand(Command::new("clean").about("Remove what build made (root)").defer(define_clean))
+        .subcommand(Command::new("check").about("Prove from inside that a namespace does not leak").defer(define_check))
         .subcommand(Command::new("list").about("List the processes in namespaces").defer(define_list))
 }
 
@@ -170,6 +173,12 @@ fn define_clean(command: Command) -> Command {
         .arg(value("reattach", Some('r'), "IFACE", "Only move the namespace to this uplink"))
 }
 
+fn define_check(command: Command) -> Command {
+    command
+        .arg(value("NAME", None, "NAME", "Namespace to look at").long(None).required(true))
+        .arg(flag("json", None, "As JSON"))
+}
+
 fn define_list(command: Command) -> Command {
     command
         .arg(
@@ -199,11 +208,15 @@ fn interpret(mut matches: ArgMatches) -> Result<Parsed> {
             let (name, sub) = sub.remove_subcommand().ok_or_else(|| usage("no namespace is named"))?;
             Request::Enter(named(options, &name, sub))
         }
-        "build" | "clean" | "list" if given => {
+        "build" | "clean" | "list" | "check" if given => {
             return Err(usage(format!("--pty, --detach and --no-new-privs are for entering, not for {verb}"))
                 .hint(format!("a namespace of that name: runns-exec exec {verb}")));
         }
         "build" => Request::Build(build_options(&mut sub)),
+        "check" => Request::Check(check::Options {
+            name: sub.remove_one("NAME").unwrap_or_default(),
+            json: sub.get_flag("json"),
+        }),
         "clean" => Request::Clean(clean_options(&mut sub)?),
         "list" => Request::List(list_options(&mut sub)),
         name if RESERVED.contains(&name) => {

@@ -1,6 +1,6 @@
 //! runns-exec runs programs in network namespaces, as the user who asks. This file is the map:
 //!
-//! command line ([`cli`]) -> one of four verbs ([`command`]) -> exit status.
+//! command line ([`cli`]) -> one of five verbs ([`command`]) -> exit status.
 //!
 //! | module | what it knows |
 //! |---|---|
@@ -92,6 +92,7 @@ fn dispatch(words: Vec<OsString>, invocation: &Invocation) -> Result<()> {
     match parsed.request {
         Request::Enter(options) => command::enter::run(options, &invocation.environment).map(|never| match never {}),
         Request::Build(options) => command::build::run(options),
+        Request::Check(options) => command::check::run(&options),
         Request::Clean(options) => command::clean::run(options),
         Request::List(options) => command::list::run(&options),
         Request::Print(text) => text::print(&text),

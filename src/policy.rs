@@ -13,7 +13,7 @@ use crate::name::NetnsName;
 use crate::privileged::capability::caller_is_root;
 use crate::privileged::netns::{self, Netns};
 use crate::record::{Record, State};
-use crate::text::nearest;
+use crate::text::{escape, nearest};
 
 /// The process that asks.
 pub struct Caller {
@@ -122,6 +122,17 @@ impl Decision {
         });
         let lists = today.map(|section| &section.access).chain(request.map(|request| &request.access));
         self.check_all(name, lists)
+    }
+
+    /// Who may enter, for people; `None` if that is everybody who may run the program.
+    pub fn who(&self) -> Option<String> {
+        let access = &self.record.as_ref()?.plan.request.access;
+        let list = |what: &str, names: &Option<Vec<String>>| {
+            names.as_ref().map(|names| format!("{what} {}", escape(names.join(", ").as_bytes())))
+        };
+        let lists: Vec<String> =
+            [list("users", &access.users), list("groups", &access.groups)].into_iter().flatten().collect();
+        (!lists.is_empty()).then(|| lists.join(" or "))
     }
 
     fn check_all<'a>(&self, name: &NetnsName, lists: impl IntoIterator<Item = &'a Access>) -> Result<()> {

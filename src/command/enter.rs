@@ -6,10 +6,11 @@ use std::ffi::{CStr, OsString};
 use nix::unistd::{getpid, getuid, ttyname};
 
 use crate::error::Result;
+use crate::launch::handover;
 use crate::launch::{self, Mode, Program};
 use crate::name::NetnsName;
-use crate::policy;
-use crate::privileged::{Privilege, netns, view};
+use crate::policy::{self, Decision};
+use crate::privileged::{Privilege, Unprivileged, netns, view};
 use crate::text::{escape, step};
 use crate::{account, log, text};
 
@@ -40,21 +41,29 @@ pub fn run(options: Options, environment: &[&CStr]) -> Result<Infallible> {
 fn enter(options: Options, environment: &[&CStr]) -> Result<Infallible> {
     let name = NetnsName::new(&options.name)?;
     let program = Program::new(options.words, environment, &name, options.no_new_privs);
-    let privilege = Privilege::take()?;
-    let decision = policy::decide(&name)?;
-    let namespace = netns::open(&name)?;
-    let record = decision.record.as_ref();
-    let (entered, cookie) = netns::enter(&privilege, &namespace, record.and_then(|record| record.identity.as_ref()))?;
-    decision.check_other_names(&name, &namespace, cookie)?;
-    view::make(&privilege, &entered, &name, record.map_or(&[], |record| &record.files))?;
+    let unprivileged = go_in(&name)?.0;
     if policy::is_sudo(environment) {
         text::complain_hint("sudo makes the command root's; members of group runns run runns-exec without it");
     }
-    step(|| "dropping every capability".to_string());
-    let unprivileged = privilege.give_up(entered)?;
     log::notice(&format!("{} netns={name} command={}", caller(), program.describe()));
+    for warning in handover::warnings(&program) {
+        text::warn(&warning);
+    }
     step(|| format!("executing {}", program.describe()));
     launch::start(&unprivileged, &program, options.mode)
+}
+
+/// Enters namespace `name` by every rule, and gives up every privilege.
+pub fn go_in(name: &NetnsName) -> Result<(Unprivileged, Decision)> {
+    let privilege = Privilege::take()?;
+    let decision = policy::decide(name)?;
+    let namespace = netns::open(name)?;
+    let record = decision.record.as_ref();
+    let (entered, cookie) = netns::enter(&privilege, &namespace, record.and_then(|record| record.identity.as_ref()))?;
+    decision.check_other_names(name, &namespace, cookie)?;
+    view::make(&privilege, &entered, name, record.map_or(&[], |record| &record.files))?;
+    step(|| "dropping every capability".to_string());
+    Ok((privilege.give_up(entered)?, decision))
 }
 
 /// Who asks, for the log.

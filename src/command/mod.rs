@@ -1,6 +1,7 @@
 //! One verb a file.
 
 pub mod build;
+pub mod check;
 pub mod clean;
 pub mod enter;
 pub mod list;

@@ -56,6 +56,20 @@ impl Program {
         self.arguments.first().map_or(c"", CString::as_c_str)
     }
 
+    /// Its arguments, without its name.
+    pub fn arguments(&self) -> impl Iterator<Item = &[u8]> {
+        self.arguments.iter().skip(1).map(|argument| argument.to_bytes())
+    }
+
+    /// The value of variable `name` in its environment.
+    pub fn variable(&self, name: &str) -> Option<&[u8]> {
+        let value = |variable: &'_ CString| -> Option<usize> {
+            let rest = variable.to_bytes().strip_prefix(name.as_bytes())?;
+            rest.starts_with(b"=").then_some(name.len() + 1)
+        };
+        self.environment.iter().find_map(|variable| Some(&variable.to_bytes()[value(variable)?..]))
+    }
+
     /// Becomes the program.
     pub fn execute(&self, _unprivileged: &Unprivileged) -> Result<Infallible> {
         if self.no_new_privs {
@@ -69,7 +83,7 @@ impl Program {
 
     /// Tries every directory of PATH in turn.
     fn search(&self, name: &CStr) -> Failure {
-        let path = self.environment.iter().find_map(|variable| variable.to_bytes().strip_prefix(b"PATH="));
+        let path = self.variable("PATH");
         let mut denied = None;
         if !name.is_empty() {
             for directory in path.unwrap_or(DEFAULT_PATH).split(|byte| *byte == b':') {

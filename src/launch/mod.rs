@@ -3,6 +3,7 @@
 
 pub mod command;
 pub mod detach;
+pub mod handover;
 pub mod pty;
 
 use std::convert::Infallible;

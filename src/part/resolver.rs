@@ -32,7 +32,7 @@ const UPSTREAM_FILE: &str = "/run/systemd/resolve/resolv.conf";
 const RESOLV_CONF: &str = "resolv.conf";
 const NSSWITCH: &str = "nsswitch.conf";
 /// Modules of nsswitch.conf(5) that ask no service of the host's.
-const OWN_MODULES: [&str; 3] = ["files", "myhostname", "dns"];
+pub const OWN_MODULES: [&str; 3] = ["files", "myhostname", "dns"];
 
 /// The part.
 pub struct Resolver;

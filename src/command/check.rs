@@ -1,0 +1,339 @@
+//! `runns-exec check NAME`: looks from inside, as the user who asks, whether names and packets can leave another way.
+//! Every line is the result of a test that was made; what could not be tested is never called well.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{ErrorKind, IsTerminal, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::enter::go_in;
+use crate::error::{Error, Result, status};
+use crate::name::NetnsName;
+use crate::part::resolver::{OWN_MODULES, servers};
+use crate::part::veth;
+use crate::policy::Decision;
+use crate::privileged::view::ETC_NETNS;
+use crate::text;
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The namespace, not checked yet.
+    pub name: OsString,
+    /// As JSON.
+    pub json: bool,
+}
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Addresses where nobody is: 240.0.0.0/4 is reserved (RFC 1112), 2001:db8::/32 for documentation (RFC 3849).
+const NOBODY_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(240, 0, 0, 53));
+const NOBODY_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x53));
+/// The stub of systemd-resolved.
+const STUB: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53));
+
+/// The result of one test.
+#[derive(Debug, Serialize)]
+struct Finding {
+    /// What was looked at.
+    check: &'static str,
+    /// Whether it is well; `None` if it could not be tested.
+    ok: Option<bool>,
+    /// What was seen.
+    detail: String,
+}
+
+impl Finding {
+    fn new(check: &'static str, ok: bool, detail: impl Into<String>) -> Self {
+        Self { check, ok: Some(ok), detail: detail.into() }
+    }
+
+    fn untested(check: &'static str, detail: impl Into<String>) -> Self {
+        Self { check, ok: None, detail: detail.into() }
+    }
+}
+
+/// Looks at a namespace and prints what it saw.
+pub fn run(options: &Options) -> Result<()> {
+    let name = NetnsName::new(&options.name).map_err(|error| error.with_status(status::USAGE))?;
+    let (_, decision) = go_in(&name)?;
+    let servers = servers(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
+    let mut findings = vec![access(&decision), resolv_conf(&name, &servers), nsswitch()];
+    findings.extend(services());
+    findings.extend(queries(&servers));
+    findings.extend(routes(&decision));
+    let ok = findings.iter().all(|finding| finding.ok == Some(true));
+    if options.json {
+        let value = serde_json::json!({ "namespace": name.as_str(), "ok": ok, "checks": findings });
+        text::print(&format!("{value:#}\n"))?;
+    } else {
+        text::print(&findings.iter().map(line).collect::<String>())?;
+    }
+    if ok { Ok(()) } else { Err(Error::new(format!("call namespace {name} tight"), "see the lines that are not OK")) }
+}
+
+fn line(finding: &Finding) -> String {
+    let (word, colour) = match finding.ok {
+        Some(true) => ("OK        ", "32"),
+        Some(false) => ("LEAKS     ", "31"),
+        None => ("NOT TESTED", "33"),
+    };
+    let coloured = std::io::stdout().is_terminal();
+    let word = if coloured { format!("\x1b[{colour}m{word}\x1b[0m") } else { word.to_string() };
+    format!("{word}  {}: {}\n", finding.check, text::one_line(&finding.detail))
+}
+
+fn access(decision: &Decision) -> Finding {
+    let who = match decision.who() {
+        Some(list) => format!("only {list}"),
+        None => "everybody who may run runns-exec".to_string(),
+    };
+    Finding::new("access", true, format!("you are let in; so is {who}"))
+}
+
+fn resolv_conf(name: &NetnsName, servers: &[IpAddr]) -> Finding {
+    const CHECK: &str = "resolv.conf";
+    let identity = |path: &Path| fs::metadata(path).map(|data| (data.dev(), data.ino())).ok();
+    let own = Path::new(ETC_NETNS).join(name.as_str()).join(CHECK);
+    let list: Vec<String> = servers.iter().map(ToString::to_string).collect();
+    match (identity(&own), identity(Path::new("/etc/resolv.conf"))) {
+        (None, _) => {
+            Finding::new(CHECK, false, "the namespace has none of its own: the host's is used (set Resolve or DNS)")
+        }
+        (Some(own), Some(seen)) if own == seen => {
+            Finding::new(CHECK, !servers.is_empty(), format!("the namespace's, servers: {}", list.join(", ")))
+        }
+        _ => Finding::new(CHECK, false, format!("not the namespace's, servers: {}", list.join(", "))),
+    }
+}
+
+fn nsswitch() -> Finding {
+    const CHECK: &str = "nsswitch.conf";
+    let text = match fs::read_to_string("/etc/nsswitch.conf") {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Finding::new(CHECK, true, "there is none: files and dns are the C library's default");
+        }
+        Err(error) => return Finding::untested(CHECK, error.to_string()),
+        Ok(text) => text,
+    };
+    let hosts = text.lines().find_map(|line| line.trim_start().strip_prefix("hosts:")).unwrap_or("files dns");
+    let hosts = hosts.split('#').next().unwrap_or_default().trim();
+    let is_module = |word: &&str| !word.starts_with(['[', '!']) && !word.ends_with(']');
+    let others: Vec<&str> =
+        hosts.split_whitespace().filter(is_module).filter(|word| !OWN_MODULES.contains(word)).collect();
+    match &others[..] {
+        [] => Finding::new(CHECK, true, format!("hosts: {hosts}")),
+        others => Finding::new(CHECK, false, format!("hosts: asks {}", others.join(", "))),
+    }
+}
+
+/// The name services of the host, by the sockets that programs ask them at.
+fn services() -> Vec<Finding> {
+    const SERVICES: [(&str, &[&str]); 3] = [
+        ("nscd", &["/run/nscd/socket", "/var/run/nscd/socket"]),
+        ("systemd-resolved", &["/run/systemd/resolve/io.systemd.Resolve"]),
+        ("avahi", &["/run/avahi-daemon/socket"]),
+    ];
+    let service = |(name, sockets): (&'static str, &[&str])| {
+        let reached = sockets.iter().find(|socket| {
+            let failure = UnixStream::connect(socket).err().map(|error| error.kind());
+            !matches!(failure, Some(ErrorKind::NotFound | ErrorKind::ConnectionRefused))
+        });
+        match reached {
+            Some(socket) => Finding::new(name, false, format!("{socket} can be reached, and answers from outside")),
+            None => Finding::new(name, true, "cannot be reached"),
+        }
+    };
+    SERVICES.into_iter().map(service).collect()
+}
+
+/// What became of a query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Answered,
+    /// The network said no at once.
+    Rejected,
+    Silence,
+}
+
+/// Queries to where nobody is: an answer can only come from the namespace's resolver.
+fn queries(servers: &[IpAddr]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    match servers.first() {
+        Some(server) => {
+            let ok = udp(*server) == Answer::Answered;
+            let says = if ok { "answers" } else { "does not answer" };
+            findings.push(Finding::new("resolver", ok, format!("{server} {says}")));
+        }
+        None => findings.push(Finding::new("resolver", false, "none is named")),
+    }
+    type Ask = fn(IpAddr) -> Answer;
+    let ways: [(&str, IpAddr, Ask); 3] =
+        [("query by UDP", NOBODY_V4, udp), ("query by TCP", NOBODY_V4, tcp), ("query to the stub", STUB, udp)];
+    for (check, address, ask) in ways {
+        findings.push(match ask(address) {
+            Answer::Answered => {
+                Finding::new(check, true, format!("one to {address} arrives at the namespace's resolver"))
+            }
+            Answer::Rejected => Finding::new(check, true, format!("one to {address} is rejected")),
+            Answer::Silence => Finding::new(
+                check,
+                false,
+                format!("one to {address} is not caught (DNSLock is off, or the resolver is down)"),
+            ),
+        });
+    }
+    findings.push(match udp(NOBODY_V6) {
+        Answer::Answered => Finding::new("query by IPv6", true, "it arrives at the namespace's resolver"),
+        Answer::Rejected => Finding::new("query by IPv6", true, "it is rejected"),
+        Answer::Silence => Finding::new("query by IPv6", false, "it leaves the namespace"),
+    });
+    findings
+}
+
+/// A question (RFC 1035) for a name that nobody has, under .invalid (RFC 2606), so that whoever sees it learns nothing.
+fn question(id: u16) -> Vec<u8> {
+    let mut packet = Vec::with_capacity(64);
+    packet.extend(id.to_be_bytes());
+    packet.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    let label = format!("runns-exec-{id:04x}");
+    for label in [label.as_str(), "invalid"] {
+        packet.push(label.len() as u8);
+        packet.extend(label.bytes());
+    }
+    packet.extend([0, 0, 1, 0, 1]);
+    packet
+}
+
+fn new_id() -> u16 {
+    let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    (time.subsec_nanos() >> 8) as u16 ^ std::process::id() as u16
+}
+
+fn udp(server: IpAddr) -> Answer {
+    let ask = || -> std::io::Result<Answer> {
+        let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.connect(SocketAddr::new(server, 53))?;
+        let id = new_id();
+        for _ in 0..2 {
+            socket.send(&question(id))?;
+            let mut answer = [0; 512];
+            match socket.recv(&mut answer) {
+                Ok(length) if length >= 12 && answer[..2] == id.to_be_bytes() => return Ok(Answer::Answered),
+                Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    return Err(error);
+                }
+                _ => {}
+            }
+        }
+        Ok(Answer::Silence)
+    };
+    ask().unwrap_or(Answer::Rejected)
+}
+
+fn tcp(server: IpAddr) -> Answer {
+    let ask = || -> std::io::Result<Answer> {
+        let mut stream = TcpStream::connect_timeout(&SocketAddr::new(server, 53), PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let (id, mut head) = (new_id(), [0; 4]);
+        let question = question(id);
+        stream.write_all(&[&(question.len() as u16).to_be_bytes()[..], &question].concat())?;
+        stream.read_exact(&mut head)?;
+        Ok(if head[2..] == id.to_be_bytes() { Answer::Answered } else { Answer::Silence })
+    };
+    ask().unwrap_or_else(|error| match error.kind() {
+        ErrorKind::TimedOut | ErrorKind::WouldBlock => Answer::Silence,
+        _ => Answer::Rejected,
+    })
+}
+
+/// Where packets leave by.
+fn routes(decision: &Decision) -> Vec<Finding> {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let v4 = default_device_v4(&read("/proc/net/route"));
+    let v6 = default_device_v6(&read("/proc/net/ipv6_route"));
+    let tunnel = decision.record.as_ref().is_some_and(|record| !record.plan.request.vpn.is_empty());
+    let mut findings = vec![match v4.as_deref() {
+        None => Finding::new("default route", true, "none: nothing leaves"),
+        Some(device) if tunnel && device == veth::INSIDE => {
+            Finding::new("default route", false, format!("by {device}, not by the tunnel"))
+        }
+        Some(device) => Finding::new("default route", true, format!("by {device}")),
+    }];
+    findings.push(match v6.as_deref() {
+        None => Finding::new("IPv6", true, "no default route: nothing leaves"),
+        Some(device) => {
+            let same = v4.as_deref() == Some(device);
+            Finding::new("IPv6", same, format!("by {device}{}", if same { "" } else { ", another way than IPv4" }))
+        }
+    });
+    findings
+}
+
+/// The device of the best default route, or of the halves of one that VPNs set, in the text of /proc/net/route: fields
+/// Iface, Destination, Gateway, Flags, RefCnt, Use, Metric, Mask in hexadecimal network order.
+fn default_device_v4(text: &str) -> Option<String> {
+    let mut best: Option<(bool, u32, &str)> = None;
+    for line in text.lines().skip(1) {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [device, destination, _, _, _, _, metric, mask, ..] = fields[..] else { continue };
+        let is_half = mask == "00000080" && matches!(destination, "00000000" | "00000080");
+        if !is_half && (mask, destination) != ("00000000", "00000000") {
+            continue;
+        }
+        // A half is more specific than the whole.
+        let rank = (!is_half, metric.parse().unwrap_or(u32::MAX), device);
+        if best.is_none_or(|best| (rank.0, rank.1) < (best.0, best.1)) {
+            best = Some(rank);
+        }
+    }
+    best.map(|(_, _, device)| device.to_string())
+}
+
+/// The device of a default route in the text of /proc/net/ipv6_route, but for lo, where the kernel keeps its own
+/// unreachable one.
+fn default_device_v6(text: &str) -> Option<String> {
+    text.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (destination, prefix, device) = (fields.first()?, fields.get(1)?, fields.last()?);
+        let short = u8::from_str_radix(prefix, 16).is_ok_and(|prefix| prefix <= 3);
+        (short && destination.bytes().skip(1).all(|byte| byte == b'0') && *device != "lo")
+            .then(|| (*device).to_string())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_routes() {
+        let head = "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n";
+        let eth = "eth0 00000000 010018AC 0003 0 0 0 00000000 0 0 0\n";
+        let tun =
+            "tun0 00000000 0101090A 0003 0 0 0 00000080 0 0 0\ntun0 00000080 0101090A 0003 0 0 0 00000080 0 0 0\n";
+        assert_eq!(default_device_v4(&format!("{head}{eth}")).as_deref(), Some("eth0"));
+        assert_eq!(default_device_v4(&format!("{head}{eth}{tun}")).as_deref(), Some("tun0"));
+        assert_eq!(default_device_v4(head), None);
+        let zero = "0".repeat(32);
+        let lo = format!("{zero} 00 {zero} 00 {zero} ffffffff 00000001 00000000 00200200       lo\n");
+        assert_eq!(default_device_v6(&lo), None);
+        let tun = format!("{zero} 00 {zero} 00 {zero} 00000400 00000001 00000000 00000001     tun0\n");
+        assert_eq!(default_device_v6(&format!("{lo}{tun}")).as_deref(), Some("tun0"));
+    }
+
+    #[test]
+    fn questions_are_well_formed() {
+        let packet = question(0x1234);
+        assert_eq!(&packet[..2], [0x12, 0x34]);
+        assert_eq!(packet.len(), 12 + 1 + 15 + 1 + 7 + 1 + 4);
+    }
+}
