@@ -1,0 +1,264 @@
+#!/bin/sh
+# Builds and installs runns-exec. Run it as root; run it again to upgrade.
+#
+#   PREFIX    where to (default /usr/local)
+#   DESTDIR   put everything below this directory instead of /. If it holds a system (it has an etc/group), the group
+#             is made there. If it does not (a package is being staged), the program stays root:root without access
+#             for others, and the package's own script has to do at the end what finish_program does here.
+#
+# For packagers and tests:
+#   RUNNS_EXEC_BINARY       a program that is already built
+#   RUNNS_EXEC_COMPLETIONS  a directory with runns-exec.bash, _runns-exec and runns-exec.fish, already made
+set -eu
+umask 022
+
+group=runns
+capabilities=cap_net_admin,cap_sys_admin=p
+prefix=${PREFIX:-/usr/local}
+destdir=${DESTDIR:-}
+source=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+temporary=
+
+fail() {
+    printf 'install.sh: %s\n' "$1" >&2
+    shift
+    for hint in "$@"; do
+        printf 'hint: %s\n' "$hint" >&2
+    done
+    exit 1
+}
+
+say() {
+    printf '%s\n' "$*"
+}
+
+have() {
+    command -v "$1" >/dev/null 2>&1
+}
+
+clean_up() {
+    if [ -n "$temporary" ]; then rm -rf -- "$temporary"; fi
+}
+trap clean_up EXIT
+trap 'exit 1' HUP INT TERM
+
+check_request() {
+    [ "$(id -u)" = 0 ] || fail 'cannot install: this must be run as root' "sudo $0"
+    case $prefix in
+        /*) ;;
+        *) fail "cannot install to $prefix: PREFIX must be an absolute path" ;;
+    esac
+    case $destdir in
+        '' | /*) ;;
+        *) fail "cannot install below $destdir: DESTDIR must be an absolute path" ;;
+    esac
+    for tool in setcap getcap; do
+        have "$tool" || fail "cannot set file capabilities: $tool is missing" \
+            'it is in the package libcap2-bin (Debian, Ubuntu), libcap (Fedora, Arch) or libcap-progs (SUSE, Alpine: libcap-utils)'
+    done
+}
+
+# Building ---------------------------------------------------------------------------------------------------------
+
+# The user who called sudo: the toolchain is usually his, and what is built in his directory should stay his.
+builder() {
+    if [ -n "${SUDO_USER:-}" ] && [ "${SUDO_USER}" != root ] && have runuser &&
+        runuser -u "$SUDO_USER" -- test -w "$source" -a ! -e "$source/target" -o -w "$source/target"; then
+        printf '%s\n' "$SUDO_USER"
+    else
+        id -un
+    fi
+}
+
+# Runs a command as the builder, with his toolchain in PATH.
+as_builder() {
+    user=$(builder)
+    home=$(getent passwd "$user" 2>/dev/null | cut -d: -f6)
+    [ -n "$home" ] || home=${HOME:-/root}
+    path=$PATH:$home/.cargo/bin
+    if [ -n "${SUDO_USER:-}" ]; then
+        sudo_home=$(getent passwd "$SUDO_USER" 2>/dev/null | cut -d: -f6)
+        path=$path:$sudo_home/.cargo/bin
+        # Root with the toolchain of the user who called sudo: rustup looks for it in its own home directory.
+        if [ "$user" != "$SUDO_USER" ] && [ ! -d "$home/.rustup" ] && [ -d "$sudo_home/.rustup" ]; then
+            set -- env RUSTUP_HOME="${RUSTUP_HOME:-$sudo_home/.rustup}" "$@"
+        fi
+    fi
+    if [ "$user" = "$(id -un)" ]; then
+        env PATH="$path" "$@"
+    else
+        runuser -u "$user" -- env HOME="$home" PATH="$path" "$@"
+    fi
+}
+
+# Builds $1 (the arguments that say what); sets $built to the directory of the result.
+build() {
+    as_builder sh -c 'command -v cargo' >/dev/null ||
+        fail 'cannot build: cargo is missing' 'install Rust 1.85 or newer: https://rustup.rs'
+    target_dir=${CARGO_TARGET_DIR:-$source/target}
+    host=$(cd "$source" && as_builder rustc -vV | sed -n 's/^host: //p')
+    # Static: nothing to load and link at each start, no NSS module of anybody's in a privileged program.
+    # shellcheck disable=SC2086 # $1 is a list of words.
+    if (cd "$source" && as_builder env RUSTFLAGS='-C target-feature=+crt-static' \
+        cargo build --release --locked --target "$host" --target-dir "$target_dir" $1 </dev/null); then
+        built=$target_dir/$host/release
+        return
+    fi
+    say 'note: a static build is not possible here; building a dynamically linked program instead'
+    # shellcheck disable=SC2086
+    (cd "$source" && as_builder cargo build --release --locked --target-dir "$target_dir" $1 </dev/null) ||
+        fail 'cannot build: cargo failed'
+    built=$target_dir/release
+}
+
+# Sets $binary and $completions.
+make_parts() {
+    binary=${RUNNS_EXEC_BINARY:-}
+    completions=${RUNNS_EXEC_COMPLETIONS:-}
+    parts=
+    [ -n "$binary" ] || parts='--bin runns-exec'
+    [ -n "$completions" ] || parts="$parts --example completions"
+    if [ -n "$parts" ]; then
+        build "$parts"
+        [ -n "$binary" ] || binary=$built/runns-exec
+    fi
+    [ -f "$binary" ] || fail "cannot install $binary: there is no such file"
+    if [ -z "$completions" ]; then
+        completions=$temporary
+        "$built/examples/completions" bash >"$completions/runns-exec.bash"
+        "$built/examples/completions" zsh >"$completions/_runns-exec"
+        "$built/examples/completions" fish >"$completions/runns-exec.fish"
+    fi
+}
+
+# Installing -------------------------------------------------------------------------------------------------------
+
+# Sets $gid, the number of the group, which is made if need be; empty while staging.
+make_group() {
+    gid=
+    if [ -n "$destdir" ]; then
+        [ -f "$destdir/etc/group" ] || return 0
+        grep -q "^$group:" "$destdir/etc/group" || groupadd --system --prefix "$destdir" "$group" ||
+            fail "cannot create group $group in $destdir"
+        gid=$(sed -n "s/^$group:[^:]*:\([0-9]*\):.*/\1/p" "$destdir/etc/group")
+        return
+    fi
+    if ! lookup_group; then
+        if have groupadd; then
+            groupadd --system "$group"
+        elif have addgroup; then
+            addgroup -S "$group"
+        else
+            fail "cannot create group $group: neither groupadd nor addgroup is there"
+        fi || fail "cannot create group $group"
+        lookup_group || fail "cannot find group $group, although it was made"
+        say "made group $group (gid $gid)"
+    fi
+}
+
+lookup_group() {
+    gid=$({ getent group "$group" 2>/dev/null || grep "^$group:" /etc/group; } | cut -d: -f3)
+    [ -n "$gid" ]
+}
+
+# The mount options of the file system that directory $1 (absolute, without symlinks) is on.
+mount_options() {
+    DIRECTORY=$1 awk '
+        function plain(path) { gsub(/\\040/, " ", path); gsub(/\\011/, "\t", path); gsub(/\\134/, "\\", path); return path }
+        BEGIN { directory = ENVIRON["DIRECTORY"] "/" }
+        {
+            place = plain($5); if (place != "/") place = place "/"
+            if (index(directory, place) == 1 && length(place) >= longest) { longest = length(place); options = $6 }
+        }
+        END { print options }' /proc/self/mountinfo
+}
+
+# Owner, group, mode and capabilities of program $1, in this order: chown(2) clears capabilities.
+finish_program() {
+    chown "0:${gid:-0}" "$1"
+    chmod 0750 "$1"
+    setcap "$capabilities" "$1" || fail "cannot set file capabilities on $1: see the line above" \
+        'the file system must keep extended attributes (ext4, xfs, btrfs, ... do; NFS, vfat and some overlays do not): choose another PREFIX'
+    setcap -q -v "$capabilities" "$1" >/dev/null 2>&1 ||
+        fail "cannot set file capabilities on $1: they did not stick (getcap says: $(getcap "$1"))"
+}
+
+install_program() {
+    directory=$destdir$prefix/bin
+    mkdir -p "$directory"
+    if [ -z "$destdir" ]; then
+        case ,$(mount_options "$(cd "$directory" && pwd -P)"), in
+            *,nosuid,*) fail "cannot install to $directory: it is on a file system mounted nosuid, where file capabilities do nothing" \
+                'choose another PREFIX, or remount it with suid' ;;
+            *,noexec,*) fail "cannot install to $directory: it is on a file system mounted noexec" 'choose another PREFIX' ;;
+        esac
+    fi
+    [ ! -d "$directory/runns-exec" ] || fail "cannot install $directory/runns-exec: it is a directory"
+    # It gets the final name when it is complete: an upgrade is one rename, and nobody can execute half a program.
+    program=$(mktemp "$directory/.runns-exec.XXXXXX")
+    trap 'rm -f -- "$program"; clean_up' EXIT
+    cat "$binary" >"$program"
+    finish_program "$program"
+    mv -f "$program" "$directory/runns-exec"
+    trap clean_up EXIT
+    say "installed $directory/runns-exec"
+}
+
+# Installs file $1 as $2, mode 0644.
+install_file() {
+    if [ ! -f "$1" ]; then
+        say "note: there is no $1"
+        return
+    fi
+    mkdir -p "$(dirname "$destdir$2")"
+    install -m 0644 -o 0 -g 0 "$1" "$destdir$2"
+    say "installed $destdir$2"
+}
+
+install_config() {
+    target=$destdir/etc/runns.conf
+    if [ -e "$target" ] || [ -L "$target" ]; then
+        say "kept $target"
+        return
+    fi
+    install_file "$source/install/runns.conf" /etc/runns.conf
+    # A copy of what was put there, by which uninstall.sh knows whether it was edited.
+    install_file "$source/install/runns.conf" "$prefix/share/doc/runns-exec/runns.conf"
+}
+
+install_documents() {
+    install_file "$source/docs/runns-exec.8" "$prefix/share/man/man8/runns-exec.8"
+    install_file "$source/docs/runns.conf.5" "$prefix/share/man/man5/runns.conf.5"
+    install_file "$completions/runns-exec.bash" "$prefix/share/bash-completion/completions/runns-exec"
+    install_file "$completions/_runns-exec" "$prefix/share/zsh/site-functions/_runns-exec"
+    install_file "$completions/runns-exec.fish" "$prefix/share/fish/vendor_completions.d/runns-exec.fish"
+}
+
+say_what_next() {
+    if [ -n "$destdir" ]; then
+        [ -n "$gid" ] || say "note: $destdir has no etc/group: after unpacking, make group $group and set the program's group, then its capabilities ($capabilities)"
+        return
+    fi
+    for tool in ip:iproute2 iptables:iptables openvpn:openvpn; do
+        have "${tool%:*}" || say "note: ${tool%:*} is not installed; runns-exec build uses it (package ${tool#*:})"
+    done
+    case :$PATH: in
+        *:"$prefix/bin":*) ;;
+        *) say "note: $prefix/bin is not in PATH" ;;
+    esac
+    say
+    say 'What next:'
+    say "  usermod -aG $group USER    who may enter namespaces; then log in again (or: newgrp $group)"
+    say '  editor /etc/runns.conf     describe a namespace'
+    say '  sudo runns-exec build -s SECTION'
+    say '  runns-exec NAME -- COMMAND'
+}
+
+check_request
+temporary=$(mktemp -d)
+make_parts
+make_group
+install_program
+install_config
+install_documents
+say_what_next

@@ -1,0 +1,44 @@
+#!/bin/sh
+# Removes what install.sh installed, and nothing else: the group, and a configuration that was edited, stay.
+# Same PREFIX and DESTDIR as for install.sh.
+set -eu
+
+prefix=${PREFIX:-/usr/local}
+destdir=${DESTDIR:-}
+
+if [ "$(id -u)" != 0 ]; then
+    printf 'uninstall.sh: cannot uninstall: this must be run as root\nhint: sudo %s\n' "$0" >&2
+    exit 1
+fi
+
+remove() {
+    if [ -e "$destdir$1" ] || [ -L "$destdir$1" ]; then
+        rm -f -- "$destdir$1"
+        printf 'removed %s\n' "$destdir$1"
+    fi
+}
+
+if [ -z "$destdir" ]; then
+    for record in /run/runns/*.json; do
+        [ -e "$record" ] || continue
+        name=${record##*/}
+        printf 'note: namespace %s is still built; to remove it, install again and run: runns-exec clean %s\n' \
+            "${name%.json}" "${name%.json}"
+    done
+fi
+
+sample=$destdir$prefix/share/doc/runns-exec/runns.conf
+if [ -f "$sample" ] && cmp -s "$sample" "$destdir/etc/runns.conf"; then
+    remove /etc/runns.conf
+elif [ -e "$destdir/etc/runns.conf" ]; then
+    printf 'kept %s: it was edited\n' "$destdir/etc/runns.conf"
+fi
+remove "$prefix/share/doc/runns-exec/runns.conf"
+rmdir -- "$destdir$prefix/share/doc/runns-exec" 2>/dev/null || true
+remove "$prefix/share/man/man8/runns-exec.8"
+remove "$prefix/share/man/man5/runns.conf.5"
+remove "$prefix/share/bash-completion/completions/runns-exec"
+remove "$prefix/share/zsh/site-functions/_runns-exec"
+remove "$prefix/share/fish/vendor_completions.d/runns-exec.fish"
+remove "$prefix/bin/runns-exec"
+printf 'kept group runns (to remove it: groupdel runns)\n'

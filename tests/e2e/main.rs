@@ -1,0 +1,7 @@
+//! The installed program on a host of its own, as its users run it.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod enter;
+mod install;
