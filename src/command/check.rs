@@ -10,6 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::sys::statvfs::{FsFlags, statvfs};
 use serde::Serialize;
 
 use super::enter::go_in;
@@ -147,10 +148,21 @@ fn services() -> Vec<Finding> {
         });
         match reached {
             Some(socket) => Finding::new(name, false, format!("{socket} can be reached, and answers from outside")),
+            None if sockets.iter().any(|socket| is_uncovered(socket)) => Finding::untested(
+                name,
+                "nobody answers now, but its directory is not covered: one that starts later would be reached",
+            ),
             None => Finding::new(name, true, "cannot be reached"),
         }
     };
     SERVICES.into_iter().map(service).collect()
+}
+
+/// Whether the directory of `socket` is there as the host has it, not covered by an empty one.
+fn is_uncovered(socket: &str) -> bool {
+    let Some(directory) = Path::new(socket).parent().filter(|directory| directory.is_dir()) else { return false };
+    let read_only = statvfs(directory).is_ok_and(|fs| fs.flags().contains(FsFlags::ST_RDONLY));
+    !(read_only && fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none()))
 }
 
 /// What became of a query.
