@@ -225,20 +225,19 @@ fn remove_half_written() -> Result<()> {
     Ok(())
 }
 
-/// Makes a directory of mode 0755 whatever the umask; one that is there must be root's. Whether it was made.
-pub fn make_directory(path: &Path) -> Result<bool> {
+/// Makes a directory of mode 0755 whatever the umask; one that is there must be root's.
+pub fn make_directory(path: &Path) -> Result<()> {
     match std::fs::create_dir(path) {
         Ok(()) => {
             let mode = std::fs::Permissions::from_mode(0o755);
-            std::fs::set_permissions(path, mode).cannot(|| format!("make {}", show(path)))?;
-            Ok(true)
+            std::fs::set_permissions(path, mode).cannot(|| format!("make {}", show(path)))
         }
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
             let (_, stat) = trusted::locate(path, Trust::Strict)?;
             if trusted::kind(&stat) != nix::sys::stat::SFlag::S_IFDIR {
                 return Err(Error::new(format!("use {}", show(path)), "it is not a directory"));
             }
-            Ok(false)
+            Ok(())
         }
         Err(error) => Err(error).cannot(|| format!("make {}", show(path))),
     }

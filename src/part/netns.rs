@@ -11,11 +11,11 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::{Part, Site};
 use crate::error::{Context, Error, Result};
-use crate::host::{HostState, set_sysctl, sysctl};
+use crate::host::{HostState, make_directory_for_now, set_sysctl, sysctl};
 use crate::name::NetnsName;
 use crate::plan::Plan;
 use crate::privileged::netns::{DIRECTORY, identity_here};
-use crate::record::{Identity, make_directory};
+use crate::record::Identity;
 use crate::sys::net;
 
 /// Limits that programs inside should find as they are outside.
@@ -120,14 +120,12 @@ fn create(limits: &[(&str, Option<String>)]) -> Result<(Identity, OwnedFd)> {
 /// namespace.
 fn prepare_directory(site: &Site) -> Result<()> {
     let directory = Path::new(DIRECTORY);
-    if make_directory(directory)? {
-        HostState::update(site.lock, |host| host.directories.push(directory.to_path_buf()))?;
-    }
+    make_directory_for_now(site.lock, directory)?;
     let share = || mount(None::<&str>, directory, None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>);
     if share() == Err(Errno::EINVAL) {
         let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
-        mount(Some(directory), directory, None::<&str>, bind, None::<&str>).cannot(|| format!("mount {DIRECTORY}"))?;
         HostState::update(site.lock, |host| host.netns_mount = true)?;
+        mount(Some(directory), directory, None::<&str>, bind, None::<&str>).cannot(|| format!("mount {DIRECTORY}"))?;
         share().cannot(|| format!("share {DIRECTORY}"))?;
     }
     Ok(())

@@ -15,11 +15,11 @@ use super::netns::remove_made_directory;
 use super::{Part, Site};
 use crate::config::Dns;
 use crate::error::{Context, Error, Result};
-use crate::host::HostState;
+use crate::host::make_directory_for_now;
 use crate::name::NetnsName;
 use crate::plan::{self, Plan, Request};
 use crate::privileged::view::{ETC_NETNS, NSCD};
-use crate::record::{Record, make_directory};
+use crate::record::Record;
 use crate::text::{show, warn};
 use crate::trusted::{self, Trust};
 
@@ -53,9 +53,7 @@ impl Part for Resolver {
         let Some(resolver) = &plan.resolver else { return Ok(()) };
         let directory = directory(&plan.request.name);
         for made in [Path::new(ETC_NETNS), &directory, Path::new(NSCD)] {
-            if make_directory(made)? {
-                HostState::update(site.lock, |host| host.directories.push(made.to_path_buf()))?;
-            }
+            make_directory_for_now(site.lock, made)?;
         }
         for (name, text) in [(RESOLV_CONF, &resolver.text), (NSSWITCH, &resolver.nsswitch)] {
             if let Some(text) = text {
