@@ -9,6 +9,7 @@
 //! | [`privileged`] | capabilities, entering, mounts: the part to review first |
 //! | [`launch`] | becoming the command, after privileges are gone |
 //! | [`part`], [`host`], [`netlink`], [`tool`] | what a namespace consists of, made and unmade |
+//! | [`proc`], [`daemon`] | other processes |
 //! | [`sys`] | system calls; the only `unsafe` code |
 
 #![deny(unsafe_code)]
@@ -43,6 +44,8 @@ pub mod plan;
 pub mod policy;
 #[forbid(unsafe_code)]
 pub mod privileged;
+#[forbid(unsafe_code)]
+pub mod proc;
 #[forbid(unsafe_code)]
 pub mod record;
 #[allow(unsafe_code)]

@@ -125,3 +125,22 @@ pub fn identity_here() -> Result<Identity> {
         proc_inode: inode("/proc/thread-self/net/dev")?,
     })
 }
+
+/// The numbers of the namespaces of these names, from entering each of them for a moment: by a thread that ends with
+/// it, so that this process is in none of them at any time. One that cannot be entered is left out.
+pub fn identify(privilege: &Privilege, names: &[&NetnsName]) -> Result<Vec<Identity>> {
+    let identify_one = |name: &NetnsName| {
+        let netns = open(name)?;
+        privilege.raised(Capability::CAP_SYS_ADMIN, || {
+            setns(netns.file.as_fd(), CloneFlags::CLONE_NEWNET).cannot(|| format!("enter namespace {name}"))
+        })?;
+        identity_here()
+    };
+    let one = |name: &&NetnsName| identify_one(name).inspect_err(|error| step(|| error.to_string())).ok();
+    let identify_all = || names.iter().filter_map(one).collect();
+    std::thread::scope(|scope| {
+        // Not Scope::spawn, which panics where the kernel refuses a thread.
+        let thread = std::thread::Builder::new().spawn_scoped(scope, identify_all).cannot(|| "start a thread")?;
+        thread.join().map_err(|_| Error::new("enter namespaces", "the thread for it ended"))
+    })
+}
