@@ -255,8 +255,16 @@ pub fn in_namespace<T: Send>(file: BorrowedFd, work: impl FnOnce() -> Result<T> 
         setns(file, CloneFlags::CLONE_NEWNET).cannot(|| "enter the network namespace")?;
         work()
     };
-    std::thread::scope(|scope| scope.spawn(enter).join())
-        .unwrap_or_else(|_| Err(Error::new("enter the network namespace", "the thread for it ended")))
+    in_thread(enter)
+}
+
+/// Runs `work` in a thread of its own, that takes its namespaces with it when it ends.
+pub fn in_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        // Not Scope::spawn, which panics where the kernel refuses a thread.
+        let thread = std::thread::Builder::new().spawn_scoped(scope, work).cannot(|| "start a thread")?;
+        thread.join().unwrap_or_else(|_| Err(Error::new("enter a network namespace", "the thread for it ended")))
+    })
 }
 
 fn code(error: &rtnetlink::Error) -> Option<Errno> {

@@ -21,6 +21,8 @@ const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::
 pub struct Stat {
     /// The second field: the program's name, at most 15 bytes, whatever the process made of it.
     pub comm: Vec<u8>,
+    /// Field 3: R, S, D and so on; Z and X have ended.
+    pub state: u8,
     /// The parent's pid.
     pub ppid: i32,
     /// Field 22: when the process started, in clock ticks since boot.
@@ -34,9 +36,10 @@ pub fn parse_stat(text: &[u8]) -> Option<Stat> {
     let comm = text.get(start + 1..end)?.to_vec();
     // From the third field on.
     let mut fields = std::str::from_utf8(&text[end + 1..]).ok()?.split_ascii_whitespace();
-    let ppid = fields.nth(1)?.parse().ok()?;
+    let state = *fields.next()?.as_bytes().first()?;
+    let ppid = fields.next()?.parse().ok()?;
     let start_time = fields.nth(17)?.parse().ok()?;
-    Some(Stat { comm, ppid, start_time })
+    Some(Stat { comm, state, ppid, start_time })
 }
 
 /// The real uid, from the text of /proc/PID/status (proc_pid_status(5)): the first number of the line `Uid:`.
@@ -71,6 +74,13 @@ pub enum Network {
 
 /// /proc, open.
 pub struct Proc(OwnedFd);
+
+impl Stat {
+    /// Whether the process has ended, and only its parent has not looked yet.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state, b'Z' | b'X')
+    }
+}
 
 impl Proc {
     /// Opens it.

@@ -13,6 +13,7 @@ use super::{Part, Site};
 use crate::error::{Context, Error, Result};
 use crate::host::{HostState, make_directory_for_now, set_sysctl, sysctl};
 use crate::name::NetnsName;
+use crate::netlink::in_thread;
 use crate::plan::Plan;
 use crate::privileged::netns::{DIRECTORY, identity_here};
 use crate::record::Identity;
@@ -112,8 +113,7 @@ fn create(limits: &[(&str, Option<String>)]) -> Result<(Identity, OwnedFd)> {
         net::bring_up(&socket, "lo").cannot(|| "bring the loopback interface up")?;
         Ok((identity_here()?, file.into()))
     };
-    std::thread::scope(|scope| scope.spawn(make).join())
-        .unwrap_or_else(|_| Err(Error::new("make a network namespace", "the thread for it ended")))
+    in_thread(make)
 }
 
 /// /run/netns, a shared mount of its own as ip-netns(8) has it: a namespace that is removed goes from every mount
