@@ -10,7 +10,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
 use super::{Part, Site};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::host::{HostState, make_directory_for_now, set_sysctl, sysctl};
 use crate::name::NetnsName;
 use crate::netlink::in_thread;
