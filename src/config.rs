@@ -101,9 +101,9 @@ impl Config {
     /// Reads /etc/runns.conf; no such file is an empty configuration.
     pub fn load_default() -> Result<Self> {
         let path = Path::new(DEFAULT_PATH);
-        match std::fs::symlink_metadata(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            _ => Self::load(path),
+        match trusted::read_if_there(path, Trust::Strict)? {
+            Some(text) => Self::parse(&text, path),
+            None => Ok(Self::default()),
         }
     }
 

@@ -39,10 +39,7 @@ pub fn open(name: &NetnsName) -> Result<Netns> {
     let cannot = |cause: &str| Error::new(format!("open namespace {name}"), cause);
     let missing =
         || cannot("there is no such namespace").hint("runns-exec list and ip netns list name those there are");
-    if let Err(Errno::ENOENT) = stat(DIRECTORY) {
-        return Err(missing());
-    }
-    let (directory, _) = trusted::locate(Path::new(DIRECTORY), Trust::Strict)?;
+    let directory = trusted::directory(Path::new(DIRECTORY))?.ok_or_else(missing)?;
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let file = openat(&directory, name.as_str(), flags, Mode::empty()).map_err(|errno| match errno {
         Errno::ENOENT => missing(),
