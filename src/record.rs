@@ -83,8 +83,7 @@ impl Record {
     pub fn load(name: &NetnsName) -> Result<Option<Self>> {
         let path = path(name);
         let Some(text) = trusted::read_if_there(&path, Trust::Strict)? else { return Ok(None) };
-        let record = Self::parse(&text)
-            .map_err(|cause| Error::new(format!("read {}", show(&path)), cause))?;
+        let record = Self::parse(&text).map_err(|cause| Error::new(format!("read {}", show(&path)), cause))?;
         if record.plan.request.name != *name {
             return Err(Error::new(format!("use {}", show(&path)), "it is of another namespace"));
         }

@@ -154,8 +154,12 @@ fn components(path: &Path) -> Vec<OsString> {
     path.components().rev().filter_map(name).collect()
 }
 
-/// Opens a regular file for reading; `None` if it is not there.
-pub fn open(path: &Path, trust: Trust) -> Result<Option<File>> {
+/// Opens a regular file for reading.
+pub fn open(path: &Path, trust: Trust) -> Result<File> {
+    open_if_there(path, trust)?.ok_or_else(|| missing(path))
+}
+
+fn open_if_there(path: &Path, trust: Trust) -> Result<Option<File>> {
     let Some((file, stat)) = open_as(path, trust, OFlag::O_RDONLY)? else { return Ok(None) };
     regular(&stat, path)?;
     Ok(Some(File::from(file)))
@@ -171,7 +175,7 @@ fn regular(stat: &FileStat, path: &Path) -> Result<()> {
 
 /// The whole text of a trusted file of at most [`MAX_TEXT`] bytes, without NUL bytes; `None` if it is not there.
 pub fn read_if_there(path: &Path, trust: Trust) -> Result<Option<String>> {
-    open(path, trust)?.map(|file| text(file, path)).transpose()
+    open_if_there(path, trust)?.map(|file| text(file, path)).transpose()
 }
 
 /// [`read_if_there`], where its absence is an error.

@@ -16,7 +16,7 @@ use crate::name::NetnsName;
 use crate::record::Identity;
 use crate::sys::net;
 use crate::text::step;
-use crate::trusted::{self, Trust};
+use crate::trusted;
 
 /// Where named network namespaces are (ip-netns(8)).
 pub const DIRECTORY: &str = "/run/netns";
@@ -57,6 +57,14 @@ impl Netns {
     /// The inode of the namespace, by which processes in it are known.
     pub fn inode(&self) -> u64 {
         self.stat.st_ino
+    }
+
+    /// Whether the same namespace stands at /run/netns/`other` as well.
+    pub fn is_also(&self, other: &NetnsName) -> Result<bool> {
+        match fstatat(&self.directory, other.as_str(), AtFlags::empty()) {
+            Err(Errno::ENOENT) => Ok(false),
+            stat => Ok(stat.cannot(|| format!("look at namespace {other}"))?.st_ino == self.stat.st_ino),
+        }
     }
 
     /// The open namespace file.

@@ -108,8 +108,9 @@ fn enter_again(cwd: Option<PathBuf>, changed: bool) -> Result<()> {
             || (changed && ["/etc"].iter().chain(&NAME_SERVICES).any(|covered| path.starts_with(covered)))
     };
     match cwd {
-        Some(cwd) if covered(&cwd) => nix::unistd::chdir(&cwd)
-            .cannot(|| format!("enter the working directory {} in the namespace", show(&cwd))),
+        Some(cwd) if covered(&cwd) => {
+            nix::unistd::chdir(&cwd).cannot(|| format!("enter the working directory {} in the namespace", show(&cwd)))
+        }
         _ => Ok(()),
     }
 }
