@@ -45,6 +45,8 @@ sandbox() {
     echo 'nameserver 192.0.2.1' > /run/etc/resolver
     [ -e /etc/resolv.conf ] || touch /etc/resolv.conf
     ip link set lo up
+    # On the disk, where programs are; the kernel maps a file of tmpfs page by page.
+    mount --bind "$bin" /run/bin
     gcc -O2 -Wall -static -o /run/bin/bare "$here/bare.c"
     gcc -O2 -Wall -o /run/bin/rounds "$here/rounds.c"
     cp "$ENTRY" /run/bin/runns-exec
@@ -112,6 +114,9 @@ mounts() {
     done
 }
 
+bin=$(mktemp -d "${TMPDIR:-/var/tmp}/runns-bench.XXXXXX")
+chmod 755 "$bin"
+trap 'rm -rf "$bin"' EXIT
 sandbox
 all
 namespaces

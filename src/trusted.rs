@@ -192,7 +192,8 @@ pub fn read_named(path: &Path) -> Result<String> {
 }
 
 fn text(file: File, path: &Path) -> Result<String> {
-    let mut bytes = Vec::new();
+    // Room for most of them, so that one read does.
+    let mut bytes = Vec::with_capacity(4096);
     file.take(MAX_TEXT + 1).read_to_end(&mut bytes).cannot(|| format!("read {}", show(path)))?;
     let broken = |why: &str| Error::new(format!("read {}", show(path)), why);
     if bytes.len() as u64 > MAX_TEXT {
