@@ -60,8 +60,23 @@ fn enters(words: &[OsString]) -> bool {
     !first.is_some_and(|word| *word != "exec" && RESERVED.iter().any(|reserved| word == reserved))
 }
 
+/// Whether a namespace comes first. Nothing after its name is ours: there is nothing to parse, and the greater part of
+/// the time that parsing takes, which is that of setting the parser up, is saved where it counts.
+fn is_plain(words: &[OsString]) -> bool {
+    words.get(1).is_some_and(|first| {
+        let bytes = first.as_encoded_bytes();
+        !bytes.is_empty() && !bytes.starts_with(b"-") && RESERVED.iter().all(|reserved| first != reserved)
+    })
+}
+
 /// Parses the words of the command line, the program's name first.
 pub fn parse(words: Vec<OsString>) -> Result<Parsed> {
+    if is_plain(&words) {
+        let mut words = words.into_iter().skip(1);
+        let name = words.next().unwrap_or_default();
+        let options = named(enter::Options::default(), name, words.collect());
+        return Ok(Parsed { request: Request::Enter(options), verbose: false });
+    }
     let usage_status = if enters(&words) { status::ENTER_FAILED } else { status::USAGE };
     let parsed = match definition().try_get_matches_from(words) {
         Ok(matches) => interpret(matches),
@@ -206,7 +221,7 @@ fn interpret(mut matches: ArgMatches) -> Result<Parsed> {
             options.mode.detach |= inner.mode.detach;
             options.no_new_privs |= inner.no_new_privs;
             let (name, sub) = sub.remove_subcommand().ok_or_else(|| usage("no namespace is named"))?;
-            Request::Enter(named(options, &name, sub))
+            Request::Enter(named(options, name.into(), external(sub)))
         }
         "build" | "clean" | "list" | "check" if given => {
             return Err(usage(format!("--pty, --detach and --no-new-privs are for entering, not for {verb}"))
@@ -223,7 +238,7 @@ fn interpret(mut matches: ArgMatches) -> Result<Parsed> {
             return Err(usage(format!("{name} is not available in this version"))
                 .hint(format!("a namespace of that name: runns-exec exec {name}")));
         }
-        name => Request::Enter(named(options, name, sub)),
+        name => Request::Enter(named(options, name.into(), external(sub))),
     };
     Ok(Parsed { request, verbose })
 }
@@ -237,15 +252,17 @@ fn enter_options(matches: &ArgMatches) -> enter::Options {
     }
 }
 
+/// The words after the name of a namespace.
+fn external(mut matches: ArgMatches) -> Vec<OsString> {
+    matches.remove_many("").map(Iterator::collect).unwrap_or_default()
+}
+
 /// `options` with the namespace and the command, taken as they stand but for one `--` between them.
-fn named(mut options: enter::Options, name: &str, mut sub: ArgMatches) -> enter::Options {
-    let mut words: Vec<OsString> = sub.remove_many("").map(Iterator::collect).unwrap_or_default();
+fn named(options: enter::Options, name: OsString, mut words: Vec<OsString>) -> enter::Options {
     if words.first().map(OsString::as_os_str) == Some(OsStr::new("--")) {
         words.remove(0);
     }
-    options.name = name.into();
-    options.words = words;
-    options
+    enter::Options { name, words, ..options }
 }
 
 fn build_options(matches: &mut ArgMatches) -> build::Options {
@@ -320,6 +337,18 @@ mod tests {
         assert_eq!(entered(&["vpn1", "--", "--", "x"]).words, ["--", "x"]);
         assert_eq!(entered(&["vpn1", "--help"]).words, ["--help"]);
         assert!(entered(&["vpn1"]).words.is_empty());
+    }
+
+    #[test]
+    fn the_plain_form_is_what_the_parser_makes_of_it() {
+        for line in [&["vpn1"][..], &["vpn1", "--"], &["a", "b", "-t"], &["a", "--", "--", "b"], &["x", "exec", ""]] {
+            assert!(is_plain(&words(line)));
+            let parsed = interpret(definition().try_get_matches_from(words(line)).unwrap()).unwrap();
+            assert_eq!(parse(words(line)).unwrap(), parsed, "{line:?}");
+        }
+        for line in [&[][..], &[""], &["-t", "vpn1"], &["exec", "vpn1"], &["list"], &["help"]] {
+            assert!(!is_plain(&words(line)), "{line:?}");
+        }
     }
 
     #[test]
