@@ -306,6 +306,8 @@ fn list_options(matches: &mut ArgMatches) -> list::Options {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn words(line: &[&str]) -> Vec<OsString> {
@@ -373,6 +375,31 @@ mod tests {
             &["check"],
         ] {
             assert_eq!(refused(line), Some(2), "{line:?}");
+        }
+    }
+
+    /// The words of the `.It` lines of the manual that start with `-` and are longer than one letter: `-pty`.
+    fn documented_options(manual: &str) -> BTreeSet<&str> {
+        let items = manual.lines().filter_map(|line| line.strip_prefix(".It "));
+        items.flat_map(str::split_whitespace).filter_map(|word| word.strip_prefix('-')).collect()
+    }
+
+    #[test]
+    fn the_manual_has_every_option_and_subcommand_and_no_other() {
+        let manual = include_str!("../docs/runns-exec.8");
+        let mut definition = definition();
+        definition.build();
+        let subcommands = definition.get_subcommands().filter(|sub| sub.get_name() != "help");
+        let commands: Vec<&Command> = std::iter::once(&definition).chain(subcommands).collect();
+        let options: BTreeSet<&str> =
+            commands.iter().flat_map(|command| command.get_arguments()).filter_map(Arg::get_long).collect();
+        assert_eq!(documented_options(manual), options);
+        for command in &commands[1..] {
+            assert!(manual.contains(&format!("\n.Cm {}\n", command.get_name())), "{}", command.get_name());
+            let short = command.get_arguments().filter_map(Arg::get_short);
+            for letter in short {
+                assert!(manual.contains(&format!("Fl {letter} , ")), "-{letter}");
+            }
         }
     }
 }

@@ -420,4 +420,33 @@ mod tests {
         assert!(parse("[a]\n[b]\nNetworkNamespace=a\n").unwrap().ambiguity().is_some());
         assert!(parse("[a]\n[b]\n").unwrap().ambiguity().is_none());
     }
+
+    #[test]
+    fn the_manual_has_every_option_and_no_other() {
+        let manual = include_str!("../docs/runns.conf.5");
+        let mut documented: Vec<&str> = manual.lines().filter_map(|line| line.strip_prefix(".It Va ")).collect();
+        let mut options: Vec<&str> = OPTIONS.iter().copied().chain([GLOBAL_OPTION]).collect();
+        documented.sort_unstable();
+        options.sort_unstable();
+        assert_eq!(documented, options);
+    }
+
+    #[test]
+    fn the_installed_sample_is_empty_and_would_be_valid() {
+        let sample = include_str!("../install/runns.conf");
+        assert_eq!(parse(sample).unwrap(), Config::default());
+        let mut given = Vec::new();
+        let line = |line: &str| match line.strip_prefix('#') {
+            Some(setting) if !setting.starts_with(' ') => {
+                given.push(setting.split('=').next().unwrap_or_default().to_string());
+                format!("{setting}\n")
+            }
+            _ => format!("{line}\n"),
+        };
+        let text: String = sample.lines().map(line).collect();
+        assert_eq!(parse(&text).unwrap().sections.len(), 2);
+        for option in OPTIONS {
+            assert!(given.iter().any(|given| given == option), "the sample lacks {option}");
+        }
+    }
 }
