@@ -4,9 +4,12 @@
 mod support;
 
 mod access;
+mod build;
 mod enter;
+mod firewall;
 mod install;
 mod log;
+mod main_job;
 mod names;
 mod options;
 mod refusals;
