@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 
@@ -70,7 +71,7 @@ pub struct WebServer {
 
 impl WebServer {
     fn start(listener: TcpListener, name: String) -> Self {
-        let (end, stop) = nix::unistd::pipe().expect("make a pipe");
+        let (end, stop) = nix::unistd::pipe2(OFlag::O_CLOEXEC).expect("make a pipe");
         let requests = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&requests);
         let thread = std::thread::spawn(move || {

@@ -10,6 +10,7 @@
 pub mod command;
 pub mod host;
 pub mod internet;
+pub mod openvpn;
 pub mod snapshot;
 pub mod syslog;
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 
@@ -31,7 +32,7 @@ impl Syslog {
             socket
         });
         let socket = bound.join().expect("bind /dev/log");
-        let (end, stop) = nix::unistd::pipe().expect("make a pipe");
+        let (end, stop) = nix::unistd::pipe2(OFlag::O_CLOEXEC).expect("make a pipe");
         let lines = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
         let seen = Arc::clone(&lines);
         let thread = std::thread::spawn(move || {
