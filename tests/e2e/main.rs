@@ -5,6 +5,7 @@ mod support;
 
 mod access;
 mod build;
+mod dns;
 mod enter;
 mod firewall;
 mod install;

@@ -1,0 +1,230 @@
+//! Names asked inside a namespace (SPEC 7): every known way around its resolver is shown first, then found closed.
+//!
+//! Three resolvers answer every question, each with an address of its own: the host's, the namespace's and a public
+//! one. Who answered is seen in the answer; who was asked besides, by tcpdump on all the host's devices.
+
+mod check;
+mod leaks;
+mod lock;
+mod services;
+
+use std::cell::{Cell, RefCell};
+
+use crate::support::{Background, Host, Runner, wait_until};
+
+/// The namespace's resolver, behind the uplink.
+pub const RESOLVER: &str = "198.51.100.53";
+/// One that programs have built in, behind the uplink.
+pub const PUBLIC_RESOLVER: &str = "8.8.8.8";
+/// The host's own: on all of the host's addresses, this one besides loopback.
+pub const HOST_RESOLVER: &str = "10.99.0.1";
+
+/// What the namespace's resolver answers.
+pub const INSIDE: &str = "203.0.113.1";
+/// What the host's answers.
+pub const LEAKED: &str = "203.0.113.66";
+/// What the public one answers.
+pub const PUBLIC: &str = "203.0.113.8";
+
+/// Asks for each name that it reads, in one process, and says what it heard.
+const ASK: &str = r#"
+import socket, sys
+for line in sys.stdin:
+    name = line.strip()
+    try:
+        answer = socket.getaddrinfo(name, 80, socket.AF_INET, socket.SOCK_STREAM)[0][4][0]
+    except OSError as error:
+        answer = "none"
+    print(name, answer, flush=True)
+"#;
+
+/// A host with the three resolvers, and two namespaces: `work`, whose DNS is locked, and `open`, which has a resolver
+/// of its own and no lock, as any other tool leaves it.
+pub struct World {
+    pub host: Host,
+    numbers: Cell<u32>,
+    resolver: RefCell<Option<Background>>,
+}
+
+impl World {
+    /// Builds both namespaces.
+    pub fn new() -> Self {
+        let world = Self::without_namespaces();
+        world.host.configure("[work]\nResolve=/etc/vpn.resolv\n\n[open]\nResolve=/etc/vpn.resolv\nDNSLock=no\n");
+        world.host.ok("runns-exec build -s work && runns-exec build -s open");
+        world
+    }
+
+    /// The host with its resolvers only.
+    pub fn without_namespaces() -> Self {
+        let host = Host::new();
+        for address in [RESOLVER, PUBLIC_RESOLVER, INSIDE, LEAKED, PUBLIC] {
+            host.internet.net.ip(&format!("address add {address}/32 dev lo"));
+        }
+        host.ok(&format!("ip address add {HOST_RESOLVER}/32 dev lo"));
+        host.write("/etc/resolv.conf", &format!("nameserver {HOST_RESOLVER}\n"));
+        host.write("/etc/vpn.resolv", &format!("nameserver {RESOLVER}\n"));
+        host.write("/usr/local/share/ask.py", ASK);
+        let world = Self { host, numbers: Cell::new(0), resolver: RefCell::new(None) };
+        start_resolver(&world.host.root(), "", LEAKED);
+        wait_for_resolver(&world.host.root(), HOST_RESOLVER);
+        let internet = world.internet();
+        let only = |address: &str| format!("--bind-interfaces --listen-address={address}");
+        start_resolver(&internet, &only(PUBLIC_RESOLVER), PUBLIC);
+        wait_for_resolver(&internet, PUBLIC_RESOLVER);
+        world.start_own_resolver();
+        world
+    }
+
+    fn internet(&self) -> Runner {
+        self.host.root().inside(&self.host.internet.net)
+    }
+
+    /// Starts the namespace's resolver.
+    pub fn start_own_resolver(&self) {
+        let listen = format!("--bind-interfaces --listen-address={RESOLVER}");
+        *self.resolver.borrow_mut() = Some(start_resolver(&self.internet(), &listen, INSIDE));
+        wait_for_resolver(&self.internet(), RESOLVER);
+    }
+
+    /// Stops the namespace's resolver.
+    pub fn stop_own_resolver(&self) {
+        let resolver = self.resolver.borrow_mut().take().expect("a running resolver");
+        stop(&self.host, resolver);
+    }
+
+    /// An ordinary user who may enter.
+    pub fn alice(&self) -> Runner {
+        self.host.user("alice")
+    }
+
+    /// A name that nobody asked for before: no cache knows it.
+    pub fn fresh_name(&self) -> String {
+        self.numbers.set(self.numbers.get() + 1);
+        format!("name{}.example", self.numbers.get())
+    }
+
+    /// What getent(1) finds in `open` for a fresh name, entered as other tools do it.
+    #[track_caller]
+    pub fn getent_by_ip_netns(&self) -> String {
+        getent(&self.host.root(), "ip netns exec open", &self.fresh_name())
+    }
+
+    /// What getent(1) finds in `work` for a fresh name.
+    #[track_caller]
+    pub fn getent(&self) -> String {
+        getent(&self.alice(), "runns-exec work --", &self.fresh_name())
+    }
+
+    /// Starts one process that asks for names in `open`, entered as other tools do it.
+    pub fn asker_by_ip_netns(&self) -> Asker<'_> {
+        Asker::start(self, &self.host.root(), "ip netns exec open")
+    }
+
+    /// Starts one process that asks for names in `work`.
+    pub fn asker(&self) -> Asker<'_> {
+        Asker::start(self, &self.alice(), "runns-exec work --")
+    }
+
+    /// Replaces a file as editors, DHCP clients and NetworkManager do it.
+    pub fn replace(&self, path: &str, text: &str) {
+        self.host.write(&format!("{path}.new"), text);
+        self.host.ok(&format!("mv {path}.new {path}"));
+    }
+
+    /// Runs `act` and fails the test if anybody but the namespace's resolver was asked for a name meanwhile.
+    #[track_caller]
+    pub fn asking_nobody_else(&self, act: impl FnOnce()) {
+        let capture = Capture::start(&self.host, "any", "port 53");
+        act();
+        for line in capture.finish() {
+            assert!(line.contains(&format!("{RESOLVER}.53")), "a packet to another resolver: {line}");
+        }
+    }
+}
+
+fn start_resolver(place: &Runner, options: &str, answer: &str) -> Background {
+    place.spawn(&format!(
+        "echo $$ && exec dnsmasq --keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts --user=root \
+         --pid-file= --log-facility=- --address=/#/{answer} {options}"
+    ))
+}
+
+#[track_caller]
+fn wait_for_resolver(place: &Runner, address: &str) {
+    wait_until(&format!("{address} answers"), || {
+        (place.run(&format!("dig +short +tries=1 +time=1 @{address} ready.example")).status == 0).then_some(())
+    });
+}
+
+/// Ends a program that said its pid first.
+pub fn stop(host: &Host, program: Background) {
+    let pid = wait_until("a program says its pid", || program.stdout().lines().next().map(str::to_string));
+    host.ok(&format!("kill {pid}"));
+    program.wait();
+}
+
+/// What getent(1) finds first; "none" if nothing.
+#[track_caller]
+pub fn getent(runner: &Runner, enter: &str, name: &str) -> String {
+    let output = runner.run(&format!("{enter} getent ahostsv4 {name}"));
+    assert!(matches!(output.status, 0 | 2), "{output}");
+    output.stdout.split_whitespace().next().unwrap_or("none").to_string()
+}
+
+/// A process that asks for names as long as the test lasts.
+pub struct Asker<'a> {
+    world: &'a World,
+    process: Background,
+    questions: String,
+}
+
+impl<'a> Asker<'a> {
+    fn start(world: &'a World, runner: &Runner, enter: &str) -> Self {
+        let questions = format!("/tmp/questions.{}", world.fresh_name());
+        world.host.ok(&format!("mkfifo -m 666 {questions}"));
+        // Opened for reading and writing, it has no end.
+        let process = runner.spawn(&format!("exec {enter} python3 /usr/local/share/ask.py 0<>{questions}"));
+        Self { world, process, questions }
+    }
+
+    /// What the process hears when it asks for a fresh name.
+    #[track_caller]
+    pub fn ask(&self) -> String {
+        let name = self.world.fresh_name();
+        self.world.host.ok(&format!("echo {name} >{}", self.questions));
+        wait_until("an answer", || {
+            assert!(self.process.is_running(), "the asking process ended: {}", self.process.stderr());
+            let output = self.process.stdout();
+            output.lines().find_map(|line| Some(line.strip_prefix(&name)?.trim().to_string()))
+        })
+    }
+}
+
+/// tcpdump(8) on the host.
+pub struct Capture<'a> {
+    host: &'a Host,
+    process: Background,
+}
+
+impl<'a> Capture<'a> {
+    /// Listens on `interface`.
+    #[track_caller]
+    pub fn start(host: &'a Host, interface: &str, filter: &str) -> Self {
+        let script = format!("echo $$ && exec tcpdump -Z root -n -l --immediate-mode -i {interface} '{filter}'");
+        let process = host.spawn(&script);
+        wait_until("tcpdump listens", || process.stderr().contains("listening on").then_some(()));
+        Self { host, process }
+    }
+
+    /// What was seen, once it is sure that all was: a last packet follows what the test sent.
+    #[track_caller]
+    pub fn finish(self) -> Vec<String> {
+        const LAST: &str = "last.in.capture";
+        self.host.ok(&format!("dig +short @{RESOLVER} {LAST}"));
+        wait_until("the last packet is seen", || self.process.stdout().contains(LAST).then_some(()));
+        let lines = self.process.stdout().lines().skip(1).map(str::to_string).collect();
+        stop(self.host, self.process);
+        lines
+    }
+}
