@@ -5,3 +5,4 @@ mod support;
 
 mod enter;
 mod install;
+mod state;
