@@ -26,3 +26,4 @@ fn host_with_vpn1() -> Host {
     host.configure("[vpn1]\n");
     host
 }
+mod state;
