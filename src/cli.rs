@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -152,6 +153,15 @@ fn define_build(command: Command) -> Command {
         .arg(value("out", Some('o'), "IFACE", "Uplink that traffic must leave by (InterfaceOut)"))
         .arg(value("resolve", Some('r'), "FILE", "File to use as resolv.conf inside (Resolve)"))
         .arg(value("config", None, "FILE", "Configuration to read [default: /etc/runns.conf]"))
+        .arg(
+            Arg::new("wait")
+                .long("wait")
+                .value_name("SECONDS")
+                .value_parser(value_parser!(u32).range(1..=3600))
+                .default_value("30")
+                .help("Wait so long for each tunnel to come up"),
+        )
+        .arg(flag("no-wait", None, "Do not wait for the tunnels").conflicts_with("wait"))
         .arg(flag("dry-run", None, "Print what would be made, and change nothing"))
 }
 
@@ -249,6 +259,8 @@ fn named(mut options: enter::Options, name: &str, mut sub: ArgMatches) -> enter:
 }
 
 fn build_options(matches: &mut ArgMatches) -> build::Options {
+    let seconds = matches.get_one::<u32>("wait").copied().unwrap_or(30);
+    let wait = (!matches.get_flag("no-wait")).then(|| Duration::from_secs(seconds.into()));
     let mut take = |name: &str| matches.remove_one::<OsString>(name);
     build::Options {
         name: take("name"),
@@ -257,6 +269,7 @@ fn build_options(matches: &mut ArgMatches) -> build::Options {
         uplink: take("out"),
         resolve: take("resolve").map(PathBuf::from),
         config: take("config").map(PathBuf::from),
+        wait,
         dry_run: matches.get_flag("dry-run"),
     }
 }
@@ -273,7 +286,7 @@ fn clean_options(matches: &mut ArgMatches) -> Result<clean::Options> {
         target,
         disable_forward: matches.get_flag("disable-forward"),
         kill: matches.get_flag("kill"),
-        timeout: std::time::Duration::from_secs(matches.get_one::<u32>("timeout").copied().unwrap_or(5).into()),
+        timeout: Duration::from_secs(matches.get_one::<u32>("timeout").copied().unwrap_or(5).into()),
         reattach,
     })
 }

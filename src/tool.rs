@@ -11,6 +11,9 @@ use crate::text::{escape, step};
 /// Where root's tools are.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// The same for the C library.
+pub const PATH_C: &std::ffi::CStr = c"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// Where `program` is, if it is installed.
 pub fn find(program: &str) -> Option<PathBuf> {
     which::which_in(program, Some(PATH), "/").ok()

@@ -4,4 +4,5 @@ pub mod build;
 pub mod check;
 pub mod clean;
 pub mod enter;
+pub mod hook;
 pub mod list;
