@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use crate::command::{build, check, clean, enter, list};
+use crate::command::{build, check, clean, enter, list, status as tunnel_status};
 use crate::error::{Error, Result, status};
 use crate::launch::Mode;
 use crate::name::RESERVED;
@@ -25,6 +25,8 @@ pub enum Request {
     Clean(clean::Options),
     /// List processes.
     List(list::Options),
+    /// Say how tunnels are.
+    Status(tunnel_status::Options),
     /// Print this text, of --help or --version, and be done.
     Print(String),
 }
@@ -40,7 +42,7 @@ pub struct Parsed {
 
 const USAGE: &str = "runns-exec [OPTIONS] NAME [--] [COMMAND [ARG]...]\n       \
                      runns-exec exec [OPTIONS] NAME [--] [COMMAND [ARG]...]\n       \
-                     runns-exec build|clean|list|check [OPTIONS] ...";
+                     runns-exec build|clean|list|check|status [OPTIONS] ...";
 
 const AFTER_HELP: &str = "\
 Without COMMAND, your shell is started. Nothing after NAME is taken as an option of runns-exec.
@@ -61,8 +63,23 @@ fn enters(words: &[OsString]) -> bool {
     !first.is_some_and(|word| *word != "exec" && RESERVED.iter().any(|reserved| word == reserved))
 }
 
+/// Whether a namespace comes first. Nothing after its name is ours: there is nothing to parse, and the greater part of
+/// the time that parsing takes, which is that of setting the parser up, is saved where it counts.
+fn is_plain(words: &[OsString]) -> bool {
+    words.get(1).is_some_and(|first| {
+        let bytes = first.as_encoded_bytes();
+        !bytes.is_empty() && !bytes.starts_with(b"-") && RESERVED.iter().all(|reserved| first != reserved)
+    })
+}
+
 /// Parses the words of the command line, the program's name first.
 pub fn parse(words: Vec<OsString>) -> Result<Parsed> {
+    if is_plain(&words) {
+        let mut words = words.into_iter().skip(1);
+        let name = words.next().unwrap_or_default();
+        let options = named(enter::Options::default(), name, words.collect());
+        return Ok(Parsed { request: Request::Enter(options), verbose: false });
+    }
     let usage_status = if enters(&words) { status::ENTER_FAILED } else { status::USAGE };
     let parsed = match definition().try_get_matches_from(words) {
         Ok(matches) => interpret(matches),
@@ -138,6 +155,7 @@ pub fn definition() -> Command {
         .subcommand(Command::new("clean").about("Remove what build made (root)").defer(define_clean))
         .subcommand(Command::new("check").about("Prove from inside that a namespace does not leak").defer(define_check))
         .subcommand(Command::new("list").about("List the processes in namespaces").defer(define_list))
+        .subcommand(Command::new("status").about("Say how namespaces and their tunnels are").defer(define_status))
 }
 
 fn define_build(command: Command) -> Command {
@@ -189,6 +207,10 @@ fn define_check(command: Command) -> Command {
         .arg(flag("json", None, "As JSON"))
 }
 
+fn define_status(command: Command) -> Command {
+    command.arg(value("NAME", None, "NAME", "Only this namespace").long(None)).arg(flag("json", None, "As JSON"))
+}
+
 fn define_list(command: Command) -> Command {
     command
         .arg(
@@ -216,9 +238,9 @@ fn interpret(mut matches: ArgMatches) -> Result<Parsed> {
             options.mode.detach |= inner.mode.detach;
             options.no_new_privs |= inner.no_new_privs;
             let (name, sub) = sub.remove_subcommand().ok_or_else(|| usage("no namespace is named"))?;
-            Request::Enter(named(options, &name, sub))
+            Request::Enter(named(options, name.into(), external(sub)))
         }
-        "build" | "clean" | "list" | "check" if given => {
+        "build" | "clean" | "list" | "check" | "status" if given => {
             return Err(usage(format!("--pty, --detach and --no-new-privs are for entering, not for {verb}"))
                 .hint(format!("a namespace of that name: runns-exec exec {verb}")));
         }
@@ -227,13 +249,12 @@ fn interpret(mut matches: ArgMatches) -> Result<Parsed> {
             name: sub.remove_one("NAME").unwrap_or_default(),
             json: sub.get_flag("json"),
         }),
+        "status" => {
+            Request::Status(tunnel_status::Options { name: sub.remove_one("NAME"), json: sub.get_flag("json") })
+        }
         "clean" => Request::Clean(clean_options(&mut sub)?),
         "list" => Request::List(list_options(&mut sub)),
-        name if RESERVED.contains(&name) => {
-            return Err(usage(format!("{name} is not available in this version"))
-                .hint(format!("a namespace of that name: runns-exec exec {name}")));
-        }
-        name => Request::Enter(named(options, name, sub)),
+        name => Request::Enter(named(options, name.into(), external(sub))),
     };
     Ok(Parsed { request, verbose })
 }
@@ -247,15 +268,17 @@ fn enter_options(matches: &ArgMatches) -> enter::Options {
     }
 }
 
+/// The words after the name of a namespace.
+fn external(mut matches: ArgMatches) -> Vec<OsString> {
+    matches.remove_many("").map(Iterator::collect).unwrap_or_default()
+}
+
 /// `options` with the namespace and the command, taken as they stand but for one `--` between them.
-fn named(mut options: enter::Options, name: &str, mut sub: ArgMatches) -> enter::Options {
-    let mut words: Vec<OsString> = sub.remove_many("").map(Iterator::collect).unwrap_or_default();
+fn named(options: enter::Options, name: OsString, mut words: Vec<OsString>) -> enter::Options {
     if words.first().map(OsString::as_os_str) == Some(OsStr::new("--")) {
         words.remove(0);
     }
-    options.name = name.into();
-    options.words = words;
-    options
+    enter::Options { name, words, ..options }
 }
 
 fn build_options(matches: &mut ArgMatches) -> build::Options {
@@ -336,6 +359,18 @@ mod tests {
     }
 
     #[test]
+    fn the_plain_form_is_what_the_parser_makes_of_it() {
+        for line in [&["vpn1"][..], &["vpn1", "--"], &["a", "b", "-t"], &["a", "--", "--", "b"], &["x", "exec", ""]] {
+            assert!(is_plain(&words(line)));
+            let parsed = interpret(definition().try_get_matches_from(words(line)).unwrap()).unwrap();
+            assert_eq!(parse(words(line)).unwrap(), parsed, "{line:?}");
+        }
+        for line in [&[][..], &[""], &["-t", "vpn1"], &["exec", "vpn1"], &["list"], &["help"]] {
+            assert!(!is_plain(&words(line)), "{line:?}");
+        }
+    }
+
+    #[test]
     fn exec_reaches_names_of_subcommands() {
         assert_eq!(entered(&["exec", "list", "--", "true"]).name, "list");
         assert_eq!(entered(&["exec", "help", "true"]).name, "help");
@@ -353,7 +388,7 @@ mod tests {
             &["clean"],
             &["list", "--json", "-q"],
             &["--pty", "list"],
-            &["status"],
+            &["status", "--bogus"],
             &["check"],
         ] {
             assert_eq!(refused(line), Some(2), "{line:?}");

@@ -110,9 +110,9 @@ impl Config {
     /// Reads /etc/runns.conf; no such file is an empty configuration.
     pub fn load_default() -> Result<Self> {
         let path = Path::new(DEFAULT_PATH);
-        match std::fs::symlink_metadata(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            _ => Self::load(path),
+        match trusted::read_if_there(path, Trust::Strict)? {
+            Some(text) => Self::parse(&text, path),
+            None => Ok(Self::default()),
         }
     }
 
@@ -128,8 +128,10 @@ impl Config {
         let ini = Ini::load_from_str_opt(&text, option).map_err(|error| refuse(path, error.to_string()))?;
         let mut config = Self::default();
         for (section, properties) in ini.iter() {
-            let options = Options { path, section, values: properties.iter().collect() };
-            match section {
+            let section = section.map(restore);
+            let values = properties.iter().map(|(key, value)| (key, restore(value))).collect();
+            let options = Options { path, section: section.as_deref(), values };
+            match &section {
                 None => config.allow_unmanaged = options.globals()?,
                 Some(name) => config.sections.push(options.section(name)?),
             }
@@ -158,6 +160,15 @@ impl Config {
 
 fn refuse(path: &Path, why: impl std::fmt::Display) -> Error {
     Error::new(format!("use {}", show(path)), why)
+}
+
+/// Stands for a backslash in the text that rust-ini sees: it would join a line that ends with one and the next, and
+/// take `\]` for a part of a section's name. No line has this character of its own: control characters are refused.
+const BACKSLASH: &str = "\x01";
+
+/// What rust-ini read, as it stood in the file.
+fn restore(text: &str) -> String {
+    text.replace(BACKSLASH, "\\")
 }
 
 /// The text as rust-ini shall see it, each line checked: empty, a comment, `[section]` or `key=value`.
@@ -192,14 +203,14 @@ fn check_lines(text: &str, path: &Path) -> Result<String> {
         }
         clean.push_str(&format!("{key}={}\n", value.trim()));
     }
-    Ok(clean)
+    Ok(clean.replace('\\', BACKSLASH))
 }
 
 /// The options of one section while they are being read.
 struct Options<'a> {
     path: &'a Path,
     section: Option<&'a str>,
-    values: Vec<(&'a str, &'a str)>,
+    values: Vec<(&'a str, String)>,
 }
 
 impl Options<'_> {
@@ -234,7 +245,7 @@ impl Options<'_> {
     }
 
     fn all<'a>(&'a self, option: &'a str) -> impl Iterator<Item = &'a str> + 'a {
-        self.values.iter().filter(move |(key, _)| key.eq_ignore_ascii_case(option)).map(|(_, value)| *value)
+        self.values.iter().filter(move |(key, _)| key.eq_ignore_ascii_case(option)).map(|(_, value)| value.as_str())
     }
 
     fn one<T>(&self, option: &str, parse: impl Fn(&str) -> Result<T>) -> Result<Option<T>> {
@@ -401,6 +412,10 @@ mod tests {
         assert_eq!(config.sections[0].vpn, [PathBuf::from("/etc/a b#c;d=\"e\\n.conf")]);
         let quoted = parse("[a]\nResolve=\"/etc/x\"\n");
         assert!(quoted.is_err(), "quotes are part of the value");
+        let config = parse("[a\\]\nNetworkNamespace=a\nvpn=/etc/x\\\nAllowUsers=alice\n[b]\n").unwrap();
+        assert_eq!((config.sections[0].name.as_str(), config.sections[1].name.as_str()), ("a\\", "b"));
+        assert_eq!(config.sections[0].vpn, [PathBuf::from("/etc/x\\")]);
+        assert_eq!(config.sections[0].access.users.as_deref(), Some(&["alice".to_string()][..]));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! runns-exec runs programs in network namespaces, as the user who asks. This file is the map:
 //!
-//! command line ([`cli`]) -> one of five verbs ([`command`]) -> exit status.
+//! command line ([`cli`]) -> one of six verbs ([`command`]) -> exit status.
 //!
 //! | module | what it knows |
 //! |---|---|
@@ -103,6 +103,7 @@ fn dispatch(words: Vec<OsString>, invocation: &Invocation) -> Result<()> {
         Request::Check(options) => command::check::run(&options),
         Request::Clean(options) => command::clean::run(options),
         Request::List(options) => command::list::run(&options),
+        Request::Status(options) => command::status::run(&options),
         Request::Print(text) => text::print(&text),
     }
 }

@@ -82,12 +82,8 @@ impl Record {
     /// The record of `name`; `None` if it was not built. A file that is not root's is an error.
     pub fn load(name: &NetnsName) -> Result<Option<Self>> {
         let path = path(name);
-        match std::fs::symlink_metadata(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            _ => {}
-        }
-        let record = Self::parse(&trusted::read(&path, Trust::Strict)?)
-            .map_err(|cause| Error::new(format!("read {}", show(&path)), cause))?;
+        let Some(text) = trusted::read_if_there(&path, Trust::Strict)? else { return Ok(None) };
+        let record = Self::parse(&text).map_err(|cause| Error::new(format!("read {}", show(&path)), cause))?;
         if record.plan.request.name != *name {
             return Err(Error::new(format!("use {}", show(&path)), "it is of another namespace"));
         }

@@ -27,6 +27,11 @@ pub fn need(program: &str, package: &str) -> Result<PathBuf> {
     })
 }
 
+/// The first address of a host's name, as the host's other programs find it (getent(1)).
+pub fn address_of(name: &str) -> Option<std::net::IpAddr> {
+    run("getent", &["ahosts", name], "").ok()?.split_whitespace().next()?.parse().ok()
+}
+
 /// Runs `program` with `input` on its stdin, and returns its output. Its error is our cause.
 pub fn run(program: &str, arguments: &[&str], input: &str) -> Result<String> {
     let cannot = || format!("run {program}");

@@ -46,7 +46,8 @@ fn handle(words: &[OsString], environment: &[&CStr]) -> Result<()> {
     let record = Record::load(&name)?.ok_or_else(wrong)?;
     match event.to_str() {
         Some("down") => {
-            let state = TunnelState { up: false, since: clock::now(), ..TunnelState::load(&name, index) };
+            let reason = variables.get("signal").map(|signal| why_down(signal).to_string());
+            let state = TunnelState { up: false, reason, since: clock::now(), ..TunnelState::load(&name, index) };
             state.save(&name, index)
         }
         Some("up") => came_up(&record, index, device_name(&variables)?, &variables),
@@ -59,6 +60,19 @@ fn handle(words: &[OsString], environment: &[&CStr]) -> Result<()> {
     }
 }
 
+/// Why a tunnel went down, by the word that OpenVPN has for it (init.c and sig.c of its sources).
+fn why_down(signal: &str) -> &'static str {
+    match signal {
+        "sigterm" | "sigint" => "it was stopped",
+        "auth-failure" => "authentication failed",
+        "ping-restart" | "ping-exit" => "the server does not answer any more",
+        "tls-error" => "the server and this side could not agree (TLS)",
+        "connection-reset" | "remote-exit" => "the server ended the connection",
+        "server_poll" => "no answer from the server",
+        _ => "the connection was lost",
+    }
+}
+
 fn device_name(variables: &Variables) -> Result<String> {
     IfaceName::new(variables.get("dev").copied().unwrap_or_default()).map(String::from)
 }
@@ -68,7 +82,8 @@ fn came_up(record: &Record, index: usize, device: String, variables: &Variables)
     let name = &record.plan.request.name;
     let dns = pushed_dns(variables);
     let before = pushed::collect(&record.plan);
-    let state = TunnelState { device, up: true, since: clock::now(), servers: dns.servers, search: dns.search };
+    let since = clock::now();
+    let state = TunnelState { device, up: true, reason: None, since, servers: dns.servers, search: dns.search };
     state.save(name, index)?;
     let now = pushed::collect(&record.plan);
     let follows = record.plan.resolver.as_ref().is_some_and(|resolver| resolver.from == pushed::FROM);

@@ -6,3 +6,4 @@ pub mod clean;
 pub mod enter;
 pub mod hook;
 pub mod list;
+pub mod status;

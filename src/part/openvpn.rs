@@ -18,6 +18,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
 use super::{Part, Site};
+use crate::config::is_domain;
 use crate::daemon;
 use crate::error::{Context, Error, Result};
 use crate::launch::Program;
@@ -50,6 +51,7 @@ impl Part for OpenVpn {
         let files = site.plan().request.vpn.clone();
         if !files.is_empty() {
             tunnel::make_directories(&site.plan().request.name)?;
+            write_hosts(site)?;
         }
         for (index, config) in files.iter().enumerate() {
             let daemon = start(site, index, config)?;
@@ -117,6 +119,45 @@ fn unrecorded(site: &Site) -> Vec<Daemon> {
         })
         .filter_map(|pid| daemon::identify(pid, Path::new("")))
         .collect()
+}
+
+/// The servers' names, asked for outside, as a hosts(5) file for the daemons: the namespace's own resolver may be there
+/// only through the tunnel that they are to make.
+fn write_hosts(site: &Site) -> Result<()> {
+    let request = &site.plan().request;
+    if request.kill_switch || site.plan().resolver.is_none() {
+        return Ok(());
+    }
+    let mut lines = String::new();
+    for config in &request.vpn {
+        for name in remotes(&trusted::read(config, Trust::Strict)?) {
+            match tool::address_of(&name) {
+                Some(address) => lines.push_str(&format!("{address} {name}\n")),
+                None => warn(&format!("{}: the server's name {name} was not found outside", show(config))),
+            }
+        }
+    }
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let host = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    let path = tunnel::hosts_file(&request.name);
+    std::fs::write(&path, lines + &host).cannot(|| format!("write {}", show(&path)))
+}
+
+/// The names in the `remote` lines of a configuration; addresses need not be asked for.
+fn remotes(text: &str) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        if let (Some("remote"), Some(host)) = (words.next(), words.next()) {
+            let is_name = host.parse::<std::net::IpAddr>().is_err() && is_domain(host);
+            if is_name && !names.iter().any(|known| known == host) {
+                names.push(host.to_string());
+            }
+        }
+    }
+    names
 }
 
 /// Starts one daemon. OpenVPN goes into the background itself, once it has read its configuration.
@@ -209,6 +250,10 @@ fn become_openvpn(site: &Site, config: &Path, words: Vec<CString>, said: Option<
     let namespace = netns::open(name)?;
     let (entered, _) = netns::enter(&privilege, &namespace, site.record.identity.as_ref())?;
     view::make(&privilege, &entered, name, &site.record.files)?;
+    let hosts = tunnel::hosts_file(name);
+    if hosts.exists() {
+        view::cover_hosts(&privilege, &hosts)?;
+    }
     nix::unistd::chdir(directory).cannot(|| format!("enter {}", show(directory)))?;
     let unprivileged = privilege.give_up(entered)?;
     dup2_stderr(output.as_fd()).cannot(|| "redirect error output")?;
@@ -322,4 +367,16 @@ fn ask(shown: &str, kind: &str, with_user: bool) -> Result<(String, String)> {
     let user = if with_user { text::ask(&format!("{shown}: user name: "), true)? } else { String::new() };
     let what = if with_user { "password" } else { "password of the private key" };
     Ok((user, text::ask(&format!("{shown}: {what}: "), false)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_servers() {
+        let text = "client\nremote a.example 1194 udp\nremote 192.0.2.1\n<connection>\nremote b.example\n</connection>\n\
+                    remote a.example 443 tcp\nremote-cert-tls server\nremote $(x)\n";
+        assert_eq!(remotes(text), ["a.example", "b.example"]);
+    }
 }

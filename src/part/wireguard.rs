@@ -14,7 +14,7 @@ use crate::daemon;
 use crate::error::{Context, Error, Result};
 use crate::netlink::in_namespace;
 use crate::plan::Plan;
-use crate::record::Daemon;
+use crate::record::{Daemon, Record};
 use crate::sys::{clock, process};
 use crate::text::{self, escape, show, warn};
 use crate::tool;
@@ -232,7 +232,7 @@ fn wait_for_handshake(
     let deadline = Instant::now() + patience;
     loop {
         // WireGuard is silent until there is something to send.
-        let _ = in_namespace(namespace.as_fd(), || Ok(knock(config)));
+        in_namespace(namespace.as_fd(), || knock(config))?;
         if latest_handshake(namespace, device, in_kernel)? > 0 {
             return Ok(());
         }
@@ -250,7 +250,7 @@ fn wait_for_handshake(
 }
 
 /// Sends an empty packet to the discard port (RFC 863) of an address behind each peer.
-fn knock(config: &Config) {
+fn knock(config: &Config) -> Result<()> {
     for (network, prefix) in &config.allowed {
         let target = match (network, prefix) {
             (address, 32 | 128) => *address,
@@ -260,9 +260,23 @@ fn knock(config: &Config) {
         };
         let any = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         if let Ok(socket) = UdpSocket::bind(any) {
+            // It may well have nobody to go to; that it was to be sent is what counts.
             let _ = socket.send_to(&[], (target, 9));
         }
     }
+    Ok(())
+}
+
+/// When a peer of the namespace's WireGuard device `index` last answered; only root may ask.
+pub fn last_handshake(record: &Record, index: usize) -> Option<i64> {
+    if !nix::unistd::geteuid().is_root() {
+        return None;
+    }
+    let namespace = netns::open_recorded(record).ok()??;
+    let outside = outside_name(&record.plan, index);
+    let in_kernel = userspace_daemons(&outside).is_empty();
+    let device = Device { number: index, outside, inside: format!("wg{index}") };
+    latest_handshake(&namespace, &device, in_kernel).ok()
 }
 
 /// When a peer last answered, in seconds since the epoch; 0 for never.

@@ -187,8 +187,9 @@ impl Management {
     fn timeout(&self) -> Error {
         let cause = match self.state.as_str() {
             _ if crate::sys::process::was_interrupted() => "interrupted by a signal",
-            "RESOLVE" => "the server's name was not found in time",
-            "" | "WAIT" | "TCP_CONNECT" | "CONNECTING" => "no answer from the server",
+            // It says nothing while it waits for an answer about a name.
+            "" | "RESOLVE" => "the server's name was not found in time (is it right, and does the host's DNS work?)",
+            "WAIT" | "TCP_CONNECT" | "CONNECTING" => "no answer from the server",
             "AUTH" => "the server did not finish the authentication in time",
             "GET_CONFIG" => "the server did not send its configuration in time",
             _ => "it was not connected in time",

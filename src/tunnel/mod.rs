@@ -25,6 +25,8 @@ pub struct TunnelState {
     pub device: String,
     /// Whether it is up.
     pub up: bool,
+    /// Why it is not up, if that is known.
+    pub reason: Option<String>,
     /// Since when, in seconds since the epoch.
     pub since: i64,
     /// Name servers that the other end named.
@@ -46,6 +48,11 @@ pub fn private_directory(name: &NetnsName) -> PathBuf {
 /// The management socket of tunnel `index`.
 pub fn socket(name: &NetnsName, index: usize) -> PathBuf {
     private_directory(name).join(format!("{index}.sock"))
+}
+
+/// The hosts(5) file of the namespace's daemons.
+pub fn hosts_file(name: &NetnsName) -> PathBuf {
+    directory(name).join("hosts")
 }
 
 fn state_file(name: &NetnsName, index: usize) -> PathBuf {

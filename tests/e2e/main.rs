@@ -3,5 +3,22 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access;
 mod enter;
 mod install;
+mod log;
+mod names;
+mod options;
+mod refusals;
+mod status;
+mod view;
+
+use support::Host;
+
+/// A host with a namespace `vpn1` that `ip netns` made and the configuration names.
+fn host_with_vpn1() -> Host {
+    let host = Host::new();
+    host.ok("ip netns add vpn1");
+    host.configure("[vpn1]\n");
+    host
+}

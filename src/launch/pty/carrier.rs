@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::Signal;
 use nix::unistd::{read, write};
 
 use super::signals::Signals;
@@ -204,11 +203,13 @@ impl Carrier {
     fn write_output(&mut self) -> Flow {
         let output = &self.output;
         match self.from_command.empty(|bytes| output.write(bytes)) {
-            Err(errno) if !is_temporary(errno) => {
+            Err(errno) if is_temporary(errno) => Flow::Goes,
+            Err(errno) => {
                 self.from_command.clear();
-                Flow::HungUp
+                // Output that was closed from the start has not gone away: nobody wanted it.
+                if errno == Errno::EBADF { Flow::Goes } else { Flow::HungUp }
             }
-            _ => Flow::Goes,
+            Ok(_) => Flow::Goes,
         }
     }
 
@@ -225,8 +226,9 @@ impl Carrier {
     }
 
     /// Delivers what the command has written before its end, all of it, however slow the reader is: unless one of
-    /// `signals` asks to end.
-    pub fn deliver_last(&mut self, signals: &Signals) {
+    /// `signals` asks to end, or output is stuck for `patience` milliseconds, if there is a limit.
+    pub fn deliver_last(&mut self, signals: &Signals, patience: Option<u16>) {
+        let patience = patience.map_or(PollTimeout::NONE, PollTimeout::from);
         let mut left = LAST_OUTPUT;
         loop {
             self.read_last(&mut left);
@@ -235,13 +237,15 @@ impl Carrier {
             }
             let mut fds =
                 [PollFd::new(self.output.as_fd(), PollFlags::POLLOUT), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-            if poll(&mut fds, PollTimeout::NONE).is_err_and(|errno| errno != Errno::EINTR) {
-                return;
+            match poll(&mut fds, patience) {
+                Ok(1..) => {}
+                Err(Errno::EINTR) => continue,
+                _ => return,
             }
             let [writable, signalled] = fds.map(|fd| fd.any().unwrap_or(true));
             if writable {
                 self.write_output();
-            } else if signalled && asked_to_end(signals) {
+            } else if signalled && std::iter::from_fn(|| signals.next()).any(|signal| signal.asks_to_end()) {
                 return;
             }
         }
@@ -270,10 +274,4 @@ impl Carrier {
         self.to_command.clear();
         self.line.take().is_some()
     }
-}
-
-/// Whether a signal has come that ends a program which only writes.
-fn asked_to_end(signals: &Signals) -> bool {
-    let ends = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM].map(|signal| signal as i32);
-    std::iter::from_fn(|| signals.next()).any(|signal| ends.contains(&signal.number))
 }

@@ -55,6 +55,8 @@ pub struct Taken {
 pub enum Report {
     /// The command's process is there, with this pid. It has not been executed yet.
     Started(i32),
+    /// An order about the foreground has been carried out.
+    Settled,
     /// The command was stopped.
     Stopped {
         /// By this signal.

@@ -49,6 +49,8 @@ pub fn run(start: &Start, assignment: Assignment, failure: OwnedFd) -> ! {
         }
         Ok(Fork::Parent(command)) => {
             drop(failure);
+            // Both processes do it: neither can know who is first. It fails if the command was executed already.
+            let _ = setpgid(command, command);
             process::close_inherited();
             let mut monitor = Monitor { relay, slave, outer, taken: None, command, stopped: false, ended: false };
             // Without the relay or its own descriptors nothing is left to do but to clean up.
@@ -105,7 +107,7 @@ impl Monitor {
             }
             if told {
                 match self.relay.receive()? {
-                    Some(order) => self.obey(order),
+                    Some(order) => self.obey(order)?,
                     None => return Ok(()),
                 }
             }
@@ -128,18 +130,24 @@ impl Monitor {
                 // Nobody else waits for it; if it is not there, its status cannot be known.
                 Err(_) => End::Exited(status::ENTER_FAILED.into()),
             };
-            self.ended = true;
+            (self.ended, self.stopped) = (true, false);
+            // What it left behind in its group learns of the terminal's end as all in the foreground do.
+            self.set_foreground(true);
             self.relay.send(&Report::Ended(end))?;
         }
         Ok(())
     }
 
-    fn obey(&mut self, order: Order) {
+    fn obey(&mut self, order: Order) -> Result<()> {
         match order {
             Order::Outer(taken) => self.taken = taken,
-            Order::Foreground(on) => self.set_foreground(on),
             Order::Signal { number, to } => self.signal(number, to),
+            Order::Foreground(on) => {
+                self.set_foreground(on);
+                self.relay.send(&Report::Settled)?;
+            }
         }
+        Ok(())
     }
 
     /// The command into the foreground or background. A job that its own shell put into the foreground stays there,
@@ -151,7 +159,7 @@ impl Monitor {
             false if now == Some(self.group()) => own,
             _ => return,
         };
-        // It fails if the terminal was hung up, or the group has just ended.
+        // It fails if the terminal was hung up, or the group has ended; the kernel takes groups of this session only.
         let _ = tcsetpgrp(&self.slave, next);
     }
 

@@ -25,6 +25,8 @@ use crate::sys::process::{self, Fork};
 /// How often to look whether the shell has put a background job into the foreground, in milliseconds: it does not say
 /// so to a job that is running.
 const FOREGROUND_TICK: u16 = 300;
+/// How long the last output may be stuck, in milliseconds, after a signal has asked to end. Otherwise there is no limit.
+const LAST_PATIENCE: u16 = 1000;
 
 /// Starts monitor and command, and ends as the command does. Returns only if it was not executed, or its end is not
 /// known.
@@ -32,7 +34,8 @@ pub fn run(start: &Start, line: Line, progress: Progress) -> Result<Infallible> 
     let mut relay = Relay::launch(start, line, progress)?;
     let result = relay.work();
     if result.is_ok() {
-        relay.carrier.deliver_last(&relay.signals);
+        let patience = if relay.asked_to_end { Some(LAST_PATIENCE) } else { None };
+        relay.carrier.deliver_last(&relay.signals, patience);
     }
     relay.release_terminal();
     let monitor = relay.monitor_pid;
@@ -85,6 +88,11 @@ struct Relay {
     outer: Option<Outer>,
     /// Whether the command is to be in the foreground of its terminal, and gets input.
     foreground: bool,
+    /// Orders about the foreground that the monitor has not carried out yet. Until then a key would signal the wrong
+    /// process group, so none is passed on.
+    unsettled: u32,
+    /// Whether a signal has come that ends most programs.
+    asked_to_end: bool,
     /// Whether there is a shell that can stop and continue this job.
     job_control: bool,
     ended: Option<End>,
@@ -109,7 +117,6 @@ impl Relay {
                 process::close_inherited();
                 let Parts { outer, foreground, signals, monitor, .. } = parts;
                 let (carrier, job_control) = (Carrier::new(line), announce.is_none());
-                let ended = None;
                 Ok(Self {
                     monitor,
                     monitor_pid,
@@ -119,8 +126,10 @@ impl Relay {
                     carrier,
                     outer,
                     foreground,
+                    unsettled: 0,
+                    asked_to_end: false,
                     job_control,
-                    ended,
+                    ended: None,
                 })
             }
         }
@@ -169,7 +178,7 @@ impl Relay {
         wanted.push((Source::Signals, self.signals.as_fd(), read));
         wanted.push((Source::Monitor, self.monitor.as_fd(), read));
         if self.outcome.is_none() {
-            let bytes = self.carrier.wanted(self.foreground);
+            let bytes = self.carrier.wanted(self.foreground && self.unsettled == 0);
             wanted.extend(bytes.into_iter().map(|(side, fd, events)| (Source::Bytes(side), fd, events)));
         }
         wanted
@@ -192,6 +201,7 @@ impl Relay {
     fn hear_monitor(&mut self) -> Result<()> {
         match self.monitor.receive()? {
             Some(Report::Started(pid)) => self.tell_pid(pid),
+            Some(Report::Settled) => self.unsettled = self.unsettled.saturating_sub(1),
             Some(Report::Stopped { signal, foreground }) => self.command_stopped(signal, foreground),
             Some(Report::Ended(end)) => self.ended = Some(end),
             None => {
@@ -215,11 +225,19 @@ impl Relay {
         let _ = self.monitor.send(&order);
     }
 
+    fn order_foreground(&mut self) {
+        self.unsettled += 1;
+        self.order(Order::Foreground(self.foreground));
+    }
+
     fn order_signal(&self, signal: Signal, to: Target) {
         self.order(Order::Signal { number: signal as i32, to });
     }
 
     fn advance(&mut self, side: Side, found: PollFlags) {
+        if side == Side::Output && !self.foreground && self.outer.as_ref().is_some_and(Outer::stops_output) {
+            return self.suspend(Signal::SIGTTOU);
+        }
         match self.carrier.advance(side, found) {
             Flow::Goes => {}
             Flow::Refused if self.outer.as_ref().is_some_and(|outer| outer.standing() == Standing::Others) => {
@@ -253,6 +271,7 @@ impl Relay {
     /// process groups.
     fn take_signal(&mut self, signal: &Received) {
         let number = signal.number;
+        self.asked_to_end |= signal.asks_to_end();
         match Signal::try_from(number) {
             Ok(Signal::SIGCHLD) => {}
             Ok(Signal::SIGPIPE) if signal.is_own() => {}
@@ -268,10 +287,11 @@ impl Relay {
     }
 
     /// A key was pressed while the caller's terminal was not raw. The kernel delivers it to programs of any user, but
-    /// only if the command has been in the foreground already.
+    /// only the monitor knows whom it is for while the command is on its way into the foreground.
     fn press(&mut self, number: i32) {
-        let moved = self.follow();
-        let pressed = self.foreground && !moved && self.carrier.line().is_some_and(|line| line.press(number).is_ok());
+        self.follow();
+        let settled = self.foreground && self.unsettled == 0 && self.outcome.is_none();
+        let pressed = settled && self.carrier.line().is_some_and(|line| line.press(number).is_ok());
         if !pressed {
             self.order(Order::Signal { number, to: Target::Foreground });
         }
@@ -284,14 +304,13 @@ impl Relay {
         }
     }
 
-    /// Looks whose the caller's terminal is, and takes it or lets it go. True if that has changed.
-    fn follow(&mut self) -> bool {
-        let Some(outer) = self.outer.as_mut().filter(|_| self.outcome.is_none()) else { return false };
+    /// Looks whose the caller's terminal is, and takes it or lets it go.
+    fn follow(&mut self) {
+        let Some(outer) = self.outer.as_mut().filter(|_| self.outcome.is_none()) else { return };
         let standing = outer.standing();
         let now = standing == Standing::Ours && outer.is_wanted();
         if standing == Standing::Gone {
-            self.hang_up();
-            return true;
+            return self.hang_up();
         }
         if now && !outer.is_raw() {
             // The monitor has to know first: this process may be killed right after.
@@ -303,12 +322,10 @@ impl Relay {
         } else if !now {
             outer.doubt();
         }
-        let changed = now != self.foreground;
-        if changed {
+        if now != self.foreground {
             self.foreground = now;
-            self.order(Order::Foreground(now));
+            self.order_foreground();
         }
-        changed
     }
 
     /// The caller's terminal as the caller had it.
@@ -342,7 +359,9 @@ impl Relay {
 
     /// Stops as the command did, until the shell continues the job.
     fn suspend(&mut self, signal: Signal) {
-        self.carrier.show();
+        if self.foreground {
+            self.carrier.show();
+        }
         self.release_terminal();
         let stopped = stop(signal);
         let continued = self.take_signals();
@@ -368,8 +387,8 @@ impl Relay {
         self.resume_command();
     }
 
-    fn resume_command(&self) {
-        self.order(Order::Foreground(self.foreground));
+    fn resume_command(&mut self) {
+        self.order_foreground();
         self.order_signal(Signal::SIGCONT, Target::Group);
     }
 }

@@ -74,6 +74,12 @@ impl Received {
         self.info.ssi_code == libc::SI_KERNEL
     }
 
+    /// Whether it ends a program that does nothing about it, as a user would have it.
+    pub fn asks_to_end(&self) -> bool {
+        let ends = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
+        ends.iter().any(|signal| *signal as i32 == self.number)
+    }
+
     /// Whether this process made it, as SIGPIPE by writing.
     pub fn is_own(&self) -> bool {
         i32::try_from(self.info.ssi_pid) == Ok(getpid().as_raw())

@@ -123,6 +123,13 @@ impl Outer {
         self.wanted
     }
 
+    /// Whether it stops those who write to it from the background (stty tostop). With the signal for that blocked,
+    /// the kernel would let them.
+    pub fn stops_output(&self) -> bool {
+        let stops = tcgetattr(&self.terminal).is_ok_and(|modes| modes.local_flags.contains(LocalFlags::TOSTOP));
+        stops && isatty(STANDARD[1]).unwrap_or(false) && self.standing() == Standing::Others
+    }
+
     /// Whether it is to be in raw mode now.
     pub fn is_for_command(&self) -> bool {
         self.wanted && self.standing() == Standing::Ours
