@@ -145,6 +145,7 @@ fn bring_up(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
     let state = TunnelState {
         device: device.inside.clone(),
         up: true,
+        reason: None,
         since: clock::now(),
         servers: dns.servers,
         search: dns.search,
