@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::{Part, Site, netns};
 use crate::daemon;
 use crate::error::{Context, Error, Result};
+use crate::host::make_directory_for_now;
 use crate::netlink::in_namespace;
 use crate::plan::Plan;
 use crate::record::{Daemon, Record};
@@ -23,6 +24,8 @@ use crate::tunnel::device::{Setup, install};
 use crate::tunnel::wgquick::{self, Config};
 use crate::tunnel::{self, TunnelState};
 
+/// Where the programs that drive devices have their sockets, by which wg(8) speaks with them.
+const SOCKETS: &str = "/run/wireguard";
 const USERSPACE: &str = "wireguard-go";
 /// MTU of wg-quick(8) where the file names none and the way is not asked for: that of Ethernet less WireGuard's header.
 const MTU: u32 = 1420;
@@ -63,6 +66,8 @@ impl Part for WireGuard {
             let outside = outside_name(&plan, index);
             // The program that drives the device ends with it; one that is only half set up is found by its name.
             removed |= daemon::stop_all(&userspace_daemons(&outside), Duration::from_secs(5))?;
+            // One that was killed leaves its socket.
+            let _ = std::fs::remove_file(Path::new(SOCKETS).join(format!("{outside}.sock")));
             if let Some(link) = site.host.link(&outside)? {
                 site.host.delete_link(link.index)?;
                 removed = true;
@@ -75,6 +80,7 @@ impl Part for WireGuard {
                 }
             }
         }
+        netns::remove_made_directory(site, Path::new(SOCKETS))?;
         tunnel::remove_directories(&plan.request.name)?;
         Ok(removed)
     }
@@ -159,6 +165,7 @@ fn start_userspace(site: &Site, file: &Path, device: &Device) -> Result<Daemon> 
         Error::new("make the device", format!("this kernel has no WireGuard, and: {}", error.cause()))
             .hint("apt-get install wireguard-go, or a kernel with the module")
     })?;
+    make_directory_for_now(site.lock, Path::new(SOCKETS))?;
     process::set_child_subreaper(true).cannot(|| "start wireguard-go")?;
     site.lock.close_on_exec()?;
     let started = tool::run(&program.to_string_lossy(), &[&device.outside], "");
