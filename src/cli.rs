@@ -2,11 +2,12 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use crate::command::{build, check, clean, enter, list};
+use crate::command::{build, check, clean, enter, list, status as tunnel_status};
 use crate::error::{Error, Result, status};
 use crate::launch::Mode;
 use crate::name::RESERVED;
@@ -24,6 +25,8 @@ pub enum Request {
     Clean(clean::Options),
     /// List processes.
     List(list::Options),
+    /// Say how tunnels are.
+    Status(tunnel_status::Options),
     /// Print this text, of --help or --version, and be done.
     Print(String),
 }
@@ -39,7 +42,7 @@ pub struct Parsed {
 
 const USAGE: &str = "runns-exec [OPTIONS] NAME [--] [COMMAND [ARG]...]\n       \
                      runns-exec exec [OPTIONS] NAME [--] [COMMAND [ARG]...]\n       \
-                     runns-exec build|clean|list|check [OPTIONS] ...";
+                     runns-exec build|clean|list|check|status [OPTIONS] ...";
 
 const AFTER_HELP: &str = "\
 Without COMMAND, your shell is started. Nothing after NAME is taken as an option of runns-exec.
@@ -152,6 +155,7 @@ pub fn definition() -> Command {
         .subcommand(Command::new("clean").about("Remove what build made (root)").defer(define_clean))
         .subcommand(Command::new("check").about("Prove from inside that a namespace does not leak").defer(define_check))
         .subcommand(Command::new("list").about("List the processes in namespaces").defer(define_list))
+        .subcommand(Command::new("status").about("Say how namespaces and their tunnels are").defer(define_status))
 }
 
 fn define_build(command: Command) -> Command {
@@ -167,6 +171,15 @@ fn define_build(command: Command) -> Command {
         .arg(value("out", Some('o'), "IFACE", "Uplink that traffic must leave by (InterfaceOut)"))
         .arg(value("resolve", Some('r'), "FILE", "File to use as resolv.conf inside (Resolve)"))
         .arg(value("config", None, "FILE", "Configuration to read [default: /etc/runns.conf]"))
+        .arg(
+            Arg::new("wait")
+                .long("wait")
+                .value_name("SECONDS")
+                .value_parser(value_parser!(u32).range(1..=3600))
+                .default_value("30")
+                .help("Wait so long for each tunnel to come up"),
+        )
+        .arg(flag("no-wait", None, "Do not wait for the tunnels").conflicts_with("wait"))
         .arg(flag("dry-run", None, "Print what would be made, and change nothing"))
 }
 
@@ -192,6 +205,10 @@ fn define_check(command: Command) -> Command {
     command
         .arg(value("NAME", None, "NAME", "Namespace to look at").long(None).required(true))
         .arg(flag("json", None, "As JSON"))
+}
+
+fn define_status(command: Command) -> Command {
+    command.arg(value("NAME", None, "NAME", "Only this namespace").long(None)).arg(flag("json", None, "As JSON"))
 }
 
 fn define_list(command: Command) -> Command {
@@ -223,7 +240,7 @@ fn interpret(mut matches: ArgMatches) -> Result<Parsed> {
             let (name, sub) = sub.remove_subcommand().ok_or_else(|| usage("no namespace is named"))?;
             Request::Enter(named(options, name.into(), external(sub)))
         }
-        "build" | "clean" | "list" | "check" if given => {
+        "build" | "clean" | "list" | "check" | "status" if given => {
             return Err(usage(format!("--pty, --detach and --no-new-privs are for entering, not for {verb}"))
                 .hint(format!("a namespace of that name: runns-exec exec {verb}")));
         }
@@ -232,12 +249,11 @@ fn interpret(mut matches: ArgMatches) -> Result<Parsed> {
             name: sub.remove_one("NAME").unwrap_or_default(),
             json: sub.get_flag("json"),
         }),
+        "status" => {
+            Request::Status(tunnel_status::Options { name: sub.remove_one("NAME"), json: sub.get_flag("json") })
+        }
         "clean" => Request::Clean(clean_options(&mut sub)?),
         "list" => Request::List(list_options(&mut sub)),
-        name if RESERVED.contains(&name) => {
-            return Err(usage(format!("{name} is not available in this version"))
-                .hint(format!("a namespace of that name: runns-exec exec {name}")));
-        }
         name => Request::Enter(named(options, name.into(), external(sub))),
     };
     Ok(Parsed { request, verbose })
@@ -266,6 +282,8 @@ fn named(options: enter::Options, name: OsString, mut words: Vec<OsString>) -> e
 }
 
 fn build_options(matches: &mut ArgMatches) -> build::Options {
+    let seconds = matches.get_one::<u32>("wait").copied().unwrap_or(30);
+    let wait = (!matches.get_flag("no-wait")).then(|| Duration::from_secs(seconds.into()));
     let mut take = |name: &str| matches.remove_one::<OsString>(name);
     build::Options {
         name: take("name"),
@@ -274,6 +292,7 @@ fn build_options(matches: &mut ArgMatches) -> build::Options {
         uplink: take("out"),
         resolve: take("resolve").map(PathBuf::from),
         config: take("config").map(PathBuf::from),
+        wait,
         dry_run: matches.get_flag("dry-run"),
     }
 }
@@ -290,7 +309,7 @@ fn clean_options(matches: &mut ArgMatches) -> Result<clean::Options> {
         target,
         disable_forward: matches.get_flag("disable-forward"),
         kill: matches.get_flag("kill"),
-        timeout: std::time::Duration::from_secs(matches.get_one::<u32>("timeout").copied().unwrap_or(5).into()),
+        timeout: Duration::from_secs(matches.get_one::<u32>("timeout").copied().unwrap_or(5).into()),
         reattach,
     })
 }
@@ -371,7 +390,7 @@ mod tests {
             &["clean"],
             &["list", "--json", "-q"],
             &["--pty", "list"],
-            &["status"],
+            &["status", "--bogus"],
             &["check"],
         ] {
             assert_eq!(refused(line), Some(2), "{line:?}");

@@ -18,7 +18,7 @@ use crate::trusted::{self, Trust};
 pub const DEFAULT_PATH: &str = "/etc/runns.conf";
 
 /// The options of a section, as they are spelled in the manual.
-pub const OPTIONS: [&str; 9] = [
+pub const OPTIONS: [&str; 12] = [
     "NetworkNamespace",
     "InterfaceIn",
     "InterfaceOut",
@@ -26,11 +26,14 @@ pub const OPTIONS: [&str; 9] = [
     "DNS",
     "DNSLock",
     "vpn",
+    "WireGuard",
+    "KillSwitch",
+    "IPv6",
     "AllowUsers",
     "AllowGroups",
 ];
 /// Options that may stand more than once in a section.
-const REPEATABLE: [&str; 1] = ["vpn"];
+const REPEATABLE: [&str; 2] = ["vpn", "WireGuard"];
 /// The option before the first section.
 const GLOBAL_OPTION: &str = "AllowUnmanaged";
 
@@ -78,6 +81,12 @@ pub struct Section {
     pub dns_lock: Option<bool>,
     /// vpn, absolute paths in order.
     pub vpn: Vec<PathBuf>,
+    /// WireGuard, absolute paths in order.
+    pub wireguard: Vec<PathBuf>,
+    /// KillSwitch.
+    pub kill_switch: bool,
+    /// IPv6, if given.
+    pub ipv6: Option<bool>,
     /// AllowUsers and AllowGroups.
     pub access: Access,
 }
@@ -259,6 +268,18 @@ impl Options<'_> {
         Ok(self.one(GLOBAL_OPTION, yes_or_no)?.unwrap_or(false))
     }
 
+    /// Under the kill switch the tunnel is the only way out: there is one, and nothing that a veth would be for.
+    fn check_kill_switch(&self, on: bool) -> Result<()> {
+        let given = |option: &str| self.values.iter().any(|(key, _)| key.eq_ignore_ascii_case(option));
+        if on && !given("vpn") && !given("WireGuard") {
+            return Err(self.refuse("KillSwitch", "without vpn or WireGuard there would be no way out at all"));
+        }
+        match ["InterfaceIn", "InterfaceOut"].into_iter().find(|option| on && given(option)) {
+            Some(option) => Err(self.refuse(option, "has no meaning beside KillSwitch=yes, which makes no veth")),
+            None => Ok(()),
+        }
+    }
+
     fn section(&self, name: &str) -> Result<Section> {
         self.check(&OPTIONS)?;
         let netns = match self.one("NetworkNamespace", |value| NetnsName::new(value))? {
@@ -273,6 +294,8 @@ impl Options<'_> {
         if self.all("Resolve").next().is_some() && self.all("DNS").next().is_some() {
             return Err(self.refuse("DNS", "cannot stand beside Resolve: both say which servers to ask"));
         }
+        let kill_switch = self.one("KillSwitch", yes_or_no)?.unwrap_or(false);
+        self.check_kill_switch(kill_switch)?;
         Ok(Section {
             name: name.to_string(),
             netns,
@@ -282,6 +305,12 @@ impl Options<'_> {
             dns: self.one("DNS", dns)?,
             dns_lock: self.one("DNSLock", yes_or_no)?,
             vpn: self.all("vpn").map(|value| self.parse("vpn", value, absolute)).collect::<Result<_>>()?,
+            wireguard: self
+                .all("WireGuard")
+                .map(|value| self.parse("WireGuard", value, absolute))
+                .collect::<Result<_>>()?,
+            kill_switch,
+            ipv6: self.one("IPv6", yes_or_no)?,
             access: Access { users: self.one("AllowUsers", list)?, groups: self.one("AllowGroups", list)? },
         })
     }
@@ -302,6 +331,15 @@ fn absolute(value: &str) -> Result<PathBuf> {
 
 /// Addresses, then search domains, by commas or blanks.
 fn dns(value: &str) -> Result<Dns> {
+    let dns = dns_words(value)?;
+    if dns.servers.is_empty() {
+        return Err(Error::new("read DNS", "it names no server's address"));
+    }
+    Ok(dns)
+}
+
+/// Addresses and search domains; there may be none of either.
+pub fn dns_words(value: &str) -> Result<Dns> {
     let mut dns = Dns { servers: Vec::new(), search: Vec::new() };
     for word in value.split([',', ' ', '\t']).filter(|word| !word.is_empty()) {
         match word.parse::<IpAddr>() {
@@ -313,14 +351,11 @@ fn dns(value: &str) -> Result<Dns> {
             Err(_) => return Err(Error::new("read DNS", "it is a list of addresses, then of domains to search")),
         }
     }
-    if dns.servers.is_empty() {
-        return Err(Error::new("read DNS", "it names no server's address"));
-    }
     Ok(dns)
 }
 
 /// A domain name: letters, digits, hyphens, underscores and dots, and not the number that a mistyped address is.
-fn is_domain(word: &str) -> bool {
+pub fn is_domain(word: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
     };
@@ -386,7 +421,9 @@ mod tests {
     #[test]
     fn refusals_name_file_section_and_option() {
         refused("[w]\nInterfaceInn=a\n", &["[w]", "InterfaceInn", "did you mean InterfaceIn?"]);
-        refused("[w]\nKillSwitch=yes\n", &["[w]", "KillSwitch", "unknown option"]);
+        refused("[w]\nMTU=1400\n", &["[w]", "MTU", "unknown option"]);
+        refused("[w]\nKillSwitch=yes\n", &["[w]", "KillSwitch", "no way out"]);
+        refused("[w]\nKillSwitch=yes\nvpn=/x\nInterfaceOut=eth0\n", &["[w]", "InterfaceOut"]);
         refused("[w]\nInterfaceIn=a\nInterfaceIn=b\n", &["[w]", "InterfaceIn", "twice"]);
         refused("[w]\n[W]\n", &["second time"]);
         refused("[w]\nInterfaceIn=a+\n", &["[w]", "InterfaceIn", "a+"]);

@@ -36,7 +36,8 @@ pub fn is_running(daemon: &Daemon) -> bool {
     stat(daemon.pid).is_some_and(|stat| stat.start_time == daemon.start_time)
 }
 
-fn pids() -> Vec<i32> {
+/// All processes.
+pub fn all() -> Vec<i32> {
     Proc::open().and_then(|proc| proc.pids()).unwrap_or_default()
 }
 
@@ -48,7 +49,7 @@ fn is_in_namespace(pid: i32, inode: u64) -> bool {
 /// The processes in the network namespace of this inode, but not this one. Needs root to see everybody's.
 pub fn in_namespace(inode: u64) -> Vec<i32> {
     let own = std::process::id() as i32;
-    pids().into_iter().filter(|pid| *pid != own && is_in_namespace(*pid, inode)).collect()
+    all().into_iter().filter(|pid| *pid != own && is_in_namespace(*pid, inode)).collect()
 }
 
 /// The words of a process's command line; none if it has ended.
@@ -65,7 +66,7 @@ pub fn is_roots(pid: i32) -> bool {
 /// The children of this process.
 pub fn children() -> Vec<i32> {
     let own = std::process::id() as i32;
-    pids().into_iter().filter(|pid| stat(*pid).is_some_and(|stat| stat.ppid == own)).collect()
+    all().into_iter().filter(|pid| stat(*pid).is_some_and(|stat| stat.ppid == own)).collect()
 }
 
 /// Ends the daemons that still run; whether there were any.

@@ -1,6 +1,6 @@
 //! runns-exec runs programs in network namespaces, as the user who asks. This file is the map:
 //!
-//! command line ([`cli`]) -> one of five verbs ([`command`]) -> exit status.
+//! command line ([`cli`]) -> one of six verbs ([`command`]) -> exit status.
 //!
 //! | module | what it knows |
 //! |---|---|
@@ -56,6 +56,8 @@ pub mod text;
 pub mod tool;
 #[forbid(unsafe_code)]
 pub mod trusted;
+#[forbid(unsafe_code)]
+pub mod tunnel;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -88,6 +90,9 @@ pub fn run(invocation: Invocation) -> i32 {
 fn dispatch(words: Vec<OsString>, invocation: &Invocation) -> Result<()> {
     // Non-dumpable first of all: no other process of the same user can trace or read this one (ptrace(2)).
     process::make_undumpable()?;
+    if let Some(command::hook::NAME) = words.get(1).and_then(|word| word.to_str()) {
+        return command::hook::run(&words[2..], &invocation.environment);
+    }
     let parsed = cli::parse(words)?;
     if parsed.verbose {
         text::be_verbose();
@@ -98,6 +103,7 @@ fn dispatch(words: Vec<OsString>, invocation: &Invocation) -> Result<()> {
         Request::Check(options) => command::check::run(&options),
         Request::Clean(options) => command::clean::run(options),
         Request::List(options) => command::list::run(&options),
+        Request::Status(options) => command::status::run(&options),
         Request::Print(text) => text::print(&text),
     }
 }

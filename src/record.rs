@@ -170,12 +170,13 @@ impl Lock {
                 .map_err(|(_, errno)| errno)
                 .cannot(|| format!("lock {LOCK}"))?;
             // Inherited by the tools that are run: should this process be killed, the next one waits for its tool too.
-            fcntl(&*file, FcntlArg::F_SETFD(FdFlag::empty())).cannot(|| format!("lock {LOCK}"))?;
-            let held = file.metadata().cannot(|| format!("lock {LOCK}"))?.ino();
+            let lock = Self { file };
+            lock.inherit()?;
+            let held = lock.file.metadata().cannot(|| format!("lock {LOCK}"))?.ino();
             // The holder before us may have removed the file with the last record.
             if std::fs::symlink_metadata(LOCK).is_ok_and(|now| now.ino() == held) {
                 remove_half_written()?;
-                return Ok(Self { file });
+                return Ok(lock);
             }
         }
     }
@@ -196,6 +197,11 @@ impl Lock {
     /// In a child that becomes a daemon: it does not inherit the turn.
     pub fn close_on_exec(&self) -> Result<()> {
         fcntl(&*self.file, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map(drop).cannot(|| format!("let go of {LOCK}"))
+    }
+
+    /// What is run next inherits the turn again.
+    pub fn inherit(&self) -> Result<()> {
+        fcntl(&*self.file, FcntlArg::F_SETFD(FdFlag::empty())).map(drop).cannot(|| format!("keep {LOCK}"))
     }
 
     /// Gives the turn back; where nothing is recorded any more, /run/runns goes too.

@@ -70,7 +70,8 @@ pub struct Firewall;
 
 impl Part for Firewall {
     fn describe(&self, plan: &Plan) -> Option<String> {
-        Some(format!("NAT and forwarding for {} (rules with the comment {})", plan.number, plan.tag()))
+        (!plan.request.kill_switch)
+            .then(|| format!("NAT and forwarding for {} (rules with the comment {})", plan.number, plan.tag()))
     }
 
     fn apply(&self, site: &mut Site) -> Result<()> {

@@ -16,7 +16,7 @@ use crate::name::NetnsName;
 use crate::netlink::in_thread;
 use crate::plan::Plan;
 use crate::privileged::netns::{DIRECTORY, identity_here};
-use crate::record::Identity;
+use crate::record::{Identity, Record};
 use crate::sys::net;
 
 /// Limits that programs inside should find as they are outside.
@@ -32,8 +32,13 @@ pub fn path(name: &NetnsName) -> PathBuf {
 
 /// Opens the namespace of the record: what is at its name, if that is the one that was built.
 pub fn open_built(site: &Site) -> Result<Option<File>> {
-    let path = path(&site.plan().request.name);
-    let Some(identity) = site.record.identity else { return Ok(None) };
+    open_recorded(&site.record)
+}
+
+/// The same, for whoever has only the record.
+pub fn open_recorded(record: &Record) -> Result<Option<File>> {
+    let path = path(&record.plan.request.name);
+    let Some(identity) = record.identity else { return Ok(None) };
     let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC;
     let file = match File::options().read(true).custom_flags(flags).open(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),

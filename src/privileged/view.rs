@@ -115,6 +115,16 @@ fn enter_again(cwd: Option<PathBuf>, changed: bool) -> Result<()> {
     }
 }
 
+/// In a view that was made: `file`, which must be root's, in place of /etc/hosts. For the namespace's own daemons.
+pub fn cover_hosts(privilege: &Privilege, file: &Path) -> Result<()> {
+    privilege.raised(Capability::CAP_SYS_ADMIN, || {
+        let (place, _) = trusted::locate(file, Trust::Strict)?;
+        let tree = api::clone_tree(place.as_fd(), false).cannot(|| format!("copy the mount of {}", show(file)))?;
+        let (etc, _) = trusted::locate(Path::new("/etc"), Trust::Strict)?;
+        api::attach(tree.as_fd(), etc.as_fd(), c"hosts").cannot(|| "put a file in place of /etc/hosts")
+    })
+}
+
 /// Takes away what an outer runns-exec put in place. /sys as it is then, and whether there was such a thing.
 fn undo_outer_view() -> Result<(Sys, bool)> {
     let mut undone = false;
