@@ -185,7 +185,7 @@ impl Netlink {
             .destination_prefix(to.0, to.1)
             .map_err(|_| wrong())?
             .output_interface(index)
-            .protocol(RouteProtocol::Other(PROTOCOL));
+            .protocol(RouteProtocol::Boot);
         if let Some(gateway) = gateway {
             route = route.gateway(gateway).map_err(|_| wrong())?;
         } else if to.0.is_ipv4() {
@@ -218,10 +218,12 @@ impl Netlink {
 
     /// Adds an IPv4 route to `network` in `table`; by nothing at all if `hop` is `None` (unreachable).
     pub fn add_route(&self, network: Network, table: u32, hop: Option<(u32, Option<Ipv4Addr>)>) -> Result<()> {
+        // Inside, where the whole table is the namespace's, a route is as `ip route add` makes it.
+        let protocol = if table == MAIN_TABLE { RouteProtocol::Boot } else { RouteProtocol::Other(PROTOCOL) };
         let mut route = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(network.address, network.prefix)
             .table_id(table)
-            .protocol(RouteProtocol::Other(PROTOCOL));
+            .protocol(protocol);
         route = match hop {
             // In a table of its own the gateway's subnet is not known.
             Some((index, Some(gateway))) if table != MAIN_TABLE => {
