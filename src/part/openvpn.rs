@@ -319,11 +319,8 @@ fn last_line(said: OwnedFd) -> Option<String> {
     file.rewind().ok()?;
     file.take(1 << 16).read_to_end(&mut text).ok()?;
     let text = String::from_utf8_lossy(&text);
-    let telling = |line: &&str| {
-        !line.trim().is_empty()
-            && !line.contains("Use --help for more information")
-            && !line.contains("Exiting due to fatal error")
-    };
+    const EMPTY_WORDS: [&str; 3] = ["Use --help for more", "Exiting due to fatal error", "Please correct these errors"];
+    let telling = |line: &&str| !line.trim().is_empty() && !EMPTY_WORDS.iter().any(|words| line.contains(words));
     text.lines().rfind(telling).map(|line| escape(line.trim().as_bytes()))
 }
 

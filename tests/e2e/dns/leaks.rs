@@ -104,10 +104,8 @@ fn curl_and_chromium() {
         let output = world.alice().ok(&program());
         assert!(output.contains("page of the host"), "without a namespace: {output}");
         let replace = format!("nameserver {HOST_RESOLVER}");
-        let command = format!(
-            "runns-exec work -- sh -c 'read -r _; grep -q \"{replace}\" /etc/resolv.conf && {}'",
-            program()
-        );
+        let command =
+            format!("runns-exec work -- sh -c 'read -r _; grep -q \"{replace}\" /etc/resolv.conf && {}'", program());
         world.host.ok("rm -f /tmp/go; mkfifo -m 666 /tmp/go");
         let running = world.alice().spawn(&format!("{command} 0<>/tmp/go"));
         let shell = || world.host.run("pgrep -u alice -f '^sh -c read'").stdout.lines().next().map(str::to_string);
