@@ -5,8 +5,8 @@ mod support;
 
 mod access;
 mod build;
-mod dns;
 mod completions;
+mod dns;
 mod enter;
 mod firewall;
 mod install;
