@@ -14,14 +14,9 @@ use runns_exec::cli::definition;
 const MAKES: &str = "build";
 
 fn main() -> ExitCode {
-    let script = match std::env::args().nth(1).as_deref() {
-        Some("bash") => bash(),
-        Some("zsh") => zsh(),
-        Some("fish") => fish(),
-        _ => {
-            eprintln!("usage: completions bash|zsh|fish");
-            return ExitCode::from(2);
-        }
+    let Some(script) = std::env::args().nth(1).and_then(|shell| script(&shell)) else {
+        eprintln!("usage: completions bash|zsh|fish");
+        return ExitCode::from(2);
     };
     match std::io::stdout().write_all(script.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -29,6 +24,16 @@ fn main() -> ExitCode {
             eprintln!("completions: cannot write to standard output: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The script for `shell`, if that is one of the three.
+pub fn script(shell: &str) -> Option<String> {
+    match shell {
+        "bash" => Some(bash()),
+        "zsh" => Some(zsh()),
+        "fish" => Some(fish()),
+        _ => None,
     }
 }
 

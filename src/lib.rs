@@ -9,6 +9,7 @@
 //! | [`privileged`] | capabilities, entering, mounts: the part to review first |
 //! | [`launch`] | becoming the command, after privileges are gone |
 //! | [`part`], [`host`], [`netlink`], [`tool`] | what a namespace consists of, made and unmade |
+//! | [`tunnel`] | how VPN tunnels are, and what they are made from |
 //! | [`proc`], [`daemon`] | other processes |
 //! | [`sys`] | system calls; the only `unsafe` code |
 

@@ -5,10 +5,12 @@ mod support;
 
 mod access;
 mod build;
+mod completions;
 mod dns;
 mod enter;
 mod firewall;
 mod install;
+mod list;
 mod log;
 mod main_job;
 mod names;
