@@ -36,6 +36,9 @@ pub fn run(words: &[OsString], environment: &[&CStr]) -> Result<()> {
 
 fn handle(words: &[OsString], environment: &[&CStr]) -> Result<()> {
     let wrong = || Error::new("handle an event of a tunnel", "this is for OpenVPN to call");
+    if !nix::unistd::geteuid().is_root() {
+        return Err(wrong());
+    }
     let [event, name, index, ..] = words else { return Err(wrong()) };
     let name = NetnsName::new(name)?;
     let index: usize =
