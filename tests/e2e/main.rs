@@ -15,6 +15,7 @@ mod log;
 mod main_job;
 mod names;
 mod options;
+mod pty;
 mod refusals;
 mod status;
 mod view;
