@@ -13,7 +13,7 @@ uid=64242 gid=64243
 build() {
     local target=x86_64-unknown-linux-gnu
     target=$(rustc -vV | sed -n 's/^host: //p')
-    (cd "$here/.." && RUSTFLAGS="-C target-feature=+crt-static" cargo build --quiet --release --target "$target")
+    (cd "$here/.." && RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" cargo build --quiet --release --target "$target")
     echo "${CARGO_TARGET_DIR:-$here/../target}/$target/release/runns-exec"
 }
 
