@@ -7,6 +7,7 @@ mod access;
 mod build;
 mod completions;
 mod dns;
+mod attack;
 mod enter;
 mod firewall;
 mod install;
