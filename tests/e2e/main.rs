@@ -4,10 +4,10 @@
 mod support;
 
 mod access;
+mod attack;
 mod build;
 mod completions;
 mod dns;
-mod attack;
 mod enter;
 mod firewall;
 mod install;
