@@ -8,6 +8,7 @@ mod attack;
 mod build;
 mod completions;
 mod dns;
+mod clean;
 mod enter;
 mod firewall;
 mod install;
@@ -19,6 +20,8 @@ mod options;
 mod pty;
 mod refusals;
 mod status;
+mod turns;
+mod uplink;
 mod view;
 
 use support::Host;
