@@ -4,10 +4,10 @@
 mod support;
 
 mod access;
+mod attack;
 mod build;
 mod completions;
 mod dns;
-mod attack;
 mod enter;
 mod firewall;
 mod install;
@@ -17,6 +17,7 @@ mod main_job;
 mod names;
 mod options;
 mod refusals;
+mod state;
 mod status;
 mod view;
 
@@ -29,4 +30,3 @@ fn host_with_vpn1() -> Host {
     host.configure("[vpn1]\n");
     host
 }
-mod state;
