@@ -89,7 +89,7 @@ fn no_failing_system_call_lets_the_command_out() {
             runns-exec vpn1 -- witness 2>/tmp/stderr </dev/null); status=$?
         printf '%s\n' "$out" >/tmp/out
         if cmp -s /tmp/out /tmp/right; then ran=right; elif [ -z "$out" ]; then ran=no; else ran=WRONG; fi
-        echo "$call $number $errno: $status $ran $(head -n 1 /tmp/stderr)"
+        printf "%s\n" "$call $number $errno: $status $ran $(head -n 1 /tmp/stderr)"
     done"#;
     host.write("/tmp/right", &format!("{right}\n"));
     let results = host.root().run_with(script, attempts.as_bytes()).ok();
