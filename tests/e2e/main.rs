@@ -19,6 +19,7 @@ mod names;
 mod options;
 mod pty;
 mod refusals;
+mod state;
 mod status;
 mod turns;
 mod uplink;
@@ -33,4 +34,3 @@ fn host_with_vpn1() -> Host {
     host.configure("[vpn1]\n");
     host
 }
-mod state;
