@@ -5,4 +5,5 @@ mod support;
 
 mod dns;
 mod enter;
+mod handover;
 mod install;
