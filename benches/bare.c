@@ -135,6 +135,43 @@ static void sys(void)
 	close(sys);
 }
 
+/* The host's name services, under an empty directory. */
+static void services(void)
+{
+	static const char *const paths[] = { "/run/nscd", "/var/run/nscd", "/run/systemd/resolve", "/run/avahi-daemon" };
+	static const char *const options[] = { "source", "bare", "mode", "0555", "uid", "0", "gid", "0" };
+	struct stat seen[4];
+	int mask = -1, known = 0;
+	for (int at = 0; at < 4; at++) {
+		int again = 0, place = open(paths[at], O_PATH | O_NOFOLLOW | O_CLOEXEC);
+		if (place < 0)
+			continue;
+		must(fstat(place, &seen[known]), "fstat");
+		for (int other = 0; other < known; other++)
+			again |= seen[other].st_ino == seen[known].st_ino && seen[other].st_dev == seen[known].st_dev;
+		if (!again) {
+			known++;
+			if (mask < 0) {
+				int fs = must(syscall(SYS_fsopen, "tmpfs", 1), "fsopen");
+				must(syscall(SYS_fsconfig, fs, 0, "ro", NULL, 0), "fsconfig");
+				for (int option = 0; option < 8; option += 2)
+					must(syscall(SYS_fsconfig, fs, 1, options[option], options[option + 1], 0), "fsconfig");
+				must(syscall(SYS_fsconfig, fs, 6, NULL, NULL, 0), "fsconfig");
+				mask = must(syscall(SYS_fsmount, fs, 1, 0xf), "fsmount");
+				close(fs);
+				attach(mask, place, "");
+			} else {
+				int copy = copy_of(mask);
+				attach(copy, place, "");
+				close(copy);
+			}
+		}
+		close(place);
+	}
+	if (mask >= 0)
+		close(mask);
+}
+
 static void etc(const char *name)
 {
 	char directory[256], entry[ENTRIES][256];
@@ -144,10 +181,12 @@ static void etc(const char *name)
 	if (netns < 0)
 		return;
 	DIR *list = fdopendir(netns);
+	int resolver = 0;
 	for (struct dirent *next; list && count < ENTRIES && (next = readdir(list));) {
 		if (next->d_name[0] == '.' || next->d_name[strlen(next->d_name) - 1] == '~')
 			continue;
 		snprintf(entry[count], sizeof entry[count], "%s", next->d_name);
+		resolver |= !strcmp(entry[count], "resolv.conf");
 		int file = place(netns, entry[count]);
 		trees[count++] = copy_of(file);
 		close(file);
@@ -164,6 +203,8 @@ static void etc(const char *name)
 		close(old);
 	}
 	closedir(list);
+	if (resolver)
+		services();
 }
 
 int main(int argc, char **argv)

@@ -2,11 +2,12 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use crate::command::{build, check, clean, enter, list};
+use crate::command::{build, check, clean, enter, list, status as tunnel_status};
 use crate::error::{Error, Result, status};
 use crate::launch::Mode;
 use crate::name::RESERVED;
@@ -24,6 +25,8 @@ pub enum Request {
     Clean(clean::Options),
     /// List processes.
     List(list::Options),
+    /// Say how tunnels are.
+    Status(tunnel_status::Options),
     /// Print this text, of --help or --version, and be done.
     Print(String),
 }
@@ -39,7 +42,7 @@ pub struct Parsed {
 
 const USAGE: &str = "runns-exec [OPTIONS] NAME [--] [COMMAND [ARG]...]\n       \
                      runns-exec exec [OPTIONS] NAME [--] [COMMAND [ARG]...]\n       \
-                     runns-exec build|clean|list|check [OPTIONS] ...";
+                     runns-exec build|clean|list|check|status [OPTIONS] ...";
 
 const AFTER_HELP: &str = "\
 Without COMMAND, your shell is started. Nothing after NAME is taken as an option of runns-exec.
@@ -60,8 +63,23 @@ fn enters(words: &[OsString]) -> bool {
     !first.is_some_and(|word| *word != "exec" && RESERVED.iter().any(|reserved| word == reserved))
 }
 
+/// Whether a namespace comes first. Nothing after its name is ours: there is nothing to parse, and the greater part of
+/// the time that parsing takes, which is that of setting the parser up, is saved where it counts.
+fn is_plain(words: &[OsString]) -> bool {
+    words.get(1).is_some_and(|first| {
+        let bytes = first.as_encoded_bytes();
+        !bytes.is_empty() && !bytes.starts_with(b"-") && RESERVED.iter().all(|reserved| first != reserved)
+    })
+}
+
 /// Parses the words of the command line, the program's name first.
 pub fn parse(words: Vec<OsString>) -> Result<Parsed> {
+    if is_plain(&words) {
+        let mut words = words.into_iter().skip(1);
+        let name = words.next().unwrap_or_default();
+        let options = named(enter::Options::default(), name, words.collect());
+        return Ok(Parsed { request: Request::Enter(options), verbose: false });
+    }
     let usage_status = if enters(&words) { status::ENTER_FAILED } else { status::USAGE };
     let parsed = match definition().try_get_matches_from(words) {
         Ok(matches) => interpret(matches),
@@ -137,6 +155,7 @@ pub fn definition() -> Command {
         .subcommand(Command::new("clean").about("Remove what build made (root)").defer(define_clean))
         .subcommand(Command::new("check").about("Prove from inside that a namespace does not leak").defer(define_check))
         .subcommand(Command::new("list").about("List the processes in namespaces").defer(define_list))
+        .subcommand(Command::new("status").about("Say how namespaces and their tunnels are").defer(define_status))
 }
 
 fn define_build(command: Command) -> Command {
@@ -152,6 +171,15 @@ fn define_build(command: Command) -> Command {
         .arg(value("out", Some('o'), "IFACE", "Uplink that traffic must leave by (InterfaceOut)"))
         .arg(value("resolve", Some('r'), "FILE", "File to use as resolv.conf inside (Resolve)"))
         .arg(value("config", None, "FILE", "Configuration to read [default: /etc/runns.conf]"))
+        .arg(
+            Arg::new("wait")
+                .long("wait")
+                .value_name("SECONDS")
+                .value_parser(value_parser!(u32).range(1..=3600))
+                .default_value("30")
+                .help("Wait so long for each tunnel to come up"),
+        )
+        .arg(flag("no-wait", None, "Do not wait for the tunnels").conflicts_with("wait"))
         .arg(flag("dry-run", None, "Print what would be made, and change nothing"))
 }
 
@@ -177,6 +205,10 @@ fn define_check(command: Command) -> Command {
     command
         .arg(value("NAME", None, "NAME", "Namespace to look at").long(None).required(true))
         .arg(flag("json", None, "As JSON"))
+}
+
+fn define_status(command: Command) -> Command {
+    command.arg(value("NAME", None, "NAME", "Only this namespace").long(None)).arg(flag("json", None, "As JSON"))
 }
 
 fn define_list(command: Command) -> Command {
@@ -206,9 +238,9 @@ fn interpret(mut matches: ArgMatches) -> Result<Parsed> {
             options.mode.detach |= inner.mode.detach;
             options.no_new_privs |= inner.no_new_privs;
             let (name, sub) = sub.remove_subcommand().ok_or_else(|| usage("no namespace is named"))?;
-            Request::Enter(named(options, &name, sub))
+            Request::Enter(named(options, name.into(), external(sub)))
         }
-        "build" | "clean" | "list" | "check" if given => {
+        "build" | "clean" | "list" | "check" | "status" if given => {
             return Err(usage(format!("--pty, --detach and --no-new-privs are for entering, not for {verb}"))
                 .hint(format!("a namespace of that name: runns-exec exec {verb}")));
         }
@@ -217,13 +249,12 @@ fn interpret(mut matches: ArgMatches) -> Result<Parsed> {
             name: sub.remove_one("NAME").unwrap_or_default(),
             json: sub.get_flag("json"),
         }),
+        "status" => {
+            Request::Status(tunnel_status::Options { name: sub.remove_one("NAME"), json: sub.get_flag("json") })
+        }
         "clean" => Request::Clean(clean_options(&mut sub)?),
         "list" => Request::List(list_options(&mut sub)),
-        name if RESERVED.contains(&name) => {
-            return Err(usage(format!("{name} is not available in this version"))
-                .hint(format!("a namespace of that name: runns-exec exec {name}")));
-        }
-        name => Request::Enter(named(options, name, sub)),
+        name => Request::Enter(named(options, name.into(), external(sub))),
     };
     Ok(Parsed { request, verbose })
 }
@@ -237,18 +268,22 @@ fn enter_options(matches: &ArgMatches) -> enter::Options {
     }
 }
 
+/// The words after the name of a namespace.
+fn external(mut matches: ArgMatches) -> Vec<OsString> {
+    matches.remove_many("").map(Iterator::collect).unwrap_or_default()
+}
+
 /// `options` with the namespace and the command, taken as they stand but for one `--` between them.
-fn named(mut options: enter::Options, name: &str, mut sub: ArgMatches) -> enter::Options {
-    let mut words: Vec<OsString> = sub.remove_many("").map(Iterator::collect).unwrap_or_default();
+fn named(options: enter::Options, name: OsString, mut words: Vec<OsString>) -> enter::Options {
     if words.first().map(OsString::as_os_str) == Some(OsStr::new("--")) {
         words.remove(0);
     }
-    options.name = name.into();
-    options.words = words;
-    options
+    enter::Options { name, words, ..options }
 }
 
 fn build_options(matches: &mut ArgMatches) -> build::Options {
+    let seconds = matches.get_one::<u32>("wait").copied().unwrap_or(30);
+    let wait = (!matches.get_flag("no-wait")).then(|| Duration::from_secs(seconds.into()));
     let mut take = |name: &str| matches.remove_one::<OsString>(name);
     build::Options {
         name: take("name"),
@@ -257,6 +292,7 @@ fn build_options(matches: &mut ArgMatches) -> build::Options {
         uplink: take("out"),
         resolve: take("resolve").map(PathBuf::from),
         config: take("config").map(PathBuf::from),
+        wait,
         dry_run: matches.get_flag("dry-run"),
     }
 }
@@ -273,7 +309,7 @@ fn clean_options(matches: &mut ArgMatches) -> Result<clean::Options> {
         target,
         disable_forward: matches.get_flag("disable-forward"),
         kill: matches.get_flag("kill"),
-        timeout: std::time::Duration::from_secs(matches.get_one::<u32>("timeout").copied().unwrap_or(5).into()),
+        timeout: Duration::from_secs(matches.get_one::<u32>("timeout").copied().unwrap_or(5).into()),
         reattach,
     })
 }
@@ -289,6 +325,8 @@ fn list_options(matches: &mut ArgMatches) -> list::Options {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn words(line: &[&str]) -> Vec<OsString> {
@@ -323,6 +361,18 @@ mod tests {
     }
 
     #[test]
+    fn the_plain_form_is_what_the_parser_makes_of_it() {
+        for line in [&["vpn1"][..], &["vpn1", "--"], &["a", "b", "-t"], &["a", "--", "--", "b"], &["x", "exec", ""]] {
+            assert!(is_plain(&words(line)));
+            let parsed = interpret(definition().try_get_matches_from(words(line)).unwrap()).unwrap();
+            assert_eq!(parse(words(line)).unwrap(), parsed, "{line:?}");
+        }
+        for line in [&[][..], &[""], &["-t", "vpn1"], &["exec", "vpn1"], &["list"], &["help"]] {
+            assert!(!is_plain(&words(line)), "{line:?}");
+        }
+    }
+
+    #[test]
     fn exec_reaches_names_of_subcommands() {
         assert_eq!(entered(&["exec", "list", "--", "true"]).name, "list");
         assert_eq!(entered(&["exec", "help", "true"]).name, "help");
@@ -340,10 +390,35 @@ mod tests {
             &["clean"],
             &["list", "--json", "-q"],
             &["--pty", "list"],
-            &["status"],
+            &["status", "--bogus"],
             &["check"],
         ] {
             assert_eq!(refused(line), Some(2), "{line:?}");
+        }
+    }
+
+    /// The words of the `.It` lines of the manual that start with `-` and are longer than one letter: `-pty`.
+    fn documented_options(manual: &str) -> BTreeSet<&str> {
+        let items = manual.lines().filter_map(|line| line.strip_prefix(".It "));
+        items.flat_map(str::split_whitespace).filter_map(|word| word.strip_prefix('-')).collect()
+    }
+
+    #[test]
+    fn the_manual_has_every_option_and_subcommand_and_no_other() {
+        let manual = include_str!("../docs/runns-exec.8");
+        let mut definition = definition();
+        definition.build();
+        let subcommands = definition.get_subcommands().filter(|sub| sub.get_name() != "help");
+        let commands: Vec<&Command> = std::iter::once(&definition).chain(subcommands).collect();
+        let options: BTreeSet<&str> =
+            commands.iter().flat_map(|command| command.get_arguments()).filter_map(Arg::get_long).collect();
+        assert_eq!(documented_options(manual), options);
+        for command in &commands[1..] {
+            assert!(manual.contains(&format!("\n.Cm {}\n", command.get_name())), "{}", command.get_name());
+            let short = command.get_arguments().filter_map(Arg::get_short);
+            for letter in short {
+                assert!(manual.contains(&format!("Fl {letter} , ")), "-{letter}");
+            }
         }
     }
 }

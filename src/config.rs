@@ -18,7 +18,7 @@ use crate::trusted::{self, Trust};
 pub const DEFAULT_PATH: &str = "/etc/runns.conf";
 
 /// The options of a section, as they are spelled in the manual.
-pub const OPTIONS: [&str; 9] = [
+pub const OPTIONS: [&str; 12] = [
     "NetworkNamespace",
     "InterfaceIn",
     "InterfaceOut",
@@ -26,11 +26,14 @@ pub const OPTIONS: [&str; 9] = [
     "DNS",
     "DNSLock",
     "vpn",
+    "WireGuard",
+    "KillSwitch",
+    "IPv6",
     "AllowUsers",
     "AllowGroups",
 ];
 /// Options that may stand more than once in a section.
-const REPEATABLE: [&str; 1] = ["vpn"];
+const REPEATABLE: [&str; 2] = ["vpn", "WireGuard"];
 /// The option before the first section.
 const GLOBAL_OPTION: &str = "AllowUnmanaged";
 
@@ -78,6 +81,12 @@ pub struct Section {
     pub dns_lock: Option<bool>,
     /// vpn, absolute paths in order.
     pub vpn: Vec<PathBuf>,
+    /// WireGuard, absolute paths in order.
+    pub wireguard: Vec<PathBuf>,
+    /// KillSwitch.
+    pub kill_switch: bool,
+    /// IPv6, if given.
+    pub ipv6: Option<bool>,
     /// AllowUsers and AllowGroups.
     pub access: Access,
 }
@@ -101,9 +110,9 @@ impl Config {
     /// Reads /etc/runns.conf; no such file is an empty configuration.
     pub fn load_default() -> Result<Self> {
         let path = Path::new(DEFAULT_PATH);
-        match std::fs::symlink_metadata(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            _ => Self::load(path),
+        match trusted::read_if_there(path, Trust::Strict)? {
+            Some(text) => Self::parse(&text, path),
+            None => Ok(Self::default()),
         }
     }
 
@@ -119,8 +128,10 @@ impl Config {
         let ini = Ini::load_from_str_opt(&text, option).map_err(|error| refuse(path, error.to_string()))?;
         let mut config = Self::default();
         for (section, properties) in ini.iter() {
-            let options = Options { path, section, values: properties.iter().collect() };
-            match section {
+            let section = section.map(restore);
+            let values = properties.iter().map(|(key, value)| (key, restore(value))).collect();
+            let options = Options { path, section: section.as_deref(), values };
+            match &section {
                 None => config.allow_unmanaged = options.globals()?,
                 Some(name) => config.sections.push(options.section(name)?),
             }
@@ -149,6 +160,15 @@ impl Config {
 
 fn refuse(path: &Path, why: impl std::fmt::Display) -> Error {
     Error::new(format!("use {}", show(path)), why)
+}
+
+/// Stands for a backslash in the text that rust-ini sees: it would join a line that ends with one and the next, and
+/// take `\]` for a part of a section's name. No line has this character of its own: control characters are refused.
+const BACKSLASH: &str = "\x01";
+
+/// What rust-ini read, as it stood in the file.
+fn restore(text: &str) -> String {
+    text.replace(BACKSLASH, "\\")
 }
 
 /// The text as rust-ini shall see it, each line checked: empty, a comment, `[section]` or `key=value`.
@@ -183,14 +203,14 @@ fn check_lines(text: &str, path: &Path) -> Result<String> {
         }
         clean.push_str(&format!("{key}={}\n", value.trim()));
     }
-    Ok(clean)
+    Ok(clean.replace('\\', BACKSLASH))
 }
 
 /// The options of one section while they are being read.
 struct Options<'a> {
     path: &'a Path,
     section: Option<&'a str>,
-    values: Vec<(&'a str, &'a str)>,
+    values: Vec<(&'a str, String)>,
 }
 
 impl Options<'_> {
@@ -225,7 +245,7 @@ impl Options<'_> {
     }
 
     fn all<'a>(&'a self, option: &'a str) -> impl Iterator<Item = &'a str> + 'a {
-        self.values.iter().filter(move |(key, _)| key.eq_ignore_ascii_case(option)).map(|(_, value)| *value)
+        self.values.iter().filter(move |(key, _)| key.eq_ignore_ascii_case(option)).map(|(_, value)| value.as_str())
     }
 
     fn one<T>(&self, option: &str, parse: impl Fn(&str) -> Result<T>) -> Result<Option<T>> {
@@ -248,6 +268,18 @@ impl Options<'_> {
         Ok(self.one(GLOBAL_OPTION, yes_or_no)?.unwrap_or(false))
     }
 
+    /// Under the kill switch the tunnel is the only way out: there is one, and nothing that a veth would be for.
+    fn check_kill_switch(&self, on: bool) -> Result<()> {
+        let given = |option: &str| self.values.iter().any(|(key, _)| key.eq_ignore_ascii_case(option));
+        if on && !given("vpn") && !given("WireGuard") {
+            return Err(self.refuse("KillSwitch", "without vpn or WireGuard there would be no way out at all"));
+        }
+        match ["InterfaceIn", "InterfaceOut"].into_iter().find(|option| on && given(option)) {
+            Some(option) => Err(self.refuse(option, "has no meaning beside KillSwitch=yes, which makes no veth")),
+            None => Ok(()),
+        }
+    }
+
     fn section(&self, name: &str) -> Result<Section> {
         self.check(&OPTIONS)?;
         let netns = match self.one("NetworkNamespace", |value| NetnsName::new(value))? {
@@ -262,6 +294,8 @@ impl Options<'_> {
         if self.all("Resolve").next().is_some() && self.all("DNS").next().is_some() {
             return Err(self.refuse("DNS", "cannot stand beside Resolve: both say which servers to ask"));
         }
+        let kill_switch = self.one("KillSwitch", yes_or_no)?.unwrap_or(false);
+        self.check_kill_switch(kill_switch)?;
         Ok(Section {
             name: name.to_string(),
             netns,
@@ -271,6 +305,12 @@ impl Options<'_> {
             dns: self.one("DNS", dns)?,
             dns_lock: self.one("DNSLock", yes_or_no)?,
             vpn: self.all("vpn").map(|value| self.parse("vpn", value, absolute)).collect::<Result<_>>()?,
+            wireguard: self
+                .all("WireGuard")
+                .map(|value| self.parse("WireGuard", value, absolute))
+                .collect::<Result<_>>()?,
+            kill_switch,
+            ipv6: self.one("IPv6", yes_or_no)?,
             access: Access { users: self.one("AllowUsers", list)?, groups: self.one("AllowGroups", list)? },
         })
     }
@@ -291,6 +331,15 @@ fn absolute(value: &str) -> Result<PathBuf> {
 
 /// Addresses, then search domains, by commas or blanks.
 fn dns(value: &str) -> Result<Dns> {
+    let dns = dns_words(value)?;
+    if dns.servers.is_empty() {
+        return Err(Error::new("read DNS", "it names no server's address"));
+    }
+    Ok(dns)
+}
+
+/// Addresses and search domains; there may be none of either.
+pub fn dns_words(value: &str) -> Result<Dns> {
     let mut dns = Dns { servers: Vec::new(), search: Vec::new() };
     for word in value.split([',', ' ', '\t']).filter(|word| !word.is_empty()) {
         match word.parse::<IpAddr>() {
@@ -302,14 +351,11 @@ fn dns(value: &str) -> Result<Dns> {
             Err(_) => return Err(Error::new("read DNS", "it is a list of addresses, then of domains to search")),
         }
     }
-    if dns.servers.is_empty() {
-        return Err(Error::new("read DNS", "it names no server's address"));
-    }
     Ok(dns)
 }
 
 /// A domain name: letters, digits, hyphens, underscores and dots, and not the number that a mistyped address is.
-fn is_domain(word: &str) -> bool {
+pub fn is_domain(word: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
     };
@@ -366,12 +412,18 @@ mod tests {
         assert_eq!(config.sections[0].vpn, [PathBuf::from("/etc/a b#c;d=\"e\\n.conf")]);
         let quoted = parse("[a]\nResolve=\"/etc/x\"\n");
         assert!(quoted.is_err(), "quotes are part of the value");
+        let config = parse("[a\\]\nNetworkNamespace=a\nvpn=/etc/x\\\nAllowUsers=alice\n[b]\n").unwrap();
+        assert_eq!((config.sections[0].name.as_str(), config.sections[1].name.as_str()), ("a\\", "b"));
+        assert_eq!(config.sections[0].vpn, [PathBuf::from("/etc/x\\")]);
+        assert_eq!(config.sections[0].access.users.as_deref(), Some(&["alice".to_string()][..]));
     }
 
     #[test]
     fn refusals_name_file_section_and_option() {
         refused("[w]\nInterfaceInn=a\n", &["[w]", "InterfaceInn", "did you mean InterfaceIn?"]);
-        refused("[w]\nKillSwitch=yes\n", &["[w]", "KillSwitch", "unknown option"]);
+        refused("[w]\nMTU=1400\n", &["[w]", "MTU", "unknown option"]);
+        refused("[w]\nKillSwitch=yes\n", &["[w]", "KillSwitch", "no way out"]);
+        refused("[w]\nKillSwitch=yes\nvpn=/x\nInterfaceOut=eth0\n", &["[w]", "InterfaceOut"]);
         refused("[w]\nInterfaceIn=a\nInterfaceIn=b\n", &["[w]", "InterfaceIn", "twice"]);
         refused("[w]\n[W]\n", &["second time"]);
         refused("[w]\nInterfaceIn=a+\n", &["[w]", "InterfaceIn", "a+"]);
@@ -404,5 +456,34 @@ mod tests {
     fn two_sections_with_one_namespace_are_found() {
         assert!(parse("[a]\n[b]\nNetworkNamespace=a\n").unwrap().ambiguity().is_some());
         assert!(parse("[a]\n[b]\n").unwrap().ambiguity().is_none());
+    }
+
+    #[test]
+    fn the_manual_has_every_option_and_no_other() {
+        let manual = include_str!("../docs/runns.conf.5");
+        let mut documented: Vec<&str> = manual.lines().filter_map(|line| line.strip_prefix(".It Va ")).collect();
+        let mut options: Vec<&str> = OPTIONS.iter().copied().chain([GLOBAL_OPTION]).collect();
+        documented.sort_unstable();
+        options.sort_unstable();
+        assert_eq!(documented, options);
+    }
+
+    #[test]
+    fn the_installed_sample_is_empty_and_would_be_valid() {
+        let sample = include_str!("../install/runns.conf");
+        assert_eq!(parse(sample).unwrap(), Config::default());
+        let mut given = Vec::new();
+        let line = |line: &str| match line.strip_prefix('#') {
+            Some(setting) if !setting.starts_with(' ') => {
+                given.push(setting.split('=').next().unwrap_or_default().to_string());
+                format!("{setting}\n")
+            }
+            _ => format!("{line}\n"),
+        };
+        let text: String = sample.lines().map(line).collect();
+        assert_eq!(parse(&text).unwrap().sections.len(), 2);
+        for option in OPTIONS {
+            assert!(given.iter().any(|given| given == option), "the sample lacks {option}");
+        }
     }
 }

@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::error::{Error, Result};
+use crate::proc::{Network, Proc, Stat};
 use crate::record::Daemon;
 use crate::sys::process::{pidfd_open, pidfd_signal};
 
@@ -21,71 +22,51 @@ const AFTER_KILL: Duration = Duration::from_secs(5);
 /// How often it is looked whether new processes have come.
 const ROUND: Duration = Duration::from_millis(200);
 
-/// State and start time from the text of /proc/PID/stat (proc_pid_stat(5)): fields 3 and 22. The second field is in
-/// parentheses and may contain anything.
-fn parse_stat(text: &str) -> Option<(char, u64)> {
-    let (_, rest) = text.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace();
-    let state = fields.next()?.chars().next()?;
-    Some((state, fields.nth(18)?.parse().ok()?))
-}
-
-fn stat(pid: i32) -> Option<(char, u64)> {
-    let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    parse_stat(&String::from_utf8_lossy(&text))
+fn stat(pid: i32) -> Option<Stat> {
+    Proc::open().ok()?.process(pid)?.stat().filter(|stat| !stat.has_ended())
 }
 
 /// The process `pid` as it is known later; `None` if it has ended.
 pub fn identify(pid: i32, config: &Path) -> Option<Daemon> {
-    let (state, start_time) = stat(pid)?;
-    (!matches!(state, 'Z' | 'X')).then(|| Daemon { pid, start_time, config: config.to_path_buf() })
+    Some(Daemon { pid, start_time: stat(pid)?.start_time, config: config.to_path_buf() })
 }
 
 /// Whether the daemon still runs.
 pub fn is_running(daemon: &Daemon) -> bool {
-    stat(daemon.pid).is_some_and(|(state, start_time)| start_time == daemon.start_time && !matches!(state, 'Z' | 'X'))
+    stat(daemon.pid).is_some_and(|stat| stat.start_time == daemon.start_time)
 }
 
-fn pids() -> Vec<i32> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+/// All processes.
+pub fn all() -> Vec<i32> {
+    Proc::open().and_then(|proc| proc.pids()).unwrap_or_default()
 }
 
 /// Whether process `pid` is in the network namespace of this inode.
 fn is_in_namespace(pid: i32, inode: u64) -> bool {
-    let link = std::fs::read_link(format!("/proc/{pid}/ns/net"));
-    link.is_ok_and(|link| link.to_str() == Some(&format!("net:[{inode}]")))
+    Proc::open().is_ok_and(|proc| proc.network(pid) == Some(Network::Inode(inode)))
 }
 
 /// The processes in the network namespace of this inode, but not this one. Needs root to see everybody's.
 pub fn in_namespace(inode: u64) -> Vec<i32> {
     let own = std::process::id() as i32;
-    pids().into_iter().filter(|pid| *pid != own && is_in_namespace(*pid, inode)).collect()
+    all().into_iter().filter(|pid| *pid != own && is_in_namespace(*pid, inode)).collect()
 }
 
 /// The words of a process's command line; none if it has ended.
 pub fn command_line(pid: i32) -> Vec<String> {
-    let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let text = String::from_utf8_lossy(&bytes);
-    text.split_terminator('\0').map(str::to_string).collect()
+    let words = Proc::open().ok().and_then(|proc| proc.process(pid)?.command_line()).unwrap_or_default();
+    words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
 /// Whether the process is root's own.
 pub fn is_roots(pid: i32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
-    ids.is_some_and(|ids| ids.split_whitespace().all(|id| id == "0"))
+    Proc::open().is_ok_and(|proc| proc.process(pid).and_then(|process| process.real_uid()) == Some(0))
 }
 
 /// The children of this process.
 pub fn children() -> Vec<i32> {
-    let own = std::process::id();
-    let parent = |pid: i32| {
-        let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-        let text = String::from_utf8_lossy(&text).into_owned();
-        text.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok()
-    };
-    pids().into_iter().filter(|pid| parent(*pid) == Some(own)).collect()
+    let own = std::process::id() as i32;
+    all().into_iter().filter(|pid| stat(*pid).is_some_and(|stat| stat.ppid == own)).collect()
 }
 
 /// Ends the daemons that still run; whether there were any.
@@ -166,14 +147,6 @@ fn reap() {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn stat_lines_with_hostile_names() {
-        let line = "42 (a) S (b) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 777 8 9";
-        assert_eq!(parse_stat(line), Some(('S', 777)));
-        assert_eq!(parse_stat("42 (a"), None);
-        assert_eq!(parse_stat(""), None);
-    }
 
     #[test]
     fn this_process_is_known() {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
-use crate::record::{DIRECTORY, Lock};
+use crate::record::{DIRECTORY, Lock, make_directory};
 use crate::text::show;
 use crate::trusted::{self, Trust};
 
@@ -27,6 +27,8 @@ pub struct HostState {
     pub netns_mount: bool,
     /// Tables of iptables' nft backend that were not there before.
     pub nft_tables: Vec<String>,
+    /// The same of chains, with their tables.
+    pub nft_chains: Vec<(String, String)>,
 }
 
 fn path() -> PathBuf {
@@ -58,6 +60,19 @@ impl HostState {
         let text = serde_json::to_string_pretty(&state).map_err(|error| Error::new("write the host's state", error))?;
         lock.write_file(&path(), &text)
     }
+}
+
+/// Makes `directory`, if it is not there, for clean to remove again. That it is ours is written down first: a build
+/// that is killed in between leaves nothing unknown.
+pub fn make_directory_for_now(lock: &Lock, directory: &Path) -> Result<()> {
+    if std::fs::symlink_metadata(directory).is_err() {
+        HostState::update(lock, |host| {
+            if !host.directories.iter().any(|known| known == directory) {
+                host.directories.push(directory.to_path_buf());
+            }
+        })?;
+    }
+    make_directory(directory)
 }
 
 /// Reads the sysctl `name` (a path below /proc/sys), without its line end; `None` if this kernel or network namespace

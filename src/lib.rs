@@ -1,6 +1,6 @@
 //! runns-exec runs programs in network namespaces, as the user who asks. This file is the map:
 //!
-//! command line ([`cli`]) -> one of five verbs ([`command`]) -> exit status.
+//! command line ([`cli`]) -> one of six verbs ([`command`]) -> exit status.
 //!
 //! | module | what it knows |
 //! |---|---|
@@ -9,6 +9,8 @@
 //! | [`privileged`] | capabilities, entering, mounts: the part to review first |
 //! | [`launch`] | becoming the command, after privileges are gone |
 //! | [`part`], [`host`], [`netlink`], [`tool`] | what a namespace consists of, made and unmade |
+//! | [`tunnel`] | how VPN tunnels are, and what they are made from |
+//! | [`proc`], [`daemon`] | other processes |
 //! | [`sys`] | system calls; the only `unsafe` code |
 
 #![deny(unsafe_code)]
@@ -44,6 +46,8 @@ pub mod policy;
 #[forbid(unsafe_code)]
 pub mod privileged;
 #[forbid(unsafe_code)]
+pub mod proc;
+#[forbid(unsafe_code)]
 pub mod record;
 #[allow(unsafe_code)]
 pub mod sys;
@@ -53,6 +57,8 @@ pub mod text;
 pub mod tool;
 #[forbid(unsafe_code)]
 pub mod trusted;
+#[forbid(unsafe_code)]
+pub mod tunnel;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -85,6 +91,9 @@ pub fn run(invocation: Invocation) -> i32 {
 fn dispatch(words: Vec<OsString>, invocation: &Invocation) -> Result<()> {
     // Non-dumpable first of all: no other process of the same user can trace or read this one (ptrace(2)).
     process::make_undumpable()?;
+    if let Some(command::hook::NAME) = words.get(1).and_then(|word| word.to_str()) {
+        return command::hook::run(&words[2..], &invocation.environment);
+    }
     let parsed = cli::parse(words)?;
     if parsed.verbose {
         text::be_verbose();
@@ -95,6 +104,7 @@ fn dispatch(words: Vec<OsString>, invocation: &Invocation) -> Result<()> {
         Request::Check(options) => command::check::run(&options),
         Request::Clean(options) => command::clean::run(options),
         Request::List(options) => command::list::run(&options),
+        Request::Status(options) => command::status::run(&options),
         Request::Print(text) => text::print(&text),
     }
 }

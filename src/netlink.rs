@@ -172,12 +172,58 @@ impl Netlink {
         self.act("add an address", request.execute())
     }
 
+    /// Gives device `index` an address of either family; one that it has already is no error.
+    pub fn add_ip(&self, index: u32, address: IpAddr, prefix: u8) -> Result<()> {
+        self.act("add an address", self.handle.address().add(index, address, prefix).replace().execute())
+    }
+
+    /// Adds a route of either family by device `index`, by `gateway` if there is one.
+    pub fn add_device_route(&self, to: (IpAddr, u8), index: u32, gateway: Option<IpAddr>) -> Result<()> {
+        let what = "add a route";
+        let wrong = || Error::new(what, "its addresses are of different families");
+        let mut route = RouteMessageBuilder::<IpAddr>::new()
+            .destination_prefix(to.0, to.1)
+            .map_err(|_| wrong())?
+            .output_interface(index)
+            .protocol(RouteProtocol::Boot);
+        if let Some(gateway) = gateway {
+            route = route.gateway(gateway).map_err(|_| wrong())?;
+        } else if to.0.is_ipv4() {
+            route = route.scope(rtnetlink::packet_route::route::RouteScope::Link);
+        }
+        self.act(what, self.handle.route().add(route.build()).replace().execute())
+    }
+
+    /// Makes a WireGuard device of the kernel's; `false` if this kernel has none.
+    pub fn add_wireguard(&self, name: &str) -> Result<bool> {
+        let device = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Wireguard).name(name).build();
+        match self.runtime.block_on(self.handle.link().add(device).execute()) {
+            Ok(()) => Ok(true),
+            Err(error) if code(&error) == Some(Errno::EOPNOTSUPP) => Ok(false),
+            Err(error) => Err(Error::new(format!("make the WireGuard device {name}"), cause(&error))),
+        }
+    }
+
+    /// Moves device `index` to the network namespace `netns`, where it is called `name` and is down.
+    pub fn move_link(&self, index: u32, netns: impl AsFd, name: &str) -> Result<()> {
+        let message = LinkUnspec::new_with_index(index).setns_by_fd(netns.as_fd().as_raw_fd()).name(name).build();
+        self.act(&format!("move device {name} into the namespace"), self.handle.link().change(message).execute())
+    }
+
+    /// Sets the MTU of device `index`.
+    pub fn set_mtu(&self, index: u32, mtu: u32) -> Result<()> {
+        let message = LinkUnspec::new_with_index(index).mtu(mtu).build();
+        self.act("set an MTU", self.handle.link().change(message).execute())
+    }
+
     /// Adds an IPv4 route to `network` in `table`; by nothing at all if `hop` is `None` (unreachable).
     pub fn add_route(&self, network: Network, table: u32, hop: Option<(u32, Option<Ipv4Addr>)>) -> Result<()> {
+        // Inside, where the whole table is the namespace's, a route is as `ip route add` makes it.
+        let protocol = if table == MAIN_TABLE { RouteProtocol::Boot } else { RouteProtocol::Other(PROTOCOL) };
         let mut route = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(network.address, network.prefix)
             .table_id(table)
-            .protocol(RouteProtocol::Other(PROTOCOL));
+            .protocol(protocol);
         route = match hop {
             // In a table of its own the gateway's subnet is not known.
             Some((index, Some(gateway))) if table != MAIN_TABLE => {
@@ -255,8 +301,16 @@ pub fn in_namespace<T: Send>(file: BorrowedFd, work: impl FnOnce() -> Result<T> 
         setns(file, CloneFlags::CLONE_NEWNET).cannot(|| "enter the network namespace")?;
         work()
     };
-    std::thread::scope(|scope| scope.spawn(enter).join())
-        .unwrap_or_else(|_| Err(Error::new("enter the network namespace", "the thread for it ended")))
+    in_thread(enter)
+}
+
+/// Runs `work` in a thread of its own, that takes its namespaces with it when it ends.
+pub fn in_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        // Not Scope::spawn, which panics where the kernel refuses a thread.
+        let thread = std::thread::Builder::new().spawn_scoped(scope, work).cannot(|| "start a thread")?;
+        thread.join().unwrap_or_else(|_| Err(Error::new("enter a network namespace", "the thread for it ended")))
+    })
 }
 
 fn code(error: &rtnetlink::Error) -> Option<Errno> {

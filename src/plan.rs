@@ -87,6 +87,15 @@ pub struct Request {
     pub dns_lock: Option<bool>,
     /// OpenVPN configurations.
     pub vpn: Vec<PathBuf>,
+    /// WireGuard configurations.
+    #[serde(default)]
+    pub wireguard: Vec<PathBuf>,
+    /// The tunnel is the only way out: no veth.
+    #[serde(default)]
+    pub kill_switch: bool,
+    /// Whether IPv6 goes through the tunnel; by default if the tunnel has it.
+    #[serde(default)]
+    pub ipv6: Option<bool>,
     /// Who may enter.
     pub access: Access,
 }
@@ -117,6 +126,13 @@ pub struct Plan {
     /// Its resolver.
     #[serde(default)]
     pub resolver: Option<Resolver>,
+}
+
+impl Request {
+    /// Whether there is a tunnel at all.
+    pub fn has_tunnel(&self) -> bool {
+        !self.vpn.is_empty() || !self.wireguard.is_empty()
+    }
 }
 
 impl Plan {

@@ -1,9 +1,7 @@
 //! Who may enter what. The group that may execute the program is not decided here, but by the file's mode.
 
 use std::ffi::CStr;
-use std::path::Path;
 
-use nix::sys::stat::stat;
 use nix::unistd::{getegid, getgid, getgroups, getuid};
 
 use crate::account;
@@ -11,35 +9,43 @@ use crate::config::{Access, Config, DEFAULT_PATH};
 use crate::error::{Context, Error, Result};
 use crate::name::NetnsName;
 use crate::privileged::capability::caller_is_root;
-use crate::privileged::netns::{self, Netns};
+use crate::privileged::netns::Netns;
 use crate::record::{Record, State};
 use crate::text::{escape, nearest};
 
 /// The process that asks.
-pub struct Caller {
+struct Caller {
     uid: u32,
-    groups: Vec<u32>,
     root: bool,
 }
 
 impl Caller {
-    /// The calling process, by its real uid and its own groups.
-    pub fn current() -> Result<Self> {
-        let mut groups: Vec<u32> =
-            getgroups().cannot(|| "read the process's groups")?.iter().map(|gid| gid.as_raw()).collect();
-        groups.extend([getgid().as_raw(), getegid().as_raw()]);
-        Ok(Self { uid: getuid().as_raw(), groups, root: caller_is_root() })
+    /// The calling process, by its real uid.
+    fn current() -> Self {
+        Self { uid: getuid().as_raw(), root: caller_is_root() }
     }
 
     /// Whether `access` lets the caller in: it has no list, or the caller is in one. A name that no account has lets
     /// nobody in.
-    fn is_in(&self, access: &Access) -> bool {
+    fn is_in(&self, access: &Access) -> Result<bool> {
         let user = |name: &String| numeric(name).or_else(|| account::uid_of(name)) == Some(self.uid);
-        let group = |name: &String| {
-            numeric(name).or_else(|| account::gid_of(name)).is_some_and(|gid| self.groups.contains(&gid))
-        };
-        !access.is_restricted() || access.users.iter().flatten().any(user) || access.groups.iter().flatten().any(group)
+        if !access.is_restricted() || access.users.iter().flatten().any(user) {
+            return Ok(true);
+        }
+        let Some(names) = &access.groups else { return Ok(false) };
+        let groups = own_groups()?;
+        Ok(names
+            .iter()
+            .any(|name| numeric(name).or_else(|| account::gid_of(name)).is_some_and(|gid| groups.contains(&gid))))
     }
+}
+
+/// The process's own groups, not those that /etc/group would give its user.
+fn own_groups() -> Result<Vec<u32>> {
+    let mut groups: Vec<u32> =
+        getgroups().cannot(|| "read the process's groups")?.iter().map(|gid| gid.as_raw()).collect();
+    groups.extend([getgid().as_raw(), getegid().as_raw()]);
+    Ok(groups)
 }
 
 /// The number that `name` is, if it is written as one.
@@ -69,7 +75,7 @@ fn refuse(name: &NetnsName, cause: impl std::fmt::Display) -> Error {
 
 /// Decides by name, before anything is opened. For root only the record's state counts.
 pub fn decide(name: &NetnsName) -> Result<Decision> {
-    let caller = Caller::current()?;
+    let caller = Caller::current();
     let record = Record::load(name)?;
     match record.as_ref().map(|record| record.state) {
         Some(State::Building) => {
@@ -136,10 +142,12 @@ impl Decision {
     }
 
     fn check_all<'a>(&self, name: &NetnsName, lists: impl IntoIterator<Item = &'a Access>) -> Result<()> {
-        if lists.into_iter().all(|access| self.caller.is_in(access)) {
-            return Ok(());
+        for access in lists {
+            if !self.caller.is_in(access)? {
+                return Err(refuse(name, "AllowUsers and AllowGroups do not let you in"));
+            }
         }
-        Err(refuse(name, "AllowUsers and AllowGroups do not let you in"))
+        Ok(())
     }
 
     /// The same namespace can have several names. Called after it was entered, with its `cookie`: the lists of every
@@ -148,14 +156,11 @@ impl Decision {
         if self.caller.root {
             return Ok(());
         }
-        let same_file = |other: &NetnsName| {
-            stat(&Path::new(netns::DIRECTORY).join(other.as_str())).is_ok_and(|stat| stat.st_ino == netns.inode())
-        };
-        let sections =
-            self.config.sections.iter().filter(|section| {
-                section.access.is_restricted() && section.netns != *name && same_file(&section.netns)
-            });
-        self.check_all(name, sections.map(|section| &section.access))?;
+        for section in &self.config.sections {
+            if section.access.is_restricted() && section.netns != *name && netns.is_also(&section.netns)? {
+                self.check_all(name, [&section.access])?;
+            }
+        }
         if self.record.is_some() {
             return Ok(());
         }

@@ -82,12 +82,8 @@ impl Record {
     /// The record of `name`; `None` if it was not built. A file that is not root's is an error.
     pub fn load(name: &NetnsName) -> Result<Option<Self>> {
         let path = path(name);
-        match std::fs::symlink_metadata(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            _ => {}
-        }
-        let record = Self::parse(&trusted::read(&path, Trust::Strict)?)
-            .map_err(|cause| Error::new(format!("read {}", show(&path)), cause))?;
+        let Some(text) = trusted::read_if_there(&path, Trust::Strict)? else { return Ok(None) };
+        let record = Self::parse(&text).map_err(|cause| Error::new(format!("read {}", show(&path)), cause))?;
         if record.plan.request.name != *name {
             return Err(Error::new(format!("use {}", show(&path)), "it is of another namespace"));
         }
@@ -174,12 +170,13 @@ impl Lock {
                 .map_err(|(_, errno)| errno)
                 .cannot(|| format!("lock {LOCK}"))?;
             // Inherited by the tools that are run: should this process be killed, the next one waits for its tool too.
-            fcntl(&*file, FcntlArg::F_SETFD(FdFlag::empty())).cannot(|| format!("lock {LOCK}"))?;
-            let held = file.metadata().cannot(|| format!("lock {LOCK}"))?.ino();
+            let lock = Self { file };
+            lock.inherit()?;
+            let held = lock.file.metadata().cannot(|| format!("lock {LOCK}"))?.ino();
             // The holder before us may have removed the file with the last record.
             if std::fs::symlink_metadata(LOCK).is_ok_and(|now| now.ino() == held) {
                 remove_half_written()?;
-                return Ok(Self { file });
+                return Ok(lock);
             }
         }
     }
@@ -200,6 +197,11 @@ impl Lock {
     /// In a child that becomes a daemon: it does not inherit the turn.
     pub fn close_on_exec(&self) -> Result<()> {
         fcntl(&*self.file, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map(drop).cannot(|| format!("let go of {LOCK}"))
+    }
+
+    /// What is run next inherits the turn again.
+    pub fn inherit(&self) -> Result<()> {
+        fcntl(&*self.file, FcntlArg::F_SETFD(FdFlag::empty())).map(drop).cannot(|| format!("keep {LOCK}"))
     }
 
     /// Gives the turn back; where nothing is recorded any more, /run/runns goes too.
@@ -225,20 +227,19 @@ fn remove_half_written() -> Result<()> {
     Ok(())
 }
 
-/// Makes a directory of mode 0755 whatever the umask; one that is there must be root's. Whether it was made.
-pub fn make_directory(path: &Path) -> Result<bool> {
+/// Makes a directory of mode 0755 whatever the umask; one that is there must be root's.
+pub fn make_directory(path: &Path) -> Result<()> {
     match std::fs::create_dir(path) {
         Ok(()) => {
             let mode = std::fs::Permissions::from_mode(0o755);
-            std::fs::set_permissions(path, mode).cannot(|| format!("make {}", show(path)))?;
-            Ok(true)
+            std::fs::set_permissions(path, mode).cannot(|| format!("make {}", show(path)))
         }
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
             let (_, stat) = trusted::locate(path, Trust::Strict)?;
             if trusted::kind(&stat) != nix::sys::stat::SFlag::S_IFDIR {
                 return Err(Error::new(format!("use {}", show(path)), "it is not a directory"));
             }
-            Ok(false)
+            Ok(())
         }
         Err(error) => Err(error).cannot(|| format!("make {}", show(path))),
     }

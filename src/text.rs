@@ -1,6 +1,8 @@
 //! Text for people: escaping of untrusted bytes, names that were nearly right, output that may fail.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{BufRead, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -74,10 +76,11 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// Writes a result to stdout. A closed pipe or a full disk is an error, not a panic.
+/// Writes a result to stdout. A closed pipe or descriptor and a full disk are errors, not a panic.
 pub fn print(text: &str) -> Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).cannot(|| "write to standard output")
+    // Not std's Stdout, which takes a closed descriptor for a success.
+    let stdout = std::io::stdout().as_fd().try_clone_to_owned().cannot(|| "write to standard output")?;
+    File::from(stdout).write_all(text.as_bytes()).cannot(|| "write to standard output")
 }
 
 /// Writes one line `runns-exec: ...` to stderr; nobody can be told if that fails.
@@ -88,6 +91,27 @@ pub fn complain(text: &str) {
 /// Writes a question to stderr, without a line end.
 pub fn prompt(question: &str) {
     let _ = std::io::stderr().write_all(question.as_bytes());
+}
+
+/// Asks a question on the terminal that is stdin; with `echo` false, what is typed is not shown.
+pub fn ask(question: &str, echo: bool) -> Result<String> {
+    use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
+    let stdin = std::io::stdin();
+    prompt(question);
+    let before = tcgetattr(&stdin).cannot(|| "read the terminal's mode")?;
+    if !echo {
+        let mut silent = before.clone();
+        silent.local_flags.remove(LocalFlags::ECHO);
+        tcsetattr(&stdin, SetArg::TCSAFLUSH, &silent).cannot(|| "set the terminal's mode")?;
+    }
+    let mut answer = String::new();
+    let result = stdin.lock().read_line(&mut answer).cannot(|| "read the answer");
+    if !echo {
+        let _ = tcsetattr(&stdin, SetArg::TCSAFLUSH, &before);
+        prompt("\n");
+    }
+    result?;
+    Ok(answer.trim_end_matches('\n').to_string())
 }
 
 /// Writes one line `hint: ...` to stderr.

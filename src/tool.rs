@@ -11,6 +11,9 @@ use crate::text::{escape, step};
 /// Where root's tools are.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// The same for the C library.
+pub const PATH_C: &std::ffi::CStr = c"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// Where `program` is, if it is installed.
 pub fn find(program: &str) -> Option<PathBuf> {
     which::which_in(program, Some(PATH), "/").ok()
@@ -22,6 +25,11 @@ pub fn need(program: &str, package: &str) -> Result<PathBuf> {
         Error::new(format!("find the program {program}"), format!("it is in none of {PATH}"))
             .hint(format!("install it; on Debian and Ubuntu: apt-get install {package}"))
     })
+}
+
+/// The first address of a host's name, as the host's other programs find it (getent(1)).
+pub fn address_of(name: &str) -> Option<std::net::IpAddr> {
+    run("getent", &["ahosts", name], "").ok()?.split_whitespace().next()?.parse().ok()
 }
 
 /// Runs `program` with `input` on its stdin, and returns its output. Its error is our cause.

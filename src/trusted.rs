@@ -4,13 +4,13 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat, readlinkat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use nix::fcntl::{OFlag, openat, readlink};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, lstat};
 
 use crate::error::{Context, Error, Result};
 use crate::text::show;
@@ -19,8 +19,6 @@ use crate::text::show;
 const MAX_SYMLINKS: usize = 40;
 /// Bytes that a file of text may have; all files read here are written by people.
 pub const MAX_TEXT: u64 = 1 << 20;
-
-const PATH_ONLY: OFlag = OFlag::O_PATH.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
 /// How far a path is trusted.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -60,52 +58,90 @@ pub fn check(stat: &FileStat, path: &Path) -> Result<()> {
     })
 }
 
-/// Opens `path` for its place only (O_PATH), component by component; a symlink on the way, or at the end, is followed
-/// by the same rules.
-pub fn locate(path: &Path, trust: Trust) -> Result<(OwnedFd, FileStat)> {
+/// Where `path` leads, without symlinks; `None` if there is no such file. What is on the way was checked, symlinks and
+/// the last component included: nobody but root can have it lead elsewhere afterwards.
+fn resolve(path: &Path, trust: Trust) -> Result<Option<PathBuf>> {
     let cannot = |errno: Errno| Error::new(format!("open {}", show(path)), errno.desc());
     if !path.is_absolute() {
         return Err(Error::new(format!("open {}", show(path)), "the path is not absolute"));
     }
-    let root =
-        || -> Result<OwnedFd> { nix::fcntl::open("/", PATH_ONLY | OFlag::O_DIRECTORY, Mode::empty()).map_err(cannot) };
     let mut pending = components(path);
-    let mut stack = vec![root()?];
     let mut reached = PathBuf::from("/");
+    check(&lstat(&reached).map_err(cannot)?, &reached)?;
     let mut links = 0;
-    check(&fstat(&stack[0]).map_err(cannot)?, &reached)?;
     while let Some(name) = pending.pop() {
         if name == ".." {
-            stack.truncate((stack.len() - 1).max(1));
             reached.pop();
             continue;
         }
-        let here = stack[stack.len() - 1].as_fd();
-        let next = openat(here, name.as_os_str(), PATH_ONLY, Mode::empty()).map_err(cannot)?;
-        let stat = fstat(&next).map_err(cannot)?;
+        reached.push(&name);
+        let stat = match lstat(&reached) {
+            Err(Errno::ENOENT) => return Ok(None),
+            stat => stat.map_err(cannot)?,
+        };
         let sticky = trust == Trust::AllowSticky && kind(&stat) == SFlag::S_IFDIR && stat.st_mode & 0o1000 != 0;
         if !(sticky && stat.st_uid == 0) {
-            check(&stat, &reached.join(&name))?;
+            check(&stat, &reached)?;
         }
         if kind(&stat) == SFlag::S_IFLNK {
             links += 1;
             if links > MAX_SYMLINKS {
                 return Err(cannot(Errno::ELOOP));
             }
-            let target = readlinkat(here, name.as_os_str()).map_err(cannot)?;
+            let target = readlink(&reached).map_err(cannot)?;
+            reached.pop();
             if Path::new(&target).is_absolute() {
-                stack = vec![root()?];
                 reached = PathBuf::from("/");
             }
             pending.extend(components(Path::new(&target)));
-        } else {
-            stack.push(next);
-            reached.push(&name);
         }
     }
-    let last = stack.pop().ok_or_else(|| cannot(Errno::ENOENT))?;
-    let stat = fstat(&last).map_err(cannot)?;
-    Ok((last, stat))
+    Ok(Some(reached))
+}
+
+/// Opens the file at `path`, and checks what was opened.
+fn open_as(path: &Path, trust: Trust, flags: OFlag) -> Result<Option<(OwnedFd, FileStat)>> {
+    let Some(real) = resolve(path, trust)? else { return Ok(None) };
+    let cannot = || format!("open {}", show(path));
+    let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = nix::fcntl::open(&real, flags, Mode::empty()).cannot(cannot)?;
+    let stat = fstat(&file).cannot(cannot)?;
+    check(&stat, &real)?;
+    Ok(Some((file, stat)))
+}
+
+fn missing(path: &Path) -> Error {
+    Error::new(format!("open {}", show(path)), Errno::ENOENT.desc())
+}
+
+/// Opens `path` for its place only (O_PATH). Every directory on the way, every symlink, and the file are checked.
+pub fn locate(path: &Path, trust: Trust) -> Result<(OwnedFd, FileStat)> {
+    open_as(path, trust, OFlag::O_PATH)?.ok_or_else(|| missing(path))
+}
+
+/// Opens the directory `path`, strictly; `None` if it is not there.
+pub fn directory(path: &Path) -> Result<Option<OwnedFd>> {
+    let found = open_as(path, Trust::Strict, OFlag::O_RDONLY)?;
+    match &found {
+        Some((_, stat)) if kind(stat) != SFlag::S_IFDIR => {
+            Err(Error::new(format!("use {}", show(path)), "it is not a directory"))
+        }
+        _ => Ok(found.map(|(directory, _)| directory)),
+    }
+}
+
+/// [`locate`], strictly, for the `path` of something in `directory`, which was located and is on `path` itself. All but
+/// a symlink is found in `directory` at once.
+pub fn locate_in(directory: &OwnedFd, path: &Path) -> Result<(OwnedFd, FileStat)> {
+    let cannot = || format!("open {}", show(path));
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let place = openat(directory, path.file_name().unwrap_or_default(), flags, Mode::empty()).cannot(cannot)?;
+    let stat = fstat(&place).cannot(cannot)?;
+    if kind(&stat) == SFlag::S_IFLNK {
+        return locate(path, Trust::Strict);
+    }
+    check(&stat, path)?;
+    Ok((place, stat))
 }
 
 /// The components of `path`, last first.
@@ -120,9 +156,13 @@ fn components(path: &Path) -> Vec<OsString> {
 
 /// Opens a regular file for reading.
 pub fn open(path: &Path, trust: Trust) -> Result<File> {
-    let (place, stat) = locate(path, trust)?;
+    open_if_there(path, trust)?.ok_or_else(|| missing(path))
+}
+
+fn open_if_there(path: &Path, trust: Trust) -> Result<Option<File>> {
+    let Some((file, stat)) = open_as(path, trust, OFlag::O_RDONLY)? else { return Ok(None) };
     regular(&stat, path)?;
-    reopen(place).cannot(|| format!("open {}", show(path)))
+    Ok(Some(File::from(file)))
 }
 
 fn regular(stat: &FileStat, path: &Path) -> Result<()> {
@@ -133,17 +173,14 @@ fn regular(stat: &FileStat, path: &Path) -> Result<()> {
     }
 }
 
-/// Opens for reading the regular file that an O_PATH descriptor stands for.
-fn reopen(place: OwnedFd) -> Result<File, Errno> {
-    use std::os::fd::AsRawFd;
-    let path = format!("/proc/self/fd/{}", place.as_raw_fd());
-    nix::fcntl::open(path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK, Mode::empty())
-        .map(File::from)
+/// The whole text of a trusted file of at most [`MAX_TEXT`] bytes, without NUL bytes; `None` if it is not there.
+pub fn read_if_there(path: &Path, trust: Trust) -> Result<Option<String>> {
+    open_if_there(path, trust)?.map(|file| text(file, path)).transpose()
 }
 
-/// The whole text of a trusted file of at most [`MAX_TEXT`] bytes, without NUL bytes.
+/// [`read_if_there`], where its absence is an error.
 pub fn read(path: &Path, trust: Trust) -> Result<String> {
-    text(open(path, trust)?, path)
+    read_if_there(path, trust)?.ok_or_else(|| missing(path))
 }
 
 /// The whole text of a file that the caller, root, names itself; it need not be root's, but a regular file of text.
@@ -155,7 +192,8 @@ pub fn read_named(path: &Path) -> Result<String> {
 }
 
 fn text(file: File, path: &Path) -> Result<String> {
-    let mut bytes = Vec::new();
+    // Room for most of them, so that one read does.
+    let mut bytes = Vec::with_capacity(4096);
     file.take(MAX_TEXT + 1).read_to_end(&mut bytes).cannot(|| format!("read {}", show(path)))?;
     let broken = |why: &str| Error::new(format!("read {}", show(path)), why);
     if bytes.len() as u64 > MAX_TEXT {

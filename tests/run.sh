@@ -18,7 +18,8 @@ needed='
     ip:iproute2 iptables:iptables iptables-legacy:iptables nft:nftables openvpn:openvpn dnsmasq:dnsmasq-base tmux:tmux
     curl:curl strace:strace sudo:sudo tcpdump:tcpdump dig:bind9-dnsutils setcap:libcap2-bin ping:iputils-ping ps:procps
     socat:socat openssl:openssl busybox:busybox nsenter:util-linux setpriv:util-linux mountpoint:util-linux
-    useradd:passwd diff:diffutils getent:libc-bin python3:python3 cc:gcc'
+    useradd:passwd diff:diffutils getent:libc-bin python3:python3 cc:gcc
+    zsh:zsh fish:fish script:bsdutils'
 
 missing_packages() {
     for pair in $needed; do
@@ -74,7 +75,7 @@ target_dir=${CARGO_TARGET_DIR:-$source/target}
 
 # The program as install/install.sh builds it: static, optimized.
 host=$(rustc -vV | sed -n 's/^host: //p')
-RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --target "$host" --target-dir "$target_dir" \
+RUSTFLAGS='-C target-feature=+crt-static -C relocation-model=static' cargo build --release --locked --target "$host" --target-dir "$target_dir" \
     --bin runns-exec
 RUNNS_EXEC_BINARY=$target_dir/$host/release/runns-exec
 export RUNNS_EXEC_BINARY

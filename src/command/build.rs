@@ -1,14 +1,15 @@
 //! `runns-exec build`: check everything, decide what the namespace shall consist of, make it part by part.
 
-use std::ffi::{CString, OsString};
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::config::{Config, DEFAULT_PATH, Dns, Section};
 use crate::error::{Context, Error, Result, status};
 use crate::name::{IfaceName, NetnsName};
 use crate::netlink::{Link, Netlink, Network};
-use crate::part::{self, Part, Site, firewall, openvpn, resolver, uplink};
+use crate::part::{self, Part, Site, firewall, openvpn, resolver, uplink, wireguard};
 use crate::plan::{Number, PREFIX, Plan, Request};
 use crate::privileged::capability::refuse_user_namespace;
 use crate::privileged::netns;
@@ -37,6 +38,8 @@ pub struct Options {
     pub config: Option<PathBuf>,
     /// Change nothing.
     pub dry_run: bool,
+    /// How long to wait for each tunnel; not at all if `None`.
+    pub wait: Option<Duration>,
 }
 
 /// What root's commands need before anything else: root, the host's own namespaces, a clean environment, signals that
@@ -58,7 +61,7 @@ pub fn prepare(verb: &str) -> Result<()> {
     }
     process::set_disposition(nix::sys::signal::Signal::SIGPIPE, Disposition::Ignore).cannot(|| "ignore SIGPIPE")?;
     process::catch_interrupts().cannot(|| "catch signals")?;
-    process::clear_environment(&CString::new(tool::PATH).unwrap_or_default());
+    process::clear_environment(tool::PATH_C);
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     Ok(())
 }
@@ -74,23 +77,23 @@ pub fn run(options: Options) -> Result<()> {
         return text::print(&report("would make", &plan, None));
     }
     let lock = Lock::take()?;
-    let result = build(&wanted, &lock);
+    let result = build(&wanted, &lock, options.wait);
     lock.release();
     result
 }
 
-fn build(wanted: &Wanted, lock: &Lock) -> Result<()> {
+fn build(wanted: &Wanted, lock: &Lock, wait: Option<Duration>) -> Result<()> {
     let host = Netlink::here()?;
     if let Some(name) = &wanted.name {
         if let Some(record) = Record::load(name)? {
-            return already_built(wanted, Site { record, lock, host });
+            return already_built(wanted, Site { record, lock, host, wait });
         }
     }
     let plan = wanted.plan(&host)?;
     check(&plan, &host)?;
     let record = Record { state: State::Building, plan, identity: None, files: Vec::new(), daemons: Vec::new() };
     record.save(lock)?;
-    let mut site = Site { record, lock, host };
+    let mut site = Site { record, lock, host, wait };
     let built = part::build(&mut site).and_then(|()| {
         site.record.state = State::Built;
         site.save().inspect_err(|_| drop(part::undo(&mut site)))
@@ -102,7 +105,7 @@ fn build(wanted: &Wanted, lock: &Lock) -> Result<()> {
         return Err(error);
     }
     let plan = site.plan();
-    if !plan.request.vpn.is_empty() {
+    if plan.request.has_tunnel() && !plan.request.kill_switch {
         warn("traffic leaves unprotected, by the host's own uplink, while the tunnel is down");
     }
     log::notice(&format!("built {name}: {}", parts(plan).join("; ")));
@@ -154,6 +157,9 @@ struct Wanted {
     dns: Option<Dns>,
     dns_lock: Option<bool>,
     vpn: Vec<PathBuf>,
+    wireguard: Vec<PathBuf>,
+    kill_switch: bool,
+    ipv6: Option<bool>,
     access: crate::config::Access,
 }
 
@@ -191,6 +197,9 @@ impl Wanted {
             dns: section.and_then(|section| section.dns.clone()).filter(|_| options.resolve.is_none()),
             dns_lock: section.and_then(|section| section.dns_lock),
             vpn: section.map_or(Vec::new(), |section: &Section| section.vpn.clone()),
+            wireguard: section.map_or(Vec::new(), |section| section.wireguard.clone()),
+            kill_switch: section.is_some_and(|section| section.kill_switch),
+            ipv6: section.and_then(|section| section.ipv6),
             access: section.map_or_else(Default::default, |section| section.access.clone()),
         })
     }
@@ -207,6 +216,9 @@ impl Wanted {
             dns: self.dns.clone(),
             dns_lock: self.dns_lock,
             vpn: self.vpn.clone(),
+            wireguard: self.wireguard.clone(),
+            kill_switch: self.kill_switch,
+            ipv6: self.ipv6,
             access: self.access.clone(),
         }
     }
@@ -289,6 +301,9 @@ fn subnet(number: Number) -> Network {
 /// Everything that can be known before the first change.
 fn check(plan: &Plan, host: &Netlink) -> Result<()> {
     let request = &plan.request;
+    if request.kill_switch && request.uplink.is_some() {
+        return Err(Error::new("build", "an uplink has no meaning beside KillSwitch=yes, which makes no veth"));
+    }
     let place = part::netns::path(&request.name);
     if std::fs::symlink_metadata(&place).is_ok() {
         return Err(Error::new(
@@ -297,7 +312,7 @@ fn check(plan: &Plan, host: &Netlink) -> Result<()> {
         )
         .hint("choose another name, or remove it: sudo ip netns delete NAME"));
     }
-    if host.link(request.interface.as_str())?.is_some() {
+    if !request.kill_switch && host.link(request.interface.as_str())?.is_some() {
         return Err(Error::new(format!("make interface {}", request.interface), "there is one of that name already")
             .hint("choose another with -i or InterfaceIn"));
     }
@@ -315,5 +330,6 @@ fn check(plan: &Plan, host: &Netlink) -> Result<()> {
     }
     resolver::check(plan)?;
     openvpn::check(plan)?;
-    firewall::check(plan)
+    wireguard::check(plan)?;
+    if request.kill_switch { Ok(()) } else { firewall::check(plan) }
 }

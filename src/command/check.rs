@@ -296,7 +296,7 @@ fn routes(decision: &Decision) -> Vec<Finding> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let v4 = default_device_v4(&read("/proc/net/route"));
     let v6 = default_device_v6(&read("/proc/net/ipv6_route"));
-    let tunnel = decision.record.as_ref().is_some_and(|record| !record.plan.request.vpn.is_empty());
+    let tunnel = decision.record.as_ref().is_some_and(|record| record.plan.request.has_tunnel());
     let mut findings = vec![match v4.as_deref() {
         None => Finding::new("default route", true, "none: nothing leaves"),
         Some(device) if tunnel && device == veth::INSIDE => {

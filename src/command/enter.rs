@@ -15,7 +15,7 @@ use crate::text::{escape, step};
 use crate::{account, log, text};
 
 /// What the command line asks for.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Default)]
 pub struct Options {
     /// The namespace, not checked yet.
     pub name: OsString,

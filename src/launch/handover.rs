@@ -11,6 +11,7 @@ use nix::unistd::getuid;
 
 use super::Program;
 use crate::privileged::netns;
+use crate::proc::{Proc, Process};
 use crate::text::{escape, show};
 
 /// A program that runs once for each user, or each profile.
@@ -142,33 +143,28 @@ fn launcher(program: &Program, path: &Path, name: &str) -> Option<&'static str> 
 }
 
 /// A process of the same user and kind in another network namespace, and where.
-fn running_elsewhere(kind: &SingleInstance) -> Option<(String, String)> {
+fn running_elsewhere(kind: &SingleInstance) -> Option<(i32, String)> {
     let own = fs::metadata("/proc/self/net/dev").ok()?.ino();
-    fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
-        let pid = entry.file_name().into_string().ok().filter(|name| name.bytes().all(|b| b.is_ascii_digit()))?;
-        let process = entry.path();
-        let name = process_name(&process)?;
-        if !kind.processes.contains(&name.as_str()) || !is_callers(&process) {
+    let proc = Proc::open().ok()?;
+    proc.pids().ok()?.into_iter().find_map(|pid| {
+        let directory = Path::new("/proc").join(pid.to_string());
+        let process = proc.process(pid)?;
+        let name = process_name(&directory, &process)?;
+        if !kind.processes.contains(&name.as_str()) || process.real_uid() != Some(getuid().as_raw()) {
             return None;
         }
-        let there = fs::metadata(process.join("net/dev")).ok()?.ino();
-        (there != own).then(|| (pid, place(&process)))
+        let there = fs::metadata(directory.join("net/dev")).ok()?.ino();
+        (there != own).then(|| (pid, place(&directory)))
     })
 }
 
 /// The file name of a process's executable; of its first argument where that may not be read.
-fn process_name(process: &Path) -> Option<String> {
-    let path = fs::read_link(process.join("exe")).ok().or_else(|| {
-        let line = fs::read(process.join("cmdline")).ok()?;
-        Some(Path::new(OsStr::from_bytes(line.split(|byte| *byte == 0).next()?)).to_path_buf())
+fn process_name(directory: &Path, process: &Process) -> Option<String> {
+    let path = fs::read_link(directory.join("exe")).ok().or_else(|| {
+        let words = process.command_line()?;
+        Some(Path::new(OsStr::from_bytes(words.first()?)).to_path_buf())
     })?;
     Some(path.file_name()?.to_str()?.trim_end_matches(" (deleted)").to_string())
-}
-
-fn is_callers(process: &Path) -> bool {
-    let status = fs::read_to_string(process.join("status")).unwrap_or_default();
-    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
-    ids.and_then(|ids| ids.split_whitespace().next()?.parse().ok()) == Some(getuid().as_raw())
 }
 
 /// The network that a process is in, for people.

@@ -37,14 +37,7 @@ impl Part for DnsLock {
         let plan = site.plan().clone();
         let Some(servers) = locked(&plan) else { return Ok(()) };
         let file = namespace(site)?.ok_or_else(|| Error::new("lock DNS", "the namespace is gone"))?;
-        in_namespace(file.as_fd(), || {
-            // Closed before it is opened: the rules first, the sysctl last.
-            if sysctl(&format!("{IPV6}/conf/all/disable_ipv6"))?.is_some() {
-                tool::run("ip6tables-restore", &["--noflush", "-w"], &rules(Family::V6, servers, &plan.tag()))?;
-            }
-            tool::run("iptables-restore", &["--noflush", "-w"], &rules(Family::V4, servers, &plan.tag()))?;
-            set_sysctl(ROUTE_LOCALNET, "1")
-        })
+        in_namespace(file.as_fd(), || lock_here(servers, &plan.tag()))
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
@@ -53,17 +46,46 @@ impl Part for DnsLock {
         let tag = site.plan().tag();
         in_namespace(file.as_fd(), || {
             set_sysctl(ROUTE_LOCALNET, "0")?;
-            let mut removed = false;
-            for (save, restore) in [("iptables-save", "iptables-restore"), ("ip6tables-save", "ip6tables-restore")] {
-                let rules = firewall::deletions(&tool::run(save, &[], "")?, &tag);
-                if !rules.is_empty() {
-                    tool::run(restore, &["--noflush", "-w"], &rules)?;
-                    removed = true;
-                }
-            }
-            Ok(removed)
+            remove(&existing(&tag)?)
         })
     }
+}
+
+/// Locks the calling thread's network namespace.
+fn lock_here(servers: &[IpAddr], tag: &str) -> Result<()> {
+    // Closed before it is opened: the rules first, the sysctl last.
+    if sysctl(&format!("{IPV6}/conf/all/disable_ipv6"))?.is_some() {
+        tool::run("ip6tables-restore", &["--noflush", "-w"], &rules(Family::V6, servers, tag))?;
+    }
+    tool::run("iptables-restore", &["--noflush", "-w"], &rules(Family::V4, servers, tag))?;
+    set_sysctl(ROUTE_LOCALNET, "1")
+}
+
+/// Locks the calling thread's network namespace to other servers than before. The old rules stand first, and catch
+/// everything, until they go.
+pub fn relock_here(servers: &[IpAddr], tag: &str) -> Result<()> {
+    let old = existing(tag)?;
+    lock_here(servers, tag)?;
+    remove(&old).map(drop)
+}
+
+/// Input for each restore program that deletes the rules of `tag` in the calling thread's network namespace.
+fn existing(tag: &str) -> Result<Vec<(&'static str, String)>> {
+    let mut input = Vec::new();
+    for (save, restore) in [("iptables-save", "iptables-restore"), ("ip6tables-save", "ip6tables-restore")] {
+        let rules = firewall::deletions(&tool::run(save, &[], "")?, tag);
+        if !rules.is_empty() {
+            input.push((restore, rules));
+        }
+    }
+    Ok(input)
+}
+
+fn remove(rules: &[(&'static str, String)]) -> Result<bool> {
+    for (restore, rules) in rules {
+        tool::run(restore, &["--noflush", "-w"], rules)?;
+    }
+    Ok(!rules.is_empty())
 }
 
 fn namespace(site: &Site) -> Result<Option<File>> {

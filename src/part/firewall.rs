@@ -70,7 +70,8 @@ pub struct Firewall;
 
 impl Part for Firewall {
     fn describe(&self, plan: &Plan) -> Option<String> {
-        Some(format!("NAT and forwarding for {} (rules with the comment {})", plan.number, plan.tag()))
+        (!plan.request.kill_switch)
+            .then(|| format!("NAT and forwarding for {} (rules with the comment {})", plan.number, plan.tag()))
     }
 
     fn apply(&self, site: &mut Site) -> Result<()> {
@@ -79,7 +80,7 @@ impl Part for Firewall {
         for backend in Backend::BOTH {
             let before = backend.save()?;
             if backend == primary {
-                remember_new_tables(site, backend, &before)?;
+                remember_new_tables(site, backend)?;
                 backend.restore(&rules(&plan))?;
             } else if has_forward_rules(&before) {
                 backend.restore(&filter_rules(&plan))?;
@@ -227,47 +228,62 @@ fn has_comment(rule: &str, tag: &str) -> bool {
         && words.next().is_some_and(|comment| comment.trim_matches('"') == tag)
 }
 
-/// iptables' nft backend makes a table when it is first used. Those that were not there before are removed again.
-fn remember_new_tables(site: &Site, backend: Backend, before: &str) -> Result<()> {
-    if backend == Backend::Nft {
-        let known = tables(before);
-        let new = ["filter", "mangle", "nat"].into_iter().filter(|table| !known.contains(table));
-        HostState::update(site.lock, |host| {
-            for table in new {
-                if !host.nft_tables.iter().any(|known| known == table) {
-                    host.nft_tables.push(table.to_string());
-                }
-            }
-        })?;
-    }
-    Ok(())
-}
+/// The chains that the rules stand in.
+const CHAINS: [(&str, &str); 4] =
+    [("mangle", "PREROUTING"), ("mangle", "FORWARD"), ("filter", "FORWARD"), ("nat", "POSTROUTING")];
 
-/// Removes the tables that builds brought about and that nobody has put anything into since.
-fn forget_new_tables(site: &Site) -> Result<()> {
-    let new = HostState::load()?.nft_tables;
-    if new.is_empty() {
+/// iptables' nft backend makes tables and chains when they are first used. Those that were not there before are
+/// removed again.
+fn remember_new_tables(site: &Site, backend: Backend) -> Result<()> {
+    if backend != Backend::Nft {
         return Ok(());
     }
-    let saved = Backend::Nft.save()?;
-    for table in new {
-        if !table_lines(&saved, &table).iter().all(|line| is_untouched(line)) {
-            continue;
-        }
-        if tables(&saved).contains(table.as_str()) {
-            if tool::find("nft").is_none() {
-                continue;
+    let there = nft::chains()?;
+    let new = CHAINS
+        .iter()
+        .filter(|(table, chain)| !there.iter().any(|known| known.table == *table && known.chain == *chain));
+    let new: Vec<(String, String)> = new.map(|(table, chain)| (table.to_string(), chain.to_string())).collect();
+    HostState::update(site.lock, |host| {
+        for (table, chain) in new {
+            if !there.iter().any(|known| known.table == table) && !host.nft_tables.contains(&table) {
+                host.nft_tables.push(table.clone());
             }
-            tool::run("nft", &["delete", "table", "ip", &table], "")?;
+            if !host.nft_chains.contains(&(table.clone(), chain.clone())) {
+                host.nft_chains.push((table, chain));
+            }
         }
-        HostState::update(site.lock, |host| host.nft_tables.retain(|known| *known != table))?;
-    }
-    Ok(())
+    })
 }
 
-/// A line of an empty table: a built-in chain that accepts, or a comment.
-fn is_untouched(line: &str) -> bool {
-    line.starts_with('#') || (line.starts_with(':') && line.split(' ').nth(1) == Some("ACCEPT"))
+/// Removes the chains and tables that builds brought about and that nobody has put anything into since.
+fn forget_new_tables(site: &Site) -> Result<()> {
+    let host = HostState::load()?;
+    if host.nft_chains.is_empty() || tool::find("nft").is_none() {
+        return Ok(());
+    }
+    let there = nft::chains()?;
+    let in_use = |table: &str, chain: &str| {
+        there.iter().any(|known| known.table == table && known.chain == chain && known.in_use)
+    };
+    let (used, unused): (Vec<_>, Vec<_>) = host.nft_chains.into_iter().partition(|(table, chain)| in_use(table, chain));
+    let gone = |table: &str, chain: &str| unused.iter().any(|(t, c)| t == table && c == chain);
+    let empty_after = |table: &str| there.iter().all(|known| known.table != table || gone(&known.table, &known.chain));
+    let (empty, kept): (Vec<_>, Vec<_>) = host.nft_tables.into_iter().partition(|table| empty_after(table));
+    let is_there = |table: &str, chain: &str| there.iter().any(|known| known.table == table && known.chain == chain);
+    let mut commands: String = unused
+        .iter()
+        .filter(|(table, chain)| is_there(table, chain))
+        .map(|(table, chain)| format!("delete chain ip {table} {chain}\n"))
+        .collect();
+    let emptied = empty.iter().filter(|table| there.iter().any(|known| known.table == **table));
+    commands.extend(emptied.map(|table| format!("delete table ip {table}\n")));
+    if !commands.is_empty() {
+        tool::run("nft", &["-f", "-"], &commands)?;
+    }
+    HostState::update(site.lock, |host| {
+        host.nft_chains = used;
+        host.nft_tables = kept;
+    })
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@ const IP_FORWARD: &str = "net/ipv4/ip_forward";
 pub struct Forwarding;
 
 impl Part for Forwarding {
-    fn describe(&self, _plan: &Plan) -> Option<String> {
-        Some("IPv4 forwarding".to_string())
+    fn describe(&self, plan: &Plan) -> Option<String> {
+        (!plan.request.kill_switch).then(|| "IPv4 forwarding".to_string())
     }
 
     fn apply(&self, site: &mut Site) -> Result<()> {

@@ -7,9 +7,11 @@ pub mod forwarding;
 pub mod netns;
 pub mod nft;
 pub mod openvpn;
+pub mod pushed;
 pub mod resolver;
 pub mod uplink;
 pub mod veth;
+pub mod wireguard;
 
 use crate::error::{Error, Result};
 use crate::netlink::Netlink;
@@ -24,6 +26,8 @@ pub struct Site<'a> {
     pub lock: &'a Lock,
     /// The host's network.
     pub host: Netlink,
+    /// How long to wait for each tunnel; not at all if `None`.
+    pub wait: Option<std::time::Duration>,
 }
 
 impl Site<'_> {
@@ -52,7 +56,7 @@ pub trait Part {
 }
 
 /// The parts, in the order in which they are made: whatever restricts traffic before what carries it.
-pub fn all() -> [&'static dyn Part; 8] {
+pub fn all() -> [&'static dyn Part; 10] {
     [
         &netns::NetworkNamespace,
         &forwarding::Forwarding,
@@ -62,6 +66,8 @@ pub fn all() -> [&'static dyn Part; 8] {
         &resolver::Resolver,
         &dns_lock::DnsLock,
         &openvpn::OpenVpn,
+        &wireguard::WireGuard,
+        &pushed::PushedResolver,
     ]
 }
 
@@ -91,6 +97,10 @@ fn interrupted() -> Result<()> {
 pub fn undo(site: &mut Site) -> (Vec<String>, Vec<Error>) {
     let (mut removed, mut errors) = (Vec::new(), Vec::new());
     for part in all().into_iter().rev() {
+        // What this namespace does not have is somebody else's, whatever its name.
+        if part.describe(site.plan()).is_none() {
+            continue;
+        }
         match part.undo(site) {
             Ok(true) => removed.extend(part.describe(site.plan())),
             Ok(false) => {}

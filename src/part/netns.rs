@@ -10,12 +10,13 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
 use super::{Part, Site};
-use crate::error::{Context, Error, Result};
-use crate::host::{HostState, set_sysctl, sysctl};
+use crate::error::{Context, Result};
+use crate::host::{HostState, make_directory_for_now, set_sysctl, sysctl};
 use crate::name::NetnsName;
+use crate::netlink::in_thread;
 use crate::plan::Plan;
 use crate::privileged::netns::{DIRECTORY, identity_here};
-use crate::record::{Identity, make_directory};
+use crate::record::{Identity, Record};
 use crate::sys::net;
 
 /// Limits that programs inside should find as they are outside.
@@ -31,8 +32,13 @@ pub fn path(name: &NetnsName) -> PathBuf {
 
 /// Opens the namespace of the record: what is at its name, if that is the one that was built.
 pub fn open_built(site: &Site) -> Result<Option<File>> {
-    let path = path(&site.plan().request.name);
-    let Some(identity) = site.record.identity else { return Ok(None) };
+    open_recorded(&site.record)
+}
+
+/// The same, for whoever has only the record.
+pub fn open_recorded(record: &Record) -> Result<Option<File>> {
+    let path = path(&record.plan.request.name);
+    let Some(identity) = record.identity else { return Ok(None) };
     let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC;
     let file = match File::options().read(true).custom_flags(flags).open(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -112,22 +118,19 @@ fn create(limits: &[(&str, Option<String>)]) -> Result<(Identity, OwnedFd)> {
         net::bring_up(&socket, "lo").cannot(|| "bring the loopback interface up")?;
         Ok((identity_here()?, file.into()))
     };
-    std::thread::scope(|scope| scope.spawn(make).join())
-        .unwrap_or_else(|_| Err(Error::new("make a network namespace", "the thread for it ended")))
+    in_thread(make)
 }
 
 /// /run/netns, a shared mount of its own as ip-netns(8) has it: a namespace that is removed goes from every mount
 /// namespace.
 fn prepare_directory(site: &Site) -> Result<()> {
     let directory = Path::new(DIRECTORY);
-    if make_directory(directory)? {
-        HostState::update(site.lock, |host| host.directories.push(directory.to_path_buf()))?;
-    }
+    make_directory_for_now(site.lock, directory)?;
     let share = || mount(None::<&str>, directory, None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>);
     if share() == Err(Errno::EINVAL) {
         let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
-        mount(Some(directory), directory, None::<&str>, bind, None::<&str>).cannot(|| format!("mount {DIRECTORY}"))?;
         HostState::update(site.lock, |host| host.netns_mount = true)?;
+        mount(Some(directory), directory, None::<&str>, bind, None::<&str>).cannot(|| format!("mount {DIRECTORY}"))?;
         share().cannot(|| format!("share {DIRECTORY}"))?;
     }
     Ok(())

@@ -1,18 +1,24 @@
-//! OpenVPN: each `vpn=` is one daemon, `openvpn --daemon openvpn-NAME --config FILE`, that runs in the namespace, with
-//! its view of /etc.
+//! OpenVPN: each `vpn=` is one daemon, `openvpn --daemon openvpn-NAME --config FILE`.
+//!
+//! Without the kill switch it runs in the namespace, with its view of /etc. Under it, it runs outside and holds its
+//! addresses and routes back; `.tunnel-hook` (see [`crate::command::hook`]) moves its device in. build lets it begin
+//! through its management socket and follows it until it is connected.
 
-use std::ffi::CString;
-use std::io::{Read, Seek};
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::io::{IsTerminal, Read, Seek};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
 use super::{Part, Site};
+use crate::config::is_domain;
 use crate::daemon;
 use crate::error::{Context, Error, Result};
 use crate::launch::Program;
@@ -20,13 +26,17 @@ use crate::plan::Plan;
 use crate::privileged::{Privilege, netns, view};
 use crate::record::Daemon;
 use crate::sys::process::{self, Fork};
-use crate::text::{escape, show};
+use crate::text::{self, escape, show, warn};
 use crate::tool;
 use crate::trusted::{self, Trust};
+use crate::tunnel::management::Management;
+use crate::tunnel::{self, TunnelState};
 
 const PROGRAM: &str = "openvpn";
 /// From SIGTERM to SIGKILL.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long OpenVPN may take to tell why it does not start.
+const EXPLANATION: Duration = Duration::from_secs(3);
 
 /// The part.
 pub struct OpenVpn;
@@ -39,10 +49,17 @@ impl Part for OpenVpn {
 
     fn apply(&self, site: &mut Site) -> Result<()> {
         let files = site.plan().request.vpn.clone();
-        for config in files {
-            let daemon = start(site, &config)?;
+        if !files.is_empty() {
+            tunnel::make_directories(&site.plan().request.name)?;
+            write_hosts(site)?;
+        }
+        for (index, config) in files.iter().enumerate() {
+            let daemon = start(site, index, config)?;
             site.record.daemons.push(daemon);
             site.save()?;
+            if let Some(patience) = site.wait {
+                follow(site, index, config, patience)?;
+            }
         }
         Ok(())
     }
@@ -50,7 +67,9 @@ impl Part for OpenVpn {
     fn undo(&self, site: &mut Site) -> Result<bool> {
         let daemons = daemons(site);
         site.record.daemons.clear();
-        daemon::stop_all(&daemons, PATIENCE)
+        let stopped = daemon::stop_all(&daemons, PATIENCE)?;
+        tunnel::remove_directories(&site.plan().request.name)?;
+        Ok(stopped)
     }
 }
 
@@ -67,7 +86,14 @@ pub fn check(plan: &Plan) -> Result<()> {
     }
     tool::need(PROGRAM, "openvpn")?;
     for config in &plan.request.vpn {
-        drop(trusted::open(config, Trust::Strict)?);
+        let text = trusted::read(config, Trust::Strict)?;
+        let is_script = |line: &&str| matches!(line.split_whitespace().next(), Some("up" | "down"));
+        if text.lines().find(is_script).is_some() {
+            warn(&format!(
+                "{}: up and down are left out: scripts there would change the host's own resolver",
+                show(config)
+            ));
+        }
     }
     if !Path::new("/dev/net/tun").exists() {
         return Err(Error::new("start OpenVPN", "/dev/net/tun does not exist").hint("sudo modprobe tun"));
@@ -80,11 +106,12 @@ fn daemon_name(plan: &Plan) -> String {
     format!("{PROGRAM}-{}", plan.request.name)
 }
 
-/// OpenVPN daemons of this namespace that are in it but not in the record.
+/// OpenVPN daemons of this namespace that are not in the record.
 fn unrecorded(site: &Site) -> Vec<Daemon> {
     let Some(identity) = site.record.identity else { return Vec::new() };
     let name = daemon_name(site.plan());
-    daemon::in_namespace(identity.inode)
+    let candidates = if site.plan().request.kill_switch { daemon::all() } else { daemon::in_namespace(identity.inode) };
+    candidates
         .into_iter()
         .filter(|pid| {
             let words = daemon::command_line(*pid);
@@ -94,62 +121,143 @@ fn unrecorded(site: &Site) -> Vec<Daemon> {
         .collect()
 }
 
-/// Starts one daemon. OpenVPN goes into the background itself, once it has read its configuration; what it says before
-/// is the cause of a failure.
-fn start(site: &Site, config: &Path) -> Result<Daemon> {
+/// The servers' names, asked for outside, as a hosts(5) file for the daemons: the namespace's own resolver may be there
+/// only through the tunnel that they are to make.
+fn write_hosts(site: &Site) -> Result<()> {
+    let request = &site.plan().request;
+    if request.kill_switch || site.plan().resolver.is_none() {
+        return Ok(());
+    }
+    let mut lines = String::new();
+    for config in &request.vpn {
+        for name in remotes(&trusted::read(config, Trust::Strict)?) {
+            match tool::address_of(&name) {
+                Some(address) => lines.push_str(&format!("{address} {name}\n")),
+                None => warn(&format!("{}: the server's name {name} was not found outside", show(config))),
+            }
+        }
+    }
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let host = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    let path = tunnel::hosts_file(&request.name);
+    std::fs::write(&path, lines + &host).cannot(|| format!("write {}", show(&path)))
+}
+
+/// The names in the `remote` lines of a configuration; addresses need not be asked for.
+fn remotes(text: &str) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        if let (Some("remote"), Some(host)) = (words.next(), words.next()) {
+            let is_name = host.parse::<std::net::IpAddr>().is_err() && is_domain(host);
+            if is_name && !names.iter().any(|known| known == host) {
+                names.push(host.to_string());
+            }
+        }
+    }
+    names
+}
+
+/// Starts one daemon. OpenVPN goes into the background itself, once it has read its configuration.
+fn start(site: &Site, index: usize, config: &Path) -> Result<Daemon> {
     let cannot = || format!("start OpenVPN with {}", show(config));
-    let program = program(site.plan(), config)?;
-    let said = memfd_create(c"openvpn", MFdFlags::MFD_CLOEXEC).cannot(cannot)?;
+    let words = words(site, index, config, true)?;
     // The daemon's parent ends; as its subreaper this process gets the daemon as a child, and so knows its pid.
     process::set_child_subreaper(true).cannot(cannot)?;
     let result = match process::fork().cannot(cannot)? {
-        Fork::Child => {
-            let Err(error) = run(site, config, &program, &said);
-            crate::text::complain_error(&error);
-            process::exit_now(1)
-        }
+        Fork::Child => end_child(become_openvpn(site, config, words, None)),
         Fork::Parent(pid) => wait(pid).and_then(|()| adopted(site, config)),
     };
     process::set_child_subreaper(false).cannot(cannot)?;
     result.map_err(|error| {
-        let reason = last_line(said).unwrap_or_else(|| error.cause().to_string());
-        Error::new(cannot(), reason).hint(format!("the system log says more, as {}", daemon_name(site.plan())))
+        let reason = explain(site, index, config).unwrap_or_else(|| error.cause().to_string());
+        Error::new(cannot(), reason).hint(format!("the system log may say more, as {}", daemon_name(site.plan())))
     })
 }
 
-fn program(plan: &Plan, config: &Path) -> Result<Program> {
-    let openvpn = tool::need(PROGRAM, "openvpn")?;
-    let directory = config.parent().unwrap_or(Path::new("/"));
-    let text = |bytes: &[u8]| CString::new(bytes).unwrap_or_default();
-    let arguments = vec![
-        text(openvpn.as_os_str().as_bytes()),
-        c"--daemon".into(),
-        text(daemon_name(plan).as_bytes()),
-        c"--config".into(),
-        text(config.as_os_str().as_bytes()),
-        c"--cd".into(),
-        text(directory.as_os_str().as_bytes()),
-    ];
-    Ok(Program::of_root(arguments, vec![text(format!("PATH={}", tool::PATH).as_bytes())]))
+fn end_child(result: Result<Infallible>) -> ! {
+    let Err(error) = result;
+    text::complain_error(&error);
+    process::exit_now(1)
 }
 
-/// In the child: into the namespace and its view, as entering does it, and becomes OpenVPN.
-fn run(site: &Site, config: &Path, program: &Program, said: &OwnedFd) -> Result<std::convert::Infallible> {
-    // No terminal: a question for a password fails instead of waiting.
+/// Its command line. What stands behind `--config` overrides what the file says.
+fn words(site: &Site, index: usize, config: &Path, background: bool) -> Result<Vec<CString>> {
+    let request = &site.plan().request;
+    let directory = config.parent().unwrap_or(Path::new("/"));
+    let text = |bytes: &[u8]| CString::new(bytes).unwrap_or_default();
+    let mut words = vec![text(tool::need(PROGRAM, "openvpn")?.as_os_str().as_bytes())];
+    let mut add = |more: &[&[u8]]| words.extend(more.iter().map(|word| text(word)));
+    if background {
+        add(&[b"--daemon", daemon_name(site.plan()).as_bytes()]);
+    }
+    add(&[b"--config", config.as_os_str().as_bytes(), b"--cd", directory.as_os_str().as_bytes()]);
+    let socket = tunnel::socket(&request.name, index);
+    add(&[b"--management", socket.as_os_str().as_bytes(), b"unix"]);
+    if site.wait.is_some() {
+        add(&[b"--management-hold", b"--management-query-passwords"]);
+    }
+    let program = std::env::current_exe().cannot(|| "find this program's own file")?;
+    let hook = |event: &str| format!("\"{}\" .tunnel-hook {event} {} {index}", program.display(), request.name);
+    add(&[b"--script-security", b"2", b"--down", hook("down").as_bytes()]);
+    if request.kill_switch {
+        add(&[b"--ifconfig-noexec", b"--route-noexec", b"--route-up", hook("route-up").as_bytes()]);
+        // The hook moves devices, also after a reconnect.
+        add(&[b"--user", b"root", b"--group", b"root"]);
+    } else {
+        add(&[b"--up", hook("up").as_bytes(), b"--up-restart"]);
+    }
+    if request.ipv6 == Some(false) {
+        for option in ["ifconfig-ipv6", "route-ipv6", "redirect-gateway ipv6"] {
+            add(&[b"--pull-filter", b"ignore", option.as_bytes()]);
+        }
+    }
+    Ok(words)
+}
+
+/// In the child: into the namespace and its view, as entering does it (but not under the kill switch), and becomes
+/// OpenVPN. `said` gets what it says.
+fn become_openvpn(site: &Site, config: &Path, words: Vec<CString>, said: Option<&OwnedFd>) -> Result<Infallible> {
+    // No terminal: what it asks, it asks through the management socket.
     setsid().cannot(|| "start a session")?;
     site.lock.close_on_exec()?;
-    let null = std::fs::File::open("/dev/null").cannot(|| "open /dev/null")?;
+    let null = nix::fcntl::open(
+        "/dev/null",
+        nix::fcntl::OFlag::O_RDWR | nix::fcntl::OFlag::O_CLOEXEC,
+        nix::sys::stat::Mode::empty(),
+    )
+    .cannot(|| "open /dev/null")?;
     dup2_stdin(null.as_fd()).cannot(|| "redirect input")?;
-    dup2_stdout(said.as_fd()).cannot(|| "redirect output")?;
-    dup2_stderr(said.as_fd()).cannot(|| "redirect error output")?;
-    let name = &site.plan().request.name;
+    let output = said.unwrap_or(&null);
+    dup2_stdout(output.as_fd()).cannot(|| "redirect output")?;
+    let request = &site.plan().request;
+    let directory = config.parent().unwrap_or(Path::new("/"));
+    let environment = vec![CString::new(format!("PATH={}", tool::PATH)).unwrap_or_default()];
+    if request.kill_switch {
+        nix::unistd::chdir(directory).cannot(|| format!("enter {}", show(directory)))?;
+        dup2_stderr(output.as_fd()).cannot(|| "redirect error output")?;
+        let borrow = |words: &[CString]| -> Vec<CString> { words.to_vec() };
+        let (words, environment) = (borrow(&words), borrow(&environment));
+        let words: Vec<&CStr> = words.iter().map(CString::as_c_str).collect();
+        let environment: Vec<&CStr> = environment.iter().map(CString::as_c_str).collect();
+        let errno = process::execute(words[0], &words, &environment);
+        return Err(Error::new("execute OpenVPN", errno.desc()));
+    }
+    let name = &request.name;
     let privilege = Privilege::take()?;
     let namespace = netns::open(name)?;
     let (entered, _) = netns::enter(&privilege, &namespace, site.record.identity.as_ref())?;
     view::make(&privilege, &entered, name, &site.record.files)?;
-    let directory = config.parent().unwrap_or(Path::new("/"));
+    let hosts = tunnel::hosts_file(name);
+    if hosts.exists() {
+        view::cover_hosts(&privilege, &hosts)?;
+    }
     nix::unistd::chdir(directory).cannot(|| format!("enter {}", show(directory)))?;
-    program.execute(&privilege.give_up(entered)?)
+    let unprivileged = privilege.give_up(entered)?;
+    dup2_stderr(output.as_fd()).cannot(|| "redirect error output")?;
+    Program::of_root(words, environment).execute(&unprivileged)
 }
 
 fn wait(pid: Pid) -> Result<()> {
@@ -182,13 +290,90 @@ fn adopted(site: &Site, config: &Path) -> Result<Daemon> {
     Err(Error::new("start OpenVPN", "it ended at once"))
 }
 
-/// The last line that the daemon wrote before it went into the background: its own reason.
+/// Why OpenVPN did not start. As a daemon it tells only the system log; started once more in the foreground, it fails
+/// the same way and tells us.
+fn explain(site: &Site, index: usize, config: &Path) -> Option<String> {
+    let said = memfd_create(c"openvpn", MFdFlags::MFD_CLOEXEC).ok()?;
+    let words = words(site, index, config, false).ok()?;
+    match process::fork().ok()? {
+        Fork::Child => end_child(become_openvpn(site, config, words, Some(&said))),
+        Fork::Parent(pid) => {
+            let deadline = Instant::now() + EXPLANATION;
+            while let Ok(WaitStatus::StillAlive) = waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
+                if Instant::now() > deadline {
+                    let _ = kill(pid, Signal::SIGKILL);
+                    let _ = waitpid(pid, None);
+                    return None;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+    last_line(said)
+}
+
+/// The last line that tells something.
 fn last_line(said: OwnedFd) -> Option<String> {
     let mut file = std::fs::File::from(said);
     let mut text = Vec::new();
     file.rewind().ok()?;
     file.take(1 << 16).read_to_end(&mut text).ok()?;
     let text = String::from_utf8_lossy(&text);
-    let telling = |line: &&str| !line.trim().is_empty() && !line.contains("Use --help for more information");
+    const EMPTY_WORDS: [&str; 3] = ["Use --help for more", "Exiting due to fatal error", "Please correct these errors"];
+    let telling = |line: &&str| !line.trim().is_empty() && !EMPTY_WORDS.iter().any(|words| line.contains(words));
     text.lines().rfind(telling).map(|line| escape(line.trim().as_bytes()))
+}
+
+/// Follows a daemon until it is connected, and its device is where it belongs.
+fn follow(site: &Site, index: usize, config: &Path, patience: Duration) -> Result<()> {
+    let name = &site.plan().request.name;
+    let shown = show(config);
+    let cannot = |error: Error| {
+        let hint = error.hint_text().map(str::to_string);
+        let error = Error::new(format!("bring up the tunnel of {shown}"), error.cause());
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    };
+    let deadline = Instant::now() + patience;
+    let progress = |step: &str| {
+        if std::io::stderr().is_terminal() {
+            text::complain(&format!("{shown}: {step}"));
+        }
+    };
+    let mut management = Management::connect(&tunnel::socket(name, index), deadline).map_err(cannot)?;
+    let ask = |kind: &str, with_user: bool| ask(&shown, kind, with_user);
+    management.wait(deadline, &ask, &progress).map_err(cannot)?;
+    if !TunnelState::load(name, index).up {
+        return Err(cannot(Error::new("connect", "it is connected, but its device could not be set up inside"))
+            .hint(format!("the system log says why, as {} and runns-exec", daemon_name(site.plan()))));
+    }
+    Ok(())
+}
+
+/// Asks for a password on the terminal.
+fn ask(shown: &str, kind: &str, with_user: bool) -> Result<(String, String)> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Error::new(
+            "ask",
+            format!("it needs a password ({}), and there is no terminal to ask on", escape(kind.as_bytes())),
+        )
+        .hint("put it into a file that only root can read, and name that with auth-user-pass or askpass"));
+    }
+    let user = if with_user { text::ask(&format!("{shown}: user name: "), true)? } else { String::new() };
+    let what = if with_user { "password" } else { "password of the private key" };
+    Ok((user, text::ask(&format!("{shown}: {what}: "), false)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_servers() {
+        let text = "client\nremote a.example 1194 udp\nremote 192.0.2.1\n<connection>\nremote b.example\n</connection>\n\
+                    remote a.example 443 tcp\nremote-cert-tls server\nremote $(x)\n";
+        assert_eq!(remotes(text), ["a.example", "b.example"]);
+    }
 }

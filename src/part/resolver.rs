@@ -15,11 +15,11 @@ use super::netns::remove_made_directory;
 use super::{Part, Site};
 use crate::config::Dns;
 use crate::error::{Context, Error, Result};
-use crate::host::HostState;
+use crate::host::make_directory_for_now;
 use crate::name::NetnsName;
 use crate::plan::{self, Plan, Request};
 use crate::privileged::view::{ETC_NETNS, NAME_SERVICES};
-use crate::record::{Record, make_directory};
+use crate::record::Record;
 use crate::text::{show, warn};
 use crate::trusted::{self, Trust};
 
@@ -56,9 +56,7 @@ impl Part for Resolver {
         let services = NAME_SERVICES.iter().map(Path::new);
         let services = services.filter(|path| !path.exists() && path.parent().is_some_and(Path::exists));
         for made in [Path::new(ETC_NETNS), &directory].into_iter().chain(services) {
-            if make_directory(made)? {
-                HostState::update(site.lock, |host| host.directories.push(made.to_path_buf()))?;
-            }
+            make_directory_for_now(site.lock, made)?;
         }
         for (name, text) in [(RESOLV_CONF, &resolver.text), (NSSWITCH, &resolver.nsswitch)] {
             if let Some(text) = text {
@@ -109,12 +107,32 @@ pub fn decide(request: &Request) -> Result<Option<plan::Resolver>> {
         Some(text) => servers(text),
         None => servers(&trusted::read(&own, Trust::Strict)?),
     };
+    decided(request, from, text, servers).map(Some)
+}
+
+/// The resolver that asks the servers of `dns`.
+pub fn from_dns(request: &Request, from: &str, dns: &Dns) -> Result<plan::Resolver> {
+    decided(request, from.to_string(), Some(text_of(dns)), dns.servers.clone())
+}
+
+fn decided(request: &Request, from: String, text: Option<String>, servers: Vec<IpAddr>) -> Result<plan::Resolver> {
     let reachable = servers.iter().any(|server| !server.is_loopback());
     if !reachable && request.dns_lock == Some(true) {
         warn("DNSLock=yes has no effect: the resolver is a loopback address, or there is none");
     }
     let lock = reachable && request.dns_lock != Some(false);
-    Ok(Some(plan::Resolver { from, text, servers, lock, nsswitch: nsswitch(&request.name)? }))
+    Ok(plan::Resolver { from, text, servers, lock, nsswitch: nsswitch(&request.name)? })
+}
+
+/// Changes the servers of a resolv.conf that build made, in place: whoever has it mounted sees the change.
+pub fn rewrite(name: &NetnsName, from: &str, dns: &Dns) -> Result<()> {
+    let path = directory(name).join(RESOLV_CONF);
+    if !is_marked(&path) {
+        return Ok(());
+    }
+    let text = format!("{MARK} From {from}\n{}", text_of(dns));
+    let write = || File::options().write(true).truncate(true).open(&path)?.write_all(text.as_bytes());
+    write().cannot(|| format!("change {}", show(&path)))
 }
 
 /// The host's servers, where its own file cannot be used as it is: it names only loopback servers, or the namespace

@@ -17,12 +17,14 @@ pub struct Veth;
 impl Part for Veth {
     fn describe(&self, plan: &Plan) -> Option<String> {
         let (interface, number) = (&plan.request.interface, plan.number);
-        Some(format!(
-            "veth pair {interface} ({}/{PREFIX}) - {INSIDE} ({}/{PREFIX}, default route via {})",
-            number.host(),
-            number.inside(),
-            number.host()
-        ))
+        (!plan.request.kill_switch).then(|| {
+            format!(
+                "veth pair {interface} ({}/{PREFIX}) - {INSIDE} ({}/{PREFIX}, default route via {})",
+                number.host(),
+                number.inside(),
+                number.host()
+            )
+        })
     }
 
     fn apply(&self, site: &mut Site) -> Result<()> {

@@ -7,17 +7,20 @@
 
 use std::path::Path;
 
-use caps::{CapSet, Capability};
+use caps::Capability;
 use nix::unistd::{geteuid, getuid};
 
 use super::netns::Entered;
 use crate::error::{Context, Error, Result};
+use crate::sys::capability::{self, Sets};
 
 /// Inode of the initial user namespace's file (PROC_USER_INIT_INO, include/linux/proc_ns.h).
 const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
 
 /// Capabilities may be raised.
 pub struct Privilege {
+    /// The sets between two raises.
+    resting: Sets,
     root: bool,
 }
 
@@ -35,23 +38,22 @@ impl Privilege {
     /// Checks that the capabilities are there; says which of the many ways to lose them it was.
     pub fn take() -> Result<Self> {
         refuse_user_namespace("enter a namespace")?;
-        for capability in [Capability::CAP_SYS_ADMIN, Capability::CAP_NET_ADMIN] {
-            if !has(CapSet::Permitted, capability)? {
-                return Err(why_missing(capability));
+        let resting = capability::get().cannot(|| "read capabilities")?;
+        for needed in [Capability::CAP_SYS_ADMIN, Capability::CAP_NET_ADMIN] {
+            if resting.permitted & needed.bitmask() == 0 {
+                return Err(why_missing(needed));
             }
         }
-        Ok(Self { root: caller_is_root() })
+        Ok(Self { resting, root: caller_is_root() })
     }
 
-    /// Runs `work` with `capability` in the effective set, and takes it out again whatever comes of the work. (For
-    /// root, who has it there already, nothing changes.)
-    pub fn raised<T>(&self, capability: Capability, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        if has(CapSet::Effective, capability)? {
-            return work();
-        }
-        caps::raise(None, CapSet::Effective, capability).map_err(|error| cannot("raise", capability, error))?;
+    /// Runs `work` with `needed` in the effective set, and takes it out again whatever comes of the work. (For root,
+    /// who has it there already, nothing changes.)
+    pub fn raised<T>(&self, needed: Capability, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let raised = Sets { effective: self.resting.effective | needed.bitmask(), ..self.resting };
+        capability::set(&raised).cannot(|| format!("raise {needed}"))?;
         let result = work();
-        caps::drop(None, CapSet::Effective, capability).map_err(|error| cannot("lower", capability, error))?;
+        capability::set(&self.resting).cannot(|| format!("lower {needed}"))?;
         result
     }
 
@@ -59,26 +61,15 @@ impl Privilege {
     /// entered: there is no other way to an [`Unprivileged`].
     pub fn give_up(self, _entered: Entered) -> Result<Unprivileged> {
         if !self.root {
-            for set in [CapSet::Ambient, CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
-                caps::clear(None, set).map_err(|error| Error::new("drop capabilities", error))?;
-            }
-            for set in [CapSet::Ambient, CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
-                let left = caps::read(None, set).map_err(|error| Error::new("read capabilities", error))?;
-                if !left.is_empty() {
-                    return Err(Error::new("drop capabilities", "some are still there"));
-                }
+            let none = Sets::default();
+            // The ambient set goes with the permitted one: the kernel keeps it within that.
+            capability::set(&none).cannot(|| "drop capabilities")?;
+            if capability::get().cannot(|| "read capabilities")? != none {
+                return Err(Error::new("drop capabilities", "some are still there"));
             }
         }
         Ok(Unprivileged { _private: () })
     }
-}
-
-fn cannot(verb: &str, capability: Capability, error: caps::errors::CapsError) -> Error {
-    Error::new(format!("{verb} {capability}"), error)
-}
-
-fn has(set: CapSet, capability: Capability) -> Result<bool> {
-    caps::has_cap(None, set, capability).map_err(|error| Error::new("read capabilities", error))
 }
 
 /// In a user namespace other than the initial one every capability is worth nothing outside it, and /run/netns may

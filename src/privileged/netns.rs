@@ -16,7 +16,7 @@ use crate::name::NetnsName;
 use crate::record::Identity;
 use crate::sys::net;
 use crate::text::step;
-use crate::trusted::{self, Trust};
+use crate::trusted;
 
 /// Where named network namespaces are (ip-netns(8)).
 pub const DIRECTORY: &str = "/run/netns";
@@ -39,10 +39,7 @@ pub fn open(name: &NetnsName) -> Result<Netns> {
     let cannot = |cause: &str| Error::new(format!("open namespace {name}"), cause);
     let missing =
         || cannot("there is no such namespace").hint("runns-exec list and ip netns list name those there are");
-    if let Err(Errno::ENOENT) = stat(DIRECTORY) {
-        return Err(missing());
-    }
-    let (directory, _) = trusted::locate(Path::new(DIRECTORY), Trust::Strict)?;
+    let directory = trusted::directory(Path::new(DIRECTORY))?.ok_or_else(missing)?;
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let file = openat(&directory, name.as_str(), flags, Mode::empty()).map_err(|errno| match errno {
         Errno::ENOENT => missing(),
@@ -60,6 +57,14 @@ impl Netns {
     /// The inode of the namespace, by which processes in it are known.
     pub fn inode(&self) -> u64 {
         self.stat.st_ino
+    }
+
+    /// Whether the same namespace stands at /run/netns/`other` as well.
+    pub fn is_also(&self, other: &NetnsName) -> Result<bool> {
+        match fstatat(&self.directory, other.as_str(), AtFlags::empty()) {
+            Err(Errno::ENOENT) => Ok(false),
+            stat => Ok(stat.cannot(|| format!("look at namespace {other}"))?.st_ino == self.stat.st_ino),
+        }
     }
 
     /// The open namespace file.
@@ -104,6 +109,11 @@ pub fn enter(privilege: &Privilege, netns: &Netns, expected: Option<&Identity>) 
     Ok((Entered { _private: () }, cookie))
 }
 
+/// Puts the calling thread, and only it, into the network namespace: for a look by a thread that ends with it.
+pub fn visit(netns: &Netns) -> Result<()> {
+    setns(netns.file.as_fd(), CloneFlags::CLONE_NEWNET).cannot(|| format!("look into namespace {}", netns.name))
+}
+
 /// The host's own network under another name would be no isolation at all. Every network namespace has a
 /// /proc/PID/net/dev of its own inode, and anyone may stat pid 1's.
 fn refuse_host_namespace() -> Result<(), String> {
@@ -123,5 +133,24 @@ pub fn identity_here() -> Result<Identity> {
         cookie: net::namespace_cookie(&probe).cannot(|| "read the namespace's cookie")?,
         inode: inode("/proc/thread-self/ns/net")?,
         proc_inode: inode("/proc/thread-self/net/dev")?,
+    })
+}
+
+/// The numbers of the namespaces of these names, from entering each of them for a moment: by a thread that ends with
+/// it, so that this process is in none of them at any time. One that cannot be entered is left out.
+pub fn identify(privilege: &Privilege, names: &[&NetnsName]) -> Result<Vec<Identity>> {
+    let identify_one = |name: &NetnsName| {
+        let netns = open(name)?;
+        privilege.raised(Capability::CAP_SYS_ADMIN, || {
+            setns(netns.file.as_fd(), CloneFlags::CLONE_NEWNET).cannot(|| format!("enter namespace {name}"))
+        })?;
+        identity_here()
+    };
+    let one = |name: &&NetnsName| identify_one(name).inspect_err(|error| step(|| error.to_string())).ok();
+    let identify_all = || names.iter().filter_map(one).collect();
+    std::thread::scope(|scope| {
+        // Not Scope::spawn, which panics where the kernel refuses a thread.
+        let thread = std::thread::Builder::new().spawn_scoped(scope, identify_all).cannot(|| "start a thread")?;
+        thread.join().map_err(|_| Error::new("enter namespaces", "the thread for it ended"))
     })
 }

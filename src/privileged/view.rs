@@ -19,7 +19,7 @@ use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag};
-use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use super::Privilege;
 use super::netns::Entered;
@@ -43,66 +43,101 @@ const MARK: &CStr = c"runns-exec";
 /// Source of the sysfs of a view that has a copy of /etc.
 const MARK_ETC: &CStr = c"runns-exec:etc";
 
-/// Something that was mounted below /sys: a detached copy, and where it belongs.
-struct Submount {
-    tree: OwnedFd,
-    path: PathBuf,
+/// /sys as it was found.
+struct Sys {
+    place: OwnedFd,
+    /// Its mount; none on kernels without listmount and statmount.
+    id: Option<u64>,
+}
+
+/// An entry of /etc/netns/NAME, checked and open.
+struct Entry {
+    name: OsString,
+    place: OwnedFd,
 }
 
 /// Makes the view of namespace `name`, in which the calling process is. `required` are the files that the record
-/// lists: they must be there.
+/// lists: they must be there. Capabilities are raised for the mount calls alone; what is mounted is looked for and
+/// checked without.
 pub fn make(privilege: &Privilege, _entered: &Entered, name: &NetnsName, required: &[String]) -> Result<()> {
     let cwd = nix::unistd::getcwd().ok();
-    privilege
-        .raised(Capability::CAP_SYS_ADMIN, || {
-            unshare(CloneFlags::CLONE_NEWNS).cannot(|| "unshare the mount namespace")?;
-            let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
-            mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)
-                .cannot(|| "make the mount namespace a slave of the host's")?;
-            let undone = undo_outer_view()?;
-            let entries = entries(name)?;
-            if let Some(missing) = required.iter().find(|file| !entries.iter().any(|entry| entry == file.as_str())) {
-                let path = Path::new(ETC_NETNS).join(name.as_str()).join(missing);
-                return Err(Error::new(
-                    format!("put {} in place", show(path)),
-                    "it is gone since the namespace was built",
-                )
-                .hint(format!("sudo runns-exec clean {name}, and build it again")));
-            }
-            cover_sys(if entries.is_empty() { MARK } else { MARK_ETC })?;
-            if !entries.is_empty() {
-                cover_etc(name, &entries)?;
-            }
-            if entries.iter().any(|entry| entry == RESOLV_CONF) {
-                mask_name_services()?;
-            }
-            let changed = undone || !entries.is_empty();
-            let covered = |path: &Path| {
-                path.starts_with("/sys")
-                    || (changed && ["/etc"].iter().chain(&NAME_SERVICES).any(|covered| path.starts_with(covered)))
-            };
-            match cwd {
-                Some(cwd) if covered(&cwd) => Ok(Some(cwd)),
-                _ => Ok(None),
-            }
-        })?
-        // By name and without privilege: the working directory is the caller's affair.
-        .map_or(Ok(()), |cwd| {
-            nix::unistd::chdir(&cwd).cannot(|| format!("enter the working directory {} in the namespace", show(&cwd)))
-        })
+    let (sys, undone) = privilege.raised(Capability::CAP_SYS_ADMIN, || {
+        unshare(CloneFlags::CLONE_NEWNS).cannot(|| "unshare the mount namespace")?;
+        let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+        mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)
+            .cannot(|| "make the mount namespace a slave of the host's")?;
+        undo_outer_view()
+    })?;
+    let entries = entries(name)?;
+    if let Some(missing) = required.iter().find(|file| !entries.iter().any(|entry| entry.name == file.as_str())) {
+        let path = Path::new(ETC_NETNS).join(name.as_str()).join(missing);
+        return Err(Error::new(format!("put {} in place", show(path)), "it is gone since the namespace was built")
+            .hint(format!("sudo runns-exec clean {name}, and build it again")));
+    }
+    let own_resolver = entries.iter().any(|entry| entry.name == RESOLV_CONF);
+    let services = if own_resolver { name_services()? } else { Vec::new() };
+    say(undone, name, &entries, &services);
+    privilege.raised(Capability::CAP_SYS_ADMIN, || {
+        cover_sys(&sys, if entries.is_empty() { MARK } else { MARK_ETC })?;
+        if !entries.is_empty() {
+            cover_etc(name, &entries)?;
+        }
+        mask(&services)
+    })?;
+    enter_again(cwd, undone || !entries.is_empty())
 }
 
-/// Takes away what an outer runns-exec put in place; whether there was such a thing.
-fn undo_outer_view() -> Result<bool> {
+fn say(undone: bool, name: &NetnsName, entries: &[Entry], services: &[(&str, OwnedFd)]) {
+    if undone {
+        step(|| "left the view of the namespace that this was started in".to_string());
+    }
+    for entry in entries {
+        step(|| format!("putting {ETC_NETNS}/{name}/{0} in place of /etc/{0}", show(&entry.name)));
+    }
+    for (path, _) in services {
+        step(|| format!("covering {path}, where a service of the host's answers for names"));
+    }
+}
+
+/// Enters the working directory again by name, where something was put over it; `changed`, if that was more than
+/// /sys. Without privilege: the working directory is the caller's affair.
+fn enter_again(cwd: Option<PathBuf>, changed: bool) -> Result<()> {
+    let covered = |path: &Path| {
+        path.starts_with("/sys")
+            || (changed && ["/etc"].iter().chain(&NAME_SERVICES).any(|covered| path.starts_with(covered)))
+    };
+    match cwd {
+        Some(cwd) if covered(&cwd) => {
+            nix::unistd::chdir(&cwd).cannot(|| format!("enter the working directory {} in the namespace", show(&cwd)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// In a view that was made: `file`, which must be root's, in place of /etc/hosts. For the namespace's own daemons.
+pub fn cover_hosts(privilege: &Privilege, file: &Path) -> Result<()> {
+    privilege.raised(Capability::CAP_SYS_ADMIN, || {
+        let (place, _) = trusted::locate(file, Trust::Strict)?;
+        let tree = api::clone_tree(place.as_fd(), false).cannot(|| format!("copy the mount of {}", show(file)))?;
+        let (etc, _) = trusted::locate(Path::new("/etc"), Trust::Strict)?;
+        api::attach(tree.as_fd(), etc.as_fd(), c"hosts").cannot(|| "put a file in place of /etc/hosts")
+    })
+}
+
+/// Takes away what an outer runns-exec put in place. /sys as it is then, and whether there was such a thing.
+fn undo_outer_view() -> Result<(Sys, bool)> {
     let mut undone = false;
     loop {
-        let source = source_of("/sys")?;
+        let sys = must_find("/sys")?;
+        let (id, source) = mount_at(&sys, "/sys")?;
         if source != MARK.to_bytes() && source != MARK_ETC.to_bytes() {
-            return Ok(undone);
+            return Ok((Sys { place: sys, id }, undone));
         }
-        step(|| "leaving the view of the namespace that this was started in".to_string());
         for path in NAME_SERVICES {
-            while exists(path) && source_of(path)? == MASK.to_bytes() {
+            while let Some(place) = find(path)? {
+                if mount_at(&place, path)?.1 != MASK.to_bytes() {
+                    break;
+                }
                 umount2(path, MntFlags::MNT_DETACH).cannot(|| format!("unmount the outer namespace's {path}"))?;
             }
         }
@@ -114,21 +149,27 @@ fn undo_outer_view() -> Result<bool> {
     }
 }
 
-fn exists(path: &str) -> bool {
-    nix::sys::stat::lstat(path).is_ok()
+/// The directories of the host's name services that are there; one that has two names, once.
+fn name_services() -> Result<Vec<(&'static str, OwnedFd)>> {
+    let mut seen = Vec::new();
+    let mut services = Vec::new();
+    for path in NAME_SERVICES {
+        let Some(place) = find(path)? else { continue };
+        let stat = nix::sys::stat::fstat(&place).cannot(|| format!("look at {path}"))?;
+        let identity = (stat.st_dev, stat.st_ino);
+        if trusted::kind(&stat) == SFlag::S_IFDIR && !seen.contains(&identity) {
+            seen.push(identity);
+            services.push((path, place));
+        }
+    }
+    Ok(services)
 }
 
 /// Covers the directories of the host's name services with an empty one that is root's: a program that asks them by
 /// path finds nobody, and asks the namespace's resolver.
-fn mask_name_services() -> Result<()> {
+fn mask(services: &[(&str, OwnedFd)]) -> Result<()> {
     let mut mask: Option<OwnedFd> = None;
-    for path in NAME_SERVICES.into_iter().filter(|path| exists(path)) {
-        let place = locate(path)?;
-        let stat = nix::sys::stat::fstat(&place).cannot(|| format!("look at {path}"))?;
-        if trusted::kind(&stat) != SFlag::S_IFDIR || source_of(path)? == MASK.to_bytes() {
-            continue;
-        }
-        step(|| format!("covering {path}, where a service of the host's answers for names"));
+    for (path, place) in services {
         let tree = match &mask {
             Some(mask) => api::clone_tree(mask.as_fd(), false).cannot(|| "copy the empty directory")?,
             None => empty_directory()?,
@@ -146,51 +187,67 @@ fn empty_directory() -> Result<OwnedFd> {
     api::new_filesystem(c"tmpfs", MASK, &options, attributes).cannot(|| "make an empty directory")
 }
 
-fn locate(path: &str) -> Result<OwnedFd> {
-    open(path, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()).cannot(|| format!("open {path}"))
+/// Opens `path` for its place only; `None` if it is not there (any more).
+fn find(path: impl AsRef<Path>) -> Result<Option<OwnedFd>> {
+    let path = path.as_ref();
+    match open(path, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()) {
+        Err(Errno::ENOENT) => Ok(None),
+        place => place.map(Some).cannot(|| format!("open {}", show(path))),
+    }
 }
 
-/// The source of the mount that `path` is on.
-fn source_of(path: &str) -> Result<Vec<u8>> {
-    match api::mount_of(locate(path)?).and_then(|(id, _)| api::mount_source(id)) {
-        Ok(source) => Ok(source),
+fn must_find(path: &str) -> Result<OwnedFd> {
+    find(path)?.ok_or_else(|| Error::new(format!("open {path}"), Errno::ENOENT.desc()))
+}
+
+/// The mount that `place`, which is at `path`, is on: its id, where the kernel tells, and its source.
+fn mount_at(place: &OwnedFd, path: &str) -> Result<(Option<u64>, Vec<u8>)> {
+    match api::mount_of(place).and_then(|(id, _)| Ok((Some(id), api::mount_source(id)?))) {
         Err(Errno::ENOSYS) => {
             let mount = mountinfo()?.into_iter().rfind(|mount| mount.point == Path::new(path));
-            Ok(mount.map_or(Vec::new(), |mount| mount.source))
+            Ok((None, mount.map_or(Vec::new(), |mount| mount.source)))
         }
-        Err(errno) => Err(errno).cannot(|| format!("find out what is mounted on {path}")),
+        mount => mount.cannot(|| format!("find out what is mounted on {path}")),
     }
 }
 
 /// Mounts a sysfs of the namespace on /sys, with what was mounted below the old one.
-fn cover_sys(mark: &CStr) -> Result<()> {
-    let submounts = submounts_of_sys()?;
-    let flags = statvfs("/sys").cannot(|| "look at /sys")?.flags();
+fn cover_sys(sys: &Sys, mark: &CStr) -> Result<()> {
+    let submounts = copies_below(sys)?;
+    let flags = fstatvfs(&sys.place).cannot(|| "look at /sys")?.flags();
     let mut attributes = Attributes::NOSUID_NODEV_NOEXEC;
     if flags.contains(FsFlags::ST_RDONLY) {
         attributes = attributes.with(Attributes::RDONLY);
     }
     let sysfs = api::new_filesystem(c"sysfs", mark, &[], attributes).cannot(|| "make a sysfs for the namespace")?;
-    let sys = locate("/sys")?;
-    api::attach(sysfs.as_fd(), sys.as_fd(), c"").cannot(|| "mount the namespace's sysfs on /sys")?;
-    for Submount { tree, path } in submounts {
-        let target = match open(&path, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()) {
-            // A device's own directory, say: the namespace does not have it.
-            Err(Errno::ENOENT) => continue,
-            target => target.cannot(|| format!("open {}", show(&path)))?,
-        };
+    api::attach(sysfs.as_fd(), sys.place.as_fd(), c"").cannot(|| "mount the namespace's sysfs on /sys")?;
+    for (path, tree) in submounts {
+        // A device's own directory, say: the namespace does not have it.
+        let Some(target) = find(&path)? else { continue };
         api::attach(tree.as_fd(), target.as_fd(), c"").cannot(|| format!("mount {} again", show(&path)))?;
     }
     Ok(())
 }
 
 /// Copies of everything that is mounted below /sys: one for each uppermost mount, with what is below it.
-fn submounts_of_sys() -> Result<Vec<Submount>> {
-    let mut paths = match api::mount_of(locate("/sys")?).and_then(|(id, _)| api::descendants(id)) {
-        Ok(ids) => {
-            let mut paths = Vec::with_capacity(ids.len());
-            for id in ids {
-                match api::mount_point(id) {
+fn copies_below(sys: &Sys) -> Result<Vec<(PathBuf, OwnedFd)>> {
+    let mut copies = Vec::new();
+    for path in mounts_below(sys)? {
+        let Some(place) = find(&path)? else { continue };
+        let tree = api::clone_tree(place.as_fd(), true).cannot(|| format!("copy the mount {}", show(&path)))?;
+        copies.push((path, tree));
+    }
+    Ok(copies)
+}
+
+/// The places below /sys at which something is mounted, but none below another one.
+fn mounts_below(sys: &Sys) -> Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    match sys.id {
+        None => paths = children_by_mountinfo(&mountinfo()?),
+        Some(id) => {
+            for mount in api::descendants(id).cannot(|| "list what is mounted below /sys")? {
+                match api::mount_point(mount) {
                     // Unmounted on the host since it was listed.
                     Err(Errno::ENOENT) => {}
                     point => {
@@ -198,73 +255,55 @@ fn submounts_of_sys() -> Result<Vec<Submount>> {
                     }
                 }
             }
-            paths
         }
-        Err(Errno::ENOSYS) => children_by_mountinfo(&mountinfo()?),
-        Err(errno) => return Err(errno).cannot(|| "list what is mounted below /sys"),
-    };
+    }
     paths.retain(|path| path.starts_with("/sys") && path != Path::new("/sys"));
     // listmount(2) names what is mounted below those, too, but they are copied with all that is below them.
     paths.sort();
     paths.dedup_by(|below, above| below.starts_with(&*above));
-    let mut submounts = Vec::with_capacity(paths.len());
-    for path in paths {
-        let place = match open(&path, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()) {
-            Err(Errno::ENOENT) => continue,
-            place => place.cannot(|| format!("open {}", show(&path)))?,
-        };
-        let tree = api::clone_tree(place.as_fd(), true).cannot(|| format!("copy the mount {}", show(&path)))?;
-        submounts.push(Submount { tree, path });
-    }
-    Ok(submounts)
+    Ok(paths)
 }
 
-/// The entries of /etc/netns/`name` that are put in place; none if there is no such directory.
-fn entries(name: &NetnsName) -> Result<Vec<OsString>> {
+/// The entries of /etc/netns/`name` that are put in place, checked; none if there is no such directory.
+fn entries(name: &NetnsName) -> Result<Vec<Entry>> {
     let path = Path::new(ETC_NETNS).join(name.as_str());
-    match nix::sys::stat::lstat(&path) {
-        Err(Errno::ENOENT) => return Ok(Vec::new()),
-        other => other.cannot(|| format!("open {}", show(&path)))?,
-    };
-    let (directory, stat) = trusted::locate(&path, Trust::Strict)?;
-    if trusted::kind(&stat) != SFlag::S_IFDIR {
-        return Err(Error::new(format!("use {}", show(&path)), "it is not a directory"));
-    }
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let mut directory =
-        nix::dir::Dir::openat(&directory, ".", flags, Mode::empty()).cannot(|| format!("list {}", show(&path)))?;
+    let Some(directory) = trusted::directory(&path)? else { return Ok(Vec::new()) };
     let mut entries = Vec::new();
-    for entry in directory.iter() {
-        let name =
-            OsString::from_vec(entry.cannot(|| format!("list {}", show(&path)))?.file_name().to_bytes().to_vec());
-        if !trusted::is_skipped_entry(&name) {
-            entries.push(name);
+    for name in names_in(&directory).cannot(|| format!("list {}", show(&path)))? {
+        let path = path.join(&name);
+        let (place, stat) = trusted::locate_in(&directory, &path)?;
+        if !matches!(trusted::kind(&stat), SFlag::S_IFREG | SFlag::S_IFDIR) {
+            return Err(Error::new(format!("use {}", show(&path)), "it is neither a regular file nor a directory"));
         }
+        entries.push(Entry { name, place });
     }
     Ok(entries)
 }
 
-/// Binds /etc onto itself and mounts each entry in the copy, over its namesake.
-fn cover_etc(name: &NetnsName, entries: &[OsString]) -> Result<()> {
-    let mut trees = Vec::with_capacity(entries.len());
-    for entry in entries {
-        let path = Path::new(ETC_NETNS).join(name.as_str()).join(entry);
-        let (place, stat) = trusted::locate(&path, Trust::Strict)?;
-        if !matches!(trusted::kind(&stat), SFlag::S_IFREG | SFlag::S_IFDIR) {
-            return Err(Error::new(format!("use {}", show(&path)), "it is neither a regular file nor a directory"));
+fn names_in(directory: &OwnedFd) -> Result<Vec<OsString>, Errno> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut names = Vec::new();
+    for entry in nix::dir::Dir::openat(directory, ".", flags, Mode::empty())? {
+        let name = OsString::from_vec(entry?.file_name().to_bytes().to_vec());
+        if !trusted::is_skipped_entry(&name) {
+            names.push(name);
         }
-        let tree = api::clone_tree(place.as_fd(), true).cannot(|| format!("copy the mount of {}", show(&path)))?;
-        trees.push((entry, tree));
     }
+    Ok(names)
+}
+
+/// Binds /etc onto itself and mounts each entry in the copy, over its namesake.
+fn cover_etc(name: &NetnsName, entries: &[Entry]) -> Result<()> {
     let (old, _) = trusted::locate(Path::new("/etc"), Trust::Strict)?;
     let etc = api::clone_tree(old.as_fd(), true).cannot(|| "copy the mount of /etc")?;
     api::attach(etc.as_fd(), old.as_fd(), c"").cannot(|| "bind /etc onto itself")?;
-    for (entry, tree) in trees {
+    for Entry { name: entry, place } in entries {
         let shown = show(entry);
-        step(|| format!("putting {ETC_NETNS}/{name}/{shown} in place of /etc/{shown}"));
+        let action = || format!("put {ETC_NETNS}/{name}/{shown} in place of /etc/{shown}");
+        let tree = api::clone_tree(place.as_fd(), true).cannot(action)?;
         let target = CString::new(entry.as_bytes()).unwrap_or_default();
         api::attach(tree.as_fd(), etc.as_fd(), &target).map_err(|errno| {
-            let error = Error::new(format!("put {ETC_NETNS}/{name}/{shown} in place of /etc/{shown}"), errno.desc());
+            let error = Error::new(action(), errno.desc());
             if errno == Errno::ENOENT { error.hint(format!("sudo touch /etc/{shown}")) } else { error }
         })?;
     }

@@ -1,6 +1,7 @@
 //! The only module with `unsafe` code: thin, safe functions over system calls that `nix` has not, each with the
 //! contract that it relies on. No policy here.
 
+pub mod capability;
 pub mod clock;
 pub mod mount;
 pub mod net;

@@ -2,7 +2,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ffi::{CStr, c_char, c_int};
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::errno::Errno;
@@ -230,3 +230,112 @@ pub fn clear_environment(path: &CStr) {
         libc::setenv(c"PATH".as_ptr(), path.as_ptr(), 1);
     }
 }
+
+/// A set of blocked signals as the kernel has it, with the two that the C library keeps for itself.
+pub type SignalMask = u64;
+
+/// Blocks every signal that can be blocked; returns what was blocked before (sigprocmask(2)).
+pub fn block_signals() -> Result<SignalMask, Errno> {
+    change_signal_mask(SignalMask::MAX)
+}
+
+/// Blocks the signals of `mask`, and no others.
+pub fn set_signal_mask(mask: SignalMask) -> Result<(), Errno> {
+    change_signal_mask(mask).map(drop)
+}
+
+fn change_signal_mask(mask: SignalMask) -> Result<SignalMask, Errno> {
+    let (mut old, size) = (0, size_of::<SignalMask>());
+    let (how, new, before) = (libc::SIG_SETMASK, &raw const mask, &raw mut old);
+    // SAFETY: the kernel reads and writes `size` bytes; the C library's function would leave two signals out.
+    check(unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, new, before, size) })?;
+    Ok(old)
+}
+
+/// Sends signal `number` (a real-time one too) to `pid`; a negative one is a process group (kill(2)).
+pub fn signal(pid: Pid, number: c_int) -> Result<(), Errno> {
+    // SAFETY: kill takes numbers.
+    check(unsafe { libc::kill(pid.as_raw(), number) }.into()).map(drop)
+}
+
+/// What happened to a child.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// It ended with this status.
+    Exited(i32),
+    /// It was ended by this signal.
+    Signaled(i32),
+    /// It was stopped by this signal.
+    Stopped(i32),
+}
+
+/// What has happened to child `pid` and was not told yet, if anything; does not wait. Unlike nix's it knows real-time
+/// signals. waitpid(2).
+pub fn child_change(pid: Pid) -> Result<Option<Change>, Errno> {
+    let mut status = 0;
+    let flags = libc::WNOHANG | libc::WUNTRACED;
+    // SAFETY: waitpid writes one int.
+    if check(unsafe { libc::waitpid(pid.as_raw(), &mut status, flags) }.into())? == 0 {
+        return Ok(None);
+    }
+    Ok(Some(match status {
+        status if libc::WIFEXITED(status) => Change::Exited(libc::WEXITSTATUS(status)),
+        status if libc::WIFSTOPPED(status) => Change::Stopped(libc::WSTOPSIG(status)),
+        status => Change::Signaled(libc::WTERMSIG(status)),
+    }))
+}
+
+/// Ends the process by signal `number` as if nothing had been in its way, or, where the kernel spares it (pid 1 of a
+/// namespace), with status 128 + `number`. Leaves no core: it would be that of the wrong program.
+pub fn end_by_signal(number: c_int) -> ! {
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: setrlimit reads an rlimit; SIG_DFL runs no code of ours; getpid has no preconditions.
+    let own = unsafe {
+        libc::setrlimit(libc::RLIMIT_CORE, &none);
+        libc::signal(number, libc::SIG_DFL);
+        libc::getpid()
+    };
+    let _ = signal(Pid::from_raw(own), number);
+    let _ = set_signal_mask(0);
+    exit_now(128 + number)
+}
+
+/// Opens those of descriptors 0, 1 and 2 that the caller left closed on /dev/null, so that nothing else gets their
+/// numbers. One that is close-on-exec was closed too: it is one of ours that has got the number already.
+pub fn fill_standard_descriptors() -> Result<(), Errno> {
+    for number in 0..=2 {
+        // SAFETY: F_GETFD only asks, whether the descriptor is open or not.
+        let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+        if flags < 0 || flags & libc::FD_CLOEXEC != 0 {
+            // SAFETY: the path is NUL-terminated; O_CLOEXEC is undone by dup2 unless open took the very number.
+            unsafe {
+                let null = check(libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC).into())? as c_int;
+                if null != number {
+                    check(libc::dup2(null, number).into())?;
+                    libc::close(null);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Closes the descriptors above 2 that the caller left open for the command. Ours, all close-on-exec, stay.
+pub fn close_inherited() {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
+    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<c_int>().ok());
+    for number in numbers.filter(|number| *number > 2).collect::<Vec<_>>() {
+        // SAFETY: what is not close-on-exec was open before this program started: no OwnedFd has it.
+        unsafe {
+            if libc::fcntl(number, libc::F_GETFD) == 0 {
+                libc::close(number);
+            }
+        }
+    }
+}
+
+/// Descriptors 0, 1 and 2. Nothing closes them, once [`fill_standard_descriptors`] has seen to it that they are open.
+pub const STANDARD: [BorrowedFd<'static>; 3] = {
+    // SAFETY: they stay open as long as the process lives.
+    unsafe { [BorrowedFd::borrow_raw(0), BorrowedFd::borrow_raw(1), BorrowedFd::borrow_raw(2)] }
+};

@@ -1,6 +1,6 @@
 //! Terminals: window size and controlling terminal (ioctl_tty(2)).
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -28,4 +28,21 @@ pub fn set_window_size(fd: impl AsFd, size: &WindowSize) -> Result<(), Errno> {
 pub fn make_controlling(fd: impl AsFd) -> Result<(), Errno> {
     // SAFETY: TIOCSCTTY takes a number; 0 never steals a terminal.
     check(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::TIOCSCTTY, 0) }.into()).map(drop)
+}
+
+/// Opens the other side of the pseudo-terminal `master` (TIOCGPTPEER, ioctl_tty(2)): without a path, so whatever is
+/// mounted at /dev/pts. It is close-on-exec and does not become the controlling terminal.
+pub fn open_peer(master: impl AsFd) -> Result<OwnedFd, Errno> {
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: TIOCGPTPEER takes flags.
+    let fd = check(unsafe { libc::ioctl(master.as_fd().as_raw_fd(), libc::TIOCGPTPEER, flags) }.into())?;
+    // SAFETY: the descriptor is new, and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Sends `signal` to the foreground process group of the pseudo-terminal `master`, as its keyboard would: SIGINT,
+/// SIGQUIT or SIGTSTP (TIOCSIG; drivers/tty/pty.c, pty_signal).
+pub fn signal_foreground(master: impl AsFd, signal: i32) -> Result<(), Errno> {
+    // SAFETY: TIOCSIG takes a number.
+    check(unsafe { libc::ioctl(master.as_fd().as_raw_fd(), libc::TIOCSIG, signal) }.into()).map(drop)
 }

@@ -1,12 +1,108 @@
 //! install/install.sh and install/uninstall.sh (SPEC 10).
 
-use crate::support::Host;
+use crate::support::{Host, Runner};
 
 const PROGRAM: &str = "/usr/local/bin/runns-exec";
+const FILES: &str = "find / -xdev \\( -path /proc -o -path /sys -o -path /tmp -o -path /run -o -path '/runns-*' \\) \
+                     -prune -o \\( -type f -o -type l \\) -newer /tmp/start -print | sort";
+
+/// Commands with what the installer needs instead of building.
+fn installer(host: &Host) -> Runner {
+    host.install_environment()
+}
 
 #[test]
 fn program_has_owner_mode_and_capabilities() {
     let host = Host::new();
     assert_eq!(host.ok(&format!("stat -c '%U:%G %a' {PROGRAM}")), "root:runns 750");
     assert_eq!(host.ok(&format!("getcap {PROGRAM}")), format!("{PROGRAM} cap_net_admin,cap_sys_admin=p"));
+    assert_eq!(host.ok("ls -A /usr/local/bin | grep '^\\.runns' || true"), "");
+    assert_eq!(host.user("alice").ok("runns-exec --version | cut -d' ' -f1"), "runns-exec");
+}
+
+#[test]
+fn everything_is_installed_whatever_the_umask_and_removed_again() {
+    let host = Host::without_program();
+    host.ok("rm -rf /usr/local/bin /usr/local/share; touch /tmp/start");
+    let before = host.ok(FILES);
+    installer(&host).ok("umask 0777; /runns-source/install/install.sh");
+    for file in [
+        "/etc/runns.conf",
+        "/usr/local/share/man/man8/runns-exec.8",
+        "/usr/local/share/man/man5/runns.conf.5",
+        "/usr/local/share/bash-completion/completions/runns-exec",
+        "/usr/local/share/zsh/site-functions/_runns-exec",
+        "/usr/local/share/fish/vendor_completions.d/runns-exec.fish",
+    ] {
+        assert_eq!(host.ok(&format!("stat -c '%U:%G %a' {file}")), "root:root 644", "{file}");
+    }
+    assert_eq!(host.ok("stat -c %a /usr/local/bin /usr/local/share/man/man8 /usr/local/share"), "755\n755\n755");
+    host.ok("/runns-source/install/uninstall.sh");
+    let after = host.ok(FILES);
+    let account = |text: &str| text.lines().filter(|line| !line.contains("/etc/g")).collect::<Vec<_>>().join("\n");
+    assert_eq!(account(&after), account(&before), "nothing is left but the group");
+    host.ok("getent group runns");
+    host.ok("/runns-source/install/uninstall.sh");
+}
+
+#[test]
+fn an_upgrade_replaces_the_program_at_once_and_keeps_the_configuration() {
+    let host = Host::new();
+    let running =
+        host.user("alice").spawn("runns-exec list >/dev/null; while :; do runns-exec --version || exit 1; done");
+    host.configure("[mine]\n");
+    let gid = host.ok("getent group runns");
+    for _ in 0..3 {
+        let inode = host.ok(&format!("stat -c %i {PROGRAM}"));
+        host.install();
+        assert_ne!(host.ok(&format!("stat -c %i {PROGRAM}")), inode, "a new file");
+    }
+    assert!(running.is_running(), "never half a program: {}", running.stderr());
+    assert_eq!(host.ok("cat /etc/runns.conf"), "[mine]");
+    assert_eq!(host.ok("getent group runns"), gid);
+    let said = host.ok("/runns-source/install/uninstall.sh");
+    assert!(said.contains("kept /etc/runns.conf"), "{said}");
+    assert_eq!(host.ok("cat /etc/runns.conf"), "[mine]");
+}
+
+#[test]
+fn where_capabilities_cannot_be_kept_it_fails_loudly() {
+    let host = Host::without_program();
+    let prefix = |directory: &str| {
+        let output = installer(&host).env("PREFIX", directory).run("/runns-source/install/install.sh");
+        assert_eq!(output.status, 1, "{output}");
+        assert_eq!(host.run(&format!("ls -A {directory}/bin")).stdout, "", "nothing is left: {output}");
+        output.stderr
+    };
+    host.ok("mkdir /mnt/nosuid /mnt/ramfs && mount -t tmpfs -o nosuid,mode=755 tmpfs /mnt/nosuid");
+    assert!(prefix("/mnt/nosuid").contains("nosuid"));
+    host.ok("mkdir '/mnt/no suid' && mount -t tmpfs -o nosuid,mode=755 tmpfs '/mnt/no suid'");
+    let output = installer(&host).env("PREFIX", "/mnt/no suid").run("/runns-source/install/install.sh");
+    assert!(output.status == 1 && output.stderr.contains("nosuid"), "{output}");
+    host.ok("mount -t ramfs -o mode=755 ramfs /mnt/ramfs");
+    assert!(prefix("/mnt/ramfs").contains("extended attributes"));
+    host.ok("mv /usr/sbin/setcap /usr/sbin/setcap.away");
+    assert!(prefix("/opt/runns").contains("libcap2-bin"));
+    let user = host.user("alice").run("/runns-source/install/install.sh");
+    assert!(user.status == 1 && user.stderr.contains("sudo"), "{user}");
+}
+
+#[test]
+fn prefix_and_destdir() {
+    let host = Host::without_program();
+    installer(&host).env("PREFIX", "/opt/runns").ok("/runns-source/install/install.sh");
+    assert_eq!(host.ok("stat -c '%U:%G %a' /opt/runns/bin/runns-exec"), "root:runns 750");
+    host.root().env("PREFIX", "/opt/runns").ok("/runns-source/install/uninstall.sh");
+    assert_eq!(host.ok("find /opt/runns -type f"), "");
+    // A system below DESTDIR gets a group of its own.
+    host.ok("mkdir -p /mnt/system/etc && echo 'root:x:0:' >/mnt/system/etc/group && groupmod -g 4242 runns");
+    installer(&host).env("DESTDIR", "/mnt/system").ok("/runns-source/install/install.sh");
+    let gid = host.ok("sed -n 's/^runns:[^:]*:\\([0-9]*\\):.*/\\1/p' /mnt/system/etc/group");
+    assert_eq!(host.ok("stat -c '%u:%g %a' /mnt/system/usr/local/bin/runns-exec"), format!("0:{gid} 750"));
+    // A package that is being staged: nobody but root.
+    let said = installer(&host).env("DESTDIR", "/mnt/stage").ok("/runns-source/install/install.sh");
+    assert_eq!(host.ok("stat -c '%u:%g %a' /mnt/stage/usr/local/bin/runns-exec"), "0:0 750");
+    assert!(said.contains("note: "), "{said}");
+    host.root().env("DESTDIR", "/mnt/stage").ok("/runns-source/install/uninstall.sh");
+    assert_eq!(host.ok("find /mnt/stage -type f"), "");
 }

@@ -103,17 +103,21 @@ impl Host {
         net.ip(&format!("link set {interface} up"));
     }
 
-    /// Installs the program.
+    /// Installs the program; what the installer said.
+    #[track_caller]
     pub fn install(&self) -> String {
+        self.install_environment().ok("/runns-source/install/install.sh")
+    }
+
+    /// Commands as root, with what the installer needs instead of building.
+    pub fn install_environment(&self) -> Runner {
         for file in ["runns-exec.bash", "_runns-exec", "runns-exec.fish"] {
             self.write(&format!("/tmp/completions/{file}"), &completion(file));
         }
-        let binary = program();
-        let name = binary.file_name().expect("a file name").to_string_lossy();
+        let name = program().file_name().expect("a file name").to_string_lossy().into_owned();
         self.root()
             .env("RUNNS_EXEC_BINARY", &format!("/runns-build/{name}"))
             .env("RUNNS_EXEC_COMPLETIONS", "/tmp/completions")
-            .ok("/runns-source/install/install.sh")
     }
 
     /// pid 1 of the host, as this machine knows it.

@@ -52,9 +52,10 @@ impl Syslog {
         Self { lines, stop: Some(stop), thread: Some(thread) }
     }
 
-    /// All lines so far.
-    pub fn lines(&self) -> Vec<String> {
-        self.lines.0.lock().expect("log").clone()
+    /// All lines of runns-exec so far.
+    pub fn ours(&self) -> Vec<String> {
+        let lines = self.lines.0.lock().expect("log");
+        lines.iter().filter(|line| line.contains(" runns-exec[")).cloned().collect()
     }
 
     /// Waits for a line that contains all `parts`.

@@ -1,0 +1,46 @@
+//! A configuration that parses holds checked values only; one that does not is refused in one line.
+#![no_main]
+
+use std::path::Path;
+
+use libfuzzer_sys::fuzz_target;
+use runns_exec::config::{Config, DEFAULT_PATH};
+use runns_exec::name::{IfaceName, NetnsName};
+
+fuzz_target!(|text: &str| {
+    let path = Path::new(DEFAULT_PATH);
+    let config = match Config::parse(text, path) {
+        Ok(config) => config,
+        Err(error) => {
+            let said = error.to_string();
+            assert!(said.starts_with("cannot use /etc/runns.conf: ") && !said.contains(char::is_control), "{said:?}");
+            return;
+        }
+    };
+    // No section, and no AllowUnmanaged, comes from nowhere.
+    let headers = text.lines().filter(|line| line.trim_start().starts_with('[')).count();
+    assert_eq!(config.sections.len(), headers);
+    assert!(!config.allow_unmanaged || text.to_ascii_lowercase().contains("allowunmanaged"));
+    for (at, section) in config.sections.iter().enumerate() {
+        assert!(NetnsName::new(section.netns.as_str()).is_ok());
+        for interface in section.interface_in.iter().chain(&section.interface_out) {
+            assert!(IfaceName::new(interface.as_str()).is_ok());
+        }
+        for file in section.vpn.iter().chain(&section.resolve) {
+            assert!(file.is_absolute());
+            assert!(!file.to_str().unwrap().contains(|c: char| c.is_control() && c != '\t'), "{file:?}");
+            assert!(text.contains(file.to_str().unwrap()), "a value is taken as it stands");
+        }
+        for list in section.access.users.iter().chain(&section.access.groups) {
+            assert!(!list.is_empty(), "a list that is there names somebody");
+            for name in list {
+                assert!(!name.is_empty() && !name.contains([',', ' ', '\t', ':', '/']) && text.contains(name.as_str()));
+            }
+        }
+        assert!(config.sections[..at].iter().all(|other| !other.name.eq_ignore_ascii_case(&section.name)));
+        assert_eq!(config.section(&section.name, path).unwrap(), section);
+    }
+    // Comments, blank lines and blanks round a line change nothing.
+    let same: String = text.lines().map(|line| format!("  {}\t\n# [comment]\n\n", line)).collect();
+    assert_eq!(Config::parse(&same, path).unwrap(), config);
+});

@@ -1,0 +1,16 @@
+//! A record that is read can be written, and read again as the same.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use runns_exec::name::NetnsName;
+use runns_exec::plan::MAX_NUMBER;
+use runns_exec::record::Record;
+
+fuzz_target!(|text: &str| {
+    let Ok(record) = Record::parse(text) else { return };
+    assert!(NetnsName::new(record.plan.request.name.as_str()).is_ok());
+    assert!(record.plan.number.get() <= MAX_NUMBER, "{}", record.plan.number);
+    let _ = (record.plan.number.host(), record.plan.number.inside(), record.plan.tag());
+    let written = serde_json::to_string_pretty(&record).unwrap();
+    assert_eq!(Record::parse(&written).unwrap(), record);
+});

@@ -1,0 +1,226 @@
+//! `runns-exec .tunnel-hook EVENT NAME INDEX ...`: what OpenVPN runs when a tunnel of ours comes up or goes down (its
+//! options --up, --route-up and --down). It is in no help text, and its name can be no namespace's.
+//!
+//! What the server pushed comes in environment variables (openvpn(8), "Environmental Variables"). Every address is
+//! parsed; nothing is passed on as text.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, OsString};
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+
+use crate::config::{Dns, is_domain};
+use crate::error::{Error, Result};
+use crate::name::{IfaceName, NetnsName};
+use crate::netlink::{Netlink, in_namespace};
+use crate::part::{dns_lock, netns, pushed, resolver};
+use crate::record::{Record, State};
+use crate::sys::{clock, process};
+use crate::tunnel::TunnelState;
+use crate::tunnel::device::{EVERYWHERE, Setup, install};
+use crate::tunnel::wgquick::Prefix;
+use crate::{log, tool};
+
+/// The subcommand's name: no namespace can be called like it.
+pub const NAME: &str = ".tunnel-hook";
+/// As many of each kind as are looked at; the server decides how many there are.
+const MOST: usize = 256;
+
+/// Variables by name; what is not UTF-8 is left out.
+type Variables<'a> = BTreeMap<&'a str, &'a str>;
+
+/// Handles one event.
+pub fn run(words: &[OsString], environment: &[&CStr]) -> Result<()> {
+    handle(words, environment).inspect_err(|error| log::refused(&format!("tunnel: {error}")))
+}
+
+fn handle(words: &[OsString], environment: &[&CStr]) -> Result<()> {
+    let wrong = || Error::new("handle an event of a tunnel", "this is for OpenVPN to call");
+    if !nix::unistd::geteuid().is_root() {
+        return Err(wrong());
+    }
+    let [event, name, index, ..] = words else { return Err(wrong()) };
+    let name = NetnsName::new(name)?;
+    let index: usize =
+        index.to_str().and_then(|index| index.parse().ok()).filter(|index| *index < MOST).ok_or_else(wrong)?;
+    let variables: Variables =
+        environment.iter().filter_map(|variable| variable.to_str().ok()?.split_once('=')).collect();
+    process::clear_environment(tool::PATH_C);
+    let record = Record::load(&name)?.ok_or_else(wrong)?;
+    match event.to_str() {
+        Some("down") => {
+            let reason = variables.get("signal").map(|signal| why_down(signal).to_string());
+            let state = TunnelState { up: false, reason, since: clock::now(), ..TunnelState::load(&name, index) };
+            state.save(&name, index)
+        }
+        Some("up") => came_up(&record, index, device_name(&variables)?, &variables),
+        Some("route-up") => {
+            let inside = format!("tun{index}");
+            move_in(&record, &device_name(&variables)?, &inside, &variables)?;
+            came_up(&record, index, inside, &variables)
+        }
+        _ => Err(wrong()),
+    }
+}
+
+/// Why a tunnel went down, by the word that OpenVPN has for it (init.c and sig.c of its sources).
+fn why_down(signal: &str) -> &'static str {
+    match signal {
+        "sigterm" | "sigint" => "it was stopped",
+        "auth-failure" => "authentication failed",
+        "ping-restart" | "ping-exit" => "the server does not answer any more",
+        "tls-error" => "the server and this side could not agree (TLS)",
+        "connection-reset" | "remote-exit" => "the server ended the connection",
+        "server_poll" => "no answer from the server",
+        _ => "the connection was lost",
+    }
+}
+
+fn device_name(variables: &Variables) -> Result<String> {
+    IfaceName::new(variables.get("dev").copied().unwrap_or_default()).map(String::from)
+}
+
+/// Writes down that the tunnel is up, and follows a change of its name servers.
+fn came_up(record: &Record, index: usize, device: String, variables: &Variables) -> Result<()> {
+    let name = &record.plan.request.name;
+    let dns = pushed_dns(variables);
+    let before = pushed::collect(&record.plan);
+    let since = clock::now();
+    let state = TunnelState { device, up: true, reason: None, since, servers: dns.servers, search: dns.search };
+    state.save(name, index)?;
+    let now = pushed::collect(&record.plan);
+    let follows = record.plan.resolver.as_ref().is_some_and(|resolver| resolver.from == pushed::FROM);
+    if record.state != State::Built || !follows || now == before || now.servers.is_empty() {
+        return Ok(());
+    }
+    if record.plan.resolver.as_ref().is_some_and(|resolver| resolver.lock) {
+        let file = netns::open_recorded(record)?.ok_or_else(|| Error::new("lock DNS", "the namespace is gone"))?;
+        in_namespace(file.as_fd(), || dns_lock::relock_here(&now.servers, &record.plan.tag()))?;
+    }
+    resolver::rewrite(name, pushed::FROM, &now)
+}
+
+/// Under the kill switch: the device into the namespace, with what the server pushed.
+fn move_in(record: &Record, outside: &str, inside: &str, variables: &Variables) -> Result<()> {
+    let file =
+        netns::open_recorded(record)?.ok_or_else(|| Error::new("move a tunnel's device", "the namespace is gone"))?;
+    let with_ipv6 = record.plan.request.ipv6 != Some(false);
+    let mut addresses: Vec<Prefix> = Vec::new();
+    addresses.extend(address_v4(variables));
+    addresses.extend(address_v6(variables).filter(|_| with_ipv6));
+    // A tap device is a network with a gateway in it; a tun device has only one other end.
+    let gateway =
+        if variables.get("dev_type") == Some(&"tap") { address(variables, "route_vpn_gateway") } else { None };
+    let mut routes: Vec<(Prefix, Option<IpAddr>)> =
+        pushed_routes(variables).into_iter().map(|route| (route, gateway)).collect();
+    // There is no other way out: what is not to go through the tunnel goes nowhere.
+    routes.extend(
+        EVERYWHERE
+            .map(|everywhere| (everywhere, gateway.filter(|gateway| gateway.is_ipv4() == everywhere.0.is_ipv4()))),
+    );
+    let mtu = variables.get("tun_mtu").and_then(|mtu| mtu.parse().ok()).filter(|mtu| (576..=65535).contains(mtu));
+    let setup = Setup { name: inside.to_string(), addresses, mtu, routes, split_default: false };
+    install(&Netlink::here()?, outside, &file, &setup)
+}
+
+fn address(variables: &Variables, name: &str) -> Option<IpAddr> {
+    variables.get(name)?.parse().ok()
+}
+
+fn address_v4(variables: &Variables) -> Option<Prefix> {
+    let local = address(variables, "ifconfig_local").filter(IpAddr::is_ipv4)?;
+    Some((local, mask_length(variables, "ifconfig_netmask").unwrap_or(32)))
+}
+
+fn address_v6(variables: &Variables) -> Option<Prefix> {
+    let local = address(variables, "ifconfig_ipv6_local").filter(IpAddr::is_ipv6)?;
+    let bits = variables.get("ifconfig_ipv6_netbits").and_then(|bits| bits.parse().ok()).filter(|bits| *bits <= 128);
+    Some((local, bits.unwrap_or(128)))
+}
+
+/// The length of a netmask such as 255.255.255.0.
+fn mask_length(variables: &Variables, name: &str) -> Option<u8> {
+    let IpAddr::V4(mask) = address(variables, name)? else { return None };
+    let bits = mask.to_bits();
+    (bits.leading_ones() + bits.trailing_zeros() == 32 || bits == u32::MAX).then_some(bits.leading_ones() as u8)
+}
+
+/// Networks that the server wants to be reached by the tunnel.
+fn pushed_routes(variables: &Variables) -> Vec<Prefix> {
+    let v4 = |index: usize| {
+        let network = address(variables, &format!("route_network_{index}")).filter(IpAddr::is_ipv4)?;
+        Some((network, mask_length(variables, &format!("route_netmask_{index}"))?))
+    };
+    let v6 = |index: usize| {
+        let (network, bits) = variables.get(format!("route_ipv6_network_{index}").as_str())?.split_once('/')?;
+        Some((network.parse().ok().filter(IpAddr::is_ipv6)?, bits.parse().ok().filter(|bits| *bits <= 128)?))
+    };
+    (1..=MOST).map_while(v4).chain((1..=MOST).map_while(v6)).collect()
+}
+
+/// `dhcp-option DNS`, `DNS6`, `DOMAIN` and `DOMAIN-SEARCH`, and the variables of `dns server` and `dns search-domains`.
+fn pushed_dns(variables: &Variables) -> Dns {
+    let mut dns = Dns { servers: Vec::new(), search: Vec::new() };
+    let mut server = |text: &str| {
+        let address =
+            text.parse::<IpAddr>().ok().filter(|address| !address.is_unspecified() && !address.is_multicast());
+        if let Some(address) = address.filter(|address| !dns.servers.contains(address)) {
+            dns.servers.push(address);
+        }
+    };
+    for priority in 0..=8 {
+        for index in 1..=8 {
+            variables
+                .get(format!("dns_server_{priority}_address_{index}").as_str())
+                .copied()
+                .into_iter()
+                .for_each(&mut server);
+        }
+    }
+    let mut domains: Vec<&str> =
+        (1..=MOST).map_while(|index| variables.get(format!("dns_search_domain_{index}").as_str()).copied()).collect();
+    for index in 1..=MOST {
+        let Some(option) = variables.get(format!("foreign_option_{index}").as_str()) else { break };
+        match option.split_ascii_whitespace().collect::<Vec<_>>()[..] {
+            ["dhcp-option", "DNS" | "DNS6", address] => server(address),
+            ["dhcp-option", "DOMAIN" | "DOMAIN-SEARCH", domain] => domains.push(domain),
+            _ => {}
+        }
+    }
+    dns.search = domains.into_iter().filter(|domain| is_domain(domain)).map(str::to_string).collect();
+    dns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_pushed_is_parsed_never_pasted() {
+        let variables = Variables::from([
+            ("foreign_option_1", "dhcp-option DNS 10.8.0.1"),
+            ("foreign_option_2", "dhcp-option DNS 10.8.0.2\nnameserver 6.6.6.6"),
+            ("foreign_option_3", "dhcp-option DOMAIN example.org"),
+            ("foreign_option_4", "dhcp-option DOMAIN $(reboot)"),
+            ("dns_server_0_address_1", "fd00::1"),
+        ]);
+        let dns = pushed_dns(&variables);
+        assert_eq!(dns.servers, ["fd00::1".parse::<IpAddr>().unwrap(), "10.8.0.1".parse().unwrap()]);
+        assert_eq!(dns.search, ["example.org"]);
+    }
+
+    #[test]
+    fn masks_and_routes() {
+        let variables = Variables::from([
+            ("ifconfig_local", "10.8.0.2"),
+            ("ifconfig_netmask", "255.255.255.0"),
+            ("route_network_1", "10.0.0.0"),
+            ("route_netmask_1", "255.0.0.0"),
+            ("route_network_2", "10.0.0.0; reboot"),
+            ("route_ipv6_network_1", "2000::/3"),
+        ]);
+        assert_eq!(address_v4(&variables), Some(("10.8.0.2".parse().unwrap(), 24)));
+        assert_eq!(pushed_routes(&variables).len(), 2);
+        assert_eq!(mask_length(&Variables::from([("m", "255.0.255.0")]), "m"), None);
+    }
+}

@@ -1,0 +1,63 @@
+//! --detach and --no-new-privs, -v (SPEC 3.4). The pseudo-terminal has tests of its own.
+
+use crate::host_with_vpn1;
+
+#[test]
+fn detach_prints_the_pid_of_a_session_of_its_own() {
+    let host = host_with_vpn1();
+    let alice = host.user("alice");
+    let inode = host.ok("stat -Lc %i /run/netns/vpn1");
+    let pid = alice.ok("runns-exec -d vpn1 -- sleep 1000");
+    assert!(!pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit()), "{pid:?}");
+    assert_eq!(host.ok(&format!("stat -Lc %i /proc/{pid}/ns/net")), inode);
+    assert_eq!(host.ok(&format!("tr '\\0' ' ' </proc/{pid}/cmdline")), "sleep 1000 ");
+    assert_eq!(host.ok(&format!("ps -o sid= -p {pid}")).trim(), pid, "a session of its own");
+    assert_eq!(host.ok(&format!("readlink /proc/{pid}/fd/0")), "/dev/null");
+    assert_eq!(host.ok(&format!("stat -c %U /proc/{pid}")), "alice");
+    alice.ok(&format!("kill {pid}"));
+    let long = alice.ok("runns-exec exec --detach vpn1 -- sh -c 'echo started >out; sleep 1000'");
+    alice.ok("while [ ! -s out ]; do sleep 0.02; done");
+    alice.ok(&format!("kill {long}"));
+}
+
+#[test]
+fn detach_tells_when_the_command_cannot_be_executed() {
+    let host = host_with_vpn1();
+    let alice = host.user("alice");
+    alice.run("runns-exec -d vpn1 -- no-such-command").refused(127, &["no-such-command"]);
+    alice.run("runns-exec -d vpn1 -- /etc/passwd").refused(126, &["/etc/passwd"]);
+    alice.run("runns-exec -d nosuch -- true").refused(125, &["nosuch"]);
+    assert_eq!(alice.run("runns-exec -d vpn1 -- sleep 1000 >/dev/full").status, 125, "nobody learns of the pid");
+    host.ok("i=0; while pgrep -x sleep >/dev/null; do i=$((i+1)); [ $i -lt 200 ]; sleep 0.02; done");
+}
+
+#[test]
+fn detached_output_goes_where_it_was_redirected() {
+    let host = host_with_vpn1();
+    let alice = host.user("alice");
+    alice.ok("runns-exec -d vpn1 -- sh -c 'echo out; echo err >&2; read x; echo \"end $?\"' >log 2>&1");
+    alice.ok("while ! grep -q end log; do sleep 0.02; done");
+    let log = alice.ok("sort log");
+    assert!(log.contains("end 1\nerr\nout") || log.contains("end 1"), "input is at its end: {log}");
+}
+
+#[test]
+fn no_new_privs_is_set_for_the_command() {
+    let host = host_with_vpn1();
+    let alice = host.user("alice");
+    let ask = "grep NoNewPrivs /proc/self/status";
+    assert_eq!(alice.ok(&format!("runns-exec --no-new-privs vpn1 -- {ask}")), "NoNewPrivs:\t1");
+    assert_eq!(alice.ok(&format!("runns-exec exec --no-new-privs vpn1 -- {ask}")), "NoNewPrivs:\t1");
+    assert_eq!(alice.ok(&format!("runns-exec vpn1 -- {ask}")), "NoNewPrivs:\t0");
+}
+
+#[test]
+fn verbose_says_each_step_on_stderr() {
+    let host = host_with_vpn1();
+    host.write("/etc/netns/vpn1/hosts", "10.1.1.1 inside\n");
+    let output = host.user("alice").run("runns-exec -v vpn1 -- echo result");
+    assert_eq!((output.status, output.stdout.as_str()), (0, "result\n"), "{output}");
+    for part in ["vpn1", "/etc/hosts", "capabilit", "echo result"] {
+        assert!(output.stderr.contains(part), "{part}: {output}");
+    }
+}
