@@ -3,6 +3,7 @@
 use super::services::start_nscd;
 use super::{HOST_RESOLVER, World};
 use crate::support::Output;
+use crate::support::openvpn::{self, OpenVpnServer};
 
 /// The line of `check` in the output of `runns-exec check`.
 #[track_caller]
@@ -157,24 +158,25 @@ fn directory_of_nscd_that_is_missing_is_not_called_well() {
 #[test]
 fn traffic_around_the_tunnel_is_red() {
     let world = World::without_namespaces();
-    // A tunnel whose other end never answers: the way stays by eth0.
-    world.host.ok("mkdir -p /etc/openvpn && openvpn --genkey secret /etc/openvpn/static.key");
-    world.host.write(
-        "/etc/openvpn/work.conf",
-        "dev tun\nremote 203.0.113.222\nsecret static.key\nifconfig 10.8.0.2 10.8.0.1\nverb 1\n\
-         providers legacy default\ncipher AES-256-CBC\n",
-    );
-    world.host.configure("[work]\nResolve=/etc/vpn.resolv\nvpn=/etc/openvpn/work.conf\n");
-    world.host.ok("runns-exec build -s work");
+    openvpn::make_certificates(&world.host);
+    let redirect = ["redirect-gateway def1"];
+    // One server that wants all traffic, one that wants none.
+    let servers: [(u16, u8, &[&str]); 2] = [(1194, 8, &redirect), (1195, 9, &[])];
+    let _servers = servers.map(|(port, net, push)| OpenVpnServer::start(&world.host, port, net, push));
+    openvpn::configure_client(&world.host, "work", 1194);
+    openvpn::configure_client(&world.host, "split", 1195);
+    let section = |name: &str| format!("[{name}]\nResolve=/etc/vpn.resolv\nvpn=/etc/openvpn/{name}.conf\n");
+    world.host.configure(&(section("work") + &section("split")));
+    world.host.ok("runns-exec build -s work && runns-exec build -s split");
     let output = world.alice().run("runns-exec check work");
+    assert_red(&output, &[]);
+    assert!(line(&output, "default route").contains("by tun"), "{output}");
+    let output = world.alice().run("runns-exec check split");
     assert_red(&output, &["default route"]);
     assert!(line(&output, "default route").contains("by eth0, not by the tunnel"), "{output}");
-    world.host.ok("ip -n work link add tun9 type veth peer name tun9peer && ip -n work link set tun9 up");
-    world.host.ok("ip -n work address add 10.9.0.1/24 dev tun9");
-    world.host.ok("ip -n work route add 0.0.0.0/1 dev tun9 && ip -n work route add 128.0.0.0/1 dev tun9");
-    world.host.ok(&format!("ip -n work route add {}/32 via 172.24.0.1", super::RESOLVER));
-    let output = world.alice().run("runns-exec check work");
-    assert!(line(&output, "default route").ends_with("by tun9"), "{output}");
+    // The tunnel's routes are taken away.
+    world.host.ok("ip -n work route del 0.0.0.0/1 && ip -n work route del 128.0.0.0/1");
+    assert_red(&world.alice().run("runns-exec check work"), &["default route"]);
 }
 
 #[test]

@@ -83,6 +83,8 @@ fn systemd_resolved() {
     start_resolved(&world, HOST_RESOLVER, "no");
     world.host.write("/etc/nsswitch.conf", &nsswitch("files resolve [!UNAVAIL=return] dns"));
     world.build();
+    let hosts = "grep ^hosts: /etc/nsswitch.conf";
+    assert_eq!(world.alice().ok(&format!("runns-exec work -- {hosts}")), "hosts: files dns");
     let ours = world.asker();
     assert_eq!(world.getent_by_ip_netns(), LEAKED);
     world.asking_nobody_else(|| {
