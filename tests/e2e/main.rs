@@ -11,6 +11,7 @@ mod dns;
 mod clean;
 mod enter;
 mod firewall;
+mod handover;
 mod install;
 mod list;
 mod log;
