@@ -206,10 +206,7 @@ install_program() {
 
 # Installs file $1 as $2, mode 0644.
 install_file() {
-    if [ ! -f "$1" ]; then
-        say "note: there is no $1"
-        return
-    fi
+    [ -f "$1" ] || fail "cannot install $1: there is no such file"
     mkdir -p "$(dirname "$destdir$2")"
     install -m 0644 -o 0 -g 0 "$1" "$destdir$2"
     say "installed $destdir$2"

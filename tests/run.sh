@@ -75,9 +75,15 @@ target_dir=${CARGO_TARGET_DIR:-$source/target}
 
 # The program as install/install.sh builds it: static, optimized.
 host=$(rustc -vV | sed -n 's/^host: //p')
-RUSTFLAGS='-C target-feature=+crt-static -C relocation-model=static' cargo build --release --locked --target "$host" --target-dir "$target_dir" \
-    --bin runns-exec
+RUSTFLAGS='-C target-feature=+crt-static -C relocation-model=static' cargo build --release --locked \
+    --target "$host" --target-dir "$target_dir" --bin runns-exec
 RUNNS_EXEC_BINARY=$target_dir/$host/release/runns-exec
-export RUNNS_EXEC_BINARY
+RUNNS_EXEC_COMPLETIONS=$target_dir/completions
+export RUNNS_EXEC_BINARY RUNNS_EXEC_COMPLETIONS
+mkdir -p "$RUNNS_EXEC_COMPLETIONS"
+completions() { cargo run --quiet --locked --example completions -- "$1" >"$RUNNS_EXEC_COMPLETIONS/$2"; }
+completions bash runns-exec.bash
+completions zsh _runns-exec
+completions fish runns-exec.fish
 
 cargo test --locked --no-fail-fast --lib --tests -- "$@"

@@ -49,7 +49,7 @@ fn kill_ends_what_is_inside_and_nothing_else() {
     let outside: Vec<String> = ["vpn11", "vpn", "vpn1x"]
         .iter()
         .map(|name| alice.ok(&format!("runns-exec -d {name} -- sleep 1000")))
-        .chain([alice.ok("setsid -f sleep 1000; pgrep -n -x sleep")])
+        .chain([alice.ok("sleep 1000 >/dev/null 2>&1 & echo $!")])
         .collect();
     alice.ok("runns-exec -d vpn1 -- sleep 1000; runns-exec -d vpn1 -- sleep 1000");
     // One that takes no notice of SIGTERM, and one that has children all the time.

@@ -104,7 +104,7 @@ fn every_error_in_the_configuration_refuses_everybody_but_root() {
     let host = host_with_vpn1();
     let cases: [(&str, &[&str]); 12] = [
         ("[vpn1]\nInterfaceInn=x\n", &["[vpn1]", "InterfaceInn", "did you mean InterfaceIn?"]),
-        ("[vpn1]\nKillSwitch=yes\n", &["[vpn1]", "KillSwitch", "unknown option"]),
+        ("[vpn1]\nFrobnicate=yes\n", &["[vpn1]", "Frobnicate", "unknown option"]),
         ("[vpn1]\nInterfaceIn=a\nInterfaceIn=b\n", &["[vpn1]", "InterfaceIn", "twice"]),
         ("[vpn1]\nInterfaceIn=a+\n", &["[vpn1]", "InterfaceIn"]),
         ("[vpn1]\nResolve=relative\n", &["[vpn1]", "Resolve"]),

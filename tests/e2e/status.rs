@@ -48,7 +48,7 @@ fn failures_of_runns_exec_itself() {
         assert_eq!((output.status, output.stdout.as_str()), (125, ""), "{output}");
         assert!(output.stderr.starts_with("runns-exec: "), "{output}");
     }
-    for line in ["build --bogus", "clean --bogus", "list --bogus", "clean", "--pty list", "status", "check vpn1"] {
+    for line in ["build --bogus", "clean --bogus", "list --bogus", "clean", "--pty list", "build extra", "clean a b"] {
         let output = alice.run(&format!("runns-exec {line}"));
         assert_eq!((output.status, output.stdout.as_str()), (2, ""), "{output}");
     }

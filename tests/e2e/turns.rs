@@ -1,16 +1,19 @@
 //! Builds and cleans that are killed, and many at once (SPEC 5, 6).
 
-use crate::support::{Host, Snapshot, openvpn};
+use crate::support::openvpn::{self, OpenVpnServer};
+use crate::support::{Host, Snapshot};
 
-/// A host with a section that has every part.
-fn host() -> Host {
+/// A host with two sections: [work] has every part, [plain] all but the tunnel, which takes its time.
+fn host() -> (Host, OpenVpnServer) {
     let host = Host::new();
     openvpn::make_certificates(&host);
+    let server = OpenVpnServer::start(&host, 1194, 8, &["redirect-gateway def1"]);
     openvpn::configure_client(&host, "work", 1194);
-    host.write("/etc/dns.conf", "nameserver 10.9.9.9\n");
-    host.configure("[work]\nInterfaceOut=eth0\nResolve=/etc/dns.conf\nvpn=/etc/openvpn/work.conf\n");
+    host.write("/etc/dns.conf", "nameserver 192.0.2.1\n");
+    let parts = "InterfaceOut=eth0\nResolve=/etc/dns.conf\n";
+    host.configure(&format!("[work]\n{parts}vpn=/etc/openvpn/work.conf\n[plain]\n{parts}"));
     host.ok("iptables -P FORWARD DROP");
-    host
+    (host, server)
 }
 
 /// Runs `verb` and kills it at its `call`th system call; whether it got that far.
@@ -34,35 +37,39 @@ fn points(last: u32, count: u32) -> impl Iterator<Item = u32> {
 
 #[test]
 fn build_killed_anywhere_then_clean_then_build() {
-    let host = host();
+    let (host, _server) = host();
     let before = Snapshot::of(&host);
-    let last = calls(&host, "build -s work");
-    host.ok("runns-exec clean -s work -f");
-    before.assert_same(&Snapshot::of(&host));
-    for call in points(last, 24) {
-        killed(&host, "build -s work", call);
-        // Nobody enters what is not complete.
-        if host.user("alice").run("runns-exec work -- true").status != 125 {
-            assert!(host.ok("runns-exec build -s work").contains("already"), "entered at {call}");
-        }
-        host.ok("runns-exec clean work -f");
+    for (name, count) in [("plain", 16), ("work", 6)] {
+        let last = calls(&host, &format!("build -s {name}"));
+        host.ok(&format!("runns-exec clean -s {name} -f"));
         before.assert_same(&Snapshot::of(&host));
-        host.ok("runns-exec build -s work && runns-exec clean work -f");
+        for call in points(last, count) {
+            killed(&host, &format!("build -s {name}"), call);
+            // Nobody enters what is not complete.
+            if host.user("alice").run(&format!("runns-exec {name} -- true")).status != 125 {
+                assert!(host.ok(&format!("runns-exec build -s {name}")).contains("already"), "entered at {call}");
+            }
+            host.ok(&format!("runns-exec clean {name} -f"));
+            before.assert_same(&Snapshot::of(&host));
+        }
+        host.ok(&format!("runns-exec build -s {name} && runns-exec clean {name} -f"));
         before.assert_same(&Snapshot::of(&host));
     }
 }
 
 #[test]
 fn clean_killed_anywhere_then_clean() {
-    let host = host();
+    let (host, _server) = host();
     let before = Snapshot::of(&host);
-    host.ok("runns-exec build -s work");
-    let last = calls(&host, "clean work -f");
-    for call in points(last, 24) {
-        host.ok("runns-exec build -s work");
-        killed(&host, "clean work -f", call);
-        host.ok("runns-exec clean work -f");
-        before.assert_same(&Snapshot::of(&host));
+    for (name, count) in [("plain", 16), ("work", 6)] {
+        host.ok(&format!("runns-exec build -s {name}"));
+        let last = calls(&host, &format!("clean {name} -f"));
+        for call in points(last, count) {
+            host.ok(&format!("runns-exec build -s {name}"));
+            killed(&host, &format!("clean {name} -f"), call);
+            host.ok(&format!("runns-exec clean {name} -f"));
+            before.assert_same(&Snapshot::of(&host));
+        }
     }
 }
 
