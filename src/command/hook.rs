@@ -31,7 +31,7 @@ type Variables<'a> = BTreeMap<&'a str, &'a str>;
 
 /// Handles one event.
 pub fn run(words: &[OsString], environment: &[&CStr]) -> Result<()> {
-    handle(words, environment).inspect_err(|error| log::refused(&format!("tunnel: {error}")))
+    handle(words, environment).inspect_err(|error| log::refused(|| format!("tunnel: {error}")))
 }
 
 fn handle(words: &[OsString], environment: &[&CStr]) -> Result<()> {

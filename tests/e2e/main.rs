@@ -6,6 +6,7 @@ mod support;
 mod access;
 mod attack;
 mod build;
+mod clean;
 mod completions;
 mod dns;
 mod enter;
@@ -19,7 +20,10 @@ mod names;
 mod options;
 mod pty;
 mod refusals;
+mod state;
 mod status;
+mod turns;
+mod uplink;
 mod view;
 
 use support::Host;
@@ -31,4 +35,3 @@ fn host_with_vpn1() -> Host {
     host.configure("[vpn1]\n");
     host
 }
-mod state;
