@@ -86,32 +86,40 @@ const CHROMIUM: &str = "$(command -v chromium-headless-shell || echo chromium --
                         --disable-dev-shm-usage --user-data-dir=/home/alice/profile --dump-dom";
 
 #[test]
-fn curl_and_chromium() {
+fn curl() {
+    fetches_the_page_of_the_inside("curl -sS");
+}
+
+#[test]
+fn chromium() {
+    fetches_the_page_of_the_inside(CHROMIUM);
+}
+
+#[track_caller]
+fn fetches_the_page_of_the_inside(program: &str) {
     let world = World::new();
     let _pages = [(INSIDE, "page of the inside"), (LEAKED, "page of the host")]
         .map(|(address, name)| world.host.internet.net.serve(&format!("{address}:80"), name));
     world.replace("/etc/resolv.conf", &format!("# today's\nnameserver {HOST_RESOLVER}\n"));
     let alice = world.alice();
-    for program in ["curl -sS", CHROMIUM] {
-        let get = || format!("{program} http://{}/", world.fresh_name());
-        assert!(alice.ok(&get()).contains("page of the host"));
-        world.asking_nobody_else(|| {
-            let output = alice.ok(&format!("runns-exec work -- {}", get()));
-            assert!(output.contains("page of the inside"), "{output}");
-        });
-        // One that sees the host's file: it was replaced while the command ran.
-        let questions = format!("/tmp/{}", world.fresh_name());
-        world.host.ok(&format!("mkfifo -m 666 {questions}"));
-        let shell = format!("echo ready; read -r _; grep -q today /etc/resolv.conf && {}", get());
-        let running = alice.spawn(&format!("exec runns-exec work -- sh -c '{shell}' 0<>{questions}"));
-        wait_until("the command runs", || running.stdout().contains("ready").then_some(()));
-        world.replace("/etc/resolv.conf", &format!("# today's again\nnameserver {HOST_RESOLVER}\n"));
-        world.asking_nobody_else(|| {
-            world.host.ok(&format!("echo >{questions}"));
-            let output = running.wait().ok();
-            assert!(output.contains("page of the inside"), "{output}");
-        });
-    }
+    let get = || format!("{program} http://{}/", world.fresh_name());
+    assert!(alice.ok(&get()).contains("page of the host"));
+    world.asking_nobody_else(|| {
+        let output = alice.ok(&format!("runns-exec work -- {}", get()));
+        assert!(output.contains("page of the inside"), "{output}");
+    });
+    // One that sees the host's file: it was replaced while the command ran.
+    let questions = format!("/tmp/{}", world.fresh_name());
+    world.host.ok(&format!("mkfifo -m 666 {questions}"));
+    let shell = format!("echo ready; read -r _; grep -q today /etc/resolv.conf && {}", get());
+    let running = alice.spawn(&format!("exec runns-exec work -- sh -c '{shell}' 0<>{questions}"));
+    wait_until("the command runs", || running.stdout().contains("ready").then_some(()));
+    world.replace("/etc/resolv.conf", &format!("# today's again\nnameserver {HOST_RESOLVER}\n"));
+    world.asking_nobody_else(|| {
+        world.host.ok(&format!("echo >{questions}"));
+        let output = running.wait().ok();
+        assert!(output.contains("page of the inside"), "{output}");
+    });
 }
 
 #[test]

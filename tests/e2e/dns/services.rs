@@ -6,6 +6,9 @@ use crate::support::wait_until;
 /// Starts nscd(8), which is asked by path, whatever nsswitch.conf says.
 pub fn start_nscd(world: &World) {
     world.host.write("/etc/nscd.conf", "enable-cache hosts yes\nenable-cache passwd yes\nenable-cache group yes\n");
+    if world.host.run("command -v nscd").status != 0 {
+        world.unpack("nscd");
+    }
     world.host.ok("mkdir -p /run/nscd /var/cache/nscd");
     world.host.spawn("exec nscd --foreground");
     wait_until("nscd listens", || (world.host.run("nscd -g").status == 0).then_some(()));
@@ -14,6 +17,7 @@ pub fn start_nscd(world: &World) {
 /// Starts systemd-resolved(8) with the host's resolver behind it.
 fn start_resolved(world: &World, servers: &str, stub: &str) {
     if world.host.run("test -x /lib/systemd/systemd-resolved").status != 0 {
+        world.unpack("libsystemd-shared");
         world.unpack("systemd-resolved");
     }
     if world.host.run("ldconfig -p | grep -q libnss_resolve").status != 0 {
