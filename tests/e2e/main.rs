@@ -17,6 +17,7 @@ mod names;
 mod options;
 mod refusals;
 mod status;
+mod tunnel;
 mod view;
 
 use support::Host;
