@@ -31,6 +31,9 @@ type Variables<'a> = BTreeMap<&'a str, &'a str>;
 
 /// Handles one event.
 pub fn run(words: &[OsString], environment: &[&CStr]) -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(wrong());
+    }
     let result = handle(words, environment).inspect_err(|error| log::refused(&format!("tunnel: {error}")));
     match words.first().and_then(|event| event.to_str()) {
         // OpenVPN ends when these fail; a tunnel that works shall not go down for a state that cannot be written.
@@ -39,11 +42,11 @@ pub fn run(words: &[OsString], environment: &[&CStr]) -> Result<()> {
     }
 }
 
+fn wrong() -> Error {
+    Error::new("handle an event of a tunnel", "this is for OpenVPN to call")
+}
+
 fn handle(words: &[OsString], environment: &[&CStr]) -> Result<()> {
-    let wrong = || Error::new("handle an event of a tunnel", "this is for OpenVPN to call");
-    if !nix::unistd::geteuid().is_root() {
-        return Err(wrong());
-    }
     let [event, name, index, ..] = words else { return Err(wrong()) };
     let name = NetnsName::new(name)?;
     let index: usize =

@@ -181,11 +181,24 @@ fn start_userspace(site: &Site, file: &Path, device: &Device) -> Result<Daemon> 
     site.lock.close_on_exec()?;
     let started = tool::run(&program.to_string_lossy(), &[&device.outside], "");
     site.lock.inherit()?;
-    let adopted = userspace_daemons(site.plan(), &device.outside).into_iter().next();
+    let adopted = started.map(|_| adopted(site.plan(), &device.outside));
     process::set_child_subreaper(false).cannot(cannot)?;
-    started?;
+    let adopted = adopted?;
     let daemon = adopted.ok_or_else(|| Error::new(cannot(), "it ended at once"))?;
     Ok(Daemon { config: file.to_path_buf(), ..daemon })
+}
+
+/// The driver in the background, a child of this process by now. In the middle of execve(2) it has no command line for
+/// a moment.
+fn adopted(plan: &Plan, outside: &str) -> Option<Daemon> {
+    let deadline = Instant::now() + Duration::from_secs(1);
+    loop {
+        let found = userspace_daemons(plan, outside).into_iter().next();
+        if found.is_some() || Instant::now() > deadline {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// The program that drives devices where the kernel does not: a name, or an absolute path.

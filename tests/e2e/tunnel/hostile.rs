@@ -78,8 +78,18 @@ fn the_hook_takes_nothing_on_trust() {
     build(&host, "[work]\nKillSwitch=yes\nvpn=/etc/openvpn/work.conf\n");
     let built = host.ok("find /run/runns /etc/netns -type f ! -name 0.json -exec sha256sum {} +; ip -br link; ip netns exec work ip -br link");
     for words in [
-        "", "up", "up work", "up work x", "up work -1", "up work 99999999999999999999", "up ../../etc 0", "up work/../x 0",
-        "up other 0", "nonsense work 0", "route-up work 0", "route-up '' 0",
+        "",
+        "up",
+        "up work",
+        "up work x",
+        "up work -1",
+        "up work 99999999999999999999",
+        "up ../../etc 0",
+        "up work/../x 0",
+        "up other 0",
+        "nonsense work 0",
+        "route-up work 0",
+        "route-up '' 0",
     ] {
         let output = host.run(&format!("env dev=eth0/../x ifconfig_local=x runns-exec .tunnel-hook {words}"));
         assert!(output.stdout.is_empty() && output.status < 126, "{words}: {output}");

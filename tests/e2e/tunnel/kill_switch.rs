@@ -45,7 +45,8 @@ fn life(config: &str) {
     let links = host.ok("ip netns exec work ip -br link | cut -d' ' -f1");
     assert_eq!(links, "lo\ntun0");
     let probes = Probes::start(&host, "work");
-    assert!(probes.go_on() >= 80, "while the tunnel is up, all go");
+    // DNS over IPv6 is rejected: the resolver has no such address.
+    assert!(probes.go_on() >= 70, "while the tunnel is up, all others go: {}", probes.first_failure());
     assert!(ping(&host, "work", FAR) && ping(&host, "work", "fd08::1"));
     let resolver = start_resolver(&host, "10.8.0.1", "198.51.100.7");
     wait_until("names", || {
@@ -121,8 +122,8 @@ fn a_build_that_is_killed_at_any_moment() {
     host.ok("chmod 755 /usr/local/sbin/intruder");
     let intruder = host.spawn("echo $$; exec intruder");
     let mut cut_short = 0;
-    for step in 0..16 {
-        let milliseconds = 15 + step * 45;
+    for step in 0..20 {
+        let milliseconds = 10 + step * 15;
         host.run(&format!("timeout -s KILL 0.{milliseconds:03} runns-exec build -s work"));
         let state = host.run("cat /run/runns/work.json").stdout;
         cut_short += u32::from(state.contains("building"));
@@ -147,7 +148,8 @@ fn each_tunnel_has_a_device_and_the_first_takes_what_no_other_names() {
     let before = Snapshot::of(&host);
     let _web = host.internet.net.serve("0.0.0.0:80", "seen");
     host.ok("runns-exec build -s work");
-    let curl = |address: &str| host.user("alice").ok(&format!("runns-exec work -- curl -sS --max-time 5 http://{address}/"));
+    let curl =
+        |address: &str| host.user("alice").ok(&format!("runns-exec work -- curl -sS --max-time 5 http://{address}/"));
     assert_eq!(curl(FAR), "seen 10.8.0.2");
     assert_eq!(curl("198.51.100.7"), "seen 10.9.0.2");
     host.ok("runns-exec clean work -f");

@@ -28,7 +28,8 @@ def once(family, kind, protocol, address, data):
             else:
                 s.sendto(data, address)
             return 1
-    except OSError:
+    except OSError as error:
+        print(address, kind, error, file=sys.stderr, flush=True)
         return 0
 rounds = sent = 0
 while True:
@@ -56,6 +57,8 @@ pub fn host() -> Host {
     host.ok("ip -6 address add 2001:db8::2/64 dev eth0 nodad && ip -6 route add default via 2001:db8::1");
     // Forwarded IPv6 would leave as well.
     host.ok("sysctl -qw net.ipv6.conf.all.forwarding=1 net.ipv4.ip_forward=0");
+    // Everybody may ping, as systemd has it; the namespace inherits it.
+    host.ok("sysctl -qw net.ipv4.ping_group_range='0 2147483647'");
     host.write("/usr/local/share/probe.py", PROBE);
     host
 }
@@ -77,6 +80,11 @@ impl Probes {
         let line = output.rsplit('\n').nth(1).unwrap_or_default();
         let mut numbers = line.split(' ').map(|number| number.parse().unwrap_or(0));
         (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+    }
+
+    /// The first that could not be sent.
+    pub fn first_failure(&self) -> String {
+        self.0.stderr().lines().next().unwrap_or_default().to_string()
     }
 
     /// Waits for some more rounds; how many packets were sent in them.
@@ -110,15 +118,21 @@ impl<'a> Watch<'a> {
     /// What was seen; a last packet of the host's own proves that all was.
     #[track_caller]
     pub fn finish(self) -> Vec<String> {
-        self.host.run(&format!("python3 -c 'import socket; \
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b\"last\", (\"{FAR}\", 9999))'"))
+        self.host
+            .run(&format!(
+                "python3 -c 'import socket; \
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b\"last\", (\"{FAR}\", 9999))'"
+            ))
             .ok();
         wait_until("the last packet is seen", || self.process.stdout().contains(&format!("{FAR}.9999")).then_some(()));
         let output = self.process.stdout();
         let mut lines = output.lines();
         self.host.ok(&format!("kill {}", lines.next().expect("tcpdump's pid")));
-        lines.filter(|line| !line.contains(".9999")).filter(|line| !line.contains("ICMP") || !line.contains("port 9999"))
-            .map(str::to_string).collect()
+        lines
+            .filter(|line| !line.contains(".9999"))
+            .filter(|line| !line.contains("ICMP") || !line.contains("port 9999"))
+            .map(str::to_string)
+            .collect()
     }
 
     /// Fails the test if anything was seen.
@@ -150,7 +164,8 @@ pub fn daemons(host: &Host, namespace: &str) -> Vec<String> {
 
 /// A field of the first tunnel in `status --json`.
 pub fn tunnel_field(host: &Host, user: &str, namespace: &str, field: &str) -> String {
-    host.user(user).ok(&format!(
+    let runner = if user == "root" { host.root() } else { host.user(user) };
+    runner.ok(&format!(
         "runns-exec status {namespace} --json | python3 -c 'import json, sys; print(json.load(sys.stdin)[0][\"tunnels\"][0][\"{field}\"])'"
     ))
 }

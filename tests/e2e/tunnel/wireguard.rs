@@ -14,13 +14,18 @@ struct Peer {
 
 impl Peer {
     fn start(host: &Host, net: u8) -> Self {
-        let keys = host.ok("a=$(wg genkey); b=$(wg genkey); echo $a; echo $b; echo $b | wg pubkey; wg genpsk; echo $a | wg pubkey");
+        let keys = host.ok(
+            "a=$(wg genkey); b=$(wg genkey); echo $a; echo $b; echo $b | wg pubkey; wg genpsk; echo $a | wg pubkey",
+        );
         let keys: Vec<&str> = keys.lines().collect();
         let [host_key, own_key, own_public, preshared, host_public] = keys[..] else { panic!("{keys:?}") };
-        host.write(&format!("/root/peer{net}"), &format!(
-            "[Interface]\nPrivateKey={own_key}\nListenPort=518{net}\n[Peer]\nPublicKey={host_public}\n\
+        host.write(
+            &format!("/root/peer{net}"),
+            &format!(
+                "[Interface]\nPrivateKey={own_key}\nListenPort=518{net}\n[Peer]\nPublicKey={host_public}\n\
              PresharedKey={preshared}\nAllowedIPs=10.{net}.0.2/32,fd{net}::2/128\n"
-        ));
+            ),
+        );
         Self {
             host_key: host_key.to_string(),
             own_public: own_public.to_string(),
@@ -41,7 +46,10 @@ impl Peer {
     }
 
     fn stop(&self, host: &Host) {
-        host.ok(&format!("pkill -KILL -f '[w]ireguard-go -f peer{}'; rm -f /run/wireguard/peer{}.sock", self.net, self.net));
+        host.ok(&format!(
+            "pkill -KILL -f '[w]ireguard-go -f peer{}'; rm -f /run/wireguard/peer{}.sock",
+            self.net, self.net
+        ));
         wait_until("the peer's end", || (!self.process.is_running()).then_some(()));
     }
 
@@ -99,9 +107,15 @@ fn a_providers_file_works_as_it_is() {
     let sampler_pid = sampler.stdout().lines().next().unwrap_or_default().to_string();
     let file = host.ok("sha256sum /etc/wireguard/wg0.conf");
     let before = Snapshot::of(&host);
-    let made = host.run("strace -f -qq -o /tmp/trace -e trace=execve,write,sendto -s 4096 runns-exec -v build -s work");
-    assert_eq!(made.status, 0, "{made}");
-    assert!(made.stderr.contains("left out: PostUp, PreDown, Table, SaveConfig"), "{made}");
+    let built =
+        host.spawn("exec strace -f -qq -o /tmp/trace -e trace=execve,write,sendto -s 4096 runns-exec -v build -s work");
+    // strace stays with the driver.
+    wait_until("the build's end", || {
+        assert!(built.is_running(), "{}", built.stderr());
+        built.stdout().contains("enter it").then_some(())
+    });
+    let made = format!("{}{}", built.stdout(), built.stderr());
+    assert!(made.contains("left out: PostUp, PreDown, Table, SaveConfig"), "{made}");
     host.user("alice").ok(&format!("runns-exec work -- ping -c1 -W5 {FAR}"));
     host.user("alice").ok("runns-exec work -- ping -c1 -W5 fd20::1");
     assert_eq!(
@@ -114,7 +128,8 @@ fn a_providers_file_works_as_it_is() {
     assert_eq!(tunnel_field(&host, "alice", "work", "handshake"), "None", "for root only");
     assert!(tunnel_field(&host, "root", "work", "handshake").starts_with("20"));
     for user in ["root", "alice"] {
-        let status = host.user(user).ok("runns-exec status; runns-exec status --json");
+        let runner = if user == "root" { host.root() } else { host.user(user) };
+        let status = runner.ok("runns-exec status; runns-exec status --json");
         assert!(status.contains("wg0.conf up"), "{status}");
         assert!(!status.contains(&peer.own_public), "{status}");
     }
@@ -123,14 +138,16 @@ fn a_providers_file_works_as_it_is() {
     host.ok(&format!("kill {sampler_pid}"));
     for key in [&peer.host_key, &peer.preshared] {
         assert!(!sampler.stdout().contains(key.as_str()), "a key in a command line or environment");
-        assert!(!made.stdout.contains(key.as_str()) && !made.stderr.contains(key.as_str()), "{made}");
+        assert!(!made.contains(key.as_str()), "{made}");
         let found = host.run(&format!("grep -rsl '{key}' /run /etc/netns /tmp /var/log | grep -v ^/tmp/trace"));
         assert_eq!(found.stdout, "", "{found}");
         let traced = host.run(&format!("grep -F '{key}' /tmp/trace | grep execve"));
         assert_eq!(traced.stdout, "", "{traced}");
         assert!(!host.log.ours().join("\n").contains(key.as_str()));
     }
-    host.ok("runns-exec clean work -f && rm /tmp/trace && test ! -e /etc/pwned");
+    host.ok("runns-exec clean work -f");
+    built.wait();
+    host.ok("rm /tmp/trace && test ! -e /etc/pwned");
     assert_eq!(host.ok("sha256sum /etc/wireguard/wg0.conf"), file);
     before.assert_same(&Snapshot::of(&host));
 }
@@ -147,7 +164,8 @@ fn nothing_leaves_outside_the_tunnel() {
     assert_eq!(host.ok(state), network);
     assert_eq!(host.ok("ip netns exec work ip -br link | cut -d' ' -f1"), "lo\nwg0");
     let probes = Probes::start(&host, "work");
-    assert!(probes.go_on() >= 80, "while the tunnel is up, all go");
+    // DNS over IPv6 is rejected: the resolver has no such address.
+    assert!(probes.go_on() >= 70, "while the tunnel is up, all others go: {}", probes.first_failure());
     assert!(ping(&host, "work", FAR) && ping(&host, "work", FAR6));
 
     peer.stop(&host);
@@ -182,13 +200,14 @@ fn nothing_leaves_outside_the_tunnel() {
 #[test]
 fn a_build_that_fails_says_why_and_undoes_everything() {
     let (host, peer) = host_with_peer();
+    host.ok("rm /etc/runns.conf");
     let before = Snapshot::of(&host);
     let good = peer.file("wg.test", "");
     for (file, parts) in [
-        (good.replace(":5820", ":5820").replace("wg.test:51820", "wg.test:51899"), &["no answer from the server", "handshake"][..]),
+        (good.replace("wg.test:51820", "wg.test:51899"), &["no answer from the server", "handshake"][..]),
         (good.replace("wg.test", "no.such.host.invalid"), &["no.such.host.invalid", "name was not found"]),
         (good.replace(&peer.own_public, "short"), &["did not accept"]),
-        (good.replace("AllowedIPs", "AlowedIPs"), &["line 12", "AlowedIPs", "unknown option"]),
+        (good.replace("AllowedIPs", "AlowedIPs"), &["line 13", "AlowedIPs", "unknown option"]),
         (good.replace("PrivateKey = ", "PrivateKey "), &["line 3"]),
         (good.replace("Endpoint", "#Endpoint"), &["Endpoint"]),
     ] {
@@ -245,6 +264,7 @@ fn two_tunnels_without_ipv6_by_another_program() {
     host.write("/etc/wireguard/wg1.conf", &second);
     host.ok("cp /usr/bin/wireguard-go /usr/local/sbin/other-wireguard");
     let _web = host.internet.net.serve("0.0.0.0:80", "seen");
+    host.ok("rm /etc/runns.conf");
     let before = Snapshot::of(&host);
     for kill_switch in ["KillSwitch=yes\n", ""] {
         host.configure(&format!(
@@ -252,7 +272,9 @@ fn two_tunnels_without_ipv6_by_another_program() {
              WireGuard=/etc/wireguard/wg0.conf\nWireGuard=/etc/wireguard/wg1.conf\n"
         ));
         host.ok("runns-exec build -s work");
-        let curl = |address: &str| host.user("alice").ok(&format!("runns-exec work -- curl -sS --max-time 5 http://{address}/"));
+        let curl = |address: &str| {
+            host.user("alice").ok(&format!("runns-exec work -- curl -sS --max-time 5 http://{address}/"))
+        };
         assert_eq!((curl(FAR), curl("198.51.100.7")), ("seen 10.20.0.2".into(), "seen 10.21.0.2".into()));
         assert!(host.ok("ip netns exec work ip link show wg1").contains("mtu 1420"));
         assert_eq!(host.ok("ip netns exec work ip -6 address show dev wg0"), "");
