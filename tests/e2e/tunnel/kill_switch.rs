@@ -1,6 +1,8 @@
 //! KillSwitch=yes: whatever happens, not one packet leaves by another way than the tunnel.
 
-use super::{FAR, FAR6, Probes, Watch, daemons, host, ping, start_resolver, tunnel_field, wait_for_ping};
+use super::{
+    FAR, FAR6, Probes, Watch, daemons, host, ping, set_uplink_address, start_resolver, tunnel_field, wait_for_ping,
+};
 use crate::support::openvpn::{self, OpenVpnServer};
 use crate::support::{Host, Snapshot, wait_until};
 
@@ -66,9 +68,7 @@ fn life(config: &str) {
     host.ok("ip link set eth0 down");
     wait_until("it is down", || (tunnel_field(&host, "alice", "work", "up") == "False").then_some(()));
     probes.go_on();
-    host.ok("ip address add 192.0.2.3/24 dev eth0 && ip address del 192.0.2.2/24 dev eth0 && ip link set eth0 up && \
-             ip route add default via 192.0.2.1 && ip -6 address add 2001:db8::2/64 dev eth0 nodad && \
-             ip -6 route add default via 2001:db8::1");
+    set_uplink_address(&host, "192.0.2.3");
     wait_for_ping(&host, "work", FAR);
 
     // The device is deleted.
@@ -94,7 +94,7 @@ fn life(config: &str) {
     host.ok("runns-exec clean work -f --kill");
     watch.assert_nothing();
     drop(resolver);
-    host.ok("ip address add 192.0.2.2/24 dev eth0 && ip address del 192.0.2.3/24 dev eth0; ip route replace default via 192.0.2.1");
+    set_uplink_address(&host, "192.0.2.2");
     host.run("pkill dnsmasq");
     before.assert_same(&Snapshot::of(&host));
 }

@@ -177,3 +177,12 @@ pub fn start_resolver(host: &Host, address: &str, answer: &str) -> Background {
          --log-facility=- --bind-dynamic --listen-address={address} --address=/#/{answer}"
     ))
 }
+
+/// The host's uplink with another address, up, and its routes.
+pub fn set_uplink_address(host: &Host, address: &str) {
+    host.ok(&format!(
+        "ip -4 address flush dev eth0; ip link set eth0 up && ip address add {address}/24 dev eth0 && \
+         ip route replace default via 192.0.2.1 && ip -6 address replace 2001:db8::2/64 dev eth0 nodad && \
+         ip -6 route replace default via 2001:db8::1"
+    ));
+}

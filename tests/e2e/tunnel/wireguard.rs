@@ -1,6 +1,8 @@
 //! WireGuard by wg-quick files as providers hand them out, with wireguard-go on both sides.
 
-use super::{FAR, FAR6, Probes, Watch, daemons, host, ping, start_resolver, tunnel_field, wait_for_ping};
+use super::{
+    FAR, FAR6, Probes, Watch, daemons, host, ping, set_uplink_address, start_resolver, tunnel_field, wait_for_ping,
+};
 use crate::support::{Background, Host, Snapshot, wait_until};
 
 /// A peer in the internet, as long as its host lives: 10.`net`.0.1 and fd`net`::1 behind port 518`net`.
@@ -175,8 +177,7 @@ fn nothing_leaves_outside_the_tunnel() {
 
     host.ok("ip link set eth0 down");
     probes.go_on();
-    host.ok("ip address add 192.0.2.3/24 dev eth0 && ip address del 192.0.2.2/24 dev eth0 && ip link set eth0 up && \
-             ip route add default via 192.0.2.1");
+    set_uplink_address(&host, "192.0.2.3");
     wait_for_ping(&host, "work", FAR);
 
     host.ok("ip netns exec work ip link delete wg0");
@@ -192,8 +193,7 @@ fn nothing_leaves_outside_the_tunnel() {
     assert_eq!(host.ok("ip netns exec work ip -br link | cut -d' ' -f1"), "lo");
     host.ok("runns-exec clean work -f --kill");
     watch.assert_nothing();
-    host.ok("ip address add 192.0.2.2/24 dev eth0 && ip address del 192.0.2.3/24 dev eth0; ip route replace default via 192.0.2.1; \
-             ip -6 address add 2001:db8::2/64 dev eth0 nodad; ip -6 route add default via 2001:db8::1");
+    set_uplink_address(&host, "192.0.2.2");
     before.assert_same(&Snapshot::of(&host));
 }
 
