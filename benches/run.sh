@@ -13,7 +13,7 @@ uid=64242 gid=64243
 build() {
     local target=x86_64-unknown-linux-gnu
     target=$(rustc -vV | sed -n 's/^host: //p')
-    (cd "$here/.." && RUSTFLAGS="-C target-feature=+crt-static" cargo build --quiet --release --target "$target")
+    (cd "$here/.." && RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" cargo build --quiet --release --target "$target")
     echo "${CARGO_TARGET_DIR:-$here/../target}/$target/release/runns-exec"
 }
 
@@ -42,6 +42,7 @@ sandbox() {
     echo "member ALL=(ALL) NOPASSWD: ALL" > /etc/sudoers.d/member
     chmod 0440 /etc/sudoers.d/member
     printf '[bench]\nNetworkNamespace=bench\n' > /etc/runns.conf
+    if [ -d /etc/firejail ]; then printf 'network yes\nrestricted-network no\n' > /etc/firejail/firejail.config; fi
     echo 'nameserver 192.0.2.1' > /run/etc/resolver
     [ -e /etc/resolv.conf ] || touch /etc/resolv.conf
     ip link set lo up
@@ -55,7 +56,7 @@ sandbox() {
         chmod 0750 /run/bin/$program
         setcap cap_net_admin,cap_sys_admin=p /run/bin/$program
     done
-    as_pid_1 /run/bin/runns-exec build -s bench -r /run/etc/resolver
+    as_pid_1 /run/bin/runns-exec build -s bench -r /run/etc/resolver > /dev/null
 }
 
 # rounds N COMMANDS: with a user's environment.

@@ -99,7 +99,7 @@ build() {
     host=$(cd "$source" && as_builder rustc -vV | sed -n 's/^host: //p')
     # Static: nothing to load and link at each start, no NSS module of anybody's in a privileged program.
     # shellcheck disable=SC2086 # $1 is a list of words.
-    if (cd "$source" && as_builder env RUSTFLAGS='-C target-feature=+crt-static' \
+    if (cd "$source" && as_builder env RUSTFLAGS='-C target-feature=+crt-static -C relocation-model=static' \
         cargo build --release --locked --target "$host" --target-dir "$target_dir" $1 </dev/null); then
         built=$target_dir/$host/release
         return

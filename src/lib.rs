@@ -64,7 +64,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
 use cli::Request;
-use error::Result;
+use error::{Context, Result};
 use sys::process::{self, Invocation};
 
 #[global_allocator]
@@ -91,6 +91,7 @@ pub fn run(invocation: Invocation) -> i32 {
 fn dispatch(words: Vec<OsString>, invocation: &Invocation) -> Result<()> {
     // Non-dumpable first of all: no other process of the same user can trace or read this one (ptrace(2)).
     process::make_undumpable()?;
+    process::open_standard_descriptors().cannot(|| "open /dev/null in place of a closed descriptor")?;
     if let Some(command::hook::NAME) = words.get(1).and_then(|word| word.to_str()) {
         return command::hook::run(&words[2..], &invocation.environment);
     }

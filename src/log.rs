@@ -5,40 +5,40 @@ use std::os::unix::net::UnixDatagram;
 
 use syslog::{Facility, LogFormat, Severity};
 
-use crate::sys::clock;
-
 /// Longest message; what is longer is cut here and marked.
 const LONGEST: usize = 1024;
 
-/// The lines of RFC 3164 as syslog(3) writes them: `<PRI>Mon DD HH:MM:SS runns-exec[PID]: MESSAGE`.
+/// The lines of RFC 3164 as syslog(3) writes them, but for the time, which every receiver sets when it is missing
+/// (section 4.3.2): `<PRI>runns-exec[PID]: MESSAGE`. No file of time zones, named by the environment or not, is read.
 struct LocalFormat;
 
 impl LogFormat<&str> for LocalFormat {
     fn format<W: Write>(&self, to: &mut W, severity: Severity, message: &str) -> syslog::Result<()> {
         let priority = Facility::LOG_AUTHPRIV as u32 | severity as u32;
-        let time = clock::local(clock::now()).syslog();
         let pid = std::process::id();
-        write!(to, "<{priority}>{time} runns-exec[{pid}]: {message}").map_err(syslog::Error::Write)
+        write!(to, "<{priority}>runns-exec[{pid}]: {message}").map_err(syslog::Error::Write)
     }
 }
 
-/// One line of priority notice. `message` is escaped already.
-pub fn notice(message: &str) {
+/// One line of priority notice. The message is escaped already; it is made only if there is a log.
+pub fn notice<T: AsRef<str>>(message: impl FnOnce() -> T) {
     send(Severity::LOG_NOTICE, message);
 }
 
 /// One line of priority warning: something was refused.
-pub fn refused(message: &str) {
+pub fn refused<T: AsRef<str>>(message: impl FnOnce() -> T) {
     send(Severity::LOG_WARNING, message);
 }
 
-fn send(severity: Severity, message: &str) {
-    let mut line = Vec::with_capacity(message.len() + 64);
-    if LocalFormat.format(&mut line, severity, &cut(message)).is_err() {
+fn send<T: AsRef<str>>(severity: Severity, message: impl FnOnce() -> T) {
+    let Ok(socket) = UnixDatagram::unbound() else { return };
+    if socket.set_nonblocking(true).and_then(|()| socket.connect("/dev/log")).is_err() {
         return;
     }
-    let Ok(socket) = UnixDatagram::unbound() else { return };
-    let _ = socket.set_nonblocking(true).and_then(|()| socket.connect("/dev/log")).and_then(|()| socket.send(&line));
+    let mut line = Vec::new();
+    if LocalFormat.format(&mut line, severity, &cut(message().as_ref())).is_ok() {
+        let _ = socket.send(&line);
+    }
 }
 
 /// `message`, at most [`LONGEST`] bytes of it, never half a character.

@@ -75,7 +75,7 @@ target_dir=${CARGO_TARGET_DIR:-$source/target}
 
 # The program as install/install.sh builds it: static, optimized.
 host=$(rustc -vV | sed -n 's/^host: //p')
-RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --target "$host" --target-dir "$target_dir" \
+RUSTFLAGS='-C target-feature=+crt-static -C relocation-model=static' cargo build --release --locked --target "$host" --target-dir "$target_dir" \
     --bin runns-exec
 RUNNS_EXEC_BINARY=$target_dir/$host/release/runns-exec
 export RUNNS_EXEC_BINARY

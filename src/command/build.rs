@@ -101,14 +101,14 @@ fn build(wanted: &Wanted, lock: &Lock, wait: Option<Duration>) -> Result<()> {
     let name = site.plan().request.name.clone();
     if let Err(error) = built {
         site.record.remove(lock)?;
-        log::refused(&format!("build of {name} failed: {error}"));
+        log::refused(|| format!("build of {name} failed: {error}"));
         return Err(error);
     }
     let plan = site.plan();
     if plan.request.has_tunnel() && !plan.request.kill_switch {
         warn("traffic leaves unprotected, by the host's own uplink, while the tunnel is down");
     }
-    log::notice(&format!("built {name}: {}", parts(plan).join("; ")));
+    log::notice(|| format!("built {name}: {}", parts(plan).join("; ")));
     text::print(&report("made", plan, Some(&site.record)))
 }
 

@@ -82,7 +82,7 @@ pub fn run(options: &Options) -> Result<()> {
 fn line(finding: &Finding) -> String {
     let (word, colour) = match finding.ok {
         Some(true) => ("OK        ", "32"),
-        Some(false) => ("LEAKS     ", "31"),
+        Some(false) => ("NOT OK    ", "31"),
         None => ("NOT TESTED", "33"),
     };
     let coloured = std::io::stdout().is_terminal();
@@ -152,10 +152,20 @@ fn services() -> Vec<Finding> {
                 name,
                 "nobody answers now, but its directory is not covered: one that starts later would be reached",
             ),
+            None if sockets.iter().all(|socket| is_missing(socket)) => Finding::untested(
+                name,
+                "nobody answers now, but there is no directory to cover: one that starts later would be reached",
+            ),
             None => Finding::new(name, true, "cannot be reached"),
         }
     };
     SERVICES.into_iter().map(service).collect()
+}
+
+/// Whether the directory of `socket` is not there, but could be made.
+fn is_missing(socket: &str) -> bool {
+    let directory = Path::new(socket).parent().filter(|directory| !directory.exists());
+    directory.and_then(Path::parent).is_some_and(Path::exists)
 }
 
 /// Whether the directory of `socket` is there as the host has it, not covered by an empty one.
@@ -169,44 +179,55 @@ fn is_uncovered(socket: &str) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
     Answered,
-    /// The network said no at once.
+    /// This namespace said no at once: nothing left it.
     Rejected,
-    Silence,
+    /// No answer, or an error from somewhere on the way.
+    Lost,
 }
 
-/// Queries to where nobody is: an answer can only come from the namespace's resolver.
+/// Queries to where nobody is. The lock treats them like those to loopback, which cannot leave: an answer to both is
+/// its doing, an answer to the first alone somebody else's on the way.
 fn queries(servers: &[IpAddr]) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    match servers.first() {
-        Some(server) => {
-            let ok = udp(*server) == Answer::Answered;
-            let says = if ok { "answers" } else { "does not answer" };
-            findings.push(Finding::new("resolver", ok, format!("{server} {says}")));
+    let mut findings = vec![resolver(servers)];
+    let v4 = servers.iter().any(IpAddr::is_ipv4);
+    let stub = udp(STUB);
+    let udp_v4 = udp(NOBODY_V4);
+    findings.push(query("query by UDP", NOBODY_V4, v4, (udp_v4, stub)));
+    findings.push(query("query by TCP", NOBODY_V4, v4, (tcp(NOBODY_V4), tcp(STUB))));
+    findings.push(match stub {
+        Answer::Answered => Finding::new("query to the stub", true, format!("one to {STUB} arrives at the resolver")),
+        Answer::Rejected if !v4 => Finding::new("query to the stub", true, format!("one to {STUB} is rejected")),
+        _ => {
+            let detail = format!("nobody answers at {STUB}: programs that ask there find no names");
+            Finding::new("query to the stub", false, detail)
         }
-        None => findings.push(Finding::new("resolver", false, "none is named")),
-    }
-    type Ask = fn(IpAddr) -> Answer;
-    let ways: [(&str, IpAddr, Ask); 3] =
-        [("query by UDP", NOBODY_V4, udp), ("query by TCP", NOBODY_V4, tcp), ("query to the stub", STUB, udp)];
-    for (check, address, ask) in ways {
-        findings.push(match ask(address) {
-            Answer::Answered => {
-                Finding::new(check, true, format!("one to {address} arrives at the namespace's resolver"))
-            }
-            Answer::Rejected => Finding::new(check, true, format!("one to {address} is rejected")),
-            Answer::Silence => Finding::new(
-                check,
-                false,
-                format!("one to {address} is not caught (DNSLock is off, or the resolver is down)"),
-            ),
-        });
-    }
-    findings.push(match udp(NOBODY_V6) {
-        Answer::Answered => Finding::new("query by IPv6", true, "it arrives at the namespace's resolver"),
-        Answer::Rejected => Finding::new("query by IPv6", true, "it is rejected"),
-        Answer::Silence => Finding::new("query by IPv6", false, "it leaves the namespace"),
     });
+    // There is no such address of IPv6: the rules for IPv4 stand for those of both.
+    let local = if v4 || udp_v4 != Answer::Rejected { stub } else { Answer::Answered };
+    let v6 = servers.iter().any(IpAddr::is_ipv6);
+    findings.push(query("query by IPv6", NOBODY_V6, v6, (udp(NOBODY_V6), local)));
     findings
+}
+
+fn resolver(servers: &[IpAddr]) -> Finding {
+    const CHECK: &str = "resolver";
+    match servers.first() {
+        None => Finding::new(CHECK, false, "none is named"),
+        Some(server) if udp(*server) == Answer::Answered => Finding::new(CHECK, true, format!("{server} answers")),
+        Some(server) => Finding::new(CHECK, false, format!("{server} does not answer")),
+    }
+}
+
+/// Judges a query to `address`, and one to loopback; `resolved`: the resolver has an address of this family.
+fn query(check: &'static str, address: IpAddr, resolved: bool, (answer, local): (Answer, Answer)) -> Finding {
+    let (ok, what) = match (answer, resolved) {
+        (Answer::Answered, true) if local == Answer::Answered => (true, "arrives at the namespace's resolver"),
+        (Answer::Answered, _) => (false, "is answered, but not by way of the lock: by somebody on the way"),
+        (Answer::Rejected, false) => (true, "is rejected"),
+        (Answer::Rejected, true) => (false, "is rejected, and does not arrive at the namespace's resolver"),
+        (Answer::Lost, _) => (false, "leaves the namespace as it is (DNSLock is off), or the resolver is down"),
+    };
+    Finding::new(check, ok, format!("one to {address} {what}"))
 }
 
 /// A question (RFC 1035) for a name that nobody has, under .invalid (RFC 2606), so that whoever sees it learns nothing.
@@ -229,42 +250,45 @@ fn new_id() -> u16 {
 }
 
 fn udp(server: IpAddr) -> Answer {
-    let ask = || -> std::io::Result<Answer> {
-        let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let id = new_id();
+    let send = || -> std::io::Result<UdpSocket> {
         let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.connect(SocketAddr::new(server, 53))?;
-        let id = new_id();
-        for _ in 0..2 {
-            socket.send(&question(id))?;
-            let mut answer = [0; 512];
-            match socket.recv(&mut answer) {
-                Ok(length) if length >= 12 && answer[..2] == id.to_be_bytes() => return Ok(Answer::Answered),
-                Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                    return Err(error);
-                }
-                _ => {}
-            }
-        }
-        Ok(Answer::Silence)
+        socket.send(&question(id))?;
+        Ok(socket)
     };
-    ask().unwrap_or(Answer::Rejected)
+    // What fails before the first packet has left fails here; what fails later, elsewhere.
+    let Ok(socket) = send() else { return Answer::Rejected };
+    for _ in 0..2 {
+        let mut answer = [0; 512];
+        match socket.recv(&mut answer) {
+            Ok(length) if length >= 12 && answer[..2] == id.to_be_bytes() => return Answer::Answered,
+            Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Answer::Lost,
+            _ => {}
+        }
+        if socket.send(&question(id)).is_err() {
+            return Answer::Lost;
+        }
+    }
+    Answer::Lost
 }
 
 fn tcp(server: IpAddr) -> Answer {
-    let ask = || -> std::io::Result<Answer> {
-        let mut stream = TcpStream::connect_timeout(&SocketAddr::new(server, 53), PATIENCE)?;
+    let ask = |mut stream: &TcpStream| -> std::io::Result<bool> {
         stream.set_read_timeout(Some(PATIENCE))?;
         let (id, mut head) = (new_id(), [0; 4]);
         let question = question(id);
         stream.write_all(&[&(question.len() as u16).to_be_bytes()[..], &question].concat())?;
         stream.read_exact(&mut head)?;
-        Ok(if head[2..] == id.to_be_bytes() { Answer::Answered } else { Answer::Silence })
+        Ok(head[2..] == id.to_be_bytes())
     };
-    ask().unwrap_or_else(|error| match error.kind() {
-        ErrorKind::TimedOut | ErrorKind::WouldBlock => Answer::Silence,
-        _ => Answer::Rejected,
-    })
+    match TcpStream::connect_timeout(&SocketAddr::new(server, 53), PATIENCE) {
+        Ok(stream) if ask(&stream).unwrap_or(false) => Answer::Answered,
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Answer::Rejected,
+        _ => Answer::Lost,
+    }
 }
 
 /// Where packets leave by.
@@ -340,6 +364,16 @@ mod tests {
         assert_eq!(default_device_v6(&lo), None);
         let tun = format!("{zero} 00 {zero} 00 {zero} 00000400 00000001 00000000 00000001     tun0\n");
         assert_eq!(default_device_v6(&format!("{lo}{tun}")).as_deref(), Some("tun0"));
+    }
+
+    #[test]
+    fn answers_are_judged_by_family() {
+        use Answer::{Answered, Lost, Rejected};
+        let ok = |resolved, answers| query("query", NOBODY_V4, resolved, answers).ok == Some(true);
+        assert!(ok(true, (Answered, Answered)) && ok(false, (Rejected, Rejected)));
+        assert!(!ok(true, (Answered, Lost)), "somebody on the way answers");
+        assert!(!ok(false, (Answered, Answered)) && !ok(true, (Rejected, Rejected)));
+        assert!(!ok(true, (Lost, Answered)) && !ok(false, (Lost, Lost)));
     }
 
     #[test]

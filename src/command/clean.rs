@@ -113,7 +113,7 @@ fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
     if errors.is_empty() {
         errors.extend(site.record.remove(lock).err());
     }
-    log::notice(&format!("cleaned {name}: removed {}", removed.join("; ")));
+    log::notice(|| format!("cleaned {name}: removed {}", removed.join("; ")));
     let mut report: String = removed.iter().map(|part| format!("removed {part}\n")).collect();
     match finish(lock, options) {
         Ok(line) => report.push_str(&line),
@@ -122,7 +122,7 @@ fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
     text::print(&report)?;
     match Error::all(errors) {
         Some(error) => {
-            log::refused(&format!("clean of {name}: {error}"));
+            log::refused(|| format!("clean of {name}: {error}"));
             Err(error.hint(format!("what is left is still recorded: sudo runns-exec clean {name} tries again")))
         }
         None => Ok(()),
@@ -221,6 +221,6 @@ fn reattach(lock: &Lock, name: &NetnsName, uplink: IfaceName) -> Result<()> {
         firewall::replace(&mut site)?;
         uplink::forget_other_uplinks(&site)?;
     }
-    log::notice(&format!("moved {name} to uplink {uplink}"));
+    log::notice(|| format!("moved {name} to uplink {uplink}"));
     text::print(&format!("{name} now leaves by {uplink}\n"))
 }

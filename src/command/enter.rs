@@ -33,7 +33,7 @@ pub fn run(options: Options, environment: &[&CStr]) -> Result<Infallible> {
     enter(options, environment).inspect_err(|error| {
         // An error of the command itself comes after its own line in the log.
         if error.status().is_none() {
-            log::refused(&format!("{} netns={shown}: {error}", caller()));
+            log::refused(|| format!("{} netns={shown}: {error}", caller()));
         }
     })
 }
@@ -45,7 +45,7 @@ fn enter(options: Options, environment: &[&CStr]) -> Result<Infallible> {
     if policy::is_sudo(environment) {
         text::complain_hint("sudo makes the command root's; members of group runns run runns-exec without it");
     }
-    log::notice(&format!("{} netns={name} command={}", caller(), program.describe()));
+    log::notice(|| format!("{} netns={name} command={}", caller(), program.describe()));
     for warning in handover::warnings(&program) {
         text::warn(&warning);
     }

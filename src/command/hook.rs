@@ -34,7 +34,7 @@ pub fn run(words: &[OsString], environment: &[&CStr]) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         return Err(wrong());
     }
-    let result = handle(words, environment).inspect_err(|error| log::refused(&format!("tunnel: {error}")));
+    let result = handle(words, environment).inspect_err(|error| log::refused(|| format!("tunnel: {error}")));
     match words.first().and_then(|event| event.to_str()) {
         // OpenVPN ends when these fail; a tunnel that works shall not go down for a state that cannot be written.
         Some("up" | "down") => Ok(()),

@@ -2,7 +2,8 @@
 //! addressed; where the resolver has no address of the packet's family, it is rejected.
 //!
 //! Queries to 127.0.0.53 and its like leave loopback by the same way, which needs route_localnet (ip-sysctl.rst); that
-//! would also let packets from the tunnel in to servers on 127.0.0.1, so nothing but lo may send there.
+//! would also let in packets from the tunnel that are addressed to servers on 127.0.0.1, or that claim to come from
+//! there, so nothing but lo may send either.
 
 use std::fs::File;
 use std::net::IpAddr;
@@ -124,7 +125,9 @@ fn rules(family: Family, servers: &[IpAddr], tag: &str) -> String {
         }
     }
     if family == Family::V4 {
-        raw.push_str(&format!("-A PREROUTING ! -i lo -d 127.0.0.0/8 {comment} -j DROP\n"));
+        for end in ["-d", "-s"] {
+            raw.push_str(&format!("-A PREROUTING ! -i lo {end} 127.0.0.0/8 {comment} -j DROP\n"));
+        }
     }
     let table = |name: &str, rules: &str| {
         if rules.is_empty() { String::new() } else { format!("*{name}\n{rules}COMMIT\n") }

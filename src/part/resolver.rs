@@ -18,7 +18,7 @@ use crate::error::{Context, Error, Result};
 use crate::host::make_directory_for_now;
 use crate::name::NetnsName;
 use crate::plan::{self, Plan, Request};
-use crate::privileged::view::{ETC_NETNS, NSCD};
+use crate::privileged::view::{ETC_NETNS, NAME_SERVICES};
 use crate::record::Record;
 use crate::text::{show, warn};
 use crate::trusted::{self, Trust};
@@ -52,7 +52,10 @@ impl Part for Resolver {
         remove_marked(&plan.request.name)?;
         let Some(resolver) = &plan.resolver else { return Ok(()) };
         let directory = directory(&plan.request.name);
-        for made in [Path::new(ETC_NETNS), &directory, Path::new(NSCD)] {
+        // One that is there may belong to its service; without /run/systemd, say, there will be no such service.
+        let services = NAME_SERVICES.iter().map(Path::new);
+        let services = services.filter(|path| !path.exists() && path.parent().is_some_and(Path::exists));
+        for made in [Path::new(ETC_NETNS), &directory].into_iter().chain(services) {
             make_directory_for_now(site.lock, made)?;
         }
         for (name, text) in [(RESOLV_CONF, &resolver.text), (NSSWITCH, &resolver.nsswitch)] {
@@ -70,7 +73,7 @@ impl Part for Resolver {
         remove_made_directory(site, &directory(&name))?;
         remove_made_directory(site, Path::new(ETC_NETNS))?;
         if Record::names()?.iter().all(|other| *other == name) {
-            remove_made_directory(site, Path::new(NSCD))?;
+            NAME_SERVICES.iter().try_for_each(|path| remove_made_directory(site, Path::new(path)))?;
         }
         Ok(removed)
     }

@@ -31,10 +31,9 @@ use crate::trusted::{self, Trust};
 
 /// Where the files of namespaces are (ip-netns(8)).
 pub const ETC_NETNS: &str = "/etc/netns";
-/// Where nscd listens; build makes it where it is missing, so that one that starts later is covered too.
-pub const NSCD: &str = "/run/nscd";
-/// Where services of the host answer questions for names: nscd(8), systemd-resolved(8), avahi-daemon(8).
-const NAME_SERVICES: [&str; 4] = [NSCD, "/var/run/nscd", "/run/systemd/resolve", "/run/avahi-daemon"];
+/// Where services of the host answer questions for names: nscd(8), systemd-resolved(8), avahi-daemon(8). Build makes
+/// those that are missing, so that a service that starts after the command is covered too.
+pub const NAME_SERVICES: [&str; 4] = ["/run/nscd", "/var/run/nscd", "/run/systemd/resolve", "/run/avahi-daemon"];
 /// The file whose presence makes a namespace's resolver its own.
 const RESOLV_CONF: &str = "resolv.conf";
 /// Source of the empty directories that cover [`NAME_SERVICES`].

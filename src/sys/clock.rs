@@ -39,13 +39,6 @@ pub fn boot_time() -> i128 {
 }
 
 impl LocalTime {
-    /// `Jan  2 03:04:05`, as RFC 3164 section 4.1.2 wants it.
-    pub fn syslog(&self) -> String {
-        const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-        let month = MONTHS[self.tm.tm_mon.rem_euclid(12) as usize];
-        format!("{month} {:2} {}", self.tm.tm_mday, self.time())
-    }
-
     /// `2026-01-02 03:04:05`.
     pub fn table(&self) -> String {
         format!("{} {}", self.date(), self.time())

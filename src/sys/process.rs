@@ -300,20 +300,21 @@ pub fn end_by_signal(number: c_int) -> ! {
     exit_now(128 + number)
 }
 
-/// Opens those of descriptors 0, 1 and 2 that the caller left closed on /dev/null, so that nothing else gets their
-/// numbers. One that is close-on-exec was closed too: it is one of ours that has got the number already.
-pub fn fill_standard_descriptors() -> Result<(), Errno> {
-    for number in 0..=2 {
-        // SAFETY: F_GETFD only asks, whether the descriptor is open or not.
-        let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
-        if flags < 0 || flags & libc::FD_CLOEXEC != 0 {
-            // SAFETY: the path is NUL-terminated; O_CLOEXEC is undone by dup2 unless open took the very number.
-            unsafe {
-                let null = check(libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC).into())? as c_int;
-                if null != number {
-                    check(libc::dup2(null, number).into())?;
-                    libc::close(null);
-                }
+/// Opens those of descriptors 0, 1 and 2 that the caller left closed, so that nothing else gets their numbers: as the
+/// C library does it for programs with privileges, such that reading 0 and writing 1 and 2 fail. It has done so already
+/// unless the caller is root.
+pub fn open_standard_descriptors() -> Result<(), Errno> {
+    // SAFETY: getauxval has no preconditions.
+    if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
+        return Ok(());
+    }
+    for (number, path, flags) in
+        [(0, c"/dev/full", libc::O_WRONLY), (1, c"/dev/null", libc::O_RDONLY), (2, c"/dev/null", libc::O_RDONLY)]
+    {
+        // SAFETY: F_GETFD only asks; the path is NUL-terminated. open takes the lowest free number: this one.
+        unsafe {
+            if libc::fcntl(number, libc::F_GETFD) < 0 {
+                check(libc::open(path.as_ptr(), flags).into())?;
             }
         }
     }
@@ -334,7 +335,7 @@ pub fn close_inherited() {
     }
 }
 
-/// Descriptors 0, 1 and 2. Nothing closes them, once [`fill_standard_descriptors`] has seen to it that they are open.
+/// Descriptors 0, 1 and 2. Nothing closes them, once [`open_standard_descriptors`] has seen to it that they are open.
 pub const STANDARD: [BorrowedFd<'static>; 3] = {
     // SAFETY: they stay open as long as the process lives.
     unsafe { [BorrowedFd::borrow_raw(0), BorrowedFd::borrow_raw(1), BorrowedFd::borrow_raw(2)] }

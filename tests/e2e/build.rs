@@ -22,7 +22,7 @@ fn names_count_up_and_addresses_follow() {
         let expected = (format!("{name} UP 172.24.{number}.1/24"), format!("eth0 UP 172.24.{number}.2/24"));
         assert_eq!(addresses(&host, &name, &name), expected);
         assert_eq!(
-            host.ok(&format!("ip -n {name} route show default")),
+            host.ok(&format!("ip -n {name} route show default | cut -d' ' -f1-5")),
             format!("default via 172.24.{number}.1 dev eth0")
         );
         assert!(host.ok(&format!("ip -n {name} -br link show lo")).contains("LOOPBACK,UP"));
@@ -48,7 +48,7 @@ fn subnets_of_the_host_are_never_used() {
     // An address, a route of the main table, one of another table; and a default in two halves, which takes nothing.
     host.ok("ip address add 172.24.1.77/32 dev eth0 && ip route add 172.24.2.0/25 via 192.0.2.1 && \
              ip route add blackhole 172.24.3.128/25 table 77 && ip route add 0.0.0.0/1 via 192.0.2.1 && \
-             ip link add vpn4 type dummy");
+             ip link add vpn4 type veth peer name vpn4peer");
     let said = host.ok("runns-exec build");
     assert!(said.contains("vpn5") && said.contains("172.24.5."), "name and subnet stay together: {said}");
     host.ok("runns-exec build -n vpn2");
@@ -102,7 +102,7 @@ fn dry_run_prints_the_same_and_changes_nothing() {
     host.configure("[work]\nResolve=/etc/dns.conf\nInterfaceIn=workd\n");
     let before = Snapshot::of(&host);
     let dry = host.ok("runns-exec build -s work --dry-run");
-    for part in ["work", "workd", "172.24.0.", "/etc/netns/work"] {
+    for part in ["work", "workd", "172.24.0.", "/etc/dns.conf"] {
         assert!(dry.contains(part), "{dry}");
     }
     before.assert_same(&Snapshot::of(&host));
@@ -165,13 +165,9 @@ fn a_hostile_environment_changes_nothing() {
     let host = Host::new();
     host.ok("mkdir /tmp/bin && for tool in ip iptables iptables-save iptables-restore nft openvpn sysctl; do \
              printf '#!/bin/sh\\ntouch /tmp/hijacked\\n' >/tmp/bin/$tool; chmod 755 /tmp/bin/$tool; done");
-    let root = host
-        .root()
-        .env("PATH", "/tmp/bin:/usr/local/bin")
-        .env("IPTABLES_LIB_DIR", "/tmp")
-        .env("XTABLES_LIBDIR", "/tmp");
-    root.ok("umask 0777; runns-exec build -n a");
+    let root = host.root().env("IPTABLES_LIB_DIR", "/tmp").env("XTABLES_LIBDIR", "/tmp").env("LD_LIBRARY_PATH", "/tmp");
+    root.ok("umask 0777; PATH=/tmp/bin:$PATH runns-exec build -n a");
     assert_eq!(host.ok("stat -c '%U %a' /run/runns /run/netns /run/runns/a.json"), "root 755\nroot 755\nroot 644");
-    root.ok("umask 0777; runns-exec clean a");
+    root.ok("umask 0777; PATH=/tmp/bin:$PATH runns-exec clean a");
     assert_eq!(host.run("test -e /tmp/hijacked").status, 1);
 }

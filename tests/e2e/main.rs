@@ -4,20 +4,27 @@
 mod support;
 
 mod access;
+mod attack;
 mod build;
+mod clean;
 mod completions;
 mod dns;
 mod enter;
 mod firewall;
+mod handover;
 mod install;
 mod list;
 mod log;
 mod main_job;
 mod names;
 mod options;
+mod pty;
 mod refusals;
+mod state;
 mod status;
 mod tunnel;
+mod turns;
+mod uplink;
 mod view;
 
 use support::Host;
@@ -29,4 +36,3 @@ fn host_with_vpn1() -> Host {
     host.configure("[vpn1]\n");
     host
 }
-mod state;

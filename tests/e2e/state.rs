@@ -151,3 +151,12 @@ fn no_arguments_at_all_is_a_usage_error() {
     host.write("/tmp/call.py", &include_str!("call.py").replace("#SETUP#", setup));
     host.user("alice").run("exec python3 /tmp/call.py").refused(125, &["no namespace is named"]);
 }
+
+#[test]
+fn a_closed_input_of_roots_is_dev_null_in_the_background() {
+    let host = host();
+    host.ok("mkfifo /tmp/said");
+    let said = host.spawn("cat /tmp/said");
+    host.ok("runns-exec -d vpn1 -- sh -c 'readlink /proc/$$/fd/0 >/tmp/said' <&-");
+    assert_eq!(said.wait().ok(), "/dev/null");
+}

@@ -34,13 +34,19 @@ impl Net {
         format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
     }
 
-    /// `ip ARGUMENTS` in it.
+    /// It, open.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// `ip ARGUMENTS` in it; what it printed.
     #[track_caller]
-    pub fn ip(&self, arguments: &str) {
+    pub fn ip(&self, arguments: &str) -> String {
         let mut words = vec![format!("--net={}", self.path()), "ip".to_string()];
         words.extend(arguments.split_whitespace().map(str::to_string));
         let output = std::process::Command::new("nsenter").args(&words).output().expect("start nsenter");
         assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Starts a web server at `address` (with port) that answers every request with `name` and the address that the

@@ -13,11 +13,13 @@ pub mod internet;
 pub mod openvpn;
 pub mod snapshot;
 pub mod syslog;
+pub mod terminal;
 
 pub use command::{Background, Output, Runner};
 pub use host::Host;
 pub use internet::{Internet, Net, WebServer};
 pub use snapshot::Snapshot;
+pub use terminal::Terminal;
 
 use std::time::{Duration, Instant};
 

@@ -55,7 +55,7 @@ impl Syslog {
     /// All lines of runns-exec so far.
     pub fn ours(&self) -> Vec<String> {
         let lines = self.lines.0.lock().expect("log");
-        lines.iter().filter(|line| line.contains(" runns-exec[")).cloned().collect()
+        lines.iter().filter(|line| line.contains(">runns-exec[")).cloned().collect()
     }
 
     /// Waits for a line that contains all `parts`.

@@ -2,6 +2,7 @@
 //! buffers, and the end of input.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -41,15 +42,14 @@ pub enum Flow {
     HungUp,
 }
 
-/// What was told to the command about the end of input.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum EndOfInput {
-    /// Not there yet.
-    Ahead,
-    /// It was not told yet; look again after this many milliseconds.
-    Untold(u16),
-    /// It was told; look after this many milliseconds whether somebody has read it.
-    Told(u16),
+/// Input has ended, and the command is to know.
+struct EndOfInput {
+    /// Whether it was told at all.
+    told: bool,
+    /// When to look again whether it can be told, or has been read and is to be told again.
+    due: Instant,
+    /// How long to wait after that, in milliseconds.
+    tick: u16,
 }
 
 /// Both directions.
@@ -61,7 +61,7 @@ pub struct Carrier {
     to_command: Buffer,
     /// The last byte that came from input.
     last: u8,
-    end: EndOfInput,
+    end: Option<EndOfInput>,
     output: Standard,
     from_command: Buffer,
 }
@@ -74,7 +74,7 @@ impl Carrier {
             input: Some(Standard::input()),
             to_command: Buffer::new(),
             last: b'\n',
-            end: EndOfInput::Ahead,
+            end: None,
             output: Standard::output(),
             from_command: Buffer::new(),
         }
@@ -107,10 +107,10 @@ impl Carrier {
 
     /// How long to wait at most, in milliseconds, if there is a limit.
     pub fn patience(&self) -> Option<u16> {
-        match self.end {
-            EndOfInput::Untold(tick) | EndOfInput::Told(tick) if self.line.is_some() => Some(tick),
-            _ => None,
-        }
+        let end = self.end.as_ref().filter(|_| self.line.is_some() && self.to_command.is_empty())?;
+        let left = end.due.saturating_duration_since(Instant::now()).as_millis();
+        // Rounded up: to look too early is to look in vain.
+        Some(u16::try_from(left + 1).unwrap_or(END_TICKS.1))
     }
 
     /// Moves bytes where poll(2) has `found` something.
@@ -154,31 +154,28 @@ impl Carrier {
     /// There will be no more input.
     pub fn end_input(&mut self) {
         self.input = None;
-        self.end = EndOfInput::Untold(END_TICKS.0);
+        self.end = Some(EndOfInput { told: false, due: Instant::now(), tick: END_TICKS.0 });
     }
 
     /// Tells the command that input has ended, while its terminal is in a mode in which that can be told. Every read
     /// after the first is to find it too: it is told again as soon as it was read.
     pub fn tell_end_of_input(&mut self) {
-        let Some(line) = self.line.as_ref().filter(|_| self.to_command.is_empty()) else { return };
-        let (tick, first) = match self.end {
-            EndOfInput::Ahead => return,
-            EndOfInput::Untold(tick) => (tick, true),
-            EndOfInput::Told(tick) => (tick, false),
-        };
-        let later = (tick * 2).min(END_TICKS.1);
-        match line.end_of_file() {
-            None if first => self.end = EndOfInput::Untold(later),
-            None => self.end = EndOfInput::Told(later),
-            Some(_) if !first && line.has_unread_line() => self.end = EndOfInput::Told(later),
+        let (Some(line), Some(end)) = (&self.line, &mut self.end) else { return };
+        let now = Instant::now();
+        if !self.to_command.is_empty() || now < end.due {
+            return;
+        }
+        match line.end_of_file().filter(|_| !end.told || !line.has_unread_line()) {
+            None => end.tick = (end.tick * 2).min(END_TICKS.1),
             Some(character) => {
                 // After a line without its end, the first only ends that line (termios(3), VEOF).
-                let count = if first && self.last != b'\n' { 2 } else { 1 };
+                let count = if !end.told && self.last != b'\n' { 2 } else { 1 };
                 self.to_command.push(&[character; 2][..count]);
-                self.end = EndOfInput::Told(END_TICKS.0);
-                self.write_master();
+                (end.told, end.tick) = (true, END_TICKS.0);
             }
         }
+        end.due = now + Duration::from_millis(end.tick.into());
+        self.write_master();
     }
 
     fn write_master(&mut self) {
@@ -268,10 +265,9 @@ impl Carrier {
         }
     }
 
-    /// Closes the command's terminal; false if it was closed already.
-    pub fn hang_up(&mut self) -> bool {
-        self.input = None;
+    /// Closes the command's terminal.
+    pub fn hang_up(&mut self) {
+        (self.input, self.line) = (None, None);
         self.to_command.clear();
-        self.line.take().is_some()
     }
 }

@@ -54,7 +54,6 @@ struct Progress {
 /// Starts `program` on a new pseudo-terminal and ends as it ends; with `detach` in the background, where what it
 /// writes is read and thrown away. Returns only if the command could not be started.
 pub fn start(unprivileged: &Unprivileged, program: &Program, detach: bool) -> Result<Infallible> {
-    process::fill_standard_descriptors().cannot(|| "open /dev/null")?;
     let line = Line::open()?;
     let start = Start { unprivileged, program, inherited: Inherited::hold()? };
     let (outcome, failure) = pipe2(OFlag::O_CLOEXEC).cannot(|| "make a pipe")?;

@@ -91,6 +91,8 @@ struct Relay {
     /// Orders about the foreground that the monitor has not carried out yet. Until then a key would signal the wrong
     /// process group, so none is passed on.
     unsettled: u32,
+    /// Whether the command's terminal is about to go, or has gone.
+    hanging_up: bool,
     /// Whether a signal has come that ends most programs.
     asked_to_end: bool,
     /// Whether there is a shell that can stop and continue this job.
@@ -127,6 +129,7 @@ impl Relay {
                     outer,
                     foreground,
                     unsettled: 0,
+                    hanging_up: false,
                     asked_to_end: false,
                     job_control,
                     ended: None,
@@ -179,7 +182,8 @@ impl Relay {
         wanted.push((Source::Monitor, self.monitor.as_fd(), read));
         if self.outcome.is_none() {
             let bytes = self.carrier.wanted(self.foreground && self.unsettled == 0);
-            wanted.extend(bytes.into_iter().map(|(side, fd, events)| (Source::Bytes(side), fd, events)));
+            let bytes = bytes.into_iter().filter(|(side, ..)| *side == Side::Output || !self.hanging_up);
+            wanted.extend(bytes.map(|(side, fd, events)| (Source::Bytes(side), fd, events)));
         }
         wanted
     }
@@ -201,7 +205,7 @@ impl Relay {
     fn hear_monitor(&mut self) -> Result<()> {
         match self.monitor.receive()? {
             Some(Report::Started(pid)) => self.tell_pid(pid),
-            Some(Report::Settled) => self.unsettled = self.unsettled.saturating_sub(1),
+            Some(Report::Settled) => self.settled(),
             Some(Report::Stopped { signal, foreground }) => self.command_stopped(signal, foreground),
             Some(Report::Ended(end)) => self.ended = Some(end),
             None => {
@@ -247,13 +251,24 @@ impl Relay {
         }
     }
 
-    /// The caller's terminal or output has gone: the command's goes as well, and it learns so as from any terminal.
+    /// The caller's terminal or output has gone: the command's goes as well, and it learns so as from any terminal. By
+    /// the signal first: a write that fails before would be an error to it.
     fn hang_up(&mut self) {
-        if self.carrier.hang_up() {
+        if !self.hanging_up {
+            self.hanging_up = true;
             self.release_terminal();
             (self.outer, self.foreground) = (None, true);
             self.order_signal(Signal::SIGHUP, Target::Group);
             self.order_signal(Signal::SIGCONT, Target::Group);
+            self.order_foreground();
+        }
+    }
+
+    /// The monitor has carried out an order about the foreground, and those before it.
+    fn settled(&mut self) {
+        self.unsettled = self.unsettled.saturating_sub(1);
+        if self.hanging_up && self.unsettled == 0 {
+            self.carrier.hang_up();
         }
     }
 

@@ -1,6 +1,7 @@
 //! Files that the host replaces, stubs, built-in servers, IPv6 (the services of the host are in `services`).
 
-use super::{HOST_RESOLVER, INSIDE, LEAKED, PUBLIC, PUBLIC_RESOLVER, RESOLVER, World};
+use super::{HOST_RESOLVER, INSIDE, LEAKED, PUBLIC, PUBLIC_RESOLVER, RESOLVER, World, start_resolver};
+use crate::support::wait_until;
 
 #[test]
 fn resolv_conf_replaced_while_a_command_runs() {
@@ -64,10 +65,12 @@ fn servers_that_programs_have_built_in() {
     }
 }
 
-/// busybox has a resolver of its own, as static programs do.
 #[test]
 fn resolver_of_a_static_program() {
     let world = World::new();
+    world.host.ok("mv /usr/bin/busybox /usr/bin/busybox.dynamic");
+    world.unpack("busybox-static");
+    world.host.ok("! ldd /bin/busybox");
     let nslookup = |server: &str| format!("busybox nslookup -type=a {} {server}", world.fresh_name());
     assert!(world.host.ok(&format!("ip netns exec open {}", nslookup(HOST_RESOLVER))).contains(LEAKED));
     for server in ["", HOST_RESOLVER, PUBLIC_RESOLVER] {
@@ -78,41 +81,33 @@ fn resolver_of_a_static_program() {
     }
 }
 
+/// The command line of a browser without a screen.
+const CHROMIUM: &str = "$(command -v chromium-headless-shell || echo chromium --headless) --no-sandbox --disable-gpu \
+                        --disable-dev-shm-usage --user-data-dir=/home/alice/profile --dump-dom";
+
 #[test]
 fn curl_and_chromium() {
     let world = World::new();
     let _pages = [(INSIDE, "page of the inside"), (LEAKED, "page of the host")]
         .map(|(address, name)| world.host.internet.net.serve(&format!("{address}:80"), name));
-    let curl = || format!("curl -sS http://{}/", world.fresh_name());
-    let chromium = || {
-        format!(
-            "$(command -v chromium-headless-shell || echo chromium --headless) --no-sandbox --disable-gpu \
-             --disable-dev-shm-usage --user-data-dir=$HOME/profile --dump-dom http://{}/",
-            world.fresh_name()
-        )
-    };
-    let dirty = world.asker_by_ip_netns();
-    let programs: [&dyn Fn() -> String; 2] = [&curl, &chromium];
-    for program in programs {
-        let output = world.alice().ok(&format!("runns-exec work -- {}", program()));
-        assert!(output.contains("page of the inside"), "{output}");
-    }
-    world.replace("/etc/resolv.conf", &format!("# renewed\nnameserver {HOST_RESOLVER}\n"));
-    assert_eq!(dirty.ask(), LEAKED);
-    // A shell that sees the host's file, as a program that runs since before the change.
-    for program in programs {
-        let output = world.alice().ok(&program());
-        assert!(output.contains("page of the host"), "without a namespace: {output}");
-        let replace = format!("nameserver {HOST_RESOLVER}");
-        let command =
-            format!("runns-exec work -- sh -c 'read -r _; grep -q \"{replace}\" /etc/resolv.conf && {}'", program());
-        world.host.ok("rm -f /tmp/go; mkfifo -m 666 /tmp/go");
-        let running = world.alice().spawn(&format!("{command} 0<>/tmp/go"));
-        let shell = || world.host.run("pgrep -u alice -f '^sh -c read'").stdout.lines().next().map(str::to_string);
-        crate::support::wait_until("the command runs", shell);
-        world.replace("/etc/resolv.conf", &format!("{replace}\n"));
+    world.replace("/etc/resolv.conf", &format!("# today's\nnameserver {HOST_RESOLVER}\n"));
+    let alice = world.alice();
+    for program in ["curl -sS", CHROMIUM] {
+        let get = || format!("{program} http://{}/", world.fresh_name());
+        assert!(alice.ok(&get()).contains("page of the host"));
         world.asking_nobody_else(|| {
-            world.host.ok("echo >/tmp/go");
+            let output = alice.ok(&format!("runns-exec work -- {}", get()));
+            assert!(output.contains("page of the inside"), "{output}");
+        });
+        // One that sees the host's file: it was replaced while the command ran.
+        let questions = format!("/tmp/{}", world.fresh_name());
+        world.host.ok(&format!("mkfifo -m 666 {questions}"));
+        let shell = format!("echo ready; read -r _; grep -q today /etc/resolv.conf && {}", get());
+        let running = alice.spawn(&format!("exec runns-exec work -- sh -c '{shell}' 0<>{questions}"));
+        wait_until("the command runs", || running.stdout().contains("ready").then_some(()));
+        world.replace("/etc/resolv.conf", &format!("# today's again\nnameserver {HOST_RESOLVER}\n"));
+        world.asking_nobody_else(|| {
+            world.host.ok(&format!("echo >{questions}"));
             let output = running.wait().ok();
             assert!(output.contains("page of the inside"), "{output}");
         });
@@ -132,6 +127,7 @@ fn queries_over_ipv6() {
              ip -n {name} -6 address add {net}::2/64 dev eth0 nodad && ip -n {name} -6 route add default via {net}::1"
         );
         world.host.ok(&script);
+        start_resolver(&world.host.root(), &format!("{net}::1"), LEAKED);
     }
     for protocol in ["+notcp", "+tcp"] {
         let dig = |net: &str| format!("dig +short +tries=1 +time=2 {protocol} @{net}::1 {}", world.fresh_name());

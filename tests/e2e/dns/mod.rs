@@ -9,6 +9,7 @@ mod lock;
 mod services;
 
 use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
 
 use crate::support::{Background, Host, Runner, wait_until};
 
@@ -16,7 +17,7 @@ use crate::support::{Background, Host, Runner, wait_until};
 pub const RESOLVER: &str = "198.51.100.53";
 /// One that programs have built in, behind the uplink.
 pub const PUBLIC_RESOLVER: &str = "8.8.8.8";
-/// The host's own: on all of the host's addresses, this one besides loopback.
+/// The host's own, which also listens on 127.0.0.1 and on the uplink.
 pub const HOST_RESOLVER: &str = "10.99.0.1";
 
 /// What the namespace's resolver answers.
@@ -47,12 +48,19 @@ pub struct World {
 }
 
 impl World {
-    /// Builds both namespaces.
+    /// With both namespaces built.
     pub fn new() -> Self {
         let world = Self::without_namespaces();
-        world.host.configure("[work]\nResolve=/etc/vpn.resolv\n\n[open]\nResolve=/etc/vpn.resolv\nDNSLock=no\n");
-        world.host.ok("runns-exec build -s work && runns-exec build -s open");
+        world.build();
         world
+    }
+
+    /// Builds both namespaces.
+    pub fn build(&self) {
+        self.host.configure("[work]\nResolve=/etc/vpn.resolv\n\n[open]\nResolve=/etc/vpn.resolv\nDNSLock=no\n");
+        self.host.ok("runns-exec build -s work && runns-exec build -s open");
+        // Other tools make no such file.
+        self.host.ok("rm /etc/netns/open/nsswitch.conf");
     }
 
     /// The host with its resolvers only.
@@ -66,12 +74,10 @@ impl World {
         host.write("/etc/vpn.resolv", &format!("nameserver {RESOLVER}\n"));
         host.write("/usr/local/share/ask.py", ASK);
         let world = Self { host, numbers: Cell::new(0), resolver: RefCell::new(None) };
-        start_resolver(&world.host.root(), "", LEAKED);
-        wait_for_resolver(&world.host.root(), HOST_RESOLVER);
-        let internet = world.internet();
-        let only = |address: &str| format!("--bind-interfaces --listen-address={address}");
-        start_resolver(&internet, &only(PUBLIC_RESOLVER), PUBLIC);
-        wait_for_resolver(&internet, PUBLIC_RESOLVER);
+        for address in ["127.0.0.1", "192.0.2.2", HOST_RESOLVER] {
+            start_resolver(&world.host.root(), address, LEAKED);
+        }
+        start_resolver(&world.internet(), PUBLIC_RESOLVER, PUBLIC);
         world.start_own_resolver();
         world
     }
@@ -82,9 +88,7 @@ impl World {
 
     /// Starts the namespace's resolver.
     pub fn start_own_resolver(&self) {
-        let listen = format!("--bind-interfaces --listen-address={RESOLVER}");
-        *self.resolver.borrow_mut() = Some(start_resolver(&self.internet(), &listen, INSIDE));
-        wait_for_resolver(&self.internet(), RESOLVER);
+        *self.resolver.borrow_mut() = Some(start_resolver(&self.internet(), RESOLVER, INSIDE));
     }
 
     /// Stops the namespace's resolver.
@@ -132,6 +136,21 @@ impl World {
         self.host.ok(&format!("mv {path}.new {path}"));
     }
 
+    /// Puts the files of a Debian package on the host. Only that host gets it: what installs it on a real machine
+    /// changes who answers for names there.
+    pub fn unpack(&self, package: &str) {
+        let directory = std::env::var_os("RUNNS_TEST_PACKAGES").map(PathBuf::from);
+        let directory = directory.expect("RUNNS_TEST_PACKAGES is not set: run tests/run.sh");
+        let entries = std::fs::read_dir(&directory).expect("list RUNNS_TEST_PACKAGES");
+        let mut files = entries.map(|entry| entry.expect("an entry").path());
+        let start = format!("{package}_");
+        let file = files.find(|file| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&start)));
+        let file = file.unwrap_or_else(|| panic!("no package {package} in {}: run tests/run.sh", directory.display()));
+        let script = "cat >/tmp/package.deb && dpkg-deb --fsys-tarfile /tmp/package.deb | \
+                      tar -C / -x --keep-directory-symlink && ldconfig";
+        self.host.root().run_with(script, &std::fs::read(file).expect("read a package")).ok();
+    }
+
     /// Runs `act` and fails the test if anybody but the namespace's resolver was asked for a name meanwhile.
     #[track_caller]
     pub fn asking_nobody_else(&self, act: impl FnOnce()) {
@@ -143,18 +162,19 @@ impl World {
     }
 }
 
-fn start_resolver(place: &Runner, options: &str, answer: &str) -> Background {
-    place.spawn(&format!(
-        "echo $$ && exec dnsmasq --keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts --user=root \
-         --pid-file= --log-facility=- --address=/#/{answer} {options}"
-    ))
-}
-
+/// Starts a resolver that answers every question with `answer`, and waits until it does.
 #[track_caller]
-fn wait_for_resolver(place: &Runner, address: &str) {
+pub fn start_resolver(place: &Runner, address: &str, answer: &str) -> Background {
+    let resolver = place.spawn(&format!(
+        "echo $$ && exec dnsmasq --keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts --user=root \
+         --pid-file= --log-facility=- --address=/#/{answer} --bind-interfaces --listen-address={address}"
+    ));
     wait_until(&format!("{address} answers"), || {
-        (place.run(&format!("dig +short +tries=1 +time=1 @{address} ready.example")).status == 0).then_some(())
+        assert!(resolver.is_running(), "dnsmasq ended: {}", resolver.stderr());
+        let answer = place.run(&format!("dig +short +tries=1 +time=1 @{address} ready.example"));
+        (answer.status == 0).then_some(())
     });
+    resolver
 }
 
 /// Ends a program that said its pid first.
@@ -191,12 +211,17 @@ impl<'a> Asker<'a> {
     /// What the process hears when it asks for a fresh name.
     #[track_caller]
     pub fn ask(&self) -> String {
-        let name = self.world.fresh_name();
+        self.ask_for(&self.world.fresh_name())
+    }
+
+    /// What the process hears when it asks for `name`, which it did not before.
+    #[track_caller]
+    pub fn ask_for(&self, name: &str) -> String {
         self.world.host.ok(&format!("echo {name} >{}", self.questions));
         wait_until("an answer", || {
             assert!(self.process.is_running(), "the asking process ended: {}", self.process.stderr());
             let output = self.process.stdout();
-            output.lines().find_map(|line| Some(line.strip_prefix(&name)?.trim().to_string()))
+            output.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_string()))
         })
     }
 }

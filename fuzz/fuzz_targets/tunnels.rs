@@ -1,0 +1,14 @@
+//! A wg-quick file is read or refused in one line; a line of OpenVPN's management interface is read.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use runns_exec::tunnel::{management, wgquick};
+
+fuzz_target!(|text: &str| {
+    if let Err(error) = wgquick::parse(text) {
+        assert!(!error.to_string().contains(char::is_control), "{error}");
+    }
+    for line in text.lines() {
+        management::parse(line);
+    }
+});

@@ -1,0 +1,112 @@
+//! InterfaceOut (SPEC 5): by that uplink or not at all.
+
+use crate::support::{Host, Net, Snapshot, WebServer};
+
+const ASK: &str = "curl -sS --max-time 2 http://203.0.113.5/";
+
+/// A host with two uplinks, and a web site that both lead to; its default route is by eth0.
+struct TwoUplinks {
+    host: Host,
+    first: WebServer,
+    _second: WebServer,
+    _net: Net,
+}
+
+fn two_uplinks() -> TwoUplinks {
+    let host = Host::new();
+    let net = Net::new();
+    host.add_uplink("eth1", "198.18.0.2/24", &net, "198.18.0.1/24");
+    host.ok("ip route add default via 198.18.0.1 dev eth1 metric 500");
+    for net in [&host.internet.net, &net] {
+        net.ip("address add 203.0.113.5/32 dev lo");
+    }
+    let first = host.internet.net.serve("203.0.113.5:80", "first");
+    let second = net.serve("203.0.113.5:80", "second");
+    TwoUplinks { host, first, _second: second, _net: net }
+}
+
+#[test]
+fn traffic_leaves_by_the_uplink_or_not_at_all() {
+    let TwoUplinks { host, first, .. } = &two_uplinks();
+    host.configure("[out]\nInterfaceOut=eth1\n");
+    let alice = host.user("alice");
+    let before = Snapshot::of(host);
+    assert_eq!(alice.ok(ASK), "first 192.0.2.2");
+    host.ok("runns-exec build -s out");
+    let inside = format!("runns-exec out -- {ASK}");
+    assert_eq!(alice.ok(&inside), "second 198.18.0.2");
+    assert_eq!(alice.ok(ASK), "first 192.0.2.2");
+    // A VPN of the whole host takes both halves of everything; the namespace stays out of it.
+    host.ok("ip route add 0.0.0.0/1 via 192.0.2.1 && ip route add 128.0.0.0/1 via 192.0.2.1");
+    assert_eq!(alice.ok(&inside), "second 198.18.0.2");
+    host.ok("ip route del 0.0.0.0/1 && ip route del 128.0.0.0/1");
+    // The link goes down: nothing leaves by the other one.
+    let seen = first.requests().len();
+    host.ok("ip link set eth1 down");
+    assert_ne!(alice.run(&inside).status, 0);
+    host.ok("ip link set eth1 up");
+    assert_ne!(alice.run(&inside).status, 0, "it is up again, but has lost its routes");
+    assert_eq!(first.requests().len(), seen, "something left by the wrong uplink");
+    host.ok("ip route add default via 198.18.0.1 dev eth1 metric 500");
+    host.ok("runns-exec clean -n out -r eth1");
+    assert_eq!(alice.ok(&inside), "second 198.18.0.2");
+    host.ok("ip link set eth1 down; ip link set eth1 up; ip route add default via 198.18.0.1 dev eth1 metric 500");
+    host.ok("runns-exec build -s out");
+    assert_eq!(alice.ok(&inside), "second 198.18.0.2", "building again restores it as well");
+    assert_eq!(first.requests().len(), seen);
+    host.ok("runns-exec clean out -f");
+    before.assert_same(&Snapshot::of(host));
+}
+
+#[test]
+fn an_uplink_that_is_removed_fails_closed() {
+    let TwoUplinks { host, first, .. } = &two_uplinks();
+    host.ok("runns-exec build -n out -o eth1");
+    host.ok("ip link delete eth1");
+    assert_ne!(host.run(&format!("runns-exec out -- {ASK}")).status, 0);
+    assert!(first.requests().is_empty());
+    host.run("runns-exec clean -n out -r eth1").refused(1, &["eth1"]);
+    host.ok("runns-exec clean out -f");
+}
+
+#[test]
+fn a_namespace_moves_to_another_uplink_with_its_processes() {
+    let TwoUplinks { host, .. } = &two_uplinks();
+    let alice = host.user("alice");
+    let before = Snapshot::of(host);
+    host.ok("runns-exec build -n out -o eth1");
+    let pid = alice.ok("runns-exec -d out -- sleep 1000");
+    for (uplink, seen) in [("eth0", "first 192.0.2.2"), ("eth1", "second 198.18.0.2"), ("eth0", "first 192.0.2.2")] {
+        host.ok(&format!("runns-exec clean out -r {uplink}"));
+        assert_eq!(alice.ok(&format!("runns-exec out -- {ASK}")), seen);
+        host.ok(&format!("kill -0 {pid}"));
+    }
+    host.run("runns-exec clean -n nosuch -r eth0").refused(1, &["nosuch"]);
+    host.run("runns-exec clean -n out -r nosuch0").refused(1, &["nosuch0"]);
+    host.ok("runns-exec clean out --kill -f");
+    before.assert_same(&Snapshot::of(host));
+}
+
+#[test]
+fn strict_reverse_path_filters_are_no_obstacle() {
+    let TwoUplinks { host, .. } = &two_uplinks();
+    host.ok("sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.eth0.rp_filter=1 net.ipv4.conf.eth1.rp_filter=1 \
+             net.ipv4.conf.default.rp_filter=1");
+    let before = Snapshot::of(host);
+    host.ok("runns-exec build -n out -o eth1");
+    assert_eq!(host.user("alice").ok(&format!("runns-exec out -- {ASK}")), "second 198.18.0.2");
+    host.ok("runns-exec clean out -f");
+    before.assert_same(&Snapshot::of(host));
+}
+
+#[test]
+fn an_uplink_without_a_gateway_reaches_its_own_subnets_only() {
+    let TwoUplinks { host, first, .. } = &two_uplinks();
+    host.ok("ip route del default dev eth1");
+    let built = host.run("runns-exec build -n out -o eth1");
+    assert!(built.status == 0 && built.stderr.contains("gateway"), "{built}");
+    host.ok("runns-exec out -- ping -c 1 -W 5 198.18.0.1");
+    assert_ne!(host.run(&format!("runns-exec out -- {ASK}")).status, 0);
+    assert!(first.requests().is_empty());
+    host.ok("runns-exec clean out");
+}

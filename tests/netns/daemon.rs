@@ -1,0 +1,75 @@
+//! Processes of a namespace: found by its inode, known by pid and start time.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use runns_exec::daemon;
+
+use crate::support::{Net, wait_until};
+
+const READY: &str = "echo ready; exec sleep 1000";
+
+/// A process in a namespace, which ends with the test.
+struct Process(Child);
+
+impl Process {
+    /// Starts a script, and waits until it says that it is ready.
+    fn start(net: &Net, script: &str) -> Self {
+        let mut child = Command::new("nsenter")
+            .arg(format!("--net={}", net.path()))
+            .args(["sh", "-c", script])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        Self(child)
+    }
+
+    fn pid(&self) -> i32 {
+        self.0.id() as i32
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn inode(net: &Net) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    net.file().metadata().unwrap().ino()
+}
+
+#[test]
+fn only_what_is_in_the_namespace_is_found() {
+    let (net, other) = (Net::new(), Net::new());
+    let inside = [Process::start(&net, READY), Process::start(&net, READY)];
+    let _outside = Process::start(&other, READY);
+    let mut pids = inside.each_ref().map(Process::pid);
+    pids.sort();
+    let mut found = daemon::in_namespace(inode(&net));
+    found.sort();
+    assert_eq!(found, pids);
+    drop(inside);
+    assert!(daemon::in_namespace(inode(&net)).is_empty());
+}
+
+#[test]
+fn a_daemon_is_known_by_pid_and_start_time() {
+    let net = Net::new();
+    let process = Process::start(&net, READY);
+    let known = daemon::identify(process.pid(), Path::new("/etc/x.conf")).unwrap();
+    assert!(daemon::is_running(&known));
+    wait_until("sleep", || (daemon::command_line(process.pid()) == ["sleep", "1000"]).then_some(()));
+    let mut reused = known.clone();
+    reused.start_time += 1;
+    assert!(!daemon::is_running(&reused), "another process with its pid");
+    drop(process);
+    assert!(!daemon::is_running(&known));
+}

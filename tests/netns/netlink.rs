@@ -1,0 +1,94 @@
+//! rtnetlink as the parts use it, against ip(8).
+
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+
+use runns_exec::name::IfaceName;
+use runns_exec::netlink::{MAIN_TABLE, Netlink, Network};
+
+use crate::support::Net;
+
+fn network(address: [u8; 4], prefix: u8) -> Network {
+    Network { address: Ipv4Addr::from(address), prefix }
+}
+
+fn veth() -> (Net, Net, Netlink, u32) {
+    let (host, inside) = (Net::new(), Net::new());
+    let netlink = Netlink::inside(host.file().as_fd()).unwrap();
+    netlink.add_veth(&IfaceName::new("vpn1").unwrap(), "eth0", inside.file()).unwrap();
+    let index = netlink.need_link("vpn1").unwrap().index;
+    (host, inside, netlink, index)
+}
+
+#[test]
+fn a_pair_has_one_end_in_each_namespace() {
+    let (host, inside, netlink, index) = veth();
+    let link = netlink.need_link("vpn1").unwrap();
+    assert!(link.veth && !link.up);
+    assert!(inside.ip("-br link show eth0").starts_with("eth0"));
+    assert!(netlink.link("eth0").unwrap().is_none());
+    netlink.set_up(index).unwrap();
+    netlink.add_address(index, network([172, 24, 1, 1], 24)).unwrap();
+    assert!(host.ip("-o -4 address show dev vpn1").contains("172.24.1.1/24"));
+    assert!(netlink.addresses().unwrap().contains(&(index, network([172, 24, 1, 1], 24))));
+    assert!(netlink.add_veth(&IfaceName::new("vpn1").unwrap(), "eth1", inside.file()).is_err(), "the name is taken");
+    netlink.delete_link(index).unwrap();
+    netlink.delete_link(index).expect("what is gone is no error");
+    assert_eq!(inside.ip("-br link show type veth"), "");
+}
+
+#[test]
+fn a_table_that_fails_closed() {
+    let (host, inside, netlink, index) = veth();
+    let eth0 = Netlink::inside(inside.file().as_fd()).unwrap();
+    eth0.set_up(eth0.need_link("eth0").unwrap().index).unwrap();
+    netlink.set_up(index).unwrap();
+    netlink.add_address(index, network([172, 24, 1, 1], 24)).unwrap();
+    let everywhere = network([0, 0, 0, 0], 0);
+    netlink.add_route(everywhere, 17_240_001, None).unwrap();
+    netlink.add_route(everywhere, 17_240_001, Some((index, Some(Ipv4Addr::new(172, 24, 1, 2))))).unwrap();
+    let table = || host.ip("route show table 17240001");
+    assert!(
+        table().contains("default via 172.24.1.2 dev vpn1") && table().contains("unreachable default"),
+        "{}",
+        table()
+    );
+    host.ip("link set vpn1 down");
+    assert!(!table().contains("vpn1") && table().contains("unreachable default"), "{}", table());
+    let routes = netlink.routes().unwrap();
+    let own: Vec<_> = routes.iter().filter(|route| route.table == 17_240_001).collect();
+    assert!(own.len() == 1 && !own[0].unicast && own[0].network == everywhere, "{own:?}");
+    netlink.delete_route(own[0]).unwrap();
+    netlink.delete_route(own[0]).expect("what is gone is no error");
+    assert!(netlink.routes().unwrap().iter().all(|route| route.table != 17_240_001));
+}
+
+#[test]
+fn only_rules_of_our_own_go() {
+    let (host, _inside, netlink, _) = veth();
+    let vpn1 = IfaceName::new("vpn1").unwrap();
+    host.ip("rule add iif vpn1 lookup 99 priority 7");
+    netlink.add_rule(&vpn1, 17_240_001, 1).unwrap();
+    assert!(host.ip("rule show").contains("1:\tfrom all iif vpn1 lookup 17240001"), "{}", host.ip("rule show"));
+    assert!(netlink.has_rule(&vpn1).unwrap());
+    assert_eq!(netlink.delete_rules(&vpn1).unwrap(), 1);
+    assert_eq!(netlink.delete_rules(&vpn1).unwrap(), 0);
+    assert!(!netlink.has_rule(&vpn1).unwrap());
+    assert!(host.ip("rule show").contains("7:\tfrom all iif vpn1 lookup 99"), "somebody else's stays");
+}
+
+#[test]
+fn routes_of_all_tables_and_kinds_are_listed() {
+    let (host, _inside, netlink, index) = veth();
+    netlink.set_up(index).unwrap();
+    for route in
+        ["10.1.0.0/16 dev vpn1", "blackhole 10.2.0.0/16 table 500", "10.3.0.0/16 nexthop dev vpn1 nexthop dev lo"]
+    {
+        host.ip(&format!("route add {route}"));
+    }
+    let routes = netlink.routes().unwrap();
+    let find = |address| routes.iter().find(|route| route.network == network(address, 16)).unwrap();
+    assert_eq!((find([10, 1, 0, 0]).table, find([10, 1, 0, 0]).hops[0]), (MAIN_TABLE, (index, None)));
+    assert_eq!((find([10, 2, 0, 0]).table, find([10, 2, 0, 0]).unicast), (500, false));
+    assert_eq!(find([10, 3, 0, 0]).hops.len(), 2);
+}
