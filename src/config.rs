@@ -18,7 +18,7 @@ use crate::trusted::{self, Trust};
 pub const DEFAULT_PATH: &str = "/etc/runns.conf";
 
 /// The options of a section, as they are spelled in the manual.
-pub const OPTIONS: [&str; 12] = [
+pub const OPTIONS: [&str; 13] = [
     "NetworkNamespace",
     "InterfaceIn",
     "InterfaceOut",
@@ -29,11 +29,14 @@ pub const OPTIONS: [&str; 12] = [
     "WireGuard",
     "KillSwitch",
     "IPv6",
+    USERSPACE,
     "AllowUsers",
     "AllowGroups",
 ];
 /// Options that may stand more than once in a section.
 const REPEATABLE: [&str; 2] = ["vpn", "WireGuard"];
+/// Called as wg-quick(8) calls it.
+const USERSPACE: &str = "WG_QUICK_USERSPACE_IMPLEMENTATION";
 /// The option before the first section.
 const GLOBAL_OPTION: &str = "AllowUnmanaged";
 
@@ -83,6 +86,8 @@ pub struct Section {
     pub vpn: Vec<PathBuf>,
     /// WireGuard, absolute paths in order.
     pub wireguard: Vec<PathBuf>,
+    /// WG_QUICK_USERSPACE_IMPLEMENTATION: a program's name, or an absolute path.
+    pub userspace: Option<PathBuf>,
     /// KillSwitch.
     pub kill_switch: bool,
     /// IPv6, if given.
@@ -198,7 +203,7 @@ fn check_lines(text: &str, path: &Path) -> Result<String> {
         }
         let (key, value) = line.split_once('=').ok_or_else(|| wrong("neither a comment, [section] nor key=value"))?;
         let key = key.trim();
-        if key.is_empty() || !key.chars().all(|c| c.is_ascii_alphanumeric()) {
+        if key.is_empty() || !key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
             return Err(wrong("bad option name"));
         }
         clean.push_str(&format!("{key}={}\n", value.trim()));
@@ -309,6 +314,7 @@ impl Options<'_> {
                 .all("WireGuard")
                 .map(|value| self.parse("WireGuard", value, absolute))
                 .collect::<Result<_>>()?,
+            userspace: self.one(USERSPACE, program)?,
             kill_switch,
             ipv6: self.one("IPv6", yes_or_no)?,
             access: Access { users: self.one("AllowUsers", list)?, groups: self.one("AllowGroups", list)? },
@@ -322,6 +328,15 @@ fn yes_or_no(value: &str) -> Result<bool> {
         "no" => Ok(false),
         _ => Err(Error::new("read a switch", "it is yes or no")),
     }
+}
+
+/// A program: its name, to be looked for among root's, or its absolute path.
+fn program(value: &str) -> Result<PathBuf> {
+    let path = PathBuf::from(value);
+    if path.is_absolute() || !value.contains(['/', ' ', '\t']) && value != ".." && value != "." {
+        return Ok(path);
+    }
+    Err(Error::new("use a program", "it is a program's name, or a path that starts with /"))
 }
 
 fn absolute(value: &str) -> Result<PathBuf> {
@@ -436,6 +451,7 @@ mod tests {
         refused("Resolve=/x\n", &["belongs into a section"]);
         refused("AllowUnmanaged=maybe\n", &["AllowUnmanaged", "maybe"]);
         refused("[w]\nvpn=\n", &["vpn", "no value"]);
+        refused("[w]\nWG_QUICK_USERSPACE_IMPLEMENTATION=bin/x\n", &["[w]", "WG_QUICK_USERSPACE_IMPLEMENTATION"]);
     }
 
     #[test]

@@ -52,6 +52,24 @@ pub fn in_namespace(inode: u64) -> Vec<i32> {
     all().into_iter().filter(|pid| *pid != own && is_in_namespace(*pid, inode)).collect()
 }
 
+/// The processes in this process's own network namespace: daemons that run outside. Those of containers are not.
+pub fn outside() -> Vec<i32> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self/ns/net").map_or(Vec::new(), |here| in_namespace(here.ino()))
+}
+
+/// Ends what `find` finds until it finds nothing: one that is just going into the background is two for a moment.
+pub fn stop_found(find: impl Fn() -> Vec<Daemon>, patience: Duration) -> Result<bool> {
+    let mut stopped = false;
+    loop {
+        let daemons = find();
+        if daemons.is_empty() {
+            return Ok(stopped);
+        }
+        stopped |= stop_all(&daemons, patience)?;
+    }
+}
+
 /// The words of a process's command line; none if it has ended.
 pub fn command_line(pid: i32) -> Vec<String> {
     let words = Proc::open().ok().and_then(|proc| proc.process(pid)?.command_line()).unwrap_or_default();

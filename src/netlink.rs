@@ -178,13 +178,15 @@ impl Netlink {
     }
 
     /// Adds a route of either family by device `index`, by `gateway` if there is one.
-    pub fn add_device_route(&self, to: (IpAddr, u8), index: u32, gateway: Option<IpAddr>) -> Result<()> {
+    /// Of several to one network, the one with the lowest metric counts.
+    pub fn add_device_route(&self, to: (IpAddr, u8), index: u32, gateway: Option<IpAddr>, metric: u32) -> Result<()> {
         let what = "add a route";
         let wrong = || Error::new(what, "its addresses are of different families");
         let mut route = RouteMessageBuilder::<IpAddr>::new()
             .destination_prefix(to.0, to.1)
             .map_err(|_| wrong())?
             .output_interface(index)
+            .priority(metric)
             .protocol(RouteProtocol::Boot);
         if let Some(gateway) = gateway {
             route = route.gateway(gateway).map_err(|_| wrong())?;

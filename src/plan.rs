@@ -90,6 +90,9 @@ pub struct Request {
     /// WireGuard configurations.
     #[serde(default)]
     pub wireguard: Vec<PathBuf>,
+    /// The program that drives WireGuard devices where the kernel does not; wireguard-go by default.
+    #[serde(default)]
+    pub userspace: Option<PathBuf>,
     /// The tunnel is the only way out: no veth.
     #[serde(default)]
     pub kill_switch: bool,

@@ -27,9 +27,16 @@ pub fn need(program: &str, package: &str) -> Result<PathBuf> {
     })
 }
 
-/// The first address of a host's name, as the host's other programs find it (getent(1)).
-pub fn address_of(name: &str) -> Option<std::net::IpAddr> {
-    run("getent", &["ahosts", name], "").ok()?.split_whitespace().next()?.parse().ok()
+/// The addresses of a host's name, as the host's other programs find them (getent(1)); none if it is not found.
+pub fn addresses_of(name: &str) -> Vec<std::net::IpAddr> {
+    let found = run("getent", &["ahosts", name], "").unwrap_or_default();
+    let mut addresses = Vec::new();
+    for address in found.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()) {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    addresses
 }
 
 /// Runs `program` with `input` on its stdin, and returns its output. Its error is our cause.

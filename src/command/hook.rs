@@ -31,14 +31,22 @@ type Variables<'a> = BTreeMap<&'a str, &'a str>;
 
 /// Handles one event.
 pub fn run(words: &[OsString], environment: &[&CStr]) -> Result<()> {
-    handle(words, environment).inspect_err(|error| log::refused(|| format!("tunnel: {error}")))
-}
-
-fn handle(words: &[OsString], environment: &[&CStr]) -> Result<()> {
-    let wrong = || Error::new("handle an event of a tunnel", "this is for OpenVPN to call");
     if !nix::unistd::geteuid().is_root() {
         return Err(wrong());
     }
+    let result = handle(words, environment).inspect_err(|error| log::refused(|| format!("tunnel: {error}")));
+    match words.first().and_then(|event| event.to_str()) {
+        // OpenVPN ends when these fail; a tunnel that works shall not go down for a state that cannot be written.
+        Some("up" | "down") => Ok(()),
+        _ => result,
+    }
+}
+
+fn wrong() -> Error {
+    Error::new("handle an event of a tunnel", "this is for OpenVPN to call")
+}
+
+fn handle(words: &[OsString], environment: &[&CStr]) -> Result<()> {
     let [event, name, index, ..] = words else { return Err(wrong()) };
     let name = NetnsName::new(name)?;
     let index: usize =
@@ -53,12 +61,18 @@ fn handle(words: &[OsString], environment: &[&CStr]) -> Result<()> {
             let state = TunnelState { up: false, reason, since: clock::now(), ..TunnelState::load(&name, index) };
             state.save(&name, index)
         }
+        // Under the kill switch: a device that stayed inside while the connection was lost. A new one comes by route-up.
+        Some("up") if record.plan.request.kill_switch => match variables.get("script_context") {
+            Some(&"restart") => came_up(&record, index, inside_name(index), &variables),
+            _ => Ok(()),
+        },
         Some("up") => came_up(&record, index, device_name(&variables)?, &variables),
         Some("route-up") => {
-            let inside = format!("tun{index}");
-            move_in(&record, &device_name(&variables)?, &inside, &variables)?;
-            came_up(&record, index, inside, &variables)
+            move_in(&record, index, &device_name(&variables)?, &variables)?;
+            came_up(&record, index, inside_name(index), &variables)
         }
+        // In place of scripts of the configuration's own.
+        Some("none") => Ok(()),
         _ => Err(wrong()),
     }
 }
@@ -74,6 +88,11 @@ fn why_down(signal: &str) -> &'static str {
         "server_poll" => "no answer from the server",
         _ => "the connection was lost",
     }
+}
+
+/// The device's name inside, under the kill switch.
+fn inside_name(index: usize) -> String {
+    format!("tun{index}")
 }
 
 fn device_name(variables: &Variables) -> Result<String> {
@@ -101,7 +120,8 @@ fn came_up(record: &Record, index: usize, device: String, variables: &Variables)
 }
 
 /// Under the kill switch: the device into the namespace, with what the server pushed.
-fn move_in(record: &Record, outside: &str, inside: &str, variables: &Variables) -> Result<()> {
+fn move_in(record: &Record, index: usize, outside: &str, variables: &Variables) -> Result<()> {
+    let inside = inside_name(index);
     let file =
         netns::open_recorded(record)?.ok_or_else(|| Error::new("move a tunnel's device", "the namespace is gone"))?;
     let with_ipv6 = record.plan.request.ipv6 != Some(false);
@@ -119,7 +139,8 @@ fn move_in(record: &Record, outside: &str, inside: &str, variables: &Variables) 
             .map(|everywhere| (everywhere, gateway.filter(|gateway| gateway.is_ipv4() == everywhere.0.is_ipv4()))),
     );
     let mtu = variables.get("tun_mtu").and_then(|mtu| mtu.parse().ok()).filter(|mtu| (576..=65535).contains(mtu));
-    let setup = Setup { name: inside.to_string(), addresses, mtu, routes, split_default: false };
+    let order = index as u32;
+    let setup = Setup { name: inside, addresses, mtu, routes, order, split_default: false };
     install(&Netlink::here()?, outside, &file, &setup)
 }
 
@@ -158,12 +179,17 @@ fn pushed_routes(variables: &Variables) -> Vec<Prefix> {
     (1..=MOST).map_while(v4).chain((1..=MOST).map_while(v6)).collect()
 }
 
+/// Whether the server may name this address: it has no say about the namespace's own loopback.
+fn is_server(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    !address.is_unspecified() && !address.is_multicast() && !address.is_loopback()
+}
+
 /// `dhcp-option DNS`, `DNS6`, `DOMAIN` and `DOMAIN-SEARCH`, and the variables of `dns server` and `dns search-domains`.
 fn pushed_dns(variables: &Variables) -> Dns {
     let mut dns = Dns { servers: Vec::new(), search: Vec::new() };
     let mut server = |text: &str| {
-        let address =
-            text.parse::<IpAddr>().ok().filter(|address| !address.is_unspecified() && !address.is_multicast());
+        let address = text.parse::<IpAddr>().ok().filter(|address| is_server(*address));
         if let Some(address) = address.filter(|address| !dns.servers.contains(address)) {
             dns.servers.push(address);
         }
@@ -202,6 +228,8 @@ mod tests {
             ("foreign_option_2", "dhcp-option DNS 10.8.0.2\nnameserver 6.6.6.6"),
             ("foreign_option_3", "dhcp-option DOMAIN example.org"),
             ("foreign_option_4", "dhcp-option DOMAIN $(reboot)"),
+            ("foreign_option_5", "dhcp-option DNS 127.0.0.1"),
+            ("foreign_option_6", "dhcp-option DNS6 ::ffff:127.0.0.53"),
             ("dns_server_0_address_1", "fd00::1"),
         ]);
         let dns = pushed_dns(&variables);

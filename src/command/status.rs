@@ -140,7 +140,7 @@ fn tunnel(record: &Record, index: usize, config: &Path, counters: &Counters) -> 
     let dead = daemon.is_some_and(|daemon| !daemon::is_running(daemon));
     let there = counters.get(&state.device);
     // Where the namespace could not be looked into, what the daemon last said counts.
-    let gone = !counters.is_empty() && there.is_none();
+    let gone = state.up && !counters.is_empty() && there.is_none();
     let up = state.up && !dead && !gone;
     let reason = match (up, dead, &state.reason) {
         (true, ..) => None,

@@ -17,11 +17,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
-use super::{Part, Site};
+use super::{Part, Site, netns as netns_part, pushed};
 use crate::config::is_domain;
 use crate::daemon;
 use crate::error::{Context, Error, Result};
+use crate::host::{set_sysctl, sysctl};
 use crate::launch::Program;
+use crate::netlink::in_namespace;
 use crate::plan::Plan;
 use crate::privileged::{Privilege, netns, view};
 use crate::record::Daemon;
@@ -35,6 +37,8 @@ use crate::tunnel::{self, TunnelState};
 const PROGRAM: &str = "openvpn";
 /// From SIGTERM to SIGKILL.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Options that run scripts on events that this program follows itself.
+const SCRIPTS: [&str; 5] = ["up", "down", "route-up", "route-pre-down", "ipchange"];
 /// How long OpenVPN may take to tell why it does not start.
 const EXPLANATION: Duration = Duration::from_secs(3);
 
@@ -52,6 +56,10 @@ impl Part for OpenVpn {
         if !files.is_empty() {
             tunnel::make_directories(&site.plan().request.name)?;
             write_hosts(site)?;
+            turn_ipv6_off(site)?;
+            if site.wait.is_none() && pushed::decides(site.plan()) {
+                warn("name servers that a VPN server names are not used with --no-wait: set DNS or Resolve");
+            }
         }
         for (index, config) in files.iter().enumerate() {
             let daemon = start(site, index, config)?;
@@ -65,9 +73,8 @@ impl Part for OpenVpn {
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
-        let daemons = daemons(site);
+        let stopped = daemon::stop_all(&daemons(site), PATIENCE)? | daemon::stop_found(|| unrecorded(site), PATIENCE)?;
         site.record.daemons.clear();
-        let stopped = daemon::stop_all(&daemons, PATIENCE)?;
         tunnel::remove_directories(&site.plan().request.name)?;
         Ok(stopped)
     }
@@ -87,18 +94,28 @@ pub fn check(plan: &Plan) -> Result<()> {
     tool::need(PROGRAM, "openvpn")?;
     for config in &plan.request.vpn {
         let text = trusted::read(config, Trust::Strict)?;
-        let is_script = |line: &&str| matches!(line.split_whitespace().next(), Some("up" | "down"));
-        if text.lines().find(is_script).is_some() {
-            warn(&format!(
-                "{}: up and down are left out: scripts there would change the host's own resolver",
-                show(config)
-            ));
+        let scripts: Vec<&str> = options(&text).map(|(option, _)| option).filter(|o| SCRIPTS.contains(o)).collect();
+        if !scripts.is_empty() {
+            let (file, scripts) = (show(config), scripts.join(", "));
+            warn(&format!("{file}: left out: {scripts} (such scripts would change the host's own resolver)"));
+        }
+        if options(&text).any(|(option, _)| option == "chroot") {
+            return Err(Error::new(format!("use {}", show(config)), "with chroot, its events could not be followed"));
         }
     }
     if !Path::new("/dev/net/tun").exists() {
         return Err(Error::new("start OpenVPN", "/dev/net/tun does not exist").hint("sudo modprobe tun"));
     }
     Ok(())
+}
+
+/// The options of a configuration with their first argument; inline files are not told apart, and do no harm.
+fn options(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let option = words.next()?;
+        Some((option.strip_prefix("--").unwrap_or(option), words.next().unwrap_or_default()))
+    })
 }
 
 /// What the daemons are called in the system log.
@@ -109,32 +126,44 @@ fn daemon_name(plan: &Plan) -> String {
 /// OpenVPN daemons of this namespace that are not in the record.
 fn unrecorded(site: &Site) -> Vec<Daemon> {
     let Some(identity) = site.record.identity else { return Vec::new() };
-    let name = daemon_name(site.plan());
-    let candidates = if site.plan().request.kill_switch { daemon::all() } else { daemon::in_namespace(identity.inode) };
+    let request = &site.plan().request;
+    let sockets = tunnel::private_directory(&request.name);
+    let candidates = if request.kill_switch { daemon::outside() } else { daemon::in_namespace(identity.inode) };
     candidates
         .into_iter()
         .filter(|pid| {
             let words = daemon::command_line(*pid);
-            daemon::is_roots(*pid) && words.windows(2).any(|pair| pair[0] == "--daemon" && pair[1] == name)
+            let ours = |pair: &[String]| pair[0] == "--management" && Path::new(&pair[1]).starts_with(&sockets);
+            daemon::is_roots(*pid) && words.windows(2).any(ours)
         })
         .filter_map(|pid| daemon::identify(pid, Path::new("")))
         .collect()
+}
+
+/// IPv6=no: not on the device that OpenVPN makes inside, whatever the server pushes.
+fn turn_ipv6_off(site: &Site) -> Result<()> {
+    const DEFAULT: &str = "net/ipv6/conf/default/disable_ipv6";
+    let Some(namespace) = netns_part::open_built(site)?.filter(|_| site.plan().request.ipv6 == Some(false)) else {
+        return Ok(());
+    };
+    in_namespace(namespace.as_fd(), || if sysctl(DEFAULT)?.is_some() { set_sysctl(DEFAULT, "1") } else { Ok(()) })
 }
 
 /// The servers' names, asked for outside, as a hosts(5) file for the daemons: the namespace's own resolver may be there
 /// only through the tunnel that they are to make.
 fn write_hosts(site: &Site) -> Result<()> {
     let request = &site.plan().request;
-    if request.kill_switch || site.plan().resolver.is_none() {
+    if request.kill_switch {
         return Ok(());
     }
     let mut lines = String::new();
     for config in &request.vpn {
         for name in remotes(&trusted::read(config, Trust::Strict)?) {
-            match tool::address_of(&name) {
-                Some(address) => lines.push_str(&format!("{address} {name}\n")),
-                None => warn(&format!("{}: the server's name {name} was not found outside", show(config))),
+            let addresses = tool::addresses_of(&name);
+            if addresses.is_empty() {
+                warn(&format!("{}: the server's name {name} was not found outside", show(config)));
             }
+            addresses.iter().for_each(|address| lines.push_str(&format!("{address} {name}\n")));
         }
     }
     if lines.is_empty() {
@@ -148,13 +177,10 @@ fn write_hosts(site: &Site) -> Result<()> {
 /// The names in the `remote` lines of a configuration; addresses need not be asked for.
 fn remotes(text: &str) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
-    for line in text.lines() {
-        let mut words = line.split_whitespace();
-        if let (Some("remote"), Some(host)) = (words.next(), words.next()) {
-            let is_name = host.parse::<std::net::IpAddr>().is_err() && is_domain(host);
-            if is_name && !names.iter().any(|known| known == host) {
-                names.push(host.to_string());
-            }
+    for (_, host) in options(text).filter(|(option, _)| *option == "remote") {
+        let is_name = host.parse::<std::net::IpAddr>().is_err() && is_domain(host);
+        if is_name && !names.iter().any(|known| known == host) {
+            names.push(host.to_string());
         }
     }
     names
@@ -201,13 +227,26 @@ fn words(site: &Site, index: usize, config: &Path, background: bool) -> Result<V
     }
     let program = std::env::current_exe().cannot(|| "find this program's own file")?;
     let hook = |event: &str| format!("\"{}\" .tunnel-hook {event} {} {index}", program.display(), request.name);
-    add(&[b"--script-security", b"2", b"--down", hook("down").as_bytes()]);
+    let (route_up, version) = (hook(if request.kill_switch { "route-up" } else { "none" }), version());
+    add(&[b"--script-security", b"2", b"--up", hook("up").as_bytes(), b"--down", hook("down").as_bytes()]);
+    add(&[b"--up-restart", b"--route-up", route_up.as_bytes()]);
+    add(&[b"--route-pre-down", hook("none").as_bytes(), b"--ipchange", hook("none").as_bytes()]);
+    // The hooks need root after a reconnect, too.
+    add(&[b"--user", b"root", b"--group", b"root"]);
     if request.kill_switch {
-        add(&[b"--ifconfig-noexec", b"--route-noexec", b"--route-up", hook("route-up").as_bytes()]);
-        // The hook moves devices, also after a reconnect.
-        add(&[b"--user", b"root", b"--group", b"root"]);
-    } else {
-        add(&[b"--up", hook("up").as_bytes(), b"--up-restart"]);
+        add(&[b"--ifconfig-noexec", b"--route-noexec"]);
+        // A name that no other device has: what the hook moves is this one.
+        let kind = device_type(&trusted::read(config, Trust::Strict)?);
+        add(&[b"--dev", format!("rvpn{}-{index}", site.plan().number.get()).as_bytes()]);
+        add(&[b"--dev-type", kind.as_bytes()]);
+        // The kernel's driver belongs to the network namespace that it was made in.
+        if version >= (2, 6) {
+            add(&[b"--disable-dco"]);
+        }
+    }
+    // It would change the host's own resolver (openvpn(8) of 2.7).
+    if version >= (2, 7) {
+        add(&[b"--dns-updown", b"disable"]);
     }
     if request.ipv6 == Some(false) {
         for option in ["ifconfig-ipv6", "route-ipv6", "redirect-gateway ipv6"] {
@@ -215,6 +254,25 @@ fn words(site: &Site, index: usize, config: &Path, background: bool) -> Result<V
         }
     }
     Ok(words)
+}
+
+/// OpenVPN's version; 0.0 if it does not tell.
+fn version() -> (u32, u32) {
+    let said = tool::run(PROGRAM, &["--version"], "").unwrap_or_default();
+    parse_version(&said).unwrap_or_default()
+}
+
+/// From `OpenVPN 2.6.14 x86_64-...` or `OpenVPN 2.7_rc1 ...`.
+fn parse_version(said: &str) -> Option<(u32, u32)> {
+    let mut numbers = said.strip_prefix("OpenVPN ")?.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// tun or tap, as the configuration says it.
+fn device_type(text: &str) -> &'static str {
+    let given = |wanted: &str| options(text).filter(|(option, _)| *option == wanted).last().map(|(_, value)| value);
+    let name = given("dev-type").or(given("dev")).unwrap_or_default();
+    if name.starts_with("tap") { "tap" } else { "tun" }
 }
 
 /// In the child: into the namespace and its view, as entering does it (but not under the kill switch), and becomes
@@ -342,7 +400,8 @@ fn follow(site: &Site, index: usize, config: &Path, patience: Duration) -> Resul
             text::complain(&format!("{shown}: {step}"));
         }
     };
-    let mut management = Management::connect(&tunnel::socket(name, index), deadline).map_err(cannot)?;
+    let is_alive = || site.record.daemons.last().is_some_and(daemon::is_running);
+    let mut management = Management::connect(&tunnel::socket(name, index), deadline, &is_alive).map_err(cannot)?;
     let ask = |kind: &str, with_user: bool| ask(&shown, kind, with_user);
     management.wait(deadline, &ask, &progress).map_err(cannot)?;
     if !TunnelState::load(name, index).up {
@@ -375,5 +434,15 @@ mod tests {
         let text = "client\nremote a.example 1194 udp\nremote 192.0.2.1\n<connection>\nremote b.example\n</connection>\n\
                     remote a.example 443 tcp\nremote-cert-tls server\nremote $(x)\n";
         assert_eq!(remotes(text), ["a.example", "b.example"]);
+    }
+
+    #[test]
+    fn versions_and_devices() {
+        assert_eq!(parse_version("OpenVPN 2.6.14 x86_64-pc-linux-gnu [SSL (OpenSSL)]\n"), Some((2, 6)));
+        assert_eq!(parse_version("OpenVPN 2.7_rc1 x86_64"), Some((2, 7)));
+        assert_eq!(parse_version("OpenVPN"), None);
+        assert_eq!(device_type("client\ndev tap\n"), "tap");
+        assert_eq!(device_type("dev myvpn\ndev-type tap\n"), "tap");
+        assert_eq!(device_type("--dev tun3\n"), "tun");
     }
 }

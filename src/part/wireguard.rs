@@ -27,6 +27,8 @@ use crate::tunnel::{self, TunnelState};
 /// Where the programs that drive devices have their sockets, by which wg(8) speaks with them.
 const SOCKETS: &str = "/run/wireguard";
 const USERSPACE: &str = "wireguard-go";
+/// From SIGTERM to SIGKILL.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// MTU of wg-quick(8) where the file names none and the way is not asked for: that of Ethernet less WireGuard's header.
 const MTU: u32 = 1420;
 
@@ -65,7 +67,7 @@ impl Part for WireGuard {
         for index in 0..plan.request.wireguard.len() {
             let outside = outside_name(&plan, index);
             // The program that drives the device ends with it; one that is only half set up is found by its name.
-            removed |= daemon::stop_all(&userspace_daemons(&outside), Duration::from_secs(5))?;
+            removed |= daemon::stop_found(|| userspace_daemons(&plan, &outside), PATIENCE)?;
             // One that was killed leaves its socket.
             let _ = std::fs::remove_file(Path::new(SOCKETS).join(format!("{outside}.sock")));
             if let Some(link) = site.host.link(&outside)? {
@@ -104,6 +106,9 @@ pub fn check(plan: &Plan) -> Result<()> {
         return Ok(());
     }
     tool::need("wg", "wireguard-tools")?;
+    if let Some(program) = plan.request.userspace.as_ref().filter(|program| program.is_absolute()) {
+        trusted::locate(program, Trust::Strict)?;
+    }
     for file in &plan.request.wireguard {
         let config = read(file)?;
         if !config.left_out.is_empty() {
@@ -140,6 +145,7 @@ fn bring_up(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
         addresses: config.addresses.iter().filter(wanted).copied().collect(),
         mtu: Some(config.mtu.unwrap_or(MTU)),
         routes: config.allowed.iter().filter(wanted).map(|network| (*network, None)).collect(),
+        order: (plan.request.vpn.len() + device.number) as u32,
         split_default: !plan.request.kill_switch,
     };
     install(&site.host, &device.outside, &namespace, &setup)?;
@@ -161,31 +167,56 @@ fn bring_up(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
 
 /// Starts the program that drives the device where the kernel does not. It goes into the background itself.
 fn start_userspace(site: &Site, file: &Path, device: &Device) -> Result<Daemon> {
-    let program = tool::need(USERSPACE, "wireguard-go").map_err(|error| {
-        Error::new("make the device", format!("this kernel has no WireGuard, and: {}", error.cause()))
-            .hint("apt-get install wireguard-go, or a kernel with the module")
+    let name = userspace(site.plan());
+    let program = tool::find(&name).ok_or_else(|| {
+        Error::new(
+            "make the device",
+            format!("this kernel has no WireGuard, and there is no program {name} in {}", tool::PATH),
+        )
+        .hint("apt-get install wireguard-go, or a kernel with the module")
     })?;
+    let cannot = || format!("start {name}");
     make_directory_for_now(site.lock, Path::new(SOCKETS))?;
-    process::set_child_subreaper(true).cannot(|| "start wireguard-go")?;
+    process::set_child_subreaper(true).cannot(cannot)?;
     site.lock.close_on_exec()?;
     let started = tool::run(&program.to_string_lossy(), &[&device.outside], "");
     site.lock.inherit()?;
-    let adopted = userspace_daemons(&device.outside).into_iter().next();
-    process::set_child_subreaper(false).cannot(|| "start wireguard-go")?;
-    started?;
-    let daemon = adopted.ok_or_else(|| Error::new("start wireguard-go", "it ended at once"))?;
+    let adopted = started.map(|_| adopted(site.plan(), &device.outside));
+    process::set_child_subreaper(false).cannot(cannot)?;
+    let adopted = adopted?;
+    let daemon = adopted.ok_or_else(|| Error::new(cannot(), "it ended at once"))?;
     Ok(Daemon { config: file.to_path_buf(), ..daemon })
 }
 
-/// Root's processes that drive the device of this name.
-fn userspace_daemons(outside: &str) -> Vec<Daemon> {
-    daemon::all()
+/// The driver in the background, a child of this process by now. In the middle of execve(2) it has no command line for
+/// a moment.
+fn adopted(plan: &Plan, outside: &str) -> Option<Daemon> {
+    let deadline = Instant::now() + Duration::from_secs(1);
+    loop {
+        let found = userspace_daemons(plan, outside).into_iter().next();
+        if found.is_some() || Instant::now() > deadline {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The program that drives devices where the kernel does not: a name, or an absolute path.
+fn userspace(plan: &Plan) -> String {
+    plan.request.userspace.as_ref().map_or(USERSPACE.to_string(), |program| program.to_string_lossy().into_owned())
+}
+
+/// Root's processes that drive the device of this name: the program's own, or its interpreter's.
+fn userspace_daemons(plan: &Plan, outside: &str) -> Vec<Daemon> {
+    let program = userspace(plan);
+    let program = Path::new(&program).file_name();
+    daemon::outside()
         .into_iter()
         .filter(|pid| {
             let words = daemon::command_line(*pid);
             daemon::is_roots(*pid)
                 && words.last().is_some_and(|word| word == outside)
-                && words.first().is_some_and(|word| word.ends_with(USERSPACE))
+                && words.iter().take(2).any(|word| Path::new(word).file_name() == program)
         })
         .filter_map(|pid| daemon::identify(pid, Path::new("")))
         .collect()
@@ -212,10 +243,7 @@ fn resolve(endpoint: &str) -> Result<String> {
     let address: IpAddr = match bare.parse() {
         Ok(address) => address,
         Err(_) if crate::config::is_domain(bare) => {
-            let found =
-                tool::run("getent", &["ahosts", bare], "").map_err(|_| wrong("the server's name was not found"))?;
-            let first = found.split_whitespace().next().and_then(|word| word.parse().ok());
-            first.ok_or_else(|| wrong("the server's name was not found"))?
+            *tool::addresses_of(bare).first().ok_or_else(|| wrong("the server's name was not found"))?
         }
         Err(_) => return Err(wrong("it is not HOST:PORT")),
     };
@@ -282,7 +310,7 @@ pub fn last_handshake(record: &Record, index: usize) -> Option<i64> {
     }
     let namespace = netns::open_recorded(record).ok()??;
     let outside = outside_name(&record.plan, index);
-    let in_kernel = userspace_daemons(&outside).is_empty();
+    let in_kernel = userspace_daemons(&record.plan, &outside).is_empty();
     let device = Device { number: index, outside, inside: format!("wg{index}") };
     latest_handshake(&namespace, &device, in_kernel).ok()
 }

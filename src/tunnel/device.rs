@@ -12,6 +12,9 @@ use crate::netlink::{Netlink, in_namespace};
 /// The default route of either family.
 pub const EVERYWHERE: [Prefix; 2] = [(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0), (IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0)];
 
+/// Metric of the first tunnel's routes; 0 would mean another number to IPv6 (IP6_RT_PRIO_USER).
+const FIRST_METRIC: u32 = 10;
+
 /// How a device shall be inside.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Setup {
@@ -23,6 +26,8 @@ pub struct Setup {
     pub mtu: Option<u32>,
     /// Networks that are reached by it, and by which gateway.
     pub routes: Vec<(Prefix, Option<IpAddr>)>,
+    /// The tunnel's place among the namespace's: of routes to one network, the first tunnel's counts.
+    pub order: u32,
     /// A default route is split into halves, which go before the namespace's other default route.
     pub split_default: bool,
 }
@@ -51,7 +56,7 @@ pub fn install(host: &Netlink, outside: &str, file: &File, setup: &Setup) -> Res
             continue;
         }
         for part in if setup.split_default { halves(*network) } else { vec![*network] } {
-            inside.add_device_route(masked(part), link.index, *gateway)?;
+            inside.add_device_route(masked(part), link.index, *gateway, FIRST_METRIC + setup.order)?;
         }
     }
     Ok(())

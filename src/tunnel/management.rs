@@ -92,13 +92,14 @@ pub struct Management {
 pub type Credentials<'a> = &'a dyn Fn(&str, bool) -> Result<(String, String)>;
 
 impl Management {
-    /// Connects, waiting for the socket until `deadline`.
-    pub fn connect(path: &Path, deadline: Instant) -> Result<Self> {
+    /// Connects, waiting for the socket until `deadline`, or until the daemon is not alive any more.
+    pub fn connect(path: &Path, deadline: Instant, is_alive: &dyn Fn() -> bool) -> Result<Self> {
         loop {
             match UnixStream::connect(path) {
                 Ok(stream) => {
                     return Ok(Self { reader: BufReader::new(stream), lines: VecDeque::new(), state: String::new() });
                 }
+                Err(_) if !is_alive() => return Err(Error::new("speak with OpenVPN", "it ended at once")),
                 Err(error) if Instant::now() >= deadline => {
                     return Err(error).cannot(|| "speak with OpenVPN");
                 }

@@ -45,7 +45,8 @@ enum Place {
 pub fn parse(text: &str) -> Result<Config> {
     let mut config = Config::default();
     let mut place = Place::Nowhere;
-    for (index, line) in text.lines().enumerate() {
+    // Files that were written on Windows may begin with a byte order mark.
+    for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default().trim();
         let wrong = |why: &str| Error::new("read it", format!("line {}: {why}", index + 1));
         if line.is_empty() {

@@ -22,6 +22,7 @@ mod pty;
 mod refusals;
 mod state;
 mod status;
+mod tunnel;
 mod turns;
 mod uplink;
 mod view;

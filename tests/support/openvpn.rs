@@ -33,12 +33,17 @@ impl OpenVpnServer {
     /// Starts a server at 192.0.2.1:`port` that gives out addresses of 10.`net`.0.0/24 and pushes `push`.
     pub fn start(host: &Host, port: u16, net: u8, push: &[&str]) -> Self {
         let pushed: String = push.iter().map(|option| format!("push \"{option}\"\n")).collect();
+        Self::start_with(host, port, net, &pushed)
+    }
+
+    /// The same with more lines of configuration.
+    pub fn start_with(host: &Host, port: u16, net: u8, more: &str) -> Self {
         host.write(
             &format!("/etc/openvpn/server{port}.conf"),
             &format!(
                 "mode server\ntls-server\ndev tun{net}\nproto udp\nlocal 192.0.2.1\nport {port}\ntopology subnet\n\
                  server 10.{net}.0.0 255.255.255.0\nca ca.crt\ncert server.crt\nkey server.key\ndh none\nverb 3\n\
-                 keepalive 1 10\n{pushed}"
+                 keepalive 1 10\n{more}"
             ),
         );
         let script = format!("exec openvpn --cd /etc/openvpn --config server{port}.conf");

@@ -1,0 +1,189 @@
+//! KillSwitch=yes: whatever happens, not one packet leaves by another way than the tunnel.
+
+use super::{
+    FAR, FAR6, Probes, Watch, daemons, host, ping, set_uplink_address, start_resolver, tunnel_field, wait_for_ping,
+};
+use crate::support::openvpn::{self, OpenVpnServer};
+use crate::support::{Host, Snapshot, wait_until};
+
+const SERVER: &str = "server-ipv6 fd08::/64\npush \"redirect-gateway def1 ipv6\"\npush \"dhcp-option DNS 10.8.0.1\"\n\
+                      keepalive 1 3\n";
+
+fn host_with_server(config: &str) -> (Host, OpenVpnServer) {
+    let host = host();
+    openvpn::make_certificates(&host);
+    let server = OpenVpnServer::start_with(&host, 1194, 8, SERVER);
+    openvpn::configure_client(&host, "work", 1194);
+    host.root().run_with("cat >>/etc/openvpn/work.conf", config.as_bytes()).ok();
+    host.configure("[work]\nKillSwitch=yes\nvpn=/etc/openvpn/work.conf\n");
+    (host, server)
+}
+
+/// Under the kill switch, as under no switch, the probes of a namespace are there to be seen.
+#[test]
+fn the_watch_sees_probes_of_a_namespace_without_kill_switch() {
+    let (host, server) = host_with_server("");
+    server.stop(&host, 1194);
+    host.configure("[work]\nvpn=/etc/openvpn/work.conf\n");
+    host.ok("runns-exec build -s work --no-wait");
+    let watch = Watch::start(&host);
+    let probes = Probes::start(&host, "work");
+    assert!(probes.go_on() > 0);
+    let seen = watch.finish().join("\n");
+    for what in ["77.53", "77.4000", "77.80", "ICMP echo request"] {
+        assert!(seen.contains(what), "{what} was not seen: {seen}");
+    }
+}
+
+/// The whole life of a tunnel, with probes all the time; with and without persist-tun.
+fn life(config: &str) {
+    let (host, server) = host_with_server(config);
+    let before = Snapshot::of(&host);
+    let host_state = "iptables-save | grep -v '^#'; nft list ruleset; cat /proc/sys/net/ipv4/ip_forward; ip route; ip -6 route; ip -br link";
+    let network = host.ok(host_state);
+    let watch = Watch::start(&host);
+    host.ok("runns-exec build -s work");
+    assert_eq!(host.ok(host_state), network, "neither links nor routes, rules or forwarding of the host change");
+    let links = host.ok("ip netns exec work ip -br link | cut -d' ' -f1");
+    assert_eq!(links, "lo\ntun0");
+    let probes = Probes::start(&host, "work");
+    // DNS over IPv6 is rejected: the resolver has no such address.
+    assert!(probes.go_on() >= 70, "while the tunnel is up, all others go: {}", probes.first_failure());
+    assert!(ping(&host, "work", FAR) && ping(&host, "work", "fd08::1"));
+    let resolver = start_resolver(&host, "10.8.0.1", "198.51.100.7");
+    wait_until("names", || {
+        (host.user("alice").run("runns-exec work -- getent hosts any.example").status == 0).then_some(())
+    });
+
+    // The server goes and comes back.
+    server.stop(&host, 1194);
+    wait_until("it is down", || (tunnel_field(&host, "alice", "work", "up") == "False").then_some(()));
+    probes.go_on();
+    let _server = OpenVpnServer::start_with(&host, 1194, 8, SERVER);
+    wait_for_ping(&host, "work", FAR);
+    wait_until("it is up", || (tunnel_field(&host, "alice", "work", "up") == "True").then_some(()));
+    assert!(ping(&host, "work", FAR6) || ping(&host, "work", "fd08::1"));
+
+    // The uplink goes and comes back, with another address.
+    host.ok("ip link set eth0 down");
+    wait_until("it is down", || (tunnel_field(&host, "alice", "work", "up") == "False").then_some(()));
+    probes.go_on();
+    set_uplink_address(&host, "192.0.2.3");
+    wait_for_ping(&host, "work", FAR);
+
+    // The device is deleted.
+    host.ok("ip netns exec work ip link delete tun0");
+    probes.go_on();
+    assert!(!ping(&host, "work", FAR));
+
+    // The daemon is killed.
+    host.ok(&format!("kill -9 {}", daemons(&host, "work").join(" ")));
+    wait_until("it is dead", || {
+        tunnel_field(&host, "alice", "work", "reason").contains("daemon has ended").then_some(())
+    });
+    probes.go_on();
+    assert_eq!(host.ok("ip netns exec work ip -br link | cut -d' ' -f1"), "lo");
+
+    // Built again, killed while it works.
+    host.ok("runns-exec clean work -f --kill && runns-exec build -s work");
+    let probes = Probes::start(&host, "work");
+    assert!(ping(&host, "work", FAR));
+    host.ok(&format!("kill -9 {}", daemons(&host, "work").join(" ")));
+    probes.go_on();
+    probes.go_on();
+    host.ok("runns-exec clean work -f --kill");
+    watch.assert_nothing();
+    drop(resolver);
+    set_uplink_address(&host, "192.0.2.2");
+    host.run("pkill dnsmasq");
+    before.assert_same(&Snapshot::of(&host));
+}
+
+#[test]
+fn nothing_leaves_outside_the_tunnel() {
+    life("");
+}
+
+#[test]
+fn nothing_leaves_outside_the_tunnel_with_persist_tun() {
+    life("persist-tun\n");
+}
+
+#[test]
+fn a_build_that_is_killed_at_any_moment() {
+    let (host, _server) = host_with_server("");
+    let before = Snapshot::of(&host);
+    let watch = Watch::start(&host);
+    // Whoever gets in by another program's way meanwhile does not get out.
+    host.write("/usr/local/sbin/intruder", &format!(
+        "#!/bin/sh\nwhile :; do [ -e /run/netns/work ] && \
+         timeout 1 ip netns exec work python3 /usr/local/share/probe.py {FAR} {FAR6} >/dev/null 2>&1; sleep 0.02; done\n"
+    ));
+    host.ok("chmod 755 /usr/local/sbin/intruder");
+    let intruder = host.spawn("echo $$; exec intruder");
+    let mut cut_short = 0;
+    for step in 0..20 {
+        let milliseconds = 10 + step * 15;
+        host.run(&format!("timeout -s KILL 0.{milliseconds:03} runns-exec build -s work"));
+        let state = host.run("cat /run/runns/work.json").stdout;
+        cut_short += u32::from(state.contains("building"));
+        let clean = host.run("runns-exec clean work -f --kill");
+        assert_eq!(clean.status, 0, "killed after {milliseconds} ms: {clean}");
+        assert_eq!(host.run("pgrep -f '[m]anagement /run/runns'").stdout, "", "killed after {milliseconds} ms");
+    }
+    assert!(cut_short > 3, "{cut_short} builds were cut short");
+    host.ok(&format!("kill {}", intruder.stdout().trim()));
+    host.run("pkill -f '[p]robe.py'");
+    host.ok("runns-exec build -s work && runns-exec clean work -f --kill");
+    watch.assert_nothing();
+    before.assert_same(&Snapshot::of(&host));
+}
+
+#[test]
+fn each_tunnel_has_a_device_and_the_first_takes_what_no_other_names() {
+    let (host, _server) = host_with_server("");
+    let _second = OpenVpnServer::start_with(&host, 1195, 9, "push \"route 198.51.100.7 255.255.255.255\"\n");
+    openvpn::configure_client(&host, "second", 1195);
+    host.configure("[work]\nKillSwitch=yes\nvpn=/etc/openvpn/work.conf\nvpn=/etc/openvpn/second.conf\n");
+    let before = Snapshot::of(&host);
+    let _web = host.internet.net.serve("0.0.0.0:80", "seen");
+    host.ok("runns-exec build -s work");
+    let curl =
+        |address: &str| host.user("alice").ok(&format!("runns-exec work -- curl -sS --max-time 5 http://{address}/"));
+    assert_eq!(curl(FAR), "seen 10.8.0.2");
+    assert_eq!(curl("198.51.100.7"), "seen 10.9.0.2");
+    host.ok("runns-exec clean work -f");
+    before.assert_same(&Snapshot::of(&host));
+}
+
+#[test]
+fn clean_while_the_daemon_connects_again() {
+    for config in ["", "persist-tun\n"] {
+        let (host, server) = host_with_server(config);
+        let before = Snapshot::of(&host);
+        host.ok("runns-exec build -s work");
+        server.stop(&host, 1194);
+        wait_until("it is down", || (tunnel_field(&host, "alice", "work", "up") == "False").then_some(()));
+        host.ok("runns-exec clean work -f");
+        let _server = OpenVpnServer::start_with(&host, 1194, 8, SERVER);
+        before.assert_same(&Snapshot::of(&host));
+        // A hook that comes too late, while somebody else has the turn.
+        let late = host.run("flock /run/runns/lock timeout 10 runns-exec .tunnel-hook route-up work 0");
+        assert!(late.status != 0 && late.status != 124, "{late}");
+    }
+}
+
+#[test]
+fn ipv6_can_be_off() {
+    let (host, _server) = host_with_server("");
+    for kill_switch in ["KillSwitch=yes\n", ""] {
+        host.configure(&format!("[work]\n{kill_switch}IPv6=no\nvpn=/etc/openvpn/work.conf\n"));
+        let before = Snapshot::of(&host);
+        host.ok("runns-exec build -s work");
+        assert!(ping(&host, "work", FAR));
+        assert_eq!(host.ok("ip netns exec work ip -6 address show dev tun0"), "", "{kill_switch}");
+        assert!(!ping(&host, "work", "fd08::1"));
+        host.ok("runns-exec clean work -f");
+        before.assert_same(&Snapshot::of(&host));
+    }
+}

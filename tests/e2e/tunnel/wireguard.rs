@@ -1,0 +1,290 @@
+//! WireGuard by wg-quick files as providers hand them out, with wireguard-go on both sides.
+
+use super::{
+    FAR, FAR6, Probes, Watch, daemons, host, ping, set_uplink_address, start_resolver, tunnel_field, wait_for_ping,
+};
+use crate::support::{Background, Host, Snapshot, wait_until};
+
+/// A peer in the internet, as long as its host lives: 10.`net`.0.1 and fd`net`::1 behind port 518`net`.
+struct Peer {
+    host_key: String,
+    own_public: String,
+    preshared: String,
+    net: u8,
+    process: Background,
+}
+
+impl Peer {
+    fn start(host: &Host, net: u8) -> Self {
+        let keys = host.ok(
+            "a=$(wg genkey); b=$(wg genkey); echo $a; echo $b; echo $b | wg pubkey; wg genpsk; echo $a | wg pubkey",
+        );
+        let keys: Vec<&str> = keys.lines().collect();
+        let [host_key, own_key, own_public, preshared, host_public] = keys[..] else { panic!("{keys:?}") };
+        host.write(
+            &format!("/root/peer{net}"),
+            &format!(
+                "[Interface]\nPrivateKey={own_key}\nListenPort=518{net}\n[Peer]\nPublicKey={host_public}\n\
+             PresharedKey={preshared}\nAllowedIPs=10.{net}.0.2/32,fd{net}::2/128\n"
+            ),
+        );
+        Self {
+            host_key: host_key.to_string(),
+            own_public: own_public.to_string(),
+            preshared: preshared.to_string(),
+            net,
+            process: Self::run(host, net),
+        }
+    }
+
+    fn run(host: &Host, net: u8) -> Background {
+        let process = host.root().inside(&host.internet.net).spawn(&format!(
+            "wireguard-go -f peer{net} & wait_for() {{ until \"$@\" 2>/dev/null; do sleep 0.02; done; }}; \
+             wait_for wg setconf peer{net} /root/peer{net} && ip address add 10.{net}.0.1/24 dev peer{net} && \
+             ip address add fd{net}::1/64 dev peer{net} nodad && ip link set peer{net} up && echo ready && wait"
+        ));
+        wait_until("the peer's start", || process.stdout().contains("ready").then_some(()));
+        process
+    }
+
+    fn stop(&self, host: &Host) {
+        host.ok(&format!(
+            "pkill -KILL -f '[w]ireguard-go -f peer{}'; rm -f /run/wireguard/peer{}.sock",
+            self.net, self.net
+        ));
+        wait_until("the peer's end", || (!self.process.is_running()).then_some(()));
+    }
+
+    fn start_again(&mut self, host: &Host) {
+        self.process = Self::run(host, self.net);
+    }
+
+    /// What a provider would send to its customer.
+    fn file(&self, endpoint: &str, more: &str) -> String {
+        let net = self.net;
+        format!(
+            "# Your provider\r\n[interface]\r\nPrivateKey = {}\r\nAddress = 10.{net}.0.2/32, fd{net}::2/128 # yours\r\n{more}\
+             PostUp = touch /etc/pwned\r\nPreDown = touch /etc/pwned\r\nTable = off\r\nSaveConfig = true\r\n\r\n[PEER]\r\n\
+             publickey={}\r\nPresharedKey = {}\r\nAllowedIPs = 0.0.0.0/0, ::/0\r\nEndpoint = {endpoint}:518{net}\r\n\
+             PersistentKeepalive = 1\r\n",
+            self.host_key, self.own_public, self.preshared
+        )
+    }
+}
+
+fn host_with_peer() -> (Host, Peer) {
+    let host = host();
+    // The peers' sockets are in this host's /run, too.
+    host.ok("mkdir -p /run/wireguard && echo '192.0.2.1 wg.test' >>/etc/hosts");
+    let peer = Peer::start(&host, 20);
+    host.write("/etc/wireguard/wg0.conf", &peer.file("wg.test", "DNS = 10.20.0.1, example.org\r\nMTU = 1380\r\n"));
+    host.ok("chmod 600 /etc/wireguard/wg0.conf");
+    (host, peer)
+}
+
+/// Notes each command line and environment that there is, as fast as it can.
+const SAMPLER: &str = r#"
+import glob
+seen = set()
+print("ready", flush=True)
+while True:
+    for path in glob.glob("/proc/[0-9]*/cmdline") + glob.glob("/proc/[0-9]*/environ"):
+        try:
+            text = open(path, "rb").read()
+        except OSError:
+            continue
+        if text not in seen:
+            seen.add(text)
+            print(text, flush=True)
+"#;
+
+#[test]
+fn a_providers_file_works_as_it_is() {
+    let (host, peer) = host_with_peer();
+    let _resolver = start_resolver(&host, "10.20.0.1", "198.51.100.7");
+    host.configure("[work]\nWireGuard=/etc/wireguard/wg0.conf\n");
+    host.write("/root/sampler.py", SAMPLER);
+    let sampler = host.spawn("echo $$; exec python3 /root/sampler.py");
+    wait_until("the sampler", || sampler.stdout().contains("ready").then_some(()));
+    let sampler_pid = sampler.stdout().lines().next().unwrap_or_default().to_string();
+    let file = host.ok("sha256sum /etc/wireguard/wg0.conf");
+    let before = Snapshot::of(&host);
+    let built =
+        host.spawn("exec strace -f -qq -o /tmp/trace -e trace=execve,write,sendto -s 4096 runns-exec -v build -s work");
+    // strace stays with the driver.
+    wait_until("the build's end", || {
+        assert!(built.is_running(), "{}", built.stderr());
+        built.stdout().contains("enter it").then_some(())
+    });
+    let made = format!("{}{}", built.stdout(), built.stderr());
+    assert!(made.contains("left out: PostUp, PreDown, Table, SaveConfig"), "{made}");
+    host.user("alice").ok(&format!("runns-exec work -- ping -c1 -W5 {FAR}"));
+    host.user("alice").ok("runns-exec work -- ping -c1 -W5 fd20::1");
+    assert_eq!(
+        host.user("alice").ok("runns-exec work -- grep -v '^#' /etc/resolv.conf"),
+        "nameserver 10.20.0.1\nsearch example.org"
+    );
+    assert!(host.user("alice").ok("runns-exec work -- getent hosts any.example").contains("198.51.100.7"));
+    assert!(host.ok("ip netns exec work ip link show wg0").contains("mtu 1380"));
+    assert_eq!(host.ok("cat /etc/resolv.conf"), "nameserver 192.0.2.1");
+    assert_eq!(tunnel_field(&host, "alice", "work", "handshake"), "None", "for root only");
+    assert!(tunnel_field(&host, "root", "work", "handshake").starts_with("20"));
+    for user in ["root", "alice"] {
+        let runner = if user == "root" { host.root() } else { host.user(user) };
+        let status = runner.ok("runns-exec status; runns-exec status --json");
+        assert!(status.contains("wg0.conf up"), "{status}");
+        assert!(!status.contains(&peer.own_public), "{status}");
+    }
+
+    // Keys: not in any command line, message, file of ours or log; written to wg's input only.
+    host.ok(&format!("kill {sampler_pid}"));
+    for key in [&peer.host_key, &peer.preshared] {
+        assert!(!sampler.stdout().contains(key.as_str()), "a key in a command line or environment");
+        assert!(!made.contains(key.as_str()), "{made}");
+        let found = host.run(&format!("grep -rsl '{key}' /run /etc/netns /tmp /var/log | grep -v ^/tmp/trace"));
+        assert_eq!(found.stdout, "", "{found}");
+        let traced = host.run(&format!("grep -F '{key}' /tmp/trace | grep execve"));
+        assert_eq!(traced.stdout, "", "{traced}");
+        assert!(!host.log.ours().join("\n").contains(key.as_str()));
+    }
+    host.ok("runns-exec clean work -f");
+    built.wait();
+    host.ok("rm /tmp/trace && test ! -e /etc/pwned");
+    assert_eq!(host.ok("sha256sum /etc/wireguard/wg0.conf"), file);
+    before.assert_same(&Snapshot::of(&host));
+}
+
+#[test]
+fn nothing_leaves_outside_the_tunnel() {
+    let (host, mut peer) = host_with_peer();
+    host.configure("[work]\nKillSwitch=yes\nWireGuard=/etc/wireguard/wg0.conf\n");
+    let before = Snapshot::of(&host);
+    let state = "iptables-save | grep -v '^#'; cat /proc/sys/net/ipv4/ip_forward; ip route; ip -6 route; ip -br link";
+    let network = host.ok(state);
+    let watch = Watch::start(&host);
+    host.ok("runns-exec build -s work");
+    assert_eq!(host.ok(state), network);
+    assert_eq!(host.ok("ip netns exec work ip -br link | cut -d' ' -f1"), "lo\nwg0");
+    let probes = Probes::start(&host, "work");
+    // DNS over IPv6 is rejected: the resolver has no such address.
+    assert!(probes.go_on() >= 70, "while the tunnel is up, all others go: {}", probes.first_failure());
+    assert!(ping(&host, "work", FAR) && ping(&host, "work", FAR6));
+
+    peer.stop(&host);
+    probes.go_on();
+    peer.start_again(&host);
+    wait_for_ping(&host, "work", FAR);
+
+    host.ok("ip link set eth0 down");
+    probes.go_on();
+    set_uplink_address(&host, "192.0.2.3");
+    wait_for_ping(&host, "work", FAR);
+
+    host.ok("ip netns exec work ip link delete wg0");
+    probes.go_on();
+    let reason = tunnel_field(&host, "alice", "work", "reason");
+    assert!(reason.contains("gone") || reason.contains("daemon has ended"), "{reason}");
+    host.ok("runns-exec clean work -f --kill && runns-exec build -s work");
+    let probes = Probes::start(&host, "work");
+    host.ok(&format!("kill -9 {}", daemons(&host, "work").join(" ")));
+    probes.go_on();
+    let reason = tunnel_field(&host, "alice", "work", "reason");
+    assert!(reason.contains("daemon has ended"), "{reason}");
+    assert_eq!(host.ok("ip netns exec work ip -br link | cut -d' ' -f1"), "lo");
+    host.ok("runns-exec clean work -f --kill");
+    watch.assert_nothing();
+    set_uplink_address(&host, "192.0.2.2");
+    before.assert_same(&Snapshot::of(&host));
+}
+
+#[test]
+fn a_build_that_fails_says_why_and_undoes_everything() {
+    let (host, peer) = host_with_peer();
+    host.ok("rm /etc/runns.conf");
+    let before = Snapshot::of(&host);
+    let good = peer.file("wg.test", "");
+    for (file, parts) in [
+        (good.replace("wg.test:51820", "wg.test:51899"), &["no answer from the server", "handshake"][..]),
+        (good.replace("wg.test", "no.such.host.invalid"), &["no.such.host.invalid", "name was not found"]),
+        (good.replace(&peer.own_public, "short"), &["did not accept"]),
+        (good.replace("AllowedIPs", "AlowedIPs"), &["line 13", "AlowedIPs", "unknown option"]),
+        (good.replace("PrivateKey = ", "PrivateKey "), &["line 3"]),
+        (good.replace("Endpoint", "#Endpoint"), &["Endpoint"]),
+    ] {
+        for kill_switch in ["", "KillSwitch=yes\n"] {
+            host.write("/etc/wireguard/bad.conf", &file);
+            host.configure(&format!("[work]\n{kill_switch}WireGuard=/etc/wireguard/bad.conf\n"));
+            let output = host.run("runns-exec build -s work --wait 2");
+            assert_eq!((output.status, output.stdout.as_str()), (1, ""), "{output}");
+            for part in ["/etc/wireguard/bad.conf"].iter().chain(parts) {
+                assert!(output.stderr.contains(part), "lacks {part}: {output}");
+            }
+            assert!(!output.stderr.contains(&peer.host_key) && !output.stderr.contains(&peer.preshared), "{output}");
+            host.ok("rm /etc/runns.conf");
+            before.assert_same(&Snapshot::of(&host));
+        }
+    }
+    for (spoil, repair) in [
+        ("chmod 666 /etc/wireguard/bad.conf", "chmod 600 /etc/wireguard/bad.conf"),
+        ("chown alice /etc/wireguard/bad.conf", "chown root /etc/wireguard/bad.conf"),
+        ("chmod 777 /etc/wireguard", "chmod 755 /etc/wireguard"),
+    ] {
+        host.configure("[work]\nWireGuard=/etc/wireguard/bad.conf\n");
+        host.ok(spoil);
+        host.run("runns-exec build -s work").refused(1, &["/etc/wireguard"]);
+        host.ok(&format!("{repair}; rm /etc/runns.conf"));
+    }
+    before.assert_same(&Snapshot::of(&host));
+}
+
+#[test]
+fn a_build_that_is_killed_at_any_moment() {
+    let (host, _peer) = host_with_peer();
+    host.configure("[work]\nKillSwitch=yes\nWireGuard=/etc/wireguard/wg0.conf\n");
+    let before = Snapshot::of(&host);
+    let mut cut_short = 0;
+    for step in 0..12 {
+        let milliseconds = 10 + step * 20;
+        host.run(&format!("timeout -s KILL 0.{milliseconds:03} runns-exec build -s work"));
+        cut_short += u32::from(host.run("cat /run/runns/work.json").stdout.contains("building"));
+        let clean = host.run("runns-exec clean work -f");
+        assert_eq!(clean.status, 0, "killed after {milliseconds} ms: {clean}");
+        assert_eq!(host.run("pgrep -f '[r]wg[0-9]'").stdout, "", "killed after {milliseconds} ms");
+        before.assert_same(&Snapshot::of(&host));
+    }
+    assert!(cut_short > 2, "{cut_short} builds were cut short");
+}
+
+#[test]
+fn two_tunnels_without_ipv6_by_another_program() {
+    let (host, peer) = host_with_peer();
+    let other = Peer::start(&host, 21);
+    host.write("/etc/wireguard/wg0.conf", &peer.file("192.0.2.1", ""));
+    let second = other.file("192.0.2.1", "").replace("0.0.0.0/0, ::/0", "10.21.0.0/24, 198.51.100.7");
+    host.write("/etc/wireguard/wg1.conf", &second);
+    host.ok("cp /usr/bin/wireguard-go /usr/local/sbin/other-wireguard");
+    let _web = host.internet.net.serve("0.0.0.0:80", "seen");
+    host.ok("rm /etc/runns.conf");
+    let before = Snapshot::of(&host);
+    for kill_switch in ["KillSwitch=yes\n", ""] {
+        host.configure(&format!(
+            "[work]\n{kill_switch}IPv6=no\nWG_QUICK_USERSPACE_IMPLEMENTATION=other-wireguard\n\
+             WireGuard=/etc/wireguard/wg0.conf\nWireGuard=/etc/wireguard/wg1.conf\n"
+        ));
+        host.ok("runns-exec build -s work");
+        let curl = |address: &str| {
+            host.user("alice").ok(&format!("runns-exec work -- curl -sS --max-time 5 http://{address}/"))
+        };
+        assert_eq!((curl(FAR), curl("198.51.100.7")), ("seen 10.20.0.2".into(), "seen 10.21.0.2".into()));
+        assert!(host.ok("ip netns exec work ip link show wg1").contains("mtu 1420"));
+        assert_eq!(host.ok("ip netns exec work ip -6 address show dev wg0"), "");
+        assert_eq!(host.ok("pgrep -cf '[o]ther-wireguard rwg'"), "2");
+        host.ok("runns-exec clean work -f && rm /etc/runns.conf");
+        before.assert_same(&Snapshot::of(&host));
+    }
+    host.configure("[work]\nWG_QUICK_USERSPACE_IMPLEMENTATION=no-such\nWireGuard=/etc/wireguard/wg0.conf\n");
+    host.run("runns-exec build -s work");
+    host.ok("cp /usr/bin/wireguard-go /tmp/evil");
+    host.configure("[work]\nWG_QUICK_USERSPACE_IMPLEMENTATION=/tmp/evil\nWireGuard=/etc/wireguard/wg0.conf\n");
+    host.run("runns-exec build -s work").refused(1, &["/tmp", "others than root can write"]);
+}
