@@ -3,8 +3,7 @@
 use crate::support::{Host, Runner};
 
 const PROGRAM: &str = "/usr/local/bin/runns-exec";
-const FILES: &str = "find / -xdev \\( -path /proc -o -path /sys -o -path /tmp -o -path /run -o -path '/runns-*' \\) \
-                     -prune -o \\( -type f -o -type l \\) -newer /tmp/start -print | sort";
+const FILES: &str = "find /etc /usr /opt -xdev \\( -type f -o -type l \\) -newer /tmp/start -print | sort";
 
 /// Commands with what the installer needs instead of building.
 fn installer(host: &Host) -> Runner {
