@@ -35,15 +35,18 @@ fn the_watch_sees_probes_of_a_namespace_without_kill_switch() {
     }
 }
 
+/// What of the host's network no build under the kill switch changes.
+const HOST_STATE: &str = "iptables-save | grep -v '^#'; nft list ruleset; cat /proc/sys/net/ipv4/ip_forward; \
+                          ip route; ip -6 route; ip -br link";
+
 /// The whole life of a tunnel, with probes all the time; with and without persist-tun.
 fn life(config: &str) {
     let (host, server) = host_with_server(config);
     let before = Snapshot::of(&host);
-    let host_state = "iptables-save | grep -v '^#'; nft list ruleset; cat /proc/sys/net/ipv4/ip_forward; ip route; ip -6 route; ip -br link";
-    let network = host.ok(host_state);
+    let network = host.ok(HOST_STATE);
     let watch = Watch::start(&host);
     host.ok("runns-exec build -s work");
-    assert_eq!(host.ok(host_state), network, "neither links nor routes, rules or forwarding of the host change");
+    assert_eq!(host.ok(HOST_STATE), network, "neither links nor routes, rules or forwarding of the host change");
     let links = host.ok("ip netns exec work ip -br link | cut -d' ' -f1");
     assert_eq!(links, "lo\ntun0");
     let probes = Probes::start(&host, "work");
@@ -62,7 +65,7 @@ fn life(config: &str) {
     let _server = OpenVpnServer::start_with(&host, 1194, 8, SERVER);
     wait_for_ping(&host, "work", FAR);
     wait_until("it is up", || (tunnel_field(&host, "alice", "work", "up") == "True").then_some(()));
-    assert!(ping(&host, "work", FAR6) || ping(&host, "work", "fd08::1"));
+    assert!(ping(&host, "work", FAR6));
 
     // The uplink goes and comes back, with another address.
     host.ok("ip link set eth0 down");
@@ -71,32 +74,37 @@ fn life(config: &str) {
     set_uplink_address(&host, "192.0.2.3");
     wait_for_ping(&host, "work", FAR);
 
-    // The device is deleted.
+    lose_device_and_daemon(&host, &probes);
+    watch.assert_nothing();
+    drop(resolver);
+    set_uplink_address(&host, "192.0.2.2");
+    host.run("pkill dnsmasq");
+    before.assert_same(&Snapshot::of(&host));
+}
+
+/// Deletes the device, kills the daemon, builds again and kills that, and cleans.
+fn lose_device_and_daemon(host: &Host, probes: &Probes) {
     host.ok("ip netns exec work ip link delete tun0");
     probes.go_on();
-    assert!(!ping(&host, "work", FAR));
+    assert!(!ping(host, "work", FAR));
+    assert_eq!(tunnel_field(host, "alice", "work", "reason"), "its device is gone");
 
     // The daemon is killed.
-    host.ok(&format!("kill -9 {}", daemons(&host, "work").join(" ")));
+    host.ok(&format!("kill -9 {}", daemons(host, "work").join(" ")));
     wait_until("it is dead", || {
-        tunnel_field(&host, "alice", "work", "reason").contains("daemon has ended").then_some(())
+        tunnel_field(host, "alice", "work", "reason").contains("daemon has ended").then_some(())
     });
     probes.go_on();
     assert_eq!(host.ok("ip netns exec work ip -br link | cut -d' ' -f1"), "lo");
 
     // Built again, killed while it works.
     host.ok("runns-exec clean work -f --kill && runns-exec build -s work");
-    let probes = Probes::start(&host, "work");
-    assert!(ping(&host, "work", FAR));
-    host.ok(&format!("kill -9 {}", daemons(&host, "work").join(" ")));
+    let probes = Probes::start(host, "work");
+    assert!(ping(host, "work", FAR));
+    host.ok(&format!("kill -9 {}", daemons(host, "work").join(" ")));
     probes.go_on();
     probes.go_on();
     host.ok("runns-exec clean work -f --kill");
-    watch.assert_nothing();
-    drop(resolver);
-    set_uplink_address(&host, "192.0.2.2");
-    host.run("pkill dnsmasq");
-    before.assert_same(&Snapshot::of(&host));
 }
 
 #[test]
@@ -171,6 +179,21 @@ fn clean_while_the_daemon_connects_again() {
         let late = host.run("flock /run/runns/lock timeout 10 runns-exec .tunnel-hook route-up work 0");
         assert!(late.status != 0 && late.status != 124, "{late}");
     }
+}
+
+#[test]
+fn a_tap_device_has_a_gateway() {
+    let host = host();
+    openvpn::make_certificates(&host);
+    let _server = OpenVpnServer::start_with(&host, 1194, 8, "dev tap8\npush \"redirect-gateway def1\"\n");
+    openvpn::configure_client(&host, "work", 1194);
+    host.ok("sed -i 's/^dev tun/dev tap/' /etc/openvpn/work.conf");
+    host.configure("[work]\nKillSwitch=yes\nvpn=/etc/openvpn/work.conf\n");
+    let before = Snapshot::of(&host);
+    host.ok("runns-exec build -s work");
+    assert!(ping(&host, "work", "10.8.0.1") && ping(&host, "work", FAR));
+    host.ok("runns-exec clean work -f");
+    before.assert_same(&Snapshot::of(&host));
 }
 
 #[test]
