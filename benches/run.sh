@@ -115,10 +115,64 @@ mounts() {
     done
 }
 
+listing() {
+    for _ in $(seq 20); do
+        setpriv --reuid $uid --regid $uid --groups $gid /run/bin/runns-exec bench -- sleep 300 > /dev/null &
+        pids+=($!)
+    done
+    header "Listing, with 20 processes in the namespace and $(ls -d /proc/[0-9]* | wc -l) in all"
+    measure $((rounds / 10)) "runns-exec list -a:0:1" /run/bin/runns-exec list -a , "lsns -t net:0:1" lsns -t net
+}
+
+# The rules that build made in the network namespace that this is called in, as calls of "$@": for namespace hand.
+rules() {
+    local save call=$*
+    for save in iptables ip6tables; do
+        "$save-save" | sed -n -e "/^[*]/{s/.//;h;}" -e "/runns:bench/{G;s/\\(.*\\)\\n\\(.*\\)/${call//tables/$save} -t \\2 \\1/p;}" |
+            sed -e 's/172\.24\.0\./172.24.200./g; s/\([io]\) bench/\1 hand/; s/runns:bench/hand/'
+    done
+}
+
+# What build makes, step by step.
+by_hand() {
+    cat << END
+set -e
+ip netns add hand
+ip -n hand link set lo up
+ip link add hand type veth peer name eth0 netns hand
+ip address add 172.24.200.1/24 dev hand
+ip link set hand up
+ip -n hand address add 172.24.200.2/24 dev eth0
+ip -n hand link set eth0 up
+ip -n hand route add default via 172.24.200.1
+echo 1 > /proc/sys/net/ipv4/ip_forward
+echo 1 > /proc/sys/net/ipv6/conf/hand/disable_ipv6
+mkdir -p /etc/netns/hand
+cp /run/etc/resolver /etc/netns/hand/resolv.conf
+END
+    rules tables -w
+    nsenter --net=/run/netns/bench bash -c "$(declare -f rules); rules 'ip netns exec hand tables -w'"
+}
+
+building() {
+    by_hand > /run/by-hand
+    printf 'set -e\nip netns delete hand\nrm -r /etc/netns/hand\n' > /run/undo
+    grep '^iptables' /run/by-hand | sed 's/ -A / -D /' >> /run/undo
+    header "Building: a script of $(grep -c 'ip\|tables' /run/by-hand) calls of ip and iptables, and its undoing"
+    as_pid_1 env -i GROUP=0 PATH="$PATH" /run/bin/rounds $((rounds / 100 + 1)) \
+        "runns-exec build:0:1" /run/bin/runns-exec build -n timed -r /run/etc/resolver \
+        , "script of ip and iptables:0:1" sh /run/by-hand \
+        , "runns-exec clean:0:1" /run/bin/runns-exec clean -n timed \
+        , "script that undoes it:0:1" sh /run/undo
+}
+
 bin=$(mktemp -d "${TMPDIR:-/var/tmp}/runns-bench.XXXXXX")
 chmod 755 "$bin"
-trap 'rm -rf "$bin"' EXIT
+pids=()
+trap 'rm -rf "$bin"; [ ${#pids[@]} = 0 ] || kill "${pids[@]}"' EXIT
 sandbox
 all
 namespaces
 mounts
+listing
+building
