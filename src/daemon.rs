@@ -92,12 +92,12 @@ pub fn stop_all(daemons: &[Daemon], patience: Duration) -> Result<bool> {
     terminate(|| daemons.iter().filter_map(|daemon| open(daemon.pid, |_| is_running(daemon))).collect(), patience)
 }
 
-/// Ends every process in the network namespace of this inode, also those that come meanwhile; whether there were any.
-pub fn empty_namespace(inode: u64, patience: Duration) -> Result<bool> {
-    terminate(
-        || in_namespace(inode).into_iter().filter_map(|pid| open(pid, |pid| is_in_namespace(pid, inode))).collect(),
-        patience,
-    )
+/// Ends every process in the network namespace of this inode but `spared`, also those that come meanwhile; whether
+/// there were any.
+pub fn empty_namespace(inode: u64, patience: Duration, spared: &[Daemon]) -> Result<bool> {
+    let is_meant =
+        |pid: i32| is_in_namespace(pid, inode) && !spared.iter().any(|daemon| daemon.pid == pid && is_running(daemon));
+    terminate(|| in_namespace(inode).into_iter().filter_map(|pid| open(pid, is_meant)).collect(), patience)
 }
 
 /// A process to be ended.

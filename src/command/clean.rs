@@ -104,8 +104,9 @@ fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
         errors.push(error);
         false
     });
-    if let (Some(inode), false) = (inside, others.is_empty()) {
-        errors.extend(daemon::empty_namespace(inode, options.timeout).err());
+    if let Some(inode) = inside {
+        // Also where nobody was seen: somebody may have entered in the moment before the name went.
+        errors.extend(daemon::empty_namespace(inode, options.timeout, &part::openvpn::daemons(&site)).err());
     }
     let (mut removed, failed) = part::undo(&mut site);
     removed.extend(netns::NetworkNamespace.describe(site.plan()).filter(|_| withdrawn));
