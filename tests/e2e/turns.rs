@@ -17,21 +17,22 @@ fn host() -> (Host, OpenVpnServer) {
 }
 
 /// Runs `verb` and kills it at its `call`th system call; whether it got that far.
-fn killed(host: &Host, verb: &str, call: u32) -> bool {
+pub fn killed(host: &Host, verb: &str, call: u32) -> bool {
     let inject = format!("strace -qq -o /dev/null -e inject=all:signal=KILL:when={call} runns-exec {verb}");
     let output = host.run(&inject);
     assert!(output.status == 137 || output.status == 0, "{verb}, killed at {call}: {output}");
     output.status == 137
 }
 
-fn calls(host: &Host, verb: &str) -> u32 {
+/// How many system calls `verb` makes, as it is done.
+pub fn calls(host: &Host, verb: &str) -> u32 {
     host.ok(&format!("strace -qq -o /tmp/trace runns-exec {verb} >/dev/null 2>&1; wc -l </tmp/trace"))
         .parse()
         .expect("a number")
 }
 
 /// About `count` numbers up to `last`, evenly, past the program's own start.
-fn points(last: u32, count: u32) -> impl Iterator<Item = u32> {
+pub fn points(last: u32, count: u32) -> impl Iterator<Item = u32> {
     (1..=count).map(move |step| 40 + (last - 40) * step / (count + 1))
 }
 

@@ -167,12 +167,8 @@ fn a_password_is_asked_on_the_terminal_and_goes_nowhere_else() {
     let (host, _server) = host_with_server("");
     host.write("/usr/local/sbin/verify", verify);
     host.ok("chmod 755 /usr/local/sbin/verify");
-    let _strict = OpenVpnServer::start_with(
-        &host,
-        1195,
-        9,
-        "auth-user-pass-verify /usr/local/sbin/verify via-file\nscript-security 2\n",
-    );
+    const STRICT: &str = "auth-user-pass-verify /usr/local/sbin/verify via-file\nscript-security 2\nkeepalive 1 3\n";
+    let strict = OpenVpnServer::start_with(&host, 1195, 9, STRICT);
     openvpn::configure_client(&host, "work", 1195);
     append(&host, "auth-user-pass\n");
     host.write("/root/typist.py", TYPIST);
@@ -187,6 +183,11 @@ fn a_password_is_asked_on_the_terminal_and_goes_nowhere_else() {
         "grep -rsl secret-[w]ord /run /etc/netns /etc/openvpn /var/log; grep -sl secret-[w]ord /proc/[0-9]*/cmdline",
     );
     assert_eq!(found.stdout, "", "{found}");
+    // A reconnect needs nobody at the terminal.
+    strict.stop(&host, 1195);
+    wait_until("it is down", || (tunnel_field(&host, "alice", "work", "up") == "False").then_some(()));
+    let _strict = OpenVpnServer::start_with(&host, 1195, 9, STRICT);
+    wait_until("it is up again", || (tunnel_field(&host, "alice", "work", "up") == "True").then_some(()));
     host.ok("runns-exec clean work -f");
 }
 
