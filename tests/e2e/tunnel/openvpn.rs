@@ -183,6 +183,8 @@ fn a_password_is_asked_on_the_terminal_and_goes_nowhere_else() {
         "grep -rsl secret-[w]ord /run /etc/netns /etc/openvpn /var/log; grep -sl secret-[w]ord /proc/[0-9]*/cmdline",
     );
     assert_eq!(found.stdout, "", "{found}");
+    let private = host.user("alice").run("ls /run/runns/work.d/private");
+    assert!(private.stderr.contains("Permission denied"), "{private}");
     // A reconnect needs nobody at the terminal.
     strict.stop(&host, 1195);
     wait_until("it is down", || (tunnel_field(&host, "alice", "work", "up") == "False").then_some(()));
