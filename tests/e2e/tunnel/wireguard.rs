@@ -3,6 +3,7 @@
 use super::{
     FAR, FAR6, Probes, Watch, daemons, host, ping, set_uplink_address, start_resolver, tunnel_field, wait_for_ping,
 };
+use crate::support::openvpn::{self, OpenVpnServer};
 use crate::support::{Background, Host, Snapshot, wait_until};
 use crate::turns::{calls, killed, points};
 
@@ -285,4 +286,27 @@ fn two_tunnels_without_ipv6_by_another_program() {
     host.ok("cp /usr/bin/wireguard-go /tmp/evil");
     host.configure("[work]\nWG_QUICK_USERSPACE_IMPLEMENTATION=/tmp/evil\nWireGuard=/etc/wireguard/wg0.conf\n");
     host.run("runns-exec build -s work").refused(1, &["/tmp", "others than root can write"]);
+}
+
+#[test]
+fn beside_openvpn_in_one_namespace() {
+    let (host, peer) = host_with_peer();
+    openvpn::make_certificates(&host);
+    let _server = OpenVpnServer::start_with(&host, 1194, 8, "push \"route 198.51.100.7 255.255.255.255\"\n");
+    openvpn::configure_client(&host, "work", 1194);
+    host.write("/etc/wireguard/wg0.conf", &peer.file("192.0.2.1", ""));
+    host.configure("[work]\nKillSwitch=yes\nWireGuard=/etc/wireguard/wg0.conf\nvpn=/etc/openvpn/work.conf\n");
+    let _web = host.internet.net.serve("0.0.0.0:80", "seen");
+    let before = Snapshot::of(&host);
+    host.ok("runns-exec build -s work");
+    let status = host.user("alice").ok("runns-exec status work");
+    assert!(status.contains("work.conf up") && status.contains("wg0.conf up"), "{status}");
+    let curl =
+        |address: &str| host.user("alice").ok(&format!("runns-exec work -- curl -sS --max-time 5 http://{address}/"));
+    // OpenVPN comes first, wherever the lines stand.
+    assert_eq!((curl(FAR), curl("198.51.100.7")), ("seen 10.8.0.2".into(), "seen 10.8.0.2".into()));
+    host.ok("ip netns exec work ip link set tun0 down");
+    assert_eq!(curl(FAR), "seen 10.20.0.2");
+    host.ok("runns-exec clean work -f");
+    before.assert_same(&Snapshot::of(&host));
 }
