@@ -92,6 +92,19 @@ three() {
         , "ip netns exec:0:1" ip netns exec bench /bin/true
 }
 
+# A machine has a log, this sandbox has none: here somebody listens at /dev/log, so that the line is made and sent.
+logging() {
+    mkdir /run/dev
+    cp -a /dev/null /dev/full /dev/zero /dev/urandom /run/dev/
+    mount --bind /run/dev /dev
+    socat -u UNIX-RECV:/dev/log,mode=666 OPEN:/dev/null &
+    pids+=($!)
+    while [ ! -S /dev/log ]; do sleep 0.05; done
+    header 'With a log that listens (the C program does not log)'
+    three
+    umount -l /dev
+}
+
 namespaces() {
     local made=1 wanted
     for wanted in 10 100 1000; do
@@ -172,6 +185,7 @@ pids=()
 trap 'rm -rf "$bin"; [ ${#pids[@]} = 0 ] || kill "${pids[@]}"' EXIT
 sandbox
 all
+if type -P socat > /dev/null; then logging; fi
 namespaces
 mounts
 listing
