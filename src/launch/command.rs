@@ -16,6 +16,8 @@ use crate::text::escape;
 
 /// The variable that tells a program which namespace it is in.
 const VARIABLE: &str = "RUNNS_NETNS=";
+/// Bytes of a command line that are described at least; the log cuts at less.
+const DESCRIBED: usize = 4096;
 /// Where programs are looked for without PATH (confstr(3), _CS_PATH).
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
 
@@ -45,10 +47,18 @@ impl Program {
         Self { arguments, environment, no_new_privs: false }
     }
 
-    /// The command and its arguments, escaped, for the log.
+    /// The command and its arguments, escaped, for the log and for `-v`; of very long ones the beginning.
     pub fn describe(&self) -> String {
-        let words: Vec<String> = self.arguments.iter().map(|word| escape(word.to_bytes())).collect();
-        words.join(" ")
+        let mut text = String::new();
+        for word in &self.arguments {
+            let word = word.to_bytes();
+            text.push_str(&escape(&word[..word.len().min(DESCRIBED)]));
+            text.push(' ');
+            if text.len() > DESCRIBED {
+                break;
+            }
+        }
+        text.trim_end_matches(' ').to_string()
     }
 
     /// The command's name as the user gave it.
