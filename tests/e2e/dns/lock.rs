@@ -216,3 +216,13 @@ fn directories_of_services_stay_the_services() {
     assert_eq!(host.ok(SERVICE_DIRECTORIES), "/run/avahi-daemon\n/run/nscd\n/run/systemd/resolve");
     assert_eq!(host.ok("stat -c %U /run/systemd/resolve"), "alice");
 }
+
+#[test]
+fn a_resolver_by_option_is_asked_inside_and_the_hosts_outside() {
+    let world = World::without_namespaces();
+    world.host.ok("runns-exec build -n named -r /etc/vpn.resolv");
+    let name = world.fresh_name();
+    let found = |prefix: &str| getent(&world.alice(), prefix, &name);
+    assert_eq!(found("runns-exec named --"), INSIDE);
+    assert_eq!(found(""), LEAKED);
+}
