@@ -346,29 +346,6 @@ fn tmux_and_another_runns_exec_run_in_it() {
 }
 
 #[test]
-fn a_detached_tmux_is_attached_from_outside_and_is_still_inside() {
-    let host = host_with_vpn1();
-    let alice = host.user("alice").env("TERM", "xterm");
-    let tmux = ["tmux", "-L", "vpn123.socket", "-f", "/dev/null"];
-    let mut terminal = Terminal::start(&alice, &[&["runns-exec", "--pty", "vpn1", "--"][..], &tmux[..]].concat());
-    terminal.enter("echo first-$((40 + 2))\n");
-    terminal.expect("first-42");
-    // The prefix, and d: detach.
-    terminal.enter("\x02d");
-    terminal.expect("detached");
-    assert_eq!(terminal.wait(), 0);
-    terminal.wait_modes(&terminal.modes);
-    let inside = alice.ok("runns-exec vpn1 -- readlink /proc/self/ns/net");
-    assert_ne!(alice.ok("readlink /proc/self/ns/net"), inside);
-    let mut terminal = Terminal::start(&alice, &[&tmux[..], &["attach"]].concat());
-    terminal.enter("readlink /proc/self/ns/net; echo second-$((40 + 2))\n");
-    let seen = terminal.expect("second-42");
-    assert!(String::from_utf8_lossy(&seen).contains(&inside), "{}", String::from_utf8_lossy(&seen));
-    terminal.enter("exit\n");
-    assert_eq!(terminal.wait(), 0);
-}
-
-#[test]
 fn without_a_pseudo_terminal_the_command_is_not_run() {
     let host = host_with_vpn1();
     host.ok("mount -t tmpfs -o mode=755 none /dev/pts && rm /dev/ptmx");
