@@ -1,10 +1,10 @@
 /*
- * The measure for runns-exec: the system calls that entering a namespace needs (SPEC 3.1), in the same order, then the
- * exec. No check of anything, no message, no log, no configuration: what is left is what the kernel costs.
+ * The baseline for runns-exec: makes the system calls that entering a namespace needs, in the same order, and then
+ * calls exec. It checks nothing, prints and logs nothing and reads no configuration; what remains is the kernel's cost.
  *
  *     bare NAME COMMAND [ARG]...
  *
- * Only for measuring. With the file capabilities of runns-exec it gives every user who can run it those of root.
+ * For measurements only: with the file capabilities of runns-exec, every user who can execute it can become root.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -84,7 +84,7 @@ static void loopback(void)
 	close(probe);
 }
 
-/* The text of one mount: its source, or where it is mounted. */
+/* Copies one text field of a mount: its source, or its mount point. */
 static void about(uint64_t mount, uint64_t mask, int field, char *text, size_t room)
 {
 	static char answer[2048];
@@ -104,13 +104,13 @@ static void sys(void)
 	struct statvfs flags;
 	int sys = place(AT_FDCWD, "/sys");
 	must(statx(sys, "", AT_EMPTY_PATH, UNIQUE_ID, &old), "statx");
-	/* Whether this is inside another namespace's view already. */
+	/* Find out whether this already is the view of another namespace. */
 	about(old.stx_mnt_id, SOURCE, 124, source, sizeof source);
 	struct request request = { sizeof request, 0, old.stx_mnt_id, 0 };
 	int found = must(syscall(CALL_listmount, &request, children, 256, 0), "listmount");
 	for (int at = 0; at < found && count < ENTRIES; at++) {
 		about(children[at], POINT, 108, path[count], sizeof path[count]);
-		/* What is below another mount is copied with it; parents are listed first. */
+		/* Mounts below another mount are copied with it; parents are listed first. */
 		size_t length = count ? strlen(path[count - 1]) : 0;
 		if (length && !strncmp(path[count], path[count - 1], length) && path[count][length] == '/')
 			continue;
@@ -135,7 +135,7 @@ static void sys(void)
 	close(sys);
 }
 
-/* The host's name services, under an empty directory. */
+/* Covers the sockets of the host's name services with an empty directory. */
 static void services(void)
 {
 	static const char *const paths[] = { "/run/nscd", "/var/run/nscd", "/run/systemd/resolve", "/run/avahi-daemon" };

@@ -1,12 +1,13 @@
 /*
- * Measures whole processes, from vfork to wait4, in turn: every round runs each command once, so that whatever else
- * the machine does meets all of them alike.
+ * Measures whole processes, from vfork to wait4. Every round runs each command once, so that other load on the machine
+ * affects all of them equally.
  *
  *     rounds N LABEL:UID:EVERY COMMAND [ARG]... [, LABEL:UID:EVERY COMMAND [ARG]...]...
  *
- * UID is who runs it (with that gid too, and the group GROUP of the environment), EVERY the rounds between two runs of
- * a slow one. Prints, for each command, label, runs, median and lowest tenth in microseconds, ratio of its median to
- * that of the second command. A command that does not exit with 0 ends all.
+ * UID is the user and group that the command runs as; the environment variable GROUP is its supplementary group. A slow
+ * command can be run in every EVERYth round only. For each command, prints the label, the number of runs, the median
+ * and the 10th percentile in microseconds, and the ratio of the median to that of the second command. Exits with 1 if a
+ * command does not exit with 0.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>

@@ -1,10 +1,10 @@
 #!/bin/bash
-# Measures runns-exec against other ways into a network namespace. As root:
+# Compares runns-exec with other ways of entering a network namespace. Run it as root:
 #
 #     benches/run.sh [ROUNDS]
 #
-# Everything happens in a network and a mount namespace of its own, with /run on a tmpfs and a copy of /etc: the
-# machine stays as it is. ENTRY=... measures that program (it is copied) and not a fresh build.
+# Everything runs in a network and a mount namespace of its own, with /run on a tmpfs and a copy of /etc, so the machine
+# is not changed. With ENTRY=PROGRAM, a copy of that program is measured instead of a new build.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 rounds=${1:-2000}
@@ -18,15 +18,15 @@ build() {
 }
 
 if [ "${1:-}" != --inside ]; then
-    [ "$(id -u)" = 0 ] || { echo "run.sh: cannot make a sandbox: not root" >&2; exit 1; }
+    [ "$(id -u)" = 0 ] || { echo "run.sh: cannot create a sandbox: must be run as root" >&2; exit 1; }
     ENTRY=${ENTRY:-$(build)}
     export ENTRY
     exec unshare -nm --propagation private "$here/run.sh" --inside "$rounds"
 fi
 rounds=$2
 
-# build and clean want to be in pid 1's namespaces. (For the rest the machine's pids stay: firejail does nothing where it
-# sees no kernel threads.)
+# build and clean must run in the namespaces of pid 1. (Everything else runs in the machine's pid namespace, because
+# firejail does nothing if it cannot see kernel threads.)
 as_pid_1() {
     unshare -pf sh -c 'mount -t proc proc /proc && "$@"; status=$?; umount /proc; exit $status' sh "$@"
 }
@@ -46,7 +46,7 @@ sandbox() {
     echo 'nameserver 192.0.2.1' > /run/etc/resolver
     [ -e /etc/resolv.conf ] || touch /etc/resolv.conf
     ip link set lo up
-    # On the disk, where programs are; the kernel maps a file of tmpfs page by page.
+    # On a disk, as programs usually are: the kernel maps a file on a tmpfs page by page.
     mount --bind "$bin" /run/bin
     gcc -O2 -Wall -static -o /run/bin/bare "$here/bare.c"
     gcc -O2 -Wall -o /run/bin/rounds "$here/rounds.c"
@@ -59,7 +59,7 @@ sandbox() {
     as_pid_1 /run/bin/runns-exec build -s bench -r /run/etc/resolver > /dev/null
 }
 
-# rounds N COMMANDS: with a user's environment.
+# Runs `rounds N COMMANDS` with the environment of a user.
 measure() {
     env -i GROUP=$gid PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin HOME=/ LANG=C.UTF-8 USER=member LOGNAME=member \
         SHELL=/bin/sh TERM=xterm EDITOR=vi XDG_RUNTIME_DIR=/run/user/$uid /run/bin/rounds "$@"
@@ -77,7 +77,7 @@ all() {
     if type -P sudo > /dev/null; then
         also+=(, "sudo ip netns exec, sudo -u:$uid:20" sudo -n ip netns exec bench sudo -n -u member /bin/true)
     fi
-    header 'Entering, whole processes round /bin/true'
+    header 'Entering: whole processes that run /bin/true'
     measure "$rounds" "bare exec:$uid:1" /bin/true \
         , "C program, same calls:$uid:1" /run/bin/bare bench /bin/true \
         , "runns-exec:$uid:1" /run/bin/runns-exec bench /bin/true \
@@ -92,7 +92,8 @@ three() {
         , "ip netns exec:0:1" ip netns exec bench /bin/true
 }
 
-# A machine has a log, this sandbox has none: here somebody listens at /dev/log, so that the line is made and sent.
+# The sandbox has no log, but machines usually do. Here socat listens at /dev/log, so that the message is composed and
+# sent.
 logging() {
     mkdir /run/dev
     cp -a /dev/null /dev/full /dev/zero /dev/urandom /run/dev/
@@ -100,7 +101,7 @@ logging() {
     socat -u UNIX-RECV:/dev/log,mode=666 OPEN:/dev/null &
     pids+=($!)
     while [ ! -S /dev/log ]; do sleep 0.05; done
-    header 'With a log that listens (the C program does not log)'
+    header 'With a listener at /dev/log (the C program does not log)'
     three
     umount -l /dev
 }
@@ -137,7 +138,8 @@ listing() {
     measure $((rounds / 10)) "runns-exec list -a:0:1" /run/bin/runns-exec list -a , "lsns -t net:0:1" lsns -t net
 }
 
-# The rules that build made in the network namespace that this is called in, as calls of "$@": for namespace hand.
+# Prints the rules that build made in the current network namespace, as calls of "$@" that make the same rules for the
+# namespace "hand".
 rules() {
     local save call=$*
     for save in iptables ip6tables; do
@@ -146,7 +148,7 @@ rules() {
     done
 }
 
-# What build makes, step by step.
+# Prints a script that makes the same things as build, one command for each step.
 by_hand() {
     cat << END
 set -e
@@ -171,7 +173,7 @@ building() {
     by_hand > /run/by-hand
     printf 'set -e\nip netns delete hand\nrm -r /etc/netns/hand\n' > /run/undo
     grep '^iptables' /run/by-hand | sed 's/ -A / -D /' >> /run/undo
-    header "Building: a script of $(grep -c 'ip\|tables' /run/by-hand) calls of ip and iptables, and its undoing"
+    header "Building: compared with a script of $(grep -c 'ip\|tables' /run/by-hand) calls of ip and iptables, and one that undoes it"
     as_pid_1 env -i GROUP=0 PATH="$PATH" /run/bin/rounds $((rounds / 100 + 1)) \
         "runns-exec build:0:1" /run/bin/runns-exec build -n timed -r /run/etc/resolver \
         , "script of ip and iptables:0:1" sh /run/by-hand \

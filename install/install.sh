@@ -1,14 +1,14 @@
 #!/bin/sh
-# Builds and installs runns-exec. Run it as root; run it again to upgrade.
+# Builds and installs runns-exec. Must be run as root; run it again to upgrade.
 #
-#   PREFIX    where to (default /usr/local)
-#   DESTDIR   put everything below this directory instead of /. If it holds a system (it has an etc/group), the group
-#             is made there. If it does not (a package is being staged), the program stays root:root without access
-#             for others, and the package's own script has to do at the end what finish_program does here.
+#   PREFIX    where to install (default: /usr/local)
+#   DESTDIR   install below this directory instead of /. If it contains a system (it has an etc/group), the group is
+#             created there. Otherwise (a package is being staged), the program belongs to root:root and nobody else can
+#             access it; the package's own script must then do what finish_program does here.
 #
 # For packagers and tests:
-#   RUNNS_EXEC_BINARY       a program that is already built
-#   RUNNS_EXEC_COMPLETIONS  a directory with runns-exec.bash, _runns-exec and runns-exec.fish, already made
+#   RUNNS_EXEC_BINARY       install this program instead of building one
+#   RUNNS_EXEC_COMPLETIONS  a directory with runns-exec.bash, _runns-exec and runns-exec.fish, to be used as they are
 set -eu
 umask 022
 
@@ -43,7 +43,7 @@ trap clean_up EXIT
 trap 'exit 1' HUP INT TERM
 
 check_request() {
-    [ "$(id -u)" = 0 ] || fail 'cannot install: this must be run as root' "sudo $0"
+    [ "$(id -u)" = 0 ] || fail 'cannot install: must be run as root' "sudo $0"
     case $prefix in
         /*) ;;
         *) fail "cannot install to $prefix: PREFIX must be an absolute path" ;;
@@ -54,13 +54,14 @@ check_request() {
     esac
     for tool in setcap getcap; do
         have "$tool" || fail "cannot set file capabilities: $tool is missing" \
-            'it is in the package libcap2-bin (Debian, Ubuntu), libcap (Fedora, Arch) or libcap-progs (SUSE, Alpine: libcap-utils)'
+            'install the package libcap2-bin (Debian, Ubuntu), libcap (Fedora, Arch), libcap-progs (SUSE) or libcap-utils (Alpine)'
     done
 }
 
 # Building ---------------------------------------------------------------------------------------------------------
 
-# The user who called sudo: the toolchain is usually his, and what is built in his directory should stay his.
+# The user to build as: whoever called sudo, if possible. The toolchain is usually installed in that user's home
+# directory, and files built in that user's source directory should belong to that user.
 builder() {
     if [ -n "${SUDO_USER:-}" ] && [ "${SUDO_USER}" != root ] && have runuser &&
         runuser -u "$SUDO_USER" -- test -w "$source" -a ! -e "$source/target" -o -w "$source/target"; then
@@ -70,7 +71,7 @@ builder() {
     fi
 }
 
-# Runs a command as the builder, with his toolchain in PATH.
+# Runs a command as that user, with the user's toolchain in PATH.
 as_builder() {
     user=$(builder)
     home=$(getent passwd "$user" 2>/dev/null | cut -d: -f6)
@@ -79,7 +80,7 @@ as_builder() {
     if [ -n "${SUDO_USER:-}" ]; then
         sudo_home=$(getent passwd "$SUDO_USER" 2>/dev/null | cut -d: -f6)
         path=$path:$sudo_home/.cargo/bin
-        # Root with the toolchain of the user who called sudo: rustup looks for it in its own home directory.
+        # Root uses the toolchain of the user who called sudo; rustup would look for it in root's home directory.
         if [ "$user" != "$SUDO_USER" ] && [ ! -d "$home/.rustup" ] && [ -d "$sudo_home/.rustup" ]; then
             set -- env RUSTUP_HOME="${RUSTUP_HOME:-$sudo_home/.rustup}" "$@"
         fi
@@ -91,27 +92,27 @@ as_builder() {
     fi
 }
 
-# Builds $1 (the arguments that say what); sets $built to the directory of the result.
+# Builds the targets selected by $1 (a list of cargo arguments) and sets $built to the directory they are in.
 build() {
     as_builder sh -c 'command -v cargo' >/dev/null ||
-        fail 'cannot build: cargo is missing' 'install Rust 1.85 or newer: https://rustup.rs'
+        fail 'cannot build: cargo is missing' 'install Rust 1.85 or later: https://rustup.rs'
     target_dir=${CARGO_TARGET_DIR:-$source/target}
     host=$(cd "$source" && as_builder rustc -vV | sed -n 's/^host: //p')
-    # Static: nothing to load and link at each start, no NSS module of anybody's in a privileged program.
+    # A static program needs no loading and linking at each start, and never runs an NSS module with privileges.
     # shellcheck disable=SC2086 # $1 is a list of words.
     if (cd "$source" && as_builder env RUSTFLAGS='-C target-feature=+crt-static -C relocation-model=static' \
         cargo build --release --locked --target "$host" --target-dir "$target_dir" $1 </dev/null); then
         built=$target_dir/$host/release
         return
     fi
-    say 'note: a static build is not possible here; building a dynamically linked program instead'
+    say 'note: cannot build a static program here; building a dynamically linked one instead'
     # shellcheck disable=SC2086
     (cd "$source" && as_builder cargo build --release --locked --target-dir "$target_dir" $1 </dev/null) ||
         fail 'cannot build: cargo failed'
     built=$target_dir/release
 }
 
-# Sets $binary and $completions.
+# Builds what is not given in the environment; sets $binary and $completions.
 make_parts() {
     binary=${RUNNS_EXEC_BINARY:-}
     completions=${RUNNS_EXEC_COMPLETIONS:-}
@@ -122,7 +123,7 @@ make_parts() {
         build "$parts"
         [ -n "$binary" ] || binary=$built/runns-exec
     fi
-    [ -f "$binary" ] || fail "cannot install $binary: there is no such file"
+    [ -f "$binary" ] || fail "cannot install $binary: no such file"
     if [ -z "$completions" ]; then
         completions=$temporary
         "$built/examples/completions" bash >"$completions/runns-exec.bash"
@@ -133,7 +134,7 @@ make_parts() {
 
 # Installing -------------------------------------------------------------------------------------------------------
 
-# Sets $gid, the number of the group, which is made if need be; empty while staging.
+# Creates the group if it does not exist and sets $gid to its number; when staging, $gid is empty.
 make_group() {
     gid=
     if [ -n "$destdir" ]; then
@@ -149,10 +150,10 @@ make_group() {
         elif have addgroup; then
             addgroup -S "$group"
         else
-            fail "cannot create group $group: neither groupadd nor addgroup is there"
+            fail "cannot create group $group: neither groupadd nor addgroup is installed"
         fi || fail "cannot create group $group"
-        lookup_group || fail "cannot find group $group, although it was made"
-        say "made group $group (gid $gid)"
+        lookup_group || fail "cannot find group $group after creating it"
+        say "created group $group (gid $gid)"
     fi
 }
 
@@ -161,7 +162,7 @@ lookup_group() {
     [ -n "$gid" ]
 }
 
-# The mount options of the file system that directory $1 (absolute, without symlinks) is on.
+# Prints the mount options of the file system that contains directory $1 (an absolute path without symbolic links).
 mount_options() {
     DIRECTORY=$1 awk '
         function plain(path) { gsub(/\\040/, " ", path); gsub(/\\011/, "\t", path); gsub(/\\134/, "\\", path); return path }
@@ -173,14 +174,14 @@ mount_options() {
         END { print options }' /proc/self/mountinfo
 }
 
-# Owner, group, mode and capabilities of program $1, in this order: chown(2) clears capabilities.
+# Sets owner, group, mode and capabilities of program $1, in this order, because chown(2) clears capabilities.
 finish_program() {
     chown "0:${gid:-0}" "$1"
     chmod 0750 "$1"
     setcap "$capabilities" "$1" || fail "cannot set file capabilities on $1: see the line above" \
-        'the file system must keep extended attributes (ext4, xfs, btrfs, ... do; NFS, vfat and some overlays do not): choose another PREFIX'
+        'the file system must support extended attributes (ext4, xfs and btrfs do; NFS, vfat and some overlays do not); choose another PREFIX'
     setcap -q -v "$capabilities" "$1" >/dev/null 2>&1 ||
-        fail "cannot set file capabilities on $1: they did not stick (getcap says: $(getcap "$1"))"
+        fail "cannot set file capabilities on $1: they were not kept (getcap says: $(getcap "$1"))"
 }
 
 install_program() {
@@ -188,13 +189,14 @@ install_program() {
     mkdir -p "$directory"
     if [ -z "$destdir" ]; then
         case ,$(mount_options "$(cd "$directory" && pwd -P)"), in
-            *,nosuid,*) fail "cannot install to $directory: it is on a file system mounted nosuid, where file capabilities do nothing" \
-                'choose another PREFIX, or remount it with suid' ;;
-            *,noexec,*) fail "cannot install to $directory: it is on a file system mounted noexec" 'choose another PREFIX' ;;
+            *,nosuid,*) fail "cannot install to $directory: the file system is mounted nosuid, so file capabilities have no effect" \
+                'choose another PREFIX, or remount the file system with suid' ;;
+            *,noexec,*) fail "cannot install to $directory: the file system is mounted noexec" 'choose another PREFIX' ;;
         esac
     fi
     [ ! -d "$directory/runns-exec" ] || fail "cannot install $directory/runns-exec: it is a directory"
-    # It gets the final name when it is complete: an upgrade is one rename, and nobody can execute half a program.
+    # The program is complete before it is renamed to its final name, so an upgrade is atomic and nobody can execute an
+    # incomplete program.
     program=$(mktemp "$directory/.runns-exec.XXXXXX")
     trap 'rm -f -- "$program"; clean_up' EXIT
     cat "$binary" >"$program"
@@ -204,9 +206,9 @@ install_program() {
     say "installed $directory/runns-exec"
 }
 
-# Installs file $1 as $2, mode 0644.
+# Installs file $1 as $2, with mode 0644.
 install_file() {
-    [ -f "$1" ] || fail "cannot install $1: there is no such file"
+    [ -f "$1" ] || fail "cannot install $1: no such file"
     mkdir -p "$(dirname "$destdir$2")"
     install -m 0644 -o 0 -g 0 "$1" "$destdir$2"
     say "installed $destdir$2"
@@ -219,7 +221,7 @@ install_config() {
         return
     fi
     install_file "$source/install/runns.conf" /etc/runns.conf
-    # A copy of what was put there, by which uninstall.sh knows whether it was edited.
+    # uninstall.sh compares the configuration with this copy to find out whether it has been edited.
     install_file "$source/install/runns.conf" "$prefix/share/doc/runns-exec/runns.conf"
 }
 
@@ -233,7 +235,7 @@ install_documents() {
 
 say_what_next() {
     if [ -n "$destdir" ]; then
-        [ -n "$gid" ] || say "note: $destdir has no etc/group: after unpacking, make group $group and set the program's group, then its capabilities ($capabilities)"
+        [ -n "$gid" ] || say "note: $destdir has no etc/group; when the files are in place, create group $group, set the program's group, then its capabilities ($capabilities)"
         return
     fi
     for tool in ip:iproute2 iptables:iptables openvpn:openvpn; do
@@ -244,9 +246,9 @@ say_what_next() {
         *) say "note: $prefix/bin is not in PATH" ;;
     esac
     say
-    say 'What next:'
-    say "  usermod -aG $group USER    who may enter namespaces; then log in again (or: newgrp $group)"
-    say '  editor /etc/runns.conf     describe a namespace'
+    say 'Next steps:'
+    say "  sudo usermod -aG $group USER    let USER enter namespaces, after logging in again (or: newgrp $group)"
+    say '  sudo editor /etc/runns.conf     describe a namespace'
     say '  sudo runns-exec build -s SECTION'
     say '  runns-exec NAME -- COMMAND'
 }

@@ -1,13 +1,13 @@
 #!/bin/sh
-# Removes what install.sh installed, and nothing else: the group, and a configuration that was edited, stay.
-# Same PREFIX and DESTDIR as for install.sh.
+# Removes what install.sh installed, and nothing else: the group, and a configuration that has been edited, are kept.
+# PREFIX and DESTDIR must be the same as for install.sh.
 set -eu
 
 prefix=${PREFIX:-/usr/local}
 destdir=${DESTDIR:-}
 
 if [ "$(id -u)" != 0 ]; then
-    printf 'uninstall.sh: cannot uninstall: this must be run as root\nhint: sudo %s\n' "$0" >&2
+    printf 'uninstall.sh: cannot uninstall: must be run as root\nhint: sudo %s\n' "$0" >&2
     exit 1
 fi
 
@@ -22,7 +22,7 @@ if [ -z "$destdir" ]; then
     for record in /run/runns/*.json; do
         [ -e "$record" ] || continue
         name=${record##*/}
-        printf 'note: namespace %s is still built; to remove it, install again and run: runns-exec clean %s\n' \
+        printf 'note: namespace %s still exists; to remove it, install runns-exec again and run: sudo runns-exec clean %s\n' \
             "${name%.json}" "${name%.json}"
     done
 fi
@@ -31,7 +31,7 @@ sample=$destdir$prefix/share/doc/runns-exec/runns.conf
 if [ -f "$sample" ] && cmp -s "$sample" "$destdir/etc/runns.conf"; then
     remove /etc/runns.conf
 elif [ -e "$destdir/etc/runns.conf" ]; then
-    printf 'kept %s: it was edited\n' "$destdir/etc/runns.conf"
+    printf 'kept %s: it has been edited, or was there before\n' "$destdir/etc/runns.conf"
 fi
 remove "$prefix/share/doc/runns-exec/runns.conf"
 rmdir -- "$destdir$prefix/share/doc/runns-exec" 2>/dev/null || true
