@@ -10,16 +10,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 rounds=${1:-2000}
 uid=64242 gid=64243
 
-build() {
-    local target=x86_64-unknown-linux-gnu
-    target=$(rustc -vV | sed -n 's/^host: //p')
-    (cd "$here/.." && RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" cargo build --quiet --release --target "$target")
-    echo "${CARGO_TARGET_DIR:-$here/../target}/$target/release/runns-exec"
-}
-
 if [ "${1:-}" != --inside ]; then
     [ "$(id -u)" = 0 ] || { echo "run.sh: cannot create a sandbox: must be run as root" >&2; exit 1; }
-    ENTRY=${ENTRY:-$(build)}
+    ENTRY=${ENTRY:-$("$here/../install/build.sh")/runns-exec}
     export ENTRY
     exec unshare -nm --propagation private "$here/run.sh" --inside "$rounds"
 fi
@@ -51,6 +44,10 @@ sandbox() {
     gcc -O2 -Wall -static -o /run/bin/bare "$here/bare.c"
     gcc -O2 -Wall -o /run/bin/rounds "$here/rounds.c"
     cp "$ENTRY" /run/bin/runns-exec
+    # One of a version before there were two programs needs no other.
+    if [ -e "$(dirname "$ENTRY")/runns-exec-root" ]; then
+        install -D -m 0755 "$(dirname "$ENTRY")/runns-exec-root" /run/libexec/runns-exec/runns-exec-root
+    fi
     for program in bare runns-exec; do
         chown root:$gid /run/bin/$program
         chmod 0750 /run/bin/$program

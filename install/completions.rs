@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Arg, Command};
 use clap_complete::{Shell, generate};
-use runns_exec::cli::definition;
+use runns_cli::definition;
 
 /// The subcommand that makes a namespace: no name that is there already can be meant.
 const MAKES: &str = "build";

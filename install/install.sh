@@ -92,43 +92,28 @@ as_builder() {
     fi
 }
 
-# Builds the targets selected by $1 (a list of cargo arguments) and sets $built to the directory they are in.
-build() {
-    as_builder sh -c 'command -v cargo' >/dev/null ||
-        fail 'cannot build: cargo is missing' 'install Rust 1.85 or later: https://rustup.rs'
-    target_dir=${CARGO_TARGET_DIR:-$source/target}
-    host=$(cd "$source" && as_builder rustc -vV | sed -n 's/^host: //p')
-    # A static program needs no loading and linking at each start, and never runs an NSS module with privileges.
-    # shellcheck disable=SC2086 # $1 is a list of words.
-    if (cd "$source" && as_builder env RUSTFLAGS='-C target-feature=+crt-static -C relocation-model=static' \
-        cargo build --release --locked --target "$host" --target-dir "$target_dir" $1 </dev/null); then
-        built=$target_dir/$host/release
-        return
-    fi
-    say 'note: cannot build a static program here; building a dynamically linked one instead'
-    # shellcheck disable=SC2086
-    (cd "$source" && as_builder cargo build --release --locked --target-dir "$target_dir" $1 </dev/null) ||
-        fail 'cannot build: cargo failed'
-    built=$target_dir/release
-}
-
-# Builds what is not given in the environment; sets $binary and $completions.
+# Builds what is not given in the environment; sets $binary, $root_binary and $completions.
 make_parts() {
     binary=${RUNNS_EXEC_BINARY:-}
     completions=${RUNNS_EXEC_COMPLETIONS:-}
-    parts=
-    [ -n "$binary" ] || parts='--bin runns-exec'
-    [ -n "$completions" ] || parts="$parts --example completions"
-    if [ -n "$parts" ]; then
-        build "$parts"
-        [ -n "$binary" ] || binary=$built/runns-exec
+    if [ -z "$binary" ] || [ -z "$completions" ]; then
+        as_builder sh -c 'command -v cargo' >/dev/null ||
+            fail 'cannot build: cargo is missing' 'install Rust 1.85 or later: https://rustup.rs'
     fi
-    [ -f "$binary" ] || fail "cannot install $binary: no such file"
+    if [ -z "$binary" ]; then
+        built=$(as_builder "$source/install/build.sh") || fail 'cannot build: cargo failed'
+        binary=$built/runns-exec
+    fi
+    root_binary=$(dirname -- "$binary")/runns-exec-root
+    for program in "$binary" "$root_binary"; do
+        [ -f "$program" ] || fail "cannot install $program: no such file"
+    done
     if [ -z "$completions" ]; then
         completions=$temporary
-        "$built/examples/completions" bash >"$completions/runns-exec.bash"
-        "$built/examples/completions" zsh >"$completions/_runns-exec"
-        "$built/examples/completions" fish >"$completions/runns-exec.fish"
+        for shell in bash:runns-exec.bash zsh:_runns-exec fish:runns-exec.fish; do
+            (cd "$source" && as_builder cargo run --quiet --locked --example completions -- "${shell%:*}" </dev/null) \
+                >"$completions/${shell#*:}" || fail 'cannot make the completions: cargo failed'
+        done
     fi
 }
 
@@ -206,11 +191,12 @@ install_program() {
     say "installed $directory/runns-exec"
 }
 
-# Installs file $1 as $2, with mode 0644.
+# Installs file $1 as $2, with mode 0644 or $3, by a rename: a program that is running stays as it is.
 install_file() {
     [ -f "$1" ] || fail "cannot install $1: no such file"
     mkdir -p "$(dirname "$destdir$2")"
-    install -m 0644 -o 0 -g 0 "$1" "$destdir$2"
+    install -m "${3:-0644}" -o 0 -g 0 "$1" "$destdir$2.new"
+    mv -f "$destdir$2.new" "$destdir$2"
     say "installed $destdir$2"
 }
 
@@ -257,6 +243,8 @@ check_request
 temporary=$(mktemp -d)
 make_parts
 make_group
+# First: runns-exec needs it.
+install_file "$root_binary" "$prefix/libexec/runns-exec/runns-exec-root" 0755
 install_program
 install_config
 install_documents

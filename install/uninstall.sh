@@ -41,4 +41,6 @@ remove "$prefix/share/bash-completion/completions/runns-exec"
 remove "$prefix/share/zsh/site-functions/_runns-exec"
 remove "$prefix/share/fish/vendor_completions.d/runns-exec.fish"
 remove "$prefix/bin/runns-exec"
+remove "$prefix/libexec/runns-exec/runns-exec-root"
+rmdir -- "$destdir$prefix/libexec/runns-exec" 2>/dev/null || true
 printf 'kept group runns (to remove it: groupdel runns)\n'

@@ -110,11 +110,9 @@ trap give_back EXIT
 target_dir=${CARGO_TARGET_DIR:-$source/target}
 fetch_packages
 
-# The program as install/install.sh builds it: static, optimized.
-host=$(rustc -vV | sed -n 's/^host: //p')
-RUSTFLAGS='-C target-feature=+crt-static -C relocation-model=static' cargo build --release --locked \
-    --target "$host" --target-dir "$target_dir" --bin runns-exec
-RUNNS_EXEC_BINARY=$target_dir/$host/release/runns-exec
+CARGO_TARGET_DIR=$target_dir
+export CARGO_TARGET_DIR
+RUNNS_EXEC_BINARY=$(install/build.sh)/runns-exec
 RUNNS_EXEC_COMPLETIONS=$target_dir/completions
 export RUNNS_EXEC_BINARY RUNNS_EXEC_COMPLETIONS
 mkdir -p "$RUNNS_EXEC_COMPLETIONS"
@@ -124,4 +122,4 @@ completions zsh _runns-exec
 completions fish runns-exec.fish
 
 # shellcheck disable=SC2086 # a list of words
-cargo test --locked --no-fail-fast --lib --tests -- $set_aside "$@"
+cargo test --locked --no-fail-fast --workspace --lib --tests -- $set_aside "$@"

@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use runns_exec::config::{Config, DEFAULT_PATH};
-use runns_exec::name::{IfaceName, NetnsName};
+use runns_shared::config::{Config, DEFAULT_PATH};
+use runns_shared::name::{IfaceName, NetnsName};
 
 fuzz_target!(|text: &str| {
     let path = Path::new(DEFAULT_PATH);

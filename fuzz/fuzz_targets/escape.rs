@@ -2,7 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use runns_exec::text::{escape, nearest, one_line};
+use runns_shared::escape::{escape, one_line};
+use runns_shared::suggest::nearest;
 
 /// Undoes `escape`.
 fn unescape(text: &str) -> Vec<u8> {

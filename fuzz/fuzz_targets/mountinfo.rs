@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use runns_exec::privileged::view::parse_mount;
+use runns_privileged::view::parse_mount;
 
 /// As the kernel does it (mangle, fs/proc_namespace.c).
 fn mangle(bytes: &[u8]) -> Vec<u8> {

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use libfuzzer_sys::fuzz_target;
-use runns_exec::name::{IfaceName, NetnsName};
+use runns_shared::name::{IfaceName, NetnsName};
 
 fn follows_pattern(bytes: &[u8], longest: usize) -> bool {
     let word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';

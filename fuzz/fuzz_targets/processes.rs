@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use runns_exec::proc::{parse_command_line, parse_namespace_link, parse_real_uid, parse_stat};
+use runns_shared::proc::{parse_command_line, parse_namespace_link, parse_real_uid, parse_stat};
 
 fuzz_target!(|bytes: &[u8]| {
     parse_stat(bytes);

@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use runns_exec::name::NetnsName;
-use runns_exec::plan::MAX_NUMBER;
-use runns_exec::record::Record;
+use runns_shared::name::NetnsName;
+use runns_shared::plan::MAX_NUMBER;
+use runns_shared::record::Record;
 
 fuzz_target!(|text: &str| {
     let Ok(record) = Record::parse(text) else { return };

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use runns_exec::tunnel::{management, wgquick};
+use runns_exec_root::tunnel::{management, wgquick};
 
 fuzz_target!(|text: &str| {
     if let Err(error) = wgquick::parse(text) {

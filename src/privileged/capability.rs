@@ -7,24 +7,22 @@
 
 use std::path::Path;
 
-use caps::Capability;
+use caps::{CapSet, Capability};
 use nix::unistd::{geteuid, getuid};
+use runns_shared::error::{Context, Error, Result};
 
-use super::netns::Entered;
-use crate::error::{Context, Error, Result};
-use crate::sys::capability::{self, Sets};
+use crate::netns::Entered;
 
 /// Inode of the initial user namespace's file (PROC_USER_INIT_INO, include/linux/proc_ns.h).
 const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
 
 /// Capabilities may be raised.
 pub struct Privilege {
-    /// The sets between two raises.
-    resting: Sets,
     root: bool,
 }
 
-/// No capability is left (or the caller is root, whose sets are his own). Only [`Privilege::give_up`] makes one.
+/// No capability is left (or the caller is root, whose sets are his own). Only [`Privilege::give_up`] and
+/// [`renounce`] make one.
 pub struct Unprivileged {
     _private: (),
 }
@@ -35,41 +33,57 @@ pub fn caller_is_root() -> bool {
 }
 
 impl Privilege {
-    /// Checks that the capabilities are there; says which of the many ways to lose them it was.
+    /// Checks that the capabilities are there. If they are not, the error says which of the many ways to lose them it
+    /// was.
     pub fn take() -> Result<Self> {
         refuse_user_namespace("enter a namespace")?;
-        let resting = capability::get().cannot(|| "read capabilities")?;
         for needed in [Capability::CAP_SYS_ADMIN, Capability::CAP_NET_ADMIN] {
-            if resting.permitted & needed.bitmask() == 0 {
+            if !has(CapSet::Permitted, needed)? {
                 return Err(why_missing(needed));
             }
         }
-        Ok(Self { resting, root: caller_is_root() })
+        Ok(Self { root: caller_is_root() })
     }
 
-    /// Runs `work` with `needed` in the effective set, and takes it out again whatever comes of the work. (For root,
-    /// who has it there already, nothing changes.)
+    /// Runs `work` with `needed` in the effective set, and takes it out again whatever comes of the work. Root, who
+    /// has it there already, keeps it.
     pub fn raised<T>(&self, needed: Capability, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        let raised = Sets { effective: self.resting.effective | needed.bitmask(), ..self.resting };
-        capability::set(&raised).cannot(|| format!("raise {needed}"))?;
+        if self.root && has(CapSet::Effective, needed)? {
+            return work();
+        }
+        caps::raise(None, CapSet::Effective, needed).map_err(|error| Error::new(format!("raise {needed}"), error))?;
         let result = work();
-        capability::set(&self.resting).cannot(|| format!("lower {needed}"))?;
+        caps::drop(None, CapSet::Effective, needed).map_err(|error| Error::new(format!("lower {needed}"), error))?;
         result
     }
 
-    /// Gives all capabilities up for good, and looks whether they are gone. It takes the proof that the namespace was
-    /// entered: there is no other way to an [`Unprivileged`].
+    /// Gives up all capabilities for good, and checks that they are gone. It takes the proof that the namespace was
+    /// entered, so that nothing of the caller's can run before.
     pub fn give_up(self, _entered: Entered) -> Result<Unprivileged> {
-        if !self.root {
-            let none = Sets::default();
-            // The ambient set goes with the permitted one: the kernel keeps it within that.
-            capability::set(&none).cannot(|| "drop capabilities")?;
-            if capability::get().cannot(|| "read capabilities")? != none {
+        renounce()
+    }
+}
+
+/// Gives up all capabilities without having used them. Root keeps his.
+pub fn renounce() -> Result<Unprivileged> {
+    if !caller_is_root() {
+        // Whatever leaves the permitted or the inheritable set leaves the ambient set too (cap_capset in
+        // security/commoncap.c). Dropping the permitted set drops the effective one with it.
+        for set in [CapSet::Permitted, CapSet::Inheritable] {
+            caps::clear(None, set).map_err(|error| Error::new("drop capabilities", error))?;
+        }
+        for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
+            let left = caps::read(None, set).map_err(|error| Error::new("read capabilities", error))?;
+            if !left.is_empty() {
                 return Err(Error::new("drop capabilities", "some are still there"));
             }
         }
-        Ok(Unprivileged { _private: () })
     }
+    Ok(Unprivileged { _private: () })
+}
+
+fn has(set: CapSet, capability: Capability) -> Result<bool> {
+    caps::has_cap(None, set, capability).map_err(|error| Error::new("read capabilities", error))
 }
 
 /// In a user namespace other than the initial one every capability is worth nothing outside it, and /run/netns may
@@ -106,7 +120,7 @@ fn why_missing(capability: Capability) -> Error {
         return missing("the program is on a file system that is mounted nosuid")
             .hint("install it on one that is not, or remount that one with suid");
     }
-    if !crate::sys::process::has_file_capabilities(c"/proc/self/exe") {
+    if !runns_sys::process::has_file_capabilities(c"/proc/self/exe") {
         return missing("the program file has none").hint("install it with install/install.sh, which sets them");
     }
     missing("the caller shares its file-system state with another process (CLONE_FS)")

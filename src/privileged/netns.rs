@@ -1,6 +1,6 @@
 //! Opening a network namespace by name, and entering what was opened.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use caps::Capability;
@@ -8,15 +8,15 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-use nix::sys::stat::{FileStat, Mode, fstat, fstatat, stat};
+use nix::sys::stat::{FileStat, Mode, fstat, fstatat, lstat, stat};
 
-use super::Privilege;
-use crate::error::{Context, Error, Result};
-use crate::name::NetnsName;
-use crate::record::Identity;
-use crate::sys::net;
-use crate::text::step;
-use crate::trusted;
+use crate::Privilege;
+use runns_shared::error::{Context, Error, Result, words};
+use runns_shared::name::NetnsName;
+use runns_shared::output::step;
+use runns_shared::record::Identity;
+use runns_shared::trusted;
+use runns_sys::{net, process};
 
 /// Where named network namespaces are (ip-netns(8)).
 pub const DIRECTORY: &str = "/run/netns";
@@ -37,20 +37,38 @@ pub struct Entered {
 /// Opens /run/netns/`name`: no symlink, no waiting for a FIFO's writer, and it must be a network namespace.
 pub fn open(name: &NetnsName) -> Result<Netns> {
     let cannot = |cause: &str| Error::new(format!("open namespace {name}"), cause);
-    let missing =
-        || cannot("there is no such namespace").hint("runns-exec list and ip netns list name those there are");
+    let missing = || cannot("there is no such namespace");
     let directory = trusted::directory(Path::new(DIRECTORY))?.ok_or_else(missing)?;
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let file = openat(&directory, name.as_str(), flags, Mode::empty()).map_err(|errno| match errno {
         Errno::ENOENT => missing(),
         Errno::ELOOP => cannot("it is a symbolic link"),
-        errno => cannot(errno.desc()),
+        errno => cannot(&words(errno)),
     })?;
-    if !net::is_network_namespace(&file).map_err(|errno| cannot(errno.desc()))? {
+    if !net::is_network_namespace(&file).map_err(|errno| cannot(&words(errno)))? {
         return Err(cannot("it is not a network namespace"));
     }
-    let stat = fstat(&file).map_err(|errno| cannot(errno.desc()))?;
+    let stat = fstat(&file).map_err(|errno| cannot(&words(errno)))?;
     Ok(Netns { name: name.clone(), directory, file, stat })
+}
+
+/// Whether nothing is at /run/netns/`name`.
+pub fn is_missing(name: &NetnsName) -> bool {
+    lstat(&Path::new(DIRECTORY).join(name.as_str())) == Err(Errno::ENOENT)
+}
+
+/// The names in /run/netns, sorted; what has a name that is none is not ours.
+pub fn names() -> Result<Vec<NetnsName>> {
+    let entries = match std::fs::read_dir(DIRECTORY) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.cannot(|| format!("list {DIRECTORY}"))?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.extend(NetnsName::new(entry.cannot(|| format!("list {DIRECTORY}"))?.file_name()));
+    }
+    names.sort_unstable();
+    Ok(names)
 }
 
 impl Netns {
@@ -80,12 +98,12 @@ pub fn enter(privilege: &Privilege, netns: &Netns, expected: Option<&Identity>) 
     let cannot = |cause: &str| Error::new(format!("enter namespace {name}"), cause);
     step(|| format!("entering network namespace {name} (inode {})", netns.inode()));
     privilege.raised(Capability::CAP_SYS_ADMIN, || {
-        setns(netns.file.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|errno| cannot(errno.desc()))
+        setns(netns.file.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|errno| cannot(&words(errno)))
     })?;
     // An unbound local socket: its namespace is this process's, and the interface ioctls work on any socket.
     let probe = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
         .cannot(|| "make a socket in the namespace")?;
-    let cookie = net::namespace_cookie(&probe).map_err(|errno| cannot(errno.desc()))?;
+    let cookie = net::namespace_cookie(&probe).map_err(|errno| cannot(&words(errno)))?;
     match expected {
         Some(expected) if expected.cookie != cookie => {
             return Err(cannot("it is another namespace than the one that was built under this name")
@@ -109,15 +127,10 @@ pub fn enter(privilege: &Privilege, netns: &Netns, expected: Option<&Identity>) 
     Ok((Entered { _private: () }, cookie))
 }
 
-/// Puts the calling thread, and only it, into the network namespace: for a look by a thread that ends with it.
-pub fn visit(netns: &Netns) -> Result<()> {
-    setns(netns.file.as_fd(), CloneFlags::CLONE_NEWNET).cannot(|| format!("look into namespace {}", netns.name))
-}
-
 /// The host's own network under another name would be no isolation at all. Every network namespace has a
 /// /proc/PID/net/dev of its own inode, and anyone may stat pid 1's.
 fn refuse_host_namespace() -> Result<(), String> {
-    let inode = |path: &str| stat(path).map(|stat| stat.st_ino).map_err(|errno| format!("{path}: {}", errno.desc()));
+    let inode = |path: &str| stat(path).map(|stat| stat.st_ino).map_err(|errno| format!("{path}: {}", words(errno)));
     if inode("/proc/self/net/dev")? == inode("/proc/1/net/dev")? {
         return Err("it is the host's own network namespace".to_string());
     }
@@ -136,21 +149,33 @@ pub fn identity_here() -> Result<Identity> {
     })
 }
 
-/// The numbers of the namespaces of these names, from entering each of them for a moment: by a thread that ends with
-/// it, so that this process is in none of them at any time. One that cannot be entered is left out.
-pub fn identify(privilege: &Privilege, names: &[&NetnsName]) -> Result<Vec<Identity>> {
-    let identify_one = |name: &NetnsName| {
-        let netns = open(name)?;
+/// Runs `look` inside the namespace called `name`, and comes back. The process is in it only meanwhile; if it cannot
+/// come back, it ends.
+fn visit<T>(privilege: &Privilege, name: &NetnsName, look: impl FnOnce() -> Result<T>) -> Result<T> {
+    let netns = open(name)?;
+    let home = std::fs::File::open("/proc/self/ns/net").cannot(|| "open /proc/self/ns/net")?;
+    let go = |place: BorrowedFd| {
         privilege.raised(Capability::CAP_SYS_ADMIN, || {
-            setns(netns.file.as_fd(), CloneFlags::CLONE_NEWNET).cannot(|| format!("enter namespace {name}"))
-        })?;
-        identity_here()
+            setns(place, CloneFlags::CLONE_NEWNET).cannot(|| format!("look into namespace {name}"))
+        })
     };
-    let one = |name: &&NetnsName| identify_one(name).inspect_err(|error| step(|| error.to_string())).ok();
-    let identify_all = || names.iter().filter_map(one).collect();
-    std::thread::scope(|scope| {
-        // Not Scope::spawn, which panics where the kernel refuses a thread.
-        let thread = std::thread::Builder::new().spawn_scoped(scope, identify_all).cannot(|| "start a thread")?;
-        thread.join().map_err(|_| Error::new("enter namespaces", "the thread for it ended"))
-    })
+    go(netns.file.as_fd())?;
+    let result = look();
+    if let Err(error) = go(home.as_fd()) {
+        process::die(&format!("runns-exec: cannot come back from namespace {name}: {error}\n"));
+    }
+    result
+}
+
+/// The text of /proc/net/dev inside the namespace called `name` (proc_pid_net(5)).
+pub fn devices(privilege: &Privilege, name: &NetnsName) -> Result<String> {
+    const PATH: &str = "/proc/thread-self/net/dev";
+    visit(privilege, name, || std::fs::read_to_string(PATH).cannot(|| format!("read {PATH}")))
+}
+
+/// The numbers of the namespaces of these names, found by visiting each. One that cannot be visited is left out.
+pub fn identify(privilege: &Privilege, names: &[&NetnsName]) -> Vec<Identity> {
+    let one =
+        |name: &&NetnsName| visit(privilege, name, identity_here).inspect_err(|error| step(|| error.to_string())).ok();
+    names.iter().filter_map(one).collect()
 }

@@ -21,13 +21,14 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
-use super::Privilege;
-use super::netns::Entered;
-use crate::error::{Context, Error, Result};
-use crate::name::NetnsName;
-use crate::sys::mount::{self as api, Attributes};
-use crate::text::{show, step};
-use crate::trusted::{self, Trust};
+use crate::Privilege;
+use crate::netns::Entered;
+use runns_shared::error::{Context, Error, Result, words};
+use runns_shared::escape::show;
+use runns_shared::name::NetnsName;
+use runns_shared::output::step;
+use runns_shared::trusted::{self, Trust};
+use runns_sys::mount::{self as api, Attributes};
 
 /// Where the files of namespaces are (ip-netns(8)).
 pub const ETC_NETNS: &str = "/etc/netns";
@@ -197,7 +198,7 @@ fn find(path: impl AsRef<Path>) -> Result<Option<OwnedFd>> {
 }
 
 fn must_find(path: &str) -> Result<OwnedFd> {
-    find(path)?.ok_or_else(|| Error::new(format!("open {path}"), Errno::ENOENT.desc()))
+    find(path)?.ok_or_else(|| Error::new(format!("open {path}"), words(Errno::ENOENT)))
 }
 
 /// The mount that `place`, which is at `path`, is on: its id, where the kernel tells, and its source.
@@ -259,7 +260,7 @@ fn mounts_below(sys: &Sys) -> Result<Vec<PathBuf>> {
     }
     paths.retain(|path| path.starts_with("/sys") && path != Path::new("/sys"));
     // listmount(2) names what is mounted below those, too, but they are copied with all that is below them.
-    paths.sort();
+    paths.sort_unstable();
     paths.dedup_by(|below, above| below.starts_with(&*above));
     Ok(paths)
 }
@@ -303,7 +304,7 @@ fn cover_etc(name: &NetnsName, entries: &[Entry]) -> Result<()> {
         let tree = api::clone_tree(place.as_fd(), true).cannot(action)?;
         let target = CString::new(entry.as_bytes()).unwrap_or_default();
         api::attach(tree.as_fd(), etc.as_fd(), &target).map_err(|errno| {
-            let error = Error::new(action(), errno.desc());
+            let error = Error::new(action(), words(errno));
             if errno == Errno::ENOENT { error.hint(format!("sudo touch /etc/{shown}")) } else { error }
         })?;
     }

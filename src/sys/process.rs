@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::Pid;
 
-use super::check;
+use crate::check;
 
 /// The exit status of a process that cannot go on at all (out of memory, a defect): 125 until a subcommand that is
 /// not about entering sets another.
@@ -191,9 +191,8 @@ pub fn has_file_capabilities(path: &CStr) -> bool {
 }
 
 /// Makes the process non-dumpable (PR_SET_DUMPABLE, prctl(2)).
-pub fn make_undumpable() -> crate::error::Result<()> {
-    use crate::error::Context;
-    nix::sys::prctl::set_dumpable(false).cannot(|| "make the process non-dumpable")
+pub fn make_undumpable() -> Result<(), Errno> {
+    nix::sys::prctl::set_dumpable(false)
 }
 
 /// Whether one of the signals that ask to stop has come since [`catch_interrupts`].

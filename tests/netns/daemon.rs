@@ -4,7 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use runns_exec::daemon;
+use runns_exec_root::daemon;
+use runns_shared::record::Daemon;
 
 use crate::support::{Net, wait_until};
 
@@ -64,12 +65,12 @@ fn only_what_is_in_the_namespace_is_found() {
 fn a_daemon_is_known_by_pid_and_start_time() {
     let net = Net::new();
     let process = Process::start(&net, READY);
-    let known = daemon::identify(process.pid(), Path::new("/etc/x.conf")).unwrap();
-    assert!(daemon::is_running(&known));
+    let known = Daemon::identify(process.pid(), Path::new("/etc/x.conf")).unwrap();
+    assert!(known.is_running());
     wait_until("sleep", || (daemon::command_line(process.pid()) == ["sleep", "1000"]).then_some(()));
     let mut reused = known.clone();
     reused.start_time += 1;
-    assert!(!daemon::is_running(&reused), "another process with its pid");
+    assert!(!reused.is_running(), "another process with its pid");
     drop(process);
-    assert!(!daemon::is_running(&known));
+    assert!(!known.is_running());
 }

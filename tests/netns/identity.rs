@@ -3,9 +3,9 @@
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
-use runns_exec::netlink::in_namespace;
-use runns_exec::privileged::netns::identity_here;
-use runns_exec::sys::net::is_network_namespace;
+use runns_exec_root::netlink::in_namespace;
+use runns_privileged::netns::identity_here;
+use runns_sys::net::is_network_namespace;
 
 use crate::support::Net;
 

@@ -3,8 +3,8 @@
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
-use runns_exec::name::IfaceName;
-use runns_exec::netlink::{MAIN_TABLE, Netlink, Network};
+use runns_exec_root::netlink::{MAIN_TABLE, Netlink, Network};
+use runns_shared::name::IfaceName;
 
 use crate::support::Net;
 

@@ -30,9 +30,9 @@ pub(super) fn scratch_directory() -> PathBuf {
     path
 }
 
-/// The program that is tested: the one that tests/run.sh built as the installer does, else cargo's.
+/// The program that is tested, with the one for root beside it: tests/run.sh builds both as the installer does.
 fn program() -> PathBuf {
-    std::env::var_os("RUNNS_EXEC_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_runns-exec").into(), PathBuf::from)
+    std::env::var_os("RUNNS_EXEC_BINARY").map(PathBuf::from).expect("RUNNS_EXEC_BINARY is not set: run tests/run.sh")
 }
 
 /// A completion as tests/run.sh had it generated; else a stand-in.

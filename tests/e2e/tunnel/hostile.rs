@@ -69,6 +69,11 @@ fn a_hostile_server_gets_nothing_but_its_tunnel() {
     }
 }
 
+/// `text` as one word of a shell's.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
 #[test]
 fn the_hook_takes_nothing_on_trust() {
     let host = host();
@@ -77,6 +82,11 @@ fn the_hook_takes_nothing_on_trust() {
     let before = Snapshot::of(&host);
     build(&host, "[work]\nKillSwitch=yes\nvpn=/etc/openvpn/work.conf\n");
     let built = host.ok("find /run/runns /etc/netns -type f ! -name 0.json -exec sha256sum {} +; ip -br link; ip netns exec work ip -br link");
+    const HOOK: &str = "/usr/local/libexec/runns-exec/runns-exec-root .tunnel-hook";
+    // Root can pretend to be OpenVPN, whose command line has the management socket.
+    let as_openvpn = |line: &str| {
+        format!("bash -c {} bash --management /run/runns/work.d/private/0.sock", quoted(&format!("{line}; exit $?")))
+    };
     for words in [
         "",
         "up",
@@ -91,21 +101,33 @@ fn the_hook_takes_nothing_on_trust() {
         "route-up work 0",
         "route-up '' 0",
     ] {
-        let output = host.run(&format!("env dev=eth0/../x ifconfig_local=x runns-exec .tunnel-hook {words}"));
-        assert!(output.stdout.is_empty() && output.status < 126, "{words}: {output}");
-        assert!(!output.stderr.contains("defect"), "{words}: {output}");
+        let line = format!("env dev=eth0/../x ifconfig_local=x {HOOK} {words}");
+        for line in [as_openvpn(&line), line] {
+            let output = host.run(&line);
+            assert!(output.stdout.is_empty() && output.status < 126, "{words}: {output}");
+            assert!(!output.stderr.contains("defect"), "{words}: {output}");
+        }
     }
     let hostile = "dev=tun0 PATH=/tmp LD_PRELOAD=/tmp/evil.so foreign_option_1=\"$(printf 'dhcp-option DNS 10.8.0.66\\nnameserver 6.6.6.6')\" \
          foreign_option_2='dhcp-option DNS 6.6.6.6 6.6.6.6' foreign_option_3=\"$(printf 'dhcp-option DOMAIN \\377\\376')\" \
          dns_server_1_address_1='10.8.0.1; reboot' dns_search_domain_1='a b' signal='$(reboot)' route_network_1=0 \
          ifconfig_netmask=999.0.0.0 tun_mtu=-5 script_context=restart";
-    host.ok(&format!("env {hostile} /usr/local/bin/runns-exec .tunnel-hook up work 0"));
+    host.ok(&as_openvpn(&format!("env {hostile} {HOOK} up work 0")));
     let resolv = host.user("alice").ok("runns-exec work -- grep -v '^#' /etc/resolv.conf");
     assert_eq!(resolv, "nameserver 10.8.0.1");
     let now = host.ok("find /run/runns /etc/netns -type f ! -name 0.json -exec sha256sum {} +; ip -br link; ip netns exec work ip -br link");
     assert_eq!(now, built);
-    host.user("alice").run("dev=tun0 runns-exec .tunnel-hook down work 0").refused(125, &["for OpenVPN"]);
-    host.user("bob").run("runns-exec .tunnel-hook down work 0");
+    let state = host.ok("cat /run/runns/work.d/0.json");
+    for (who, status) in [("", 1), ("unshare --user --map-root-user ", 1)] {
+        host.run(&format!("{who}env dev=tun0 {HOOK} down work 0")).refused(status, &["handle an event of a tunnel"]);
+        host.user("alice")
+            .run(&format!("{who}env dev=tun0 {HOOK} down work 0"))
+            .refused(status, &["handle an event of a tunnel"]);
+    }
+    host.run("runns-exec .tunnel-hook down work 0").refused(125, &[".tunnel-hook"]);
+    host.run("unshare --user --map-root-user runns-exec .tunnel-hook up w 0").refused(125, &[".tunnel-hook"]);
+    host.user("alice").run("dev=tun0 runns-exec .tunnel-hook down work 0").refused(125, &[".tunnel-hook"]);
+    assert_eq!(host.ok("cat /run/runns/work.d/0.json"), state);
     host.ok("runns-exec clean work -f");
     before.assert_same(&Snapshot::of(&host));
 }

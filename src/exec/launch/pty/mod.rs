@@ -1,0 +1,108 @@
+//! --pty: the command on a pseudo-terminal of its own.
+//!
+//! | process | file | what it is |
+//! |---|---|---|
+//! | relay | [`relay`] | the process that the caller started: carries bytes and signals, stops and ends as the command does |
+//! | monitor | [`monitor`] | leader of the new session, the command's parent; puts the caller's terminal right if the relay is killed |
+//! | command | | in a process group of its own, in the foreground of the new terminal |
+//!
+//! Relay and monitor speak in [`messages`]. The caller's terminal is [`terminal::Outer`], the new one is
+//! [`terminal::Line`], whose master only the relay has. Nothing here holds a capability, and until the command is
+//! executed every process is non-dumpable.
+
+mod carrier;
+mod messages;
+mod modes;
+mod monitor;
+mod relay;
+mod signals;
+mod stream;
+mod terminal;
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, dup2_stderr, dup2_stdout, pipe2};
+
+use super::{Program, detach};
+use runns_privileged::Unprivileged;
+use runns_shared::error::{Context, Error, Result, status};
+use runns_sys::process::{self, Fork};
+use signals::Inherited;
+use terminal::Line;
+
+/// What the command's process needs to become the command.
+struct Start<'a> {
+    unprivileged: &'a Unprivileged,
+    program: &'a Program,
+    inherited: Inherited,
+}
+
+/// The ends of the pipes through which the start is followed.
+struct Progress {
+    /// Tells that the command was executed (it closes) or why not. None where another process listens.
+    outcome: Option<OwnedFd>,
+    /// The other end of it, for the command's process.
+    failure: OwnedFd,
+    /// Where to write the command's pid, if somebody wants to know.
+    announce: Option<OwnedFd>,
+}
+
+/// Starts `program` on a new pseudo-terminal and ends as it ends; with `detach` in the background, where what it
+/// writes is read and thrown away. Returns only if the command could not be started.
+pub fn start(unprivileged: &Unprivileged, program: &Program, detach: bool) -> Result<Infallible> {
+    let line = Line::open()?;
+    let start = Start { unprivileged, program, inherited: Inherited::hold()? };
+    let (outcome, failure) = pipe2(OFlag::O_CLOEXEC).cannot(|| "make a pipe")?;
+    if detach {
+        return in_background(&start, line, outcome, failure);
+    }
+    relay::run(&start, line, Progress { outcome: Some(outcome), failure, announce: None })
+}
+
+/// Runs the relay in a session of its own, and waits in this process until the command was executed.
+fn in_background(start: &Start, line: Line, outcome: OwnedFd, failure: OwnedFd) -> Result<Infallible> {
+    let (pid, announce) = pipe2(OFlag::O_CLOEXEC).cannot(|| "make a pipe")?;
+    match process::fork().cannot(|| "fork")? {
+        Fork::Child => {
+            drop((outcome, pid));
+            let Err(error) = background_relay(start, line, failure, announce);
+            // It was reported where the command's pid would have been.
+            process::exit_now(error.status().unwrap_or(status::ENTER_FAILED).into())
+        }
+        Fork::Parent(_) => {
+            drop((line, failure, announce));
+            detach::outcome(outcome)?;
+            detach::announce(command_pid(pid)?)?;
+            process::exit_now(0)
+        }
+    }
+}
+
+fn background_relay(start: &Start, line: Line, failure: OwnedFd, announce: OwnedFd) -> Result<Infallible> {
+    match detach::become_background().and_then(|()| discard_output()) {
+        Ok(()) => relay::run(start, line, Progress { outcome: None, failure, announce: Some(announce) }),
+        Err(error) => {
+            detach::report(failure, &error);
+            Err(error)
+        }
+    }
+}
+
+/// What the relay writes, and so holds open, is nothing of the caller's.
+fn discard_output() -> Result<()> {
+    let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).cannot(|| "open /dev/null")?;
+    dup2_stdout(null.as_fd()).and_then(|()| dup2_stderr(null.as_fd())).cannot(|| "redirect output")
+}
+
+/// The command's pid, as the relay writes it.
+fn command_pid(pipe: OwnedFd) -> Result<Pid> {
+    let mut text = String::new();
+    File::from(pipe).read_to_string(&mut text).cannot(|| "hear from the relay")?;
+    let pid = text.parse().map_err(|_| Error::new("start the command", "its relay was killed"))?;
+    Ok(Pid::from_raw(pid))
+}

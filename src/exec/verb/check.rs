@@ -1,0 +1,424 @@
+//! `runns-exec check NAME`: looks from inside, as the user who asks, whether names and packets can leave another way.
+//! Every line is the result of a test that was made; what could not be tested is never called well.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{ErrorKind, IsTerminal, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::statvfs::{FsFlags, statvfs};
+use serde::Serialize;
+
+use super::enter::go_in;
+use crate::policy::Decision;
+use runns_privileged::view::ETC_NETNS;
+use runns_shared::error::{Error, Result, status};
+use runns_shared::escape::one_line;
+use runns_shared::name::NetnsName;
+use runns_shared::output;
+use runns_shared::plan::INSIDE;
+use runns_shared::resolv_conf::{OWN_MODULES, servers};
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The namespace, not checked yet.
+    pub name: OsString,
+    /// As JSON.
+    pub json: bool,
+}
+
+const RESOLV_CONF: &str = "resolv.conf";
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Addresses where nobody is: 240.0.0.0/4 is reserved (RFC 1112), 2001:db8::/32 for documentation (RFC 3849).
+const NOBODY_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(240, 0, 0, 53));
+const NOBODY_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x53));
+/// The stub of systemd-resolved.
+const STUB: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53));
+
+/// The result of one test.
+#[derive(Debug, Serialize)]
+struct Finding {
+    /// What was looked at.
+    check: &'static str,
+    /// Whether it is well; `None` if it could not be tested.
+    ok: Option<bool>,
+    /// What was seen.
+    detail: String,
+    /// What stands before the line in place of NOT TESTED.
+    #[serde(skip)]
+    word: Option<&'static str>,
+}
+
+/// All of them.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    namespace: &'a str,
+    ok: bool,
+    checks: &'a [Finding],
+}
+
+impl Finding {
+    fn new(check: &'static str, ok: bool, detail: impl Into<String>) -> Self {
+        Self { check, ok: Some(ok), detail: detail.into(), word: None }
+    }
+
+    fn untested(check: &'static str, detail: impl Into<String>) -> Self {
+        Self { check, ok: None, detail: detail.into(), word: None }
+    }
+}
+
+/// Looks at a namespace and prints what it saw.
+pub fn run(options: &Options) -> Result<()> {
+    let name = NetnsName::new(&options.name).map_err(|error| error.with_status(status::USAGE))?;
+    let (_, decision) = go_in(&name)?;
+    let servers = servers(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
+    let mut findings = if has_resolver(&name, &decision) {
+        let mut findings = vec![access(&decision), resolv_conf(&name, &servers), nsswitch()];
+        findings.extend(services());
+        findings.extend(queries(&servers));
+        findings
+    } else {
+        vec![no_resolver(&servers), access(&decision)]
+    };
+    findings.extend(routes(&decision));
+    let ok = findings.iter().all(|finding| finding.ok == Some(true));
+    if options.json {
+        output::print_json(&Report { namespace: name.as_str(), ok, checks: &findings })?;
+    } else {
+        output::print(&findings.iter().map(line).collect::<String>())?;
+    }
+    if ok {
+        return Ok(());
+    }
+    let broken = findings.iter().any(|finding| finding.ok == Some(false));
+    let cause = if broken { "it leaks: see the lines marked NOT OK" } else { "see the lines that are not marked OK" };
+    Err(Error::new(format!("confirm that namespace {name} does not leak"), cause))
+}
+
+/// Whether the namespace is to have a resolver of its own. Without one it promises nothing about names.
+fn has_resolver(name: &NetnsName, decision: &Decision) -> bool {
+    let planned = decision.record.as_ref().is_some_and(|record| record.plan.resolver.is_some());
+    planned || Path::new(ETC_NETNS).join(name.as_str()).join(RESOLV_CONF).exists()
+}
+
+fn no_resolver(servers: &[IpAddr]) -> Finding {
+    let detail = format!(
+        "names are looked up as on the host ({}), for the namespace has no resolver of its own; to give it one, set \
+         Resolve= or DNS= in its section and build it again",
+        list(servers)
+    );
+    Finding { check: "resolver", ok: None, word: Some("NOT SET   "), detail }
+}
+
+/// The servers of a resolv.conf, for people.
+fn list(servers: &[IpAddr]) -> String {
+    let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
+    if servers.is_empty() { "no servers".to_string() } else { format!("servers: {}", servers.join(", ")) }
+}
+
+fn line(finding: &Finding) -> String {
+    let (word, colour) = match finding.ok {
+        Some(true) => ("OK        ", "32"),
+        Some(false) => ("NOT OK    ", "31"),
+        None => (finding.word.unwrap_or("NOT TESTED"), "33"),
+    };
+    let coloured = std::io::stdout().is_terminal();
+    let word = if coloured { format!("\x1b[{colour}m{word}\x1b[0m") } else { word.to_string() };
+    format!("{word}  {}: {}\n", finding.check, one_line(&finding.detail))
+}
+
+fn access(decision: &Decision) -> Finding {
+    Finding::new(
+        "access",
+        true,
+        match decision.who() {
+            Some(who) => format!("only {who} may enter"),
+            None => "every member of group runns may enter".to_string(),
+        },
+    )
+}
+
+fn resolv_conf(name: &NetnsName, servers: &[IpAddr]) -> Finding {
+    let identity = |path: &Path| fs::metadata(path).map(|data| (data.dev(), data.ino())).ok();
+    let own = identity(&Path::new(ETC_NETNS).join(name.as_str()).join(RESOLV_CONF));
+    if own.is_some() && own == identity(Path::new("/etc/resolv.conf")) {
+        return Finding::new(RESOLV_CONF, !servers.is_empty(), format!("the namespace's own, {}", list(servers)));
+    }
+    Finding::new(RESOLV_CONF, false, format!("not the namespace's own, {}", list(servers)))
+}
+
+fn nsswitch() -> Finding {
+    const CHECK: &str = "nsswitch.conf";
+    let text = match fs::read_to_string("/etc/nsswitch.conf") {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Finding::new(CHECK, true, "there is none: files and dns are the C library's default");
+        }
+        Err(error) => return Finding::untested(CHECK, error.to_string()),
+        Ok(text) => text,
+    };
+    let hosts = text.lines().find_map(|line| line.trim_start().strip_prefix("hosts:")).unwrap_or("files dns");
+    let hosts = hosts.split('#').next().unwrap_or_default().trim();
+    let is_module = |word: &&str| !word.starts_with(['[', '!']) && !word.ends_with(']');
+    let others: Vec<&str> =
+        hosts.split_whitespace().filter(is_module).filter(|word| !OWN_MODULES.contains(word)).collect();
+    match &others[..] {
+        [] => Finding::new(CHECK, true, format!("hosts: {hosts}")),
+        others => Finding::new(CHECK, false, format!("hosts: asks {}", others.join(", "))),
+    }
+}
+
+/// The name services of the host, by the sockets that programs ask them at.
+fn services() -> Vec<Finding> {
+    const SERVICES: [(&str, &[&str]); 3] = [
+        ("nscd", &["/run/nscd/socket", "/var/run/nscd/socket"]),
+        ("systemd-resolved", &["/run/systemd/resolve/io.systemd.Resolve"]),
+        ("avahi", &["/run/avahi-daemon/socket"]),
+    ];
+    let service = |(name, sockets): (&'static str, &[&str])| {
+        let reached = sockets.iter().find(|socket| {
+            let failure = UnixStream::connect(socket).err().map(|error| error.kind());
+            !matches!(failure, Some(ErrorKind::NotFound | ErrorKind::ConnectionRefused))
+        });
+        match reached {
+            Some(socket) => Finding::new(name, false, format!("{socket} can be reached, and answers from outside")),
+            None if sockets.iter().any(|socket| is_uncovered(socket)) => Finding::untested(
+                name,
+                "nobody answers now, but its directory is not covered: one that starts later would be reached",
+            ),
+            None if sockets.iter().all(|socket| is_missing(socket)) => Finding::untested(
+                name,
+                "nobody answers now, but there is no directory to cover: one that starts later would be reached",
+            ),
+            None => Finding::new(name, true, "cannot be reached"),
+        }
+    };
+    SERVICES.into_iter().map(service).collect()
+}
+
+/// Whether the directory of `socket` is not there, but could be made.
+fn is_missing(socket: &str) -> bool {
+    let directory = Path::new(socket).parent().filter(|directory| !directory.exists());
+    directory.and_then(Path::parent).is_some_and(Path::exists)
+}
+
+/// Whether the directory of `socket` is there as the host has it, not covered by an empty one.
+fn is_uncovered(socket: &str) -> bool {
+    let Some(directory) = Path::new(socket).parent().filter(|directory| directory.is_dir()) else { return false };
+    let read_only = statvfs(directory).is_ok_and(|fs| fs.flags().contains(FsFlags::ST_RDONLY));
+    !(read_only && fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none()))
+}
+
+/// What became of a query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Answered,
+    /// This namespace said no at once: nothing left it.
+    Rejected,
+    /// No answer, or an error from somewhere on the way.
+    Lost,
+}
+
+/// Queries to where nobody is. The lock treats them like those to loopback, which cannot leave: an answer to both is
+/// its doing, an answer to the first alone somebody else's on the way.
+fn queries(servers: &[IpAddr]) -> Vec<Finding> {
+    let mut findings = vec![resolver(servers)];
+    let v4 = servers.iter().any(IpAddr::is_ipv4);
+    let stub = udp(STUB);
+    let udp_v4 = udp(NOBODY_V4);
+    findings.push(query("query by UDP", NOBODY_V4, v4, (udp_v4, stub)));
+    findings.push(query("query by TCP", NOBODY_V4, v4, (tcp(NOBODY_V4), tcp(STUB))));
+    findings.push(match stub {
+        Answer::Answered => Finding::new("query to the stub", true, format!("one to {STUB} arrives at the resolver")),
+        Answer::Rejected if !v4 => Finding::new("query to the stub", true, format!("one to {STUB} is rejected")),
+        _ => {
+            let detail = format!("nobody answers at {STUB}: programs that ask there find no names");
+            Finding::new("query to the stub", false, detail)
+        }
+    });
+    // There is no such address of IPv6: the rules for IPv4 stand for those of both.
+    let local = if v4 || udp_v4 != Answer::Rejected { stub } else { Answer::Answered };
+    let v6 = servers.iter().any(IpAddr::is_ipv6);
+    findings.push(query("query by IPv6", NOBODY_V6, v6, (udp(NOBODY_V6), local)));
+    findings
+}
+
+fn resolver(servers: &[IpAddr]) -> Finding {
+    const CHECK: &str = "resolver";
+    match servers.first() {
+        None => Finding::new(CHECK, false, "none is named"),
+        Some(server) if udp(*server) == Answer::Answered => Finding::new(CHECK, true, format!("{server} answers")),
+        Some(server) => Finding::new(CHECK, false, format!("{server} does not answer")),
+    }
+}
+
+/// Judges a query to `address`, and one to loopback; `resolved`: the resolver has an address of this family.
+fn query(check: &'static str, address: IpAddr, resolved: bool, (answer, local): (Answer, Answer)) -> Finding {
+    let (ok, what) = match (answer, resolved) {
+        (Answer::Answered, true) if local == Answer::Answered => (true, "arrives at the namespace's resolver"),
+        (Answer::Answered, _) => (false, "is answered, but not by way of the lock: by somebody on the way"),
+        (Answer::Rejected, false) => (true, "is rejected"),
+        (Answer::Rejected, true) => (false, "is rejected, and does not arrive at the namespace's resolver"),
+        (Answer::Lost, _) => (false, "leaves the namespace as it is (DNSLock is off), or the resolver is down"),
+    };
+    Finding::new(check, ok, format!("one to {address} {what}"))
+}
+
+/// A question (RFC 1035) for a name that nobody has, under .invalid (RFC 2606), so that whoever sees it learns nothing.
+fn question(id: u16) -> Vec<u8> {
+    let mut packet = Vec::with_capacity(64);
+    packet.extend(id.to_be_bytes());
+    packet.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    let label = format!("runns-exec-{id:04x}");
+    for label in [label.as_str(), "invalid"] {
+        packet.push(label.len() as u8);
+        packet.extend(label.bytes());
+    }
+    packet.extend([0, 0, 1, 0, 1]);
+    packet
+}
+
+fn new_id() -> u16 {
+    let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    (time.subsec_nanos() >> 8) as u16 ^ std::process::id() as u16
+}
+
+fn udp(server: IpAddr) -> Answer {
+    let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let id = new_id();
+    let send = || -> std::io::Result<UdpSocket> {
+        let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.connect(SocketAddr::new(server, 53))?;
+        socket.send(&question(id))?;
+        Ok(socket)
+    };
+    // What fails before the first packet has left fails here; what fails later, elsewhere.
+    let Ok(socket) = send() else { return Answer::Rejected };
+    for _ in 0..2 {
+        let mut answer = [0; 512];
+        match socket.recv(&mut answer) {
+            Ok(length) if length >= 12 && answer[..2] == id.to_be_bytes() => return Answer::Answered,
+            Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Answer::Lost,
+            _ => {}
+        }
+        if socket.send(&question(id)).is_err() {
+            return Answer::Lost;
+        }
+    }
+    Answer::Lost
+}
+
+fn tcp(server: IpAddr) -> Answer {
+    let ask = |mut stream: &TcpStream| -> std::io::Result<bool> {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let (id, mut head) = (new_id(), [0; 4]);
+        let question = question(id);
+        stream.write_all(&[&(question.len() as u16).to_be_bytes()[..], &question].concat())?;
+        stream.read_exact(&mut head)?;
+        Ok(head[2..] == id.to_be_bytes())
+    };
+    match TcpStream::connect_timeout(&SocketAddr::new(server, 53), PATIENCE) {
+        Ok(stream) if ask(&stream).unwrap_or(false) => Answer::Answered,
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Answer::Rejected,
+        _ => Answer::Lost,
+    }
+}
+
+/// Where packets leave by.
+fn routes(decision: &Decision) -> Vec<Finding> {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let v4 = default_device_v4(&read("/proc/net/route"));
+    let v6 = default_device_v6(&read("/proc/net/ipv6_route"));
+    let tunnel = decision.record.as_ref().is_some_and(|record| record.plan.request.has_tunnel());
+    let mut findings = vec![match v4.as_deref() {
+        None => Finding::new("default route", true, "none: nothing leaves"),
+        Some(device) if tunnel && device == INSIDE => {
+            Finding::new("default route", false, format!("by {device}, not by the tunnel"))
+        }
+        Some(device) => Finding::new("default route", true, format!("by {device}")),
+    }];
+    findings.push(match v6.as_deref() {
+        None => Finding::new("IPv6", true, "no default route: nothing leaves"),
+        Some(device) => {
+            let same = v4.as_deref() == Some(device);
+            Finding::new("IPv6", same, format!("by {device}{}", if same { "" } else { ", another way than IPv4" }))
+        }
+    });
+    findings
+}
+
+/// The device of the best default route, or of the halves of one that VPNs set, in the text of /proc/net/route: fields
+/// Iface, Destination, Gateway, Flags, RefCnt, Use, Metric, Mask in hexadecimal network order.
+fn default_device_v4(text: &str) -> Option<String> {
+    let mut best: Option<(bool, u32, &str)> = None;
+    for line in text.lines().skip(1) {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [device, destination, _, _, _, _, metric, mask, ..] = fields[..] else { continue };
+        let is_half = mask == "00000080" && matches!(destination, "00000000" | "00000080");
+        if !is_half && (mask, destination) != ("00000000", "00000000") {
+            continue;
+        }
+        // A half is more specific than the whole.
+        let rank = (!is_half, metric.parse().unwrap_or(u32::MAX), device);
+        if best.is_none_or(|best| (rank.0, rank.1) < (best.0, best.1)) {
+            best = Some(rank);
+        }
+    }
+    best.map(|(_, _, device)| device.to_string())
+}
+
+/// The device of a default route in the text of /proc/net/ipv6_route, but for lo, where the kernel keeps its own
+/// unreachable one.
+fn default_device_v6(text: &str) -> Option<String> {
+    text.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (destination, prefix, device) = (fields.first()?, fields.get(1)?, fields.last()?);
+        let short = u8::from_str_radix(prefix, 16).is_ok_and(|prefix| prefix <= 3);
+        (short && destination.bytes().skip(1).all(|byte| byte == b'0') && *device != "lo")
+            .then(|| (*device).to_string())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_routes() {
+        let head = "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n";
+        let eth = "eth0 00000000 010018AC 0003 0 0 0 00000000 0 0 0\n";
+        let tun =
+            "tun0 00000000 0101090A 0003 0 0 0 00000080 0 0 0\ntun0 00000080 0101090A 0003 0 0 0 00000080 0 0 0\n";
+        assert_eq!(default_device_v4(&format!("{head}{eth}")).as_deref(), Some("eth0"));
+        assert_eq!(default_device_v4(&format!("{head}{eth}{tun}")).as_deref(), Some("tun0"));
+        assert_eq!(default_device_v4(head), None);
+        let zero = "0".repeat(32);
+        let lo = format!("{zero} 00 {zero} 00 {zero} ffffffff 00000001 00000000 00200200       lo\n");
+        assert_eq!(default_device_v6(&lo), None);
+        let tun = format!("{zero} 00 {zero} 00 {zero} 00000400 00000001 00000000 00000001     tun0\n");
+        assert_eq!(default_device_v6(&format!("{lo}{tun}")).as_deref(), Some("tun0"));
+    }
+
+    #[test]
+    fn answers_are_judged_by_family() {
+        use Answer::{Answered, Lost, Rejected};
+        let ok = |resolved, answers| query("query", NOBODY_V4, resolved, answers).ok == Some(true);
+        assert!(ok(true, (Answered, Answered)) && ok(false, (Rejected, Rejected)));
+        assert!(!ok(true, (Answered, Lost)), "somebody on the way answers");
+        assert!(!ok(false, (Answered, Answered)) && !ok(true, (Rejected, Rejected)));
+        assert!(!ok(true, (Lost, Answered)) && !ok(false, (Lost, Lost)));
+    }
+
+    #[test]
+    fn questions_are_well_formed() {
+        let packet = question(0x1234);
+        assert_eq!(&packet[..2], [0x12, 0x34]);
+        assert_eq!(packet.len(), 12 + 1 + 15 + 1 + 7 + 1 + 4);
+    }
+}

@@ -1,0 +1,81 @@
+//! `runns-exec [OPTIONS] NAME [--] [COMMAND [ARG]...]`: enter a namespace, give up every privilege, become the command.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, OsString};
+use std::io::IsTerminal;
+
+use nix::unistd::{getpid, getuid};
+
+use crate::launch::handover;
+use crate::launch::{self, Mode, Program};
+use crate::policy::{self, Decision};
+use runns_privileged::{Privilege, Unprivileged, netns, view};
+use runns_shared::account;
+use runns_shared::error::Result;
+use runns_shared::escape::{escape, show};
+use runns_shared::log;
+use runns_shared::name::NetnsName;
+use runns_shared::output;
+use runns_shared::output::step;
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq, Eq, Default)]
+pub struct Options {
+    /// The namespace, not checked yet.
+    pub name: OsString,
+    /// Command and arguments; the user's shell if empty.
+    pub words: Vec<OsString>,
+    /// How to start it.
+    pub mode: Mode,
+    /// Set no_new_privs for the command.
+    pub no_new_privs: bool,
+}
+
+/// Returns only if entering failed.
+pub fn run(options: Options, environment: &[&CStr]) -> Result<Infallible> {
+    let shown = escape(options.name.as_encoded_bytes());
+    enter(options, environment).inspect_err(|error| {
+        // An error of the command itself comes after its own line in the log.
+        if error.status().is_none() {
+            log::refused(|| format!("{} netns={shown}: {error}", caller()));
+        }
+    })
+}
+
+fn enter(options: Options, environment: &[&CStr]) -> Result<Infallible> {
+    let name = NetnsName::new(&options.name)?;
+    let program = Program::new(options.words, environment, &name, options.no_new_privs);
+    let unprivileged = go_in(&name)?.0;
+    if policy::is_sudo(environment) {
+        output::complain_hint("sudo makes the command root's; members of group runns run runns-exec without it");
+    }
+    log::notice(|| format!("{} netns={name} command={}", caller(), program.describe()));
+    for warning in handover::warnings(&program) {
+        output::warn(&warning);
+    }
+    step(|| format!("executing {}", program.describe()));
+    launch::start(&unprivileged, &program, options.mode)
+}
+
+/// Enters namespace `name` by every rule, and gives up every privilege.
+pub fn go_in(name: &NetnsName) -> Result<(Unprivileged, Decision)> {
+    let privilege = Privilege::take()?;
+    let decision = policy::decide(name)?;
+    let namespace = policy::open(name)?;
+    let record = decision.record.as_ref();
+    let (entered, cookie) = netns::enter(&privilege, &namespace, record.and_then(|record| record.identity.as_ref()))?;
+    decision.check_other_names(name, &namespace, cookie)?;
+    view::make(&privilege, &entered, name, record.map_or(&[], |record| &record.files))?;
+    step(|| "dropping every capability".to_string());
+    Ok((privilege.give_up(entered)?, decision))
+}
+
+/// Who asks, for the log.
+fn caller() -> String {
+    let uid = getuid().as_raw();
+    let user = account::user_by_id(uid).map_or(String::new(), |user| format!("({})", escape(user.name.as_bytes())));
+    let stdin = std::io::stdin();
+    let tty = std::fs::read_link("/proc/self/fd/0").ok().filter(|_| stdin.is_terminal());
+    let tty = tty.map_or("none".to_string(), show);
+    format!("uid={uid}{user} pid={} tty={tty}", getpid())
+}

@@ -1,0 +1,6 @@
+//! One subcommand a file.
+
+pub mod check;
+pub mod enter;
+pub mod list;
+pub mod status;

@@ -1,0 +1,112 @@
+//! The command line of the program for root, which runns-exec has passed on as it stands.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ArgMatches;
+use clap::error::ErrorKind;
+use runns_cli::definition;
+use runns_shared::error::{Error, Result, status};
+use runns_shared::status as report;
+
+use crate::verb::{build, clean};
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Build a namespace.
+    Build(build::Options),
+    /// Remove one.
+    Clean(clean::Options),
+    /// Show the state of what was built.
+    Status(report::Options),
+    /// Print this text, of --help or --version, and be done.
+    Print(String),
+}
+
+/// A parsed command line: what to do, and whether to say each step.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Parsed {
+    /// What to do.
+    pub request: Request,
+    /// -v
+    pub verbose: bool,
+}
+
+/// Parses the words of the command line, the program's name first.
+pub fn parse(words: Vec<OsString>) -> Result<Parsed> {
+    let parsed = match definition().try_get_matches_from(words) {
+        Ok(matches) => interpret(matches),
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            Ok(Parsed { request: Request::Print(error.to_string()), verbose: false })
+        }
+        Err(error) => Err(explain(&error)),
+    };
+    parsed.map_err(|error| error.with_status(status::USAGE))
+}
+
+fn usage(cause: impl std::fmt::Display) -> Error {
+    Error::new("parse the command line", cause)
+}
+
+/// Clap's message as one line, its tip as the hint.
+fn explain(error: &clap::Error) -> Error {
+    let text = error.to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let mut paragraphs = text.split("\n\n");
+    let cause: Vec<&str> = paragraphs.next().unwrap_or_default().lines().map(str::trim).collect();
+    let hint = paragraphs.find_map(|paragraph| paragraph.trim().strip_prefix("tip: "));
+    usage(cause.join(" ")).hint(hint.unwrap_or("see runns-exec --help").lines().next().unwrap_or_default())
+}
+
+fn interpret(mut matches: ArgMatches) -> Result<Parsed> {
+    let verbose = matches.get_flag("verbose");
+    let for_entering = ["pty", "detach", "no-new-privs"].iter().any(|option| matches.get_flag(option));
+    let (verb, mut sub) = matches.remove_subcommand().ok_or_else(|| usage("no subcommand is given"))?;
+    let request = match verb.as_str() {
+        "build" | "clean" | "status" if for_entering => return Err(usage(only_for_entering(&verb))),
+        "build" => Request::Build(build_options(&mut sub)),
+        "clean" => Request::Clean(clean_options(&mut sub)?),
+        "status" => Request::Status(report::Options { name: sub.remove_one("NAME"), json: sub.get_flag("json") }),
+        _ => return Err(usage("this is the part of runns-exec for root: it has build, clean and status")),
+    };
+    Ok(Parsed { request, verbose })
+}
+
+fn only_for_entering(verb: &str) -> String {
+    format!("--pty, --detach and --no-new-privs are for entering, not for {verb}")
+}
+
+fn build_options(matches: &mut ArgMatches) -> build::Options {
+    let seconds = matches.get_one::<u32>("wait").copied().unwrap_or(30);
+    let wait = (!matches.get_flag("no-wait")).then(|| Duration::from_secs(seconds.into()));
+    let mut take = |name: &str| matches.remove_one::<OsString>(name);
+    build::Options {
+        name: take("name"),
+        section: take("section"),
+        interface: take("int"),
+        uplink: take("out"),
+        resolve: take("resolve").map(PathBuf::from),
+        config: take("config").map(PathBuf::from),
+        wait,
+        dry_run: matches.get_flag("dry-run"),
+    }
+}
+
+fn clean_options(matches: &mut ArgMatches) -> Result<clean::Options> {
+    let mut take = |name: &str| matches.remove_one::<OsString>(name);
+    let target = match (take("NAME").or_else(|| take("name")), take("section")) {
+        (Some(name), _) => clean::Target::Name(name),
+        (None, Some(section)) => clean::Target::Section(section),
+        (None, None) => return Err(usage("no namespace is named").hint("runns-exec clean NAME, or clean -s SECTION")),
+    };
+    let reattach = take("reattach");
+    Ok(clean::Options {
+        target,
+        disable_forward: matches.get_flag("disable-forward"),
+        kill: matches.get_flag("kill"),
+        timeout: Duration::from_secs(matches.get_one::<u32>("timeout").copied().unwrap_or(5).into()),
+        reattach,
+    })
+}

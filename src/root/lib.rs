@@ -1,0 +1,64 @@
+//! The program for root, which builds and removes namespaces. It has no capabilities but root's own, and anybody may
+//! execute it: who is not root is told so.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`cli`] | the command line |
+//! | [`verb`] | build, clean, status, and what OpenVPN calls |
+//! | [`part`] | what a namespace consists of: each part is made and unmade in one file |
+//! | [`tunnel`] | devices of tunnels, wg-quick's files, OpenVPN's management socket |
+//! | [`host`], [`lock`] | what of the host itself was changed; one build or clean at a time |
+//! | [`netlink`], [`tool`], [`daemon`], [`prompt`] | links and routes; other people's programs; other processes; questions |
+
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod daemon;
+pub mod host;
+pub mod lock;
+pub mod netlink;
+pub mod part;
+pub mod prompt;
+pub mod tool;
+pub mod tunnel;
+pub mod verb;
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
+use cli::Request;
+use runns_shared::error::{Context, Result, status};
+use runns_shared::output;
+use runns_sys::process::{self, Invocation};
+
+/// The program: from what it was started with to its exit status.
+pub fn run(invocation: Invocation) -> i32 {
+    output::die_on_panic(status::FAILED);
+    match dispatch(&invocation) {
+        Ok(()) => 0,
+        Err(error) => {
+            output::complain_error(&error);
+            error.status().unwrap_or(status::FAILED).into()
+        }
+    }
+}
+
+fn dispatch(invocation: &Invocation) -> Result<()> {
+    process::make_undumpable().cannot(|| "make the process non-dumpable")?;
+    process::open_standard_descriptors().cannot(|| "open /dev/null in place of a closed descriptor")?;
+    let words: Vec<OsString> =
+        invocation.arguments.iter().map(|word| OsString::from_vec(word.to_bytes().to_vec())).collect();
+    if let Some(verb::tunnel_hook::NAME) = words.get(1).and_then(|word| word.to_str()) {
+        return verb::tunnel_hook::run(&words[2..], &invocation.environment);
+    }
+    let parsed = cli::parse(words)?;
+    if parsed.verbose {
+        output::be_verbose();
+    }
+    match parsed.request {
+        Request::Build(options) => verb::build::run(options),
+        Request::Clean(options) => verb::clean::run(options),
+        Request::Status(options) => verb::status::run(&options),
+        Request::Print(text) => output::print(&text),
+    }
+}

@@ -1,0 +1,386 @@
+//! Links, addresses, routes and rules, by rtnetlink(7). The only file that knows the rtnetlink crate and its runtime;
+//! build and clean use it, entering does not.
+
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use futures_util::{Stream, StreamExt};
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns};
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType};
+use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use rtnetlink::{Handle, IpVersion, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
+use tokio::runtime::{Builder, Runtime};
+
+use runns_shared::error::{Context, Error, Result, words};
+use runns_shared::name::IfaceName;
+
+/// Marks routes and rules as this program's (rtnetlink(7), rtm_protocol; the range above 127 is for anybody).
+pub const PROTOCOL: u8 = 172;
+
+/// RT_TABLE_MAIN (rtnetlink(7)).
+pub const MAIN_TABLE: u32 = 254;
+
+/// A connection to one network namespace's rtnetlink.
+pub struct Netlink {
+    runtime: Runtime,
+    handle: Handle,
+}
+
+/// A network device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Its number.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Administratively up.
+    pub up: bool,
+    /// One end of a veth pair.
+    pub veth: bool,
+}
+
+/// An IPv4 network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    /// Its address; bits behind the prefix do not count.
+    pub address: Ipv4Addr,
+    /// Bits of the prefix.
+    pub prefix: u8,
+}
+
+impl Network {
+    /// Whether the two have an address in common.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let prefix = self.prefix.min(other.prefix).min(32);
+        let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+        (self.address.to_bits() ^ other.address.to_bits()) & mask == 0
+    }
+}
+
+/// An IPv4 route, of any table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Where to.
+    pub network: Network,
+    /// By which devices and gateways.
+    pub hops: Vec<(u32, Option<Ipv4Addr>)>,
+    /// Its table.
+    pub table: u32,
+    /// Its metric: the smaller the better.
+    pub metric: u32,
+    /// An ordinary one, not local, broadcast or unreachable.
+    pub unicast: bool,
+    message: RouteMessage,
+}
+
+impl Netlink {
+    /// A connection to the calling thread's network namespace.
+    pub fn here() -> Result<Self> {
+        let open = || -> std::io::Result<Self> {
+            let runtime = Builder::new_current_thread().enable_io().build()?;
+            let guard = runtime.enter();
+            let (connection, handle, _) = rtnetlink::new_connection()?;
+            drop(guard);
+            runtime.spawn(connection);
+            Ok(Self { runtime, handle })
+        };
+        open().cannot(|| "open an rtnetlink socket")
+    }
+
+    /// A connection to the network namespace `file`, which the socket stays in.
+    pub fn inside(file: BorrowedFd) -> Result<Self> {
+        in_namespace(file, Self::here)
+    }
+
+    fn act(&self, what: &str, work: impl Future<Output = Result<(), rtnetlink::Error>>) -> Result<()> {
+        self.runtime.block_on(work).map_err(|error| Error::new(what, cause(&error)))
+    }
+
+    fn collect<T>(&self, what: &str, stream: impl Stream<Item = Result<T, rtnetlink::Error>>) -> Result<Vec<T>> {
+        let all = async { stream.collect::<Vec<_>>().await.into_iter().collect::<Result<Vec<T>, _>>() };
+        self.runtime.block_on(all).map_err(|error| Error::new(what, cause(&error)))
+    }
+
+    /// All devices.
+    pub fn links(&self) -> Result<Vec<Link>> {
+        Ok(self.collect("list the interfaces", self.handle.link().get().execute())?.iter().map(link).collect())
+    }
+
+    /// The device called `name`, if there is one.
+    pub fn link(&self, name: &str) -> Result<Option<Link>> {
+        Ok(self.links()?.into_iter().find(|link| link.name == name))
+    }
+
+    /// The device called `name`.
+    pub fn need_link(&self, name: &str) -> Result<Link> {
+        self.link(name)?.ok_or_else(|| Error::new(format!("use interface {name}"), "there is no such interface"))
+    }
+
+    /// The IPv4 addresses of all devices, with the number of the device.
+    pub fn addresses(&self) -> Result<Vec<(u32, Network)>> {
+        let messages = self.collect("list the addresses", self.handle.address().get().execute())?;
+        let address = |attribute: &AddressAttribute| match attribute {
+            AddressAttribute::Address(IpAddr::V4(address)) => Some(*address),
+            _ => None,
+        };
+        Ok(messages
+            .iter()
+            .filter_map(|message| {
+                let address = message.attributes.iter().find_map(address)?;
+                Some((message.header.index, Network { address, prefix: message.header.prefix_len }))
+            })
+            .collect())
+    }
+
+    /// The IPv4 routes of all tables.
+    pub fn routes(&self) -> Result<Vec<Route>> {
+        let mut request = RouteMessage::default();
+        request.header.address_family = AddressFamily::Inet;
+        let messages = self.collect("list the routes", self.handle.route().get(request).execute())?;
+        Ok(messages.into_iter().map(route).collect())
+    }
+
+    /// Makes a veth pair: `host` here, `inside` in the network namespace `netns`, both down.
+    pub fn add_veth(&self, host: &IfaceName, inside: &str, netns: impl AsFd) -> Result<()> {
+        let peer = LinkUnspec::new_with_name(inside).setns_by_fd(netns.as_fd().as_raw_fd()).build();
+        let pair = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Veth)
+            .name(host.as_str())
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+            .build();
+        self.act(&format!("make the veth pair {host}"), self.handle.link().add(pair).execute())
+    }
+
+    /// Brings device `index` up.
+    pub fn set_up(&self, index: u32) -> Result<()> {
+        let message = LinkUnspec::new_with_index(index).up().build();
+        self.act("bring an interface up", self.handle.link().change(message).execute())
+    }
+
+    /// Removes device `index`. One that is gone already is no error.
+    pub fn delete_link(&self, index: u32) -> Result<()> {
+        self.forgiving("remove an interface", self.handle.link().del(index).execute())
+    }
+
+    /// Gives device `index` an address.
+    pub fn add_address(&self, index: u32, network: Network) -> Result<()> {
+        let request = self.handle.address().add(index, IpAddr::V4(network.address), network.prefix);
+        self.act("add an address", request.execute())
+    }
+
+    /// Gives device `index` an address of either family; one that it has already is no error.
+    pub fn add_ip(&self, index: u32, address: IpAddr, prefix: u8) -> Result<()> {
+        self.act("add an address", self.handle.address().add(index, address, prefix).replace().execute())
+    }
+
+    /// Adds a route of either family by device `index`, by `gateway` if there is one.
+    /// Of several to one network, the one with the lowest metric counts.
+    pub fn add_device_route(&self, to: (IpAddr, u8), index: u32, gateway: Option<IpAddr>, metric: u32) -> Result<()> {
+        let what = "add a route";
+        let wrong = || Error::new(what, "its addresses are of different families");
+        let mut route = RouteMessageBuilder::<IpAddr>::new()
+            .destination_prefix(to.0, to.1)
+            .map_err(|_| wrong())?
+            .output_interface(index)
+            .priority(metric)
+            .protocol(RouteProtocol::Boot);
+        if let Some(gateway) = gateway {
+            route = route.gateway(gateway).map_err(|_| wrong())?;
+        } else if to.0.is_ipv4() {
+            route = route.scope(rtnetlink::packet_route::route::RouteScope::Link);
+        }
+        self.act(what, self.handle.route().add(route.build()).replace().execute())
+    }
+
+    /// Makes a WireGuard device of the kernel's; `false` if this kernel has none.
+    pub fn add_wireguard(&self, name: &str) -> Result<bool> {
+        let device = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Wireguard).name(name).build();
+        match self.runtime.block_on(self.handle.link().add(device).execute()) {
+            Ok(()) => Ok(true),
+            Err(error) if code(&error) == Some(Errno::EOPNOTSUPP) => Ok(false),
+            Err(error) => Err(Error::new(format!("make the WireGuard device {name}"), cause(&error))),
+        }
+    }
+
+    /// Moves device `index` to the network namespace `netns`, where it is called `name` and is down.
+    pub fn move_link(&self, index: u32, netns: impl AsFd, name: &str) -> Result<()> {
+        let message = LinkUnspec::new_with_index(index).setns_by_fd(netns.as_fd().as_raw_fd()).name(name).build();
+        self.act(&format!("move device {name} into the namespace"), self.handle.link().change(message).execute())
+    }
+
+    /// Sets the MTU of device `index`.
+    pub fn set_mtu(&self, index: u32, mtu: u32) -> Result<()> {
+        let message = LinkUnspec::new_with_index(index).mtu(mtu).build();
+        self.act("set an MTU", self.handle.link().change(message).execute())
+    }
+
+    /// Adds an IPv4 route to `network` in `table`; by nothing at all if `hop` is `None` (unreachable).
+    pub fn add_route(&self, network: Network, table: u32, hop: Option<(u32, Option<Ipv4Addr>)>) -> Result<()> {
+        // Inside, where the whole table is the namespace's, a route is as `ip route add` makes it.
+        let protocol = if table == MAIN_TABLE { RouteProtocol::Boot } else { RouteProtocol::Other(PROTOCOL) };
+        let mut route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(network.address, network.prefix)
+            .table_id(table)
+            .protocol(protocol);
+        route = match hop {
+            // In a table of its own the gateway's subnet is not known.
+            Some((index, Some(gateway))) if table != MAIN_TABLE => {
+                route.output_interface(index).gateway(gateway).onlink()
+            }
+            Some((index, Some(gateway))) => route.output_interface(index).gateway(gateway),
+            Some((index, None)) => {
+                route.output_interface(index).scope(rtnetlink::packet_route::route::RouteScope::Link)
+            }
+            // Behind every other: the kernel prefers the lowest metric.
+            None => route.kind(RouteType::Unreachable).priority(u32::MAX),
+        };
+        self.act("add a route", self.handle.route().add(route.build()).replace().execute())
+    }
+
+    /// Removes a route that was listed.
+    pub fn delete_route(&self, route: &Route) -> Result<()> {
+        self.forgiving("remove a route", self.handle.route().del(route.message.clone()).execute())
+    }
+
+    /// Adds the rule "what comes in by `interface` goes by `table`" with `priority`.
+    pub fn add_rule(&self, interface: &IfaceName, table: u32, priority: u32) -> Result<()> {
+        let mut request = self
+            .handle
+            .rule()
+            .add()
+            .v4()
+            .input_interface(interface.as_str())
+            .priority(priority)
+            .action(RuleAction::ToTable);
+        request = request.table_id(table);
+        request.message_mut().attributes.push(RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)));
+        self.act("add a routing rule", request.execute())
+    }
+
+    /// This program's rules for what comes in by `interface`.
+    fn rules_of(&self, interface: &IfaceName) -> Result<Vec<RuleMessage>> {
+        let ours = |rule: &RuleMessage| {
+            let has = |wanted: RuleAttribute| rule.attributes.contains(&wanted);
+            has(RuleAttribute::Iifname(interface.as_str().to_string()))
+                && has(RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)))
+        };
+        let rules = self.collect("list the routing rules", self.handle.rule().get(IpVersion::V4).execute())?;
+        Ok(rules.into_iter().filter(ours).collect())
+    }
+
+    /// Whether there is such a rule.
+    pub fn has_rule(&self, interface: &IfaceName) -> Result<bool> {
+        Ok(!self.rules_of(interface)?.is_empty())
+    }
+
+    /// Removes this program's rules for what comes in by `interface`; how many.
+    pub fn delete_rules(&self, interface: &IfaceName) -> Result<usize> {
+        let rules = self.rules_of(interface)?;
+        for rule in &rules {
+            self.forgiving("remove a routing rule", self.handle.rule().del(rule.clone()).execute())?;
+        }
+        Ok(rules.len())
+    }
+
+    /// Like [`Self::act`], but what is gone already is no error.
+    fn forgiving(&self, what: &str, work: impl Future<Output = Result<(), rtnetlink::Error>>) -> Result<()> {
+        let gone = |error: &rtnetlink::Error| matches!(code(error), Some(Errno::ENODEV | Errno::ENOENT | Errno::ESRCH));
+        match self.runtime.block_on(work) {
+            Err(error) if !gone(&error) => Err(Error::new(what, cause(&error))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Runs `work` in a thread of its own that is in the network namespace `file`; /proc/sys/net there is that
+/// namespace's, and sockets stay in it.
+pub fn in_namespace<T: Send>(file: BorrowedFd, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let enter = || {
+        setns(file, CloneFlags::CLONE_NEWNET).cannot(|| "enter the network namespace")?;
+        work()
+    };
+    in_thread(enter)
+}
+
+/// Runs `work` in a thread of its own, which takes the namespaces that it enters with it when it ends.
+pub fn in_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        // Not Scope::spawn, which panics where the kernel refuses a thread.
+        let thread = std::thread::Builder::new().spawn_scoped(scope, work).cannot(|| "start a thread")?;
+        thread.join().unwrap_or_else(|_| Err(Error::new("enter a network namespace", "the thread for it ended")))
+    })
+}
+
+fn code(error: &rtnetlink::Error) -> Option<Errno> {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => Some(Errno::from_raw(message.raw_code().abs())),
+        _ => None,
+    }
+}
+
+fn cause(error: &rtnetlink::Error) -> String {
+    code(error).map_or_else(|| error.to_string(), |errno| words(errno).to_string())
+}
+
+fn link(message: &LinkMessage) -> Link {
+    let name = message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    });
+    let veth = message.attributes.iter().any(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => infos.contains(&LinkInfo::Kind(InfoKind::Veth)),
+        _ => false,
+    });
+    let up = message.header.flags.contains(LinkFlags::Up);
+    Link { index: message.header.index, name: name.unwrap_or_default(), up, veth }
+}
+
+fn route(message: RouteMessage) -> Route {
+    let mut address = Ipv4Addr::UNSPECIFIED;
+    let (mut table, mut metric) = (u32::from(message.header.table), 0);
+    let mut hops = Vec::new();
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(destination)) => address = *destination,
+            RouteAttribute::Table(number) => table = *number,
+            RouteAttribute::Priority(priority) => metric = *priority,
+            RouteAttribute::MultiPath(paths) => {
+                hops.extend(paths.iter().map(|path| (path.interface_index, gateway(&path.attributes))));
+            }
+            RouteAttribute::Oif(index) => hops.push((*index, gateway(&message.attributes))),
+            _ => {}
+        }
+    }
+    let network = Network { address, prefix: message.header.destination_prefix_length };
+    let unicast = message.header.kind == RouteType::Unicast;
+    Route { network, hops, table, metric, unicast, message }
+}
+
+fn gateway(attributes: &[RouteAttribute]) -> Option<Ipv4Addr> {
+    attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => Some(*gateway),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network(address: [u8; 4], prefix: u8) -> Network {
+        Network { address: address.into(), prefix }
+    }
+
+    #[test]
+    fn overlap_is_of_the_shorter_prefix() {
+        let subnet = network([172, 24, 5, 0], 24);
+        assert!(subnet.overlaps(&network([172, 16, 0, 0], 12)));
+        assert!(subnet.overlaps(&network([172, 24, 5, 77], 32)));
+        assert!(!subnet.overlaps(&network([172, 24, 6, 0], 24)));
+        assert!(subnet.overlaps(&network([0, 0, 0, 0], 0)));
+    }
+}

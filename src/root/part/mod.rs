@@ -1,0 +1,112 @@
+//! What a namespace consists of. Each part makes and unmakes itself in one file; [`all`] is their order. build walks
+//! it forwards; clean, and a build that failed, walk it backwards.
+
+pub mod dns_lock;
+pub mod firewall;
+pub mod forwarding;
+pub mod netns;
+pub mod nft;
+pub mod openvpn;
+pub mod pushed;
+pub mod resolver;
+pub mod uplink;
+pub mod veth;
+pub mod wireguard;
+
+use crate::lock::Lock;
+use crate::netlink::Netlink;
+use runns_shared::error::{Error, Result};
+use runns_shared::plan::Plan;
+use runns_shared::record::Record;
+
+/// Where a part is made or unmade.
+pub struct Site<'a> {
+    /// The namespace: its plan, and what of it is there.
+    pub record: Record,
+    /// The turn.
+    pub lock: &'a Lock,
+    /// The host's network.
+    pub host: Netlink,
+    /// How long to wait for each tunnel; not at all if `None`.
+    pub wait: Option<std::time::Duration>,
+}
+
+impl Site<'_> {
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.record.plan
+    }
+
+    /// Writes the record, so that a clean after SIGKILL knows what the next step makes.
+    pub fn save(&self) -> Result<()> {
+        self.lock.save(&self.record)
+    }
+}
+
+/// One part of a namespace.
+pub trait Part {
+    /// What it is, in a line for build's report; `None` if this plan does not have it.
+    fn describe(&self, plan: &Plan) -> Option<String>;
+
+    /// Makes it.
+    fn apply(&self, site: &mut Site) -> Result<()>;
+
+    /// Unmakes it, as far as it is there; whether anything was. It may be called on what was never made, or only
+    /// half.
+    fn undo(&self, site: &mut Site) -> Result<bool>;
+}
+
+/// The parts, in the order in which they are made: whatever restricts traffic before what carries it.
+pub fn all() -> [&'static dyn Part; 10] {
+    [
+        &netns::NetworkNamespace,
+        &forwarding::Forwarding,
+        &firewall::Firewall,
+        &uplink::Uplink,
+        &veth::Veth,
+        &resolver::Resolver,
+        &dns_lock::DnsLock,
+        &openvpn::OpenVpn,
+        &wireguard::WireGuard,
+        &pushed::PushedResolver,
+    ]
+}
+
+/// Makes all parts that the plan has. At the first failure, what was made is unmade.
+pub fn build(site: &mut Site) -> Result<()> {
+    for part in all() {
+        let Some(what) = part.describe(site.plan()) else { continue };
+        runns_shared::output::step(|| format!("making {what}"));
+        if let Err(error) = interrupted().and_then(|()| part.apply(site)) {
+            for error in undo(site).1 {
+                runns_shared::output::complain_error(&error);
+            }
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+fn interrupted() -> Result<()> {
+    if runns_sys::process::was_interrupted() {
+        return Err(Error::new("go on", "interrupted by a signal"));
+    }
+    Ok(())
+}
+
+/// Unmakes all parts, going on past errors: what was removed, and what could not be.
+pub fn undo(site: &mut Site) -> (Vec<String>, Vec<Error>) {
+    let (mut removed, mut errors) = (Vec::new(), Vec::new());
+    for part in all().into_iter().rev() {
+        // What this namespace does not have is somebody else's, whatever its name.
+        if part.describe(site.plan()).is_none() {
+            continue;
+        }
+        match part.undo(site) {
+            Ok(true) => removed.extend(part.describe(site.plan())),
+            Ok(false) => {}
+            Err(error) => errors.push(error),
+        }
+    }
+    (removed, errors)
+}

@@ -1,0 +1,169 @@
+//! The network namespace itself, at /run/netns/NAME, as ip-netns(8) makes it.
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+
+use super::{Part, Site};
+use crate::host::{HostState, make_directory_for_now, set_sysctl, sysctl};
+use crate::netlink::in_thread;
+use runns_privileged::netns::{DIRECTORY, identity_here};
+use runns_shared::error::{Context, Result};
+use runns_shared::name::NetnsName;
+use runns_shared::plan::Plan;
+use runns_shared::record::{Identity, Record};
+use runns_sys::net;
+
+/// Limits that programs inside should find as they are outside.
+const INHERITED: [&str; 2] = ["net/ipv4/ping_group_range", "net/ipv4/ip_unprivileged_port_start"];
+
+/// The part.
+pub struct NetworkNamespace;
+
+/// Where namespace `name` is.
+pub fn path(name: &NetnsName) -> PathBuf {
+    Path::new(DIRECTORY).join(name.as_str())
+}
+
+/// Opens the namespace of the record: what is at its name, if that is the one that was built.
+pub fn open_built(site: &Site) -> Result<Option<File>> {
+    open_recorded(&site.record)
+}
+
+/// The same, for whoever has only the record.
+pub fn open_recorded(record: &Record) -> Result<Option<File>> {
+    let path = path(&record.plan.request.name);
+    let Some(identity) = record.identity else { return Ok(None) };
+    let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC;
+    let file = match File::options().read(true).custom_flags(flags).open(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        file => file.cannot(|| format!("open {}", path.display()))?,
+    };
+    if !net::is_network_namespace(&file).unwrap_or(false)
+        || file.metadata().map(|data| data.ino()).ok() != Some(identity.inode)
+    {
+        return Ok(None);
+    }
+    let cookie = crate::netlink::in_namespace(std::os::fd::AsFd::as_fd(&file), identity_here)?.cookie;
+    Ok((cookie == identity.cookie).then_some(file))
+}
+
+impl Part for NetworkNamespace {
+    fn describe(&self, plan: &Plan) -> Option<String> {
+        Some(format!("network namespace {}", path(&plan.request.name).display()))
+    }
+
+    fn apply(&self, site: &mut Site) -> Result<()> {
+        let name = site.plan().request.name.clone();
+        prepare_directory(site)?;
+        let limits = INHERITED.iter().map(|name| Ok((*name, sysctl(name)?))).collect::<Result<Vec<_>>>()?;
+        let (identity, file) = create(&limits)?;
+        // The record comes first: whatever is at the name from now on is known to be ours or not.
+        site.record.identity = Some(identity);
+        site.save()?;
+        let path = path(&name);
+        let place = File::options().write(true).create_new(true).mode(0o000).open(&path);
+        place.cannot(|| format!("make {}", path.display()))?;
+        let source = format!("/proc/self/fd/{}", file.as_raw_fd());
+        mount(Some(source.as_str()), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .cannot(|| format!("mount the namespace on {}", path.display()))
+    }
+
+    fn undo(&self, site: &mut Site) -> Result<bool> {
+        let removed = withdraw(site)?;
+        leave_directory(site)?;
+        Ok(removed)
+    }
+}
+
+/// Takes the name away, so that nobody can enter any more. What is there must be the namespace of the record, or the
+/// empty file of a build that was killed.
+pub fn withdraw(site: &Site) -> Result<bool> {
+    let path = path(&site.plan().request.name);
+    let Ok(stat) = std::fs::symlink_metadata(&path) else { return Ok(false) };
+    let ours = open_built(site)?.is_some();
+    let half_made = site.record.identity.is_some()
+        && stat.is_file()
+        && stat.len() == 0
+        && stat.mode() & 0o7777 == 0
+        && stat.dev() == std::fs::metadata(DIRECTORY).cannot(|| format!("look at {DIRECTORY}"))?.dev();
+    if ours {
+        umount2(&path, MntFlags::MNT_DETACH).cannot(|| format!("unmount {}", path.display()))?;
+    }
+    if !ours && !half_made {
+        return Ok(false);
+    }
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
+        removed => removed.map(|()| true).cannot(|| format!("remove {}", path.display())),
+    }
+}
+
+/// Makes a network namespace, in a thread that ends with it: who it is, and a descriptor that keeps it.
+fn create(limits: &[(&str, Option<String>)]) -> Result<(Identity, OwnedFd)> {
+    let make = || -> Result<(Identity, OwnedFd)> {
+        unshare(CloneFlags::CLONE_NEWNET).cannot(|| "make a network namespace")?;
+        let file = File::open("/proc/thread-self/ns/net").cannot(|| "open the new network namespace")?;
+        for (name, value) in limits {
+            if let Some(value) = value {
+                set_sysctl(name, value)?;
+            }
+        }
+        let socket = std::os::unix::net::UnixDatagram::unbound().cannot(|| "make a socket")?;
+        net::bring_up(&socket, "lo").cannot(|| "bring the loopback interface up")?;
+        Ok((identity_here()?, file.into()))
+    };
+    in_thread(make)
+}
+
+/// /run/netns, a shared mount of its own as ip-netns(8) has it: a namespace that is removed goes from every mount
+/// namespace.
+fn prepare_directory(site: &Site) -> Result<()> {
+    let directory = Path::new(DIRECTORY);
+    make_directory_for_now(site.lock, directory)?;
+    let share = || mount(None::<&str>, directory, None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>);
+    if share() == Err(Errno::EINVAL) {
+        let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
+        HostState::update(site.lock, |host| host.netns_mount = true)?;
+        mount(Some(directory), directory, None::<&str>, bind, None::<&str>).cannot(|| format!("mount {DIRECTORY}"))?;
+        share().cannot(|| format!("share {DIRECTORY}"))?;
+    }
+    Ok(())
+}
+
+/// Removes /run/netns again, if it was made here and is empty.
+fn leave_directory(site: &Site) -> Result<()> {
+    let directory = Path::new(DIRECTORY);
+    let host = HostState::load()?;
+    let empty = || std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none());
+    if !empty() {
+        return Ok(());
+    }
+    if host.netns_mount {
+        match umount2(directory, MntFlags::MNT_DETACH) {
+            Ok(()) | Err(Errno::EINVAL) => HostState::update(site.lock, |host| host.netns_mount = false)?,
+            Err(errno) => return Err(errno).cannot(|| format!("unmount {DIRECTORY}")),
+        }
+    }
+    remove_made_directory(site, directory)
+}
+
+/// Removes a directory that a build made, if it is empty.
+pub fn remove_made_directory(site: &Site, directory: &Path) -> Result<()> {
+    if HostState::load()?.directories.iter().any(|made| made == directory) {
+        match std::fs::remove_dir(directory) {
+            Err(error) if error.raw_os_error() == Some(Errno::ENOTEMPTY as i32) => return Ok(()),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).cannot(|| format!("remove {}", directory.display()));
+            }
+            _ => {}
+        }
+        HostState::update(site.lock, |host| host.directories.retain(|made| made != directory))?;
+    }
+    Ok(())
+}

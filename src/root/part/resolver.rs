@@ -1,0 +1,292 @@
+//! The namespace's own resolver: resolv.conf and nsswitch.conf in /etc/netns/NAME, as ip-netns(8) has them.
+//!
+//! resolv.conf is a copy of `Resolve`, or made from `DNS`, or a copy of the host's upstream servers where the host's own
+//! file names only servers on loopback, which the inside cannot reach. nsswitch.conf is the host's, but names are
+//! looked for only in files and by DNS: other modules ask services of the host (nscd, systemd-resolved, avahi), which
+//! answer from outside the namespace.
+
+use std::fs::File;
+use std::io::Write;
+use std::net::IpAddr;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::netns::remove_made_directory;
+use super::{Part, Site};
+use crate::host::make_directory_for_now;
+use runns_privileged::view::{ETC_NETNS, NAME_SERVICES};
+use runns_shared::config::Dns;
+use runns_shared::error::{Context, Error, Result};
+use runns_shared::escape::show;
+use runns_shared::name::NetnsName;
+use runns_shared::output::warn;
+use runns_shared::plan::{self, Plan, Request};
+use runns_shared::record::Record;
+use runns_shared::resolv_conf::{OWN_MODULES, servers};
+use runns_shared::trusted::{self, Trust};
+
+/// First line of every file that build makes in /etc/netns. After a reboot the record is gone and the file is not: by
+/// this line it is known.
+const MARK: &str = "# Made by runns-exec build, removed by runns-exec clean.";
+const HOST_FILE: &str = "/etc/resolv.conf";
+/// The servers behind the stub of systemd-resolved (systemd-resolved.service(8)).
+const UPSTREAM_FILE: &str = "/run/systemd/resolve/resolv.conf";
+const RESOLV_CONF: &str = "resolv.conf";
+const NSSWITCH: &str = "nsswitch.conf";
+/// The part.
+pub struct Resolver;
+
+fn directory(name: &NetnsName) -> PathBuf {
+    Path::new(ETC_NETNS).join(name.as_str())
+}
+
+impl Part for Resolver {
+    fn describe(&self, plan: &Plan) -> Option<String> {
+        let from = plan.resolver.as_ref().map_or(format!("the host's {HOST_FILE}"), |resolver| resolver.from.clone());
+        Some(format!("resolver from {from}"))
+    }
+
+    fn apply(&self, site: &mut Site) -> Result<()> {
+        let plan = site.plan().clone();
+        remove_marked(&plan.request.name)?;
+        let Some(resolver) = &plan.resolver else { return Ok(()) };
+        let directory = directory(&plan.request.name);
+        // One that is there may belong to its service; without /run/systemd, say, there will be no such service.
+        let services = NAME_SERVICES.iter().map(Path::new);
+        let services = services.filter(|path| !path.exists() && path.parent().is_some_and(Path::exists));
+        for made in [Path::new(ETC_NETNS), &directory].into_iter().chain(services) {
+            make_directory_for_now(site.lock, made)?;
+        }
+        for (name, text) in [(RESOLV_CONF, &resolver.text), (NSSWITCH, &resolver.nsswitch)] {
+            if let Some(text) = text {
+                write(&directory.join(name), &format!("{MARK} From {}\n{text}", resolver.from))?;
+                site.record.files.push(name.to_string());
+            }
+        }
+        site.save()
+    }
+
+    fn undo(&self, site: &mut Site) -> Result<bool> {
+        let name = site.plan().request.name.clone();
+        let removed = remove_marked(&name)?;
+        remove_made_directory(site, &directory(&name))?;
+        remove_made_directory(site, Path::new(ETC_NETNS))?;
+        if Record::names()?.iter().all(|other| *other == name) {
+            NAME_SERVICES.iter().try_for_each(|path| remove_made_directory(site, Path::new(path)))?;
+        }
+        Ok(removed)
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    let write = || -> std::io::Result<()> {
+        let mut file = File::options().write(true).create_new(true).mode(0o644).open(path)?;
+        file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
+        file.write_all(text.as_bytes())
+    };
+    write().cannot(|| format!("make {}", show(path)))
+}
+
+/// Decides which resolver the namespace has; reads what it is made from.
+pub fn decide(request: &Request) -> Result<Option<plan::Resolver>> {
+    let own = directory(&request.name).join(RESOLV_CONF);
+    let (from, text) = if let Some(file) = &request.resolve {
+        let text = if request.resolve_named { trusted::read_named(file)? } else { trusted::read(file, Trust::Strict)? };
+        (show(file), Some(text))
+    } else if let Some(dns) = &request.dns {
+        ("DNS".to_string(), Some(text_of(dns)))
+    } else if own.exists() && !is_marked(&own) {
+        (show(&own), None)
+    } else if let Some((file, text)) = of_host(request.dns_lock == Some(true))? {
+        (show(file), Some(text))
+    } else {
+        return Ok(None);
+    };
+    let servers = match &text {
+        Some(text) => servers(text),
+        None => servers(&trusted::read(&own, Trust::Strict)?),
+    };
+    decided(request, from, text, servers).map(Some)
+}
+
+/// The resolver that asks the servers of `dns`.
+pub fn from_dns(request: &Request, from: &str, dns: &Dns) -> Result<plan::Resolver> {
+    decided(request, from.to_string(), Some(text_of(dns)), dns.servers.clone())
+}
+
+fn decided(request: &Request, from: String, text: Option<String>, servers: Vec<IpAddr>) -> Result<plan::Resolver> {
+    let reachable = servers.iter().any(|server| !server.is_loopback());
+    if !reachable && request.dns_lock == Some(true) {
+        warn("DNSLock=yes has no effect: the resolver is a loopback address, or there is none");
+    }
+    let lock = reachable && request.dns_lock != Some(false);
+    Ok(plan::Resolver { from, text, servers, lock, nsswitch: nsswitch(&request.name)? })
+}
+
+/// Changes the servers of a resolv.conf that build made, in place: whoever has it mounted sees the change.
+pub fn rewrite(name: &NetnsName, from: &str, dns: &Dns) -> Result<()> {
+    let path = directory(name).join(RESOLV_CONF);
+    if !is_marked(&path) {
+        return Ok(());
+    }
+    let text = format!("{MARK} From {from}\n{}", text_of(dns));
+    let write = || File::options().write(true).truncate(true).open(&path)?.write_all(text.as_bytes());
+    write().cannot(|| format!("change {}", show(&path)))
+}
+
+/// The host's servers, where its own file cannot be used as it is: it names only loopback servers, or the namespace
+/// shall be held to what it says today.
+fn of_host(as_it_is: bool) -> Result<Option<(&'static Path, String)>> {
+    let host = std::fs::read_to_string(HOST_FILE).unwrap_or_default();
+    let upstream = Path::new(UPSTREAM_FILE);
+    if only_loopback(&host) && upstream.exists() {
+        let text = trusted::read_named(upstream)?;
+        if !only_loopback(&text) {
+            return Ok(Some((upstream, text)));
+        }
+    }
+    Ok(as_it_is.then_some((Path::new(HOST_FILE), host)))
+}
+
+/// Checks, before anything is made, that the files can be put in place.
+pub fn check(plan: &Plan) -> Result<()> {
+    let Some(resolver) = &plan.resolver else {
+        if only_loopback(&std::fs::read_to_string(HOST_FILE).unwrap_or_default()) {
+            warn(&format!(
+                "{HOST_FILE} names only servers on loopback, which programs inside cannot reach: set Resolve or DNS"
+            ));
+        }
+        return Ok(());
+    };
+    for (name, text) in [(RESOLV_CONF, &resolver.text), (NSSWITCH, &resolver.nsswitch)] {
+        let (ours, namesake) = (directory(&plan.request.name).join(name), Path::new("/etc").join(name));
+        if std::fs::symlink_metadata(&namesake).is_err() && (text.is_some() || ours.exists()) {
+            return Err(Error::new(format!("put a {name} in place"), format!("there is no {}", show(&namesake)))
+                .hint(format!("sudo touch {}", show(&namesake))));
+        }
+        if text.is_some() && std::fs::symlink_metadata(&ours).is_ok() && !is_marked(&ours) {
+            return Err(Error::new(
+                format!("make {}", show(&ours)),
+                "it is there already, and runns-exec did not make it",
+            )
+            .hint("remove it, or leave Resolve and DNS out: it is used as it is"));
+        }
+    }
+    if resolver.servers.is_empty() {
+        warn(&format!("{} names no server: programs inside will find no names", resolver.from));
+    }
+    Ok(())
+}
+
+fn text_of(dns: &Dns) -> String {
+    let mut text: String = dns.servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+    if !dns.search.is_empty() {
+        text.push_str(&format!("search {}\n", dns.search.join(" ")));
+    }
+    text
+}
+
+/// Whether only loopback servers are asked: with none named, the C library asks 127.0.0.1.
+fn only_loopback(text: &str) -> bool {
+    servers(text).iter().all(IpAddr::is_loopback)
+}
+
+/// The host's nsswitch.conf with a `hosts:` line that asks no service of the host's. `None` where the host has none
+/// (the C library's default asks files and DNS only), or the administrator gave the namespace one.
+fn nsswitch(name: &NetnsName) -> Result<Option<String>> {
+    let (host, own) = (Path::new("/etc").join(NSSWITCH), directory(name).join(NSSWITCH));
+    if !host.exists() || (own.exists() && !is_marked(&own)) {
+        return Ok(None);
+    }
+    Ok(Some(without_host_modules(&trusted::read_named(&host)?)))
+}
+
+/// `text` with `hosts:` lines that keep [`OWN_MODULES`] only, dns added if it is not there.
+fn without_host_modules(text: &str) -> String {
+    let mut lines = String::new();
+    let mut seen = false;
+    for line in text.lines() {
+        match line.trim_start().split_once(':') {
+            Some((database, modules)) if database.trim_end() == "hosts" => {
+                seen = true;
+                lines.push_str(&format!("hosts: {}\n", own_modules(modules)));
+            }
+            _ => lines.push_str(&format!("{line}\n")),
+        }
+    }
+    if !seen {
+        lines.push_str("hosts: files dns\n");
+    }
+    lines
+}
+
+/// The modules of a line that ask no service; what to do on their results (`[NOTFOUND=return]`) goes with the others.
+fn own_modules(line: &str) -> String {
+    let line = line.split('#').next().unwrap_or_default();
+    let mut modules: Vec<&str> = Vec::new();
+    for module in line.split_whitespace().filter(|word| OWN_MODULES.contains(word)) {
+        if !modules.contains(&module) {
+            modules.push(module);
+        }
+    }
+    if !modules.contains(&"dns") {
+        modules.push("dns");
+    }
+    modules.join(" ")
+}
+
+fn is_marked(path: &Path) -> bool {
+    std::fs::read(path).is_ok_and(|text| text.starts_with(MARK.as_bytes()))
+}
+
+/// Removes the files of /etc/netns/`name` that carry the mark, and the directory if it is empty then; whether there
+/// was one.
+pub fn remove_marked(name: &NetnsName) -> Result<bool> {
+    let directory = directory(name);
+    let Ok(entries) = std::fs::read_dir(&directory) else { return Ok(false) };
+    let mut removed = false;
+    for entry in entries {
+        let path = entry.cannot(|| format!("list {}", show(&directory)))?.path();
+        if std::fs::symlink_metadata(&path).is_ok_and(|data| data.is_file()) && is_marked(&path) {
+            std::fs::remove_file(&path).cannot(|| format!("remove {}", show(&path)))?;
+            removed = true;
+        }
+    }
+    if removed {
+        // Not empty: it is somebody else's too.
+        let _ = std::fs::remove_dir(&directory);
+    }
+    Ok(removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_servers_are_told_apart() {
+        assert!(only_loopback("nameserver 127.0.0.53\noptions edns0\n"));
+        assert!(only_loopback("nameserver ::1\n"));
+        assert!(only_loopback(""));
+        assert!(!only_loopback("nameserver 127.0.0.1\nnameserver 9.9.9.9\n"));
+        assert!(!only_loopback("nameserver\tfe80::1%eth0\n"));
+        assert_eq!(servers("# nameserver 1.1.1.1\nnameserver 8.8.8.8 # x\n"), ["8.8.8.8".parse::<IpAddr>().unwrap()]);
+    }
+
+    #[test]
+    fn hosts_line_asks_no_service() {
+        let hosts = |line: &str| without_host_modules(&format!("passwd: files\nhosts: {line}\n"));
+        assert_eq!(
+            hosts("files mdns4_minimal [NOTFOUND=return] dns mymachines myhostname # x"),
+            "passwd: files\nhosts: files dns myhostname\n"
+        );
+        assert_eq!(hosts("files resolve [!UNAVAIL=return]"), "passwd: files\nhosts: files dns\n");
+        assert_eq!(without_host_modules("passwd: files"), "passwd: files\nhosts: files dns\n");
+    }
+
+    #[test]
+    fn text_of_servers() {
+        let dns = Dns { servers: vec!["10.0.0.1".parse().unwrap()], search: vec!["lan".into()] };
+        assert_eq!(text_of(&dns), "nameserver 10.0.0.1\nsearch lan\n");
+    }
+}

@@ -1,0 +1,31 @@
+//! Questions on the terminal.
+
+use std::io::{BufRead, Write};
+
+use runns_shared::error::{Context, Result};
+
+/// Writes a question to stderr, without a line end.
+pub fn prompt(question: &str) {
+    let _ = std::io::stderr().write_all(question.as_bytes());
+}
+
+/// Asks a question on the terminal that is stdin; with `echo` false, what is typed is not shown.
+pub fn ask(question: &str, echo: bool) -> Result<String> {
+    use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
+    let stdin = std::io::stdin();
+    prompt(question);
+    let before = tcgetattr(&stdin).cannot(|| "read the terminal's mode")?;
+    if !echo {
+        let mut silent = before.clone();
+        silent.local_flags.remove(LocalFlags::ECHO);
+        tcsetattr(&stdin, SetArg::TCSAFLUSH, &silent).cannot(|| "set the terminal's mode")?;
+    }
+    let mut answer = String::new();
+    let result = stdin.lock().read_line(&mut answer).cannot(|| "read the answer");
+    if !echo {
+        let _ = tcsetattr(&stdin, SetArg::TCSAFLUSH, &before);
+        prompt("\n");
+    }
+    result?;
+    Ok(answer.trim_end_matches('\n').to_string())
+}

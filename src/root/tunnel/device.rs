@@ -1,0 +1,119 @@
+//! A tunnel's device: made outside, moved into the namespace, and set up there.
+
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsFd;
+
+use super::wgquick::Prefix;
+use crate::host::{set_sysctl, sysctl};
+use crate::netlink::{Netlink, in_namespace};
+use runns_shared::error::Result;
+
+/// The default route of either family.
+pub const EVERYWHERE: [Prefix; 2] = [(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0), (IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0)];
+
+/// Metric of the first tunnel's routes; 0 would mean another number to IPv6 (IP6_RT_PRIO_USER).
+const FIRST_METRIC: u32 = 10;
+
+/// How a device shall be inside.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Setup {
+    /// Its name inside.
+    pub name: String,
+    /// Its addresses.
+    pub addresses: Vec<Prefix>,
+    /// Its MTU, if it is to be changed.
+    pub mtu: Option<u32>,
+    /// Networks that are reached by it, and by which gateway.
+    pub routes: Vec<(Prefix, Option<IpAddr>)>,
+    /// The tunnel's place among the namespace's: of routes to one network, the first tunnel's counts.
+    pub order: u32,
+    /// A default route is split into halves, which go before the namespace's other default route.
+    pub split_default: bool,
+}
+
+/// Moves device `outside` into the namespace `file` and sets it up. What is left there of an earlier one of the same
+/// name goes first.
+pub fn install(host: &Netlink, outside: &str, file: &File, setup: &Setup) -> Result<()> {
+    let device = host.need_link(outside)?;
+    let inside = Netlink::inside(file.as_fd())?;
+    if let Some(old) = inside.link(&setup.name)? {
+        inside.delete_link(old.index)?;
+    }
+    host.move_link(device.index, file, &setup.name)?;
+    let has_ipv6 = setup.addresses.iter().any(|(address, _)| address.is_ipv6());
+    in_namespace(file.as_fd(), || ipv6(&setup.name, has_ipv6))?;
+    let link = inside.need_link(&setup.name)?;
+    if let Some(mtu) = setup.mtu {
+        inside.set_mtu(link.index, mtu)?;
+    }
+    for (address, prefix) in &setup.addresses {
+        inside.add_ip(link.index, *address, *prefix)?;
+    }
+    inside.set_up(link.index)?;
+    for (network, gateway) in &setup.routes {
+        if network.0.is_ipv6() && !has_ipv6 {
+            continue;
+        }
+        for part in if setup.split_default { halves(*network) } else { vec![*network] } {
+            inside.add_device_route(masked(part), link.index, *gateway, FIRST_METRIC + setup.order)?;
+        }
+    }
+    Ok(())
+}
+
+/// Without an address of its own the device carries no IPv6 at all.
+fn ipv6(device: &str, on: bool) -> Result<()> {
+    let name = format!("net/ipv6/conf/{device}/disable_ipv6");
+    if sysctl(&name)?.is_none() { Ok(()) } else { set_sysctl(&name, if on { "0" } else { "1" }) }
+}
+
+/// A default route as two that are more specific; another network as it is.
+fn halves(network: Prefix) -> Vec<Prefix> {
+    match network {
+        (IpAddr::V4(_), 0) => {
+            vec![network_of(Ipv4Addr::UNSPECIFIED.into(), 1), network_of(Ipv4Addr::new(128, 0, 0, 0).into(), 1)]
+        }
+        (IpAddr::V6(_), 0) => {
+            vec![
+                network_of(Ipv6Addr::UNSPECIFIED.into(), 1),
+                network_of(Ipv6Addr::new(0x8000, 0, 0, 0, 0, 0, 0, 0).into(), 1),
+            ]
+        }
+        other => vec![other],
+    }
+}
+
+fn network_of(address: IpAddr, prefix: u8) -> Prefix {
+    (address, prefix)
+}
+
+/// The network's own address: bits behind the prefix cleared.
+fn masked((address, prefix): Prefix) -> Prefix {
+    let address = match address {
+        IpAddr::V4(address) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
+            IpAddr::V4(Ipv4Addr::from_bits(address.to_bits() & mask))
+        }
+        IpAddr::V6(address) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(prefix.min(128))).unwrap_or(0);
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & mask))
+        }
+    };
+    (address, prefix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tunnel::wgquick::prefix;
+
+    #[test]
+    fn networks_are_masked() {
+        assert_eq!(masked(prefix("10.1.2.3/8").unwrap()), prefix("10.0.0.0/8").unwrap());
+        assert_eq!(masked(prefix("10.1.2.3/0").unwrap()), prefix("0.0.0.0/0").unwrap());
+        assert_eq!(masked(prefix("fd00::1/64").unwrap()), prefix("fd00::/64").unwrap());
+        assert_eq!(halves(EVERYWHERE[0]).len(), 2);
+        assert_eq!(halves(prefix("10.0.0.0/8").unwrap()).len(), 1);
+    }
+}

@@ -1,0 +1,242 @@
+//! OpenVPN's management interface (management-notes.txt of its sources), on a socket that only root can open: how far
+//! the connection is, why it failed, and questions for passwords.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use runns_shared::error::{Context, Error, Result};
+use runns_shared::escape::escape;
+
+/// Lines of the daemon's log that are kept for a message.
+const LAST_LINES: usize = 5;
+
+/// A line from the daemon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// How far the connection is: OpenVPN's word for it, and its remark.
+    State(String, String),
+    /// It needs a password: `Auth` (with a user name) or `Private Key`.
+    Need(String, bool),
+    /// The other end refused the password of this kind.
+    Refused(String),
+    /// It ends, with this reason.
+    Fatal(String),
+    /// A line of its log.
+    Log(String),
+    /// Anything else.
+    Other,
+}
+
+/// Parses one line.
+pub fn parse(line: &str) -> Event {
+    let Some((kind, rest)) = line.strip_prefix('>').and_then(|line| line.split_once(':')) else { return Event::Other };
+    let quoted = || rest.split('\'').nth(1).unwrap_or_default().to_string();
+    match kind {
+        "STATE" => {
+            let mut fields = rest.split(',').skip(1);
+            let state = fields.next().unwrap_or_default().to_string();
+            Event::State(state, fields.next().unwrap_or_default().to_string())
+        }
+        "PASSWORD" if rest.starts_with("Need ") => Event::Need(quoted(), rest.contains("username/password")),
+        "PASSWORD" if rest.starts_with("Verification Failed") => Event::Refused(quoted()),
+        "FATAL" => Event::Fatal(rest.to_string()),
+        "LOG" => Event::Log(rest.splitn(3, ',').nth(2).unwrap_or_default().to_string()),
+        _ => Event::Other,
+    }
+}
+
+/// What a state means to people.
+pub fn describe_state(state: &str) -> Option<&'static str> {
+    Some(match state {
+        "RESOLVE" => "resolving the server's name",
+        "TCP_CONNECT" | "WAIT" => "connecting",
+        "AUTH" | "AUTH_PENDING" => "authenticating",
+        "GET_CONFIG" => "getting its configuration",
+        "ASSIGN_IP" | "ADD_ROUTES" => "setting up the device",
+        "RECONNECTING" => "connecting again",
+        "CONNECTED" => "connected",
+        _ => return None,
+    })
+}
+
+/// The reason for a failure in our words, from the daemon's log, the latest line that tells one.
+pub fn reason(lines: &[String]) -> Option<&'static str> {
+    const REASONS: [(&str, &str); 12] = [
+        ("AUTH_FAILED", "authentication failed: the server refused user name or password"),
+        ("certificate has expired", "a certificate has expired"),
+        ("certificate is not yet valid", "a certificate is not valid yet (is the clock right?)"),
+        ("VERIFY ERROR", "the server's certificate could not be verified"),
+        ("VERIFY KU ERROR", "the server's certificate is not one of a server"),
+        ("VERIFY EKU ERROR", "the server's certificate is not one of a server"),
+        ("Cannot resolve host address", "the server's name was not found"),
+        ("RESOLVE: Cannot", "the server's name was not found"),
+        ("Connection refused", "the server refused the connection"),
+        ("Network is unreachable", "the server cannot be reached"),
+        ("TLS key negotiation failed", "no answer from the server"),
+        ("TLS Error: TLS handshake failed", "the server and this side could not agree (TLS handshake failed)"),
+    ];
+    lines.iter().rev().find_map(|line| REASONS.iter().find(|(sign, _)| line.contains(sign)).map(|(_, reason)| *reason))
+}
+
+/// A connection to a daemon.
+pub struct Management {
+    reader: BufReader<UnixStream>,
+    lines: VecDeque<String>,
+    state: String,
+}
+
+/// User name (if one is needed) and password for a kind of question.
+pub type Credentials<'a> = &'a dyn Fn(&str, bool) -> Result<(String, String)>;
+
+impl Management {
+    /// Connects, waiting for the socket until `deadline`, or until the daemon is not alive any more.
+    pub fn connect(path: &Path, deadline: Instant, is_alive: &dyn Fn() -> bool) -> Result<Self> {
+        loop {
+            match UnixStream::connect(path) {
+                Ok(stream) => {
+                    return Ok(Self { reader: BufReader::new(stream), lines: VecDeque::new(), state: String::new() });
+                }
+                Err(_) if !is_alive() => return Err(Error::new("speak with OpenVPN", "it ended at once")),
+                Err(error) if Instant::now() >= deadline => {
+                    return Err(error).cannot(|| "speak with OpenVPN");
+                }
+                // It has just been started; there is nothing to wait on but the file itself.
+                Err(_) => std::thread::sleep(Duration::from_millis(10)),
+            }
+        }
+    }
+
+    fn send(&mut self, command: &str) -> Result<()> {
+        self.reader.get_mut().write_all(format!("{command}\n").as_bytes()).cannot(|| "speak with OpenVPN")
+    }
+
+    /// Lets the daemon begin, and follows it until it is connected. `progress` is told each step.
+    pub fn wait(&mut self, deadline: Instant, credentials: Credentials, progress: &dyn Fn(&str)) -> Result<()> {
+        for command in ["state on", "log on", "hold off", "hold release"] {
+            self.send(command)?;
+        }
+        loop {
+            match parse(&self.line(deadline)?) {
+                Event::State(state, _) if state == "CONNECTED" => {
+                    progress("connected");
+                    return self.send("quit");
+                }
+                Event::State(state, remark) => {
+                    describe_state(&state).into_iter().for_each(progress);
+                    self.state = state;
+                    if remark == "auth-failure" {
+                        self.lines.push_back("AUTH_FAILED".to_string());
+                    }
+                }
+                Event::Need(kind, with_user) => self.answer(&kind, credentials(&kind, with_user)?, with_user)?,
+                Event::Refused(_) => return Err(self.failure("AUTH_FAILED")),
+                Event::Fatal(cause) => return Err(self.failure(&cause)),
+                Event::Log(line) => {
+                    let fatal = line.contains("VERIFY ERROR") || line.contains("AUTH_FAILED");
+                    self.keep(line);
+                    if fatal {
+                        return Err(self.failure(""));
+                    }
+                }
+                Event::Other => {}
+            }
+        }
+    }
+
+    fn keep(&mut self, line: String) {
+        if self.lines.len() == LAST_LINES {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(line);
+    }
+
+    /// Answers a question. The password goes through the socket only.
+    fn answer(&mut self, kind: &str, (user, password): (String, String), with_user: bool) -> Result<()> {
+        let quote = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+        if with_user {
+            self.send(&format!("username {} {}", quote(kind), quote(&user)))?;
+        }
+        self.send(&format!("password {} {}", quote(kind), quote(&password)))
+    }
+
+    /// The next line, until `deadline`.
+    fn line(&mut self, deadline: Instant) -> Result<String> {
+        let mut bytes = Vec::new();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || runns_sys::process::was_interrupted() {
+                return Err(self.timeout());
+            }
+            // Short turns, so that a signal is noticed.
+            let turn = left.min(Duration::from_millis(500));
+            self.reader.get_mut().set_read_timeout(Some(turn)).cannot(|| "speak with OpenVPN")?;
+            match self.reader.read_until(b'\n', &mut bytes) {
+                Ok(0) => return Err(self.failure("it ended")),
+                Ok(_) if bytes.ends_with(b"\n") => return Ok(String::from_utf8_lossy(&bytes).trim_end().to_string()),
+                Ok(_) => {}
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {
+                }
+                Err(error) => return Err(error).cannot(|| "hear from OpenVPN"),
+            }
+        }
+    }
+
+    fn timeout(&self) -> Error {
+        let cause = match self.state.as_str() {
+            _ if runns_sys::process::was_interrupted() => "interrupted by a signal",
+            // It says nothing while it waits for an answer about a name.
+            "" | "RESOLVE" => "the server's name was not found in time (is it right, and does the host's DNS work?)",
+            "WAIT" | "TCP_CONNECT" | "CONNECTING" => "no answer from the server",
+            "AUTH" => "the server did not finish the authentication in time",
+            "GET_CONFIG" => "the server did not send its configuration in time",
+            _ => "it was not connected in time",
+        };
+        self.with_log(reason(&self.all_lines()).unwrap_or(cause))
+    }
+
+    fn all_lines(&self) -> Vec<String> {
+        self.lines.iter().cloned().collect()
+    }
+
+    /// The failure that the log tells, or else `cause`.
+    fn failure(&self, cause: &str) -> Error {
+        let mut lines = self.all_lines();
+        lines.push(cause.to_string());
+        let last = lines.iter().rev().find(|line| !line.is_empty()).cloned().unwrap_or_default();
+        self.with_log(reason(&lines).unwrap_or(&last))
+    }
+
+    fn with_log(&self, cause: &str) -> Error {
+        let log: Vec<String> = self.lines.iter().map(|line| escape(line.as_bytes())).collect();
+        let error = Error::new("connect", cause);
+        if log.is_empty() { error } else { error.hint(format!("its log ends with: {}", log.join(" | "))) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_the_protocol() {
+        let state = parse(">STATE:1700000000,CONNECTED,SUCCESS,10.8.0.2,192.0.2.1,1194,,");
+        assert_eq!(state, Event::State("CONNECTED".into(), "SUCCESS".into()));
+        assert_eq!(parse(">PASSWORD:Need 'Auth' username/password"), Event::Need("Auth".into(), true));
+        assert_eq!(parse(">PASSWORD:Need 'Private Key' password"), Event::Need("Private Key".into(), false));
+        assert_eq!(parse(">PASSWORD:Verification Failed: 'Auth'"), Event::Refused("Auth".into()));
+        assert_eq!(parse(">LOG:1700000000,W,a,b"), Event::Log("a,b".into()));
+        assert_eq!(parse("SUCCESS: hold release succeeded"), Event::Other);
+        assert_eq!(parse(">"), Event::Other);
+    }
+
+    #[test]
+    fn the_latest_reason_counts() {
+        let lines = ["TLS key negotiation failed to occur".to_string(), "VERIFY ERROR: certificate has expired".into()];
+        assert_eq!(reason(&lines), Some("a certificate has expired"));
+        assert_eq!(reason(&["all is well".to_string()]), None);
+    }
+}

@@ -1,0 +1,69 @@
+//! Tunnels: their devices, what configures them, and the files in /run/runns/NAME.d.
+
+pub mod device;
+pub mod management;
+pub mod wgquick;
+
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::PathBuf;
+
+use runns_shared::error::{Context, Error, Result};
+use runns_shared::escape::show;
+use runns_shared::name::NetnsName;
+use runns_shared::tunnel::{TunnelState, directory, state_file};
+
+/// The directory of its management sockets, which only root can enter.
+pub fn private_directory(name: &NetnsName) -> PathBuf {
+    directory(name).join("private")
+}
+
+/// The management socket of tunnel `index`.
+pub fn socket(name: &NetnsName, index: usize) -> PathBuf {
+    private_directory(name).join(format!("{index}.sock"))
+}
+
+/// The hosts(5) file of the namespace's daemons.
+pub fn hosts_file(name: &NetnsName) -> PathBuf {
+    directory(name).join("hosts")
+}
+
+/// Makes the directories.
+pub fn make_directories(name: &NetnsName) -> Result<()> {
+    for (path, mode) in [(directory(name), 0o755), (private_directory(name), 0o700)] {
+        match std::fs::create_dir(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(error).cannot(|| format!("make {}", show(&path)));
+            }
+            _ => {}
+        }
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(&path, mode).cannot(|| format!("make {}", show(&path)))?;
+    }
+    Ok(())
+}
+
+/// Removes them with all that is in them; whether they were there.
+pub fn remove_directories(name: &NetnsName) -> Result<bool> {
+    let path = directory(name);
+    match std::fs::remove_dir_all(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        removed => removed.map(|()| true).cannot(|| format!("remove {}", show(&path))),
+    }
+}
+
+/// Replaces what is known of tunnel `index`.
+pub fn save(state: &TunnelState, name: &NetnsName, index: usize) -> Result<()> {
+    let path = state_file(name, index);
+    let temporary = path.with_extension("new");
+    let text = serde_json::to_string(state).map_err(|error| Error::new("write a tunnel's state", error))?;
+    let write = || -> std::io::Result<()> {
+        let _ = std::fs::remove_file(&temporary);
+        let mut file = File::options().create_new(true).write(true).mode(0o644).open(&temporary)?;
+        file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
+        file.write_all(text.as_bytes())?;
+        std::fs::rename(&temporary, &path)
+    };
+    write().cannot(|| format!("write {}", show(&path)))
+}

@@ -1,0 +1,171 @@
+//! The configuration files of wg-quick(8), as providers hand them out: parsed for what a tunnel needs, the rest named
+//! and left out. Keys stay in [`Config::peers`] and go nowhere but to wg(8)'s standard input.
+
+use std::net::IpAddr;
+
+use runns_shared::config::Dns;
+use runns_shared::error::{Error, Result};
+
+/// An address with the length of its prefix.
+pub type Prefix = (IpAddr, u8);
+
+/// What a file says.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Config {
+    /// Addresses of the device.
+    pub addresses: Vec<Prefix>,
+    /// DNS: servers and search domains.
+    pub dns: Option<Dns>,
+    /// MTU.
+    pub mtu: Option<u32>,
+    /// Where the peers' networks are.
+    pub allowed: Vec<Prefix>,
+    /// The text for `wg setconf`: keys included, so it is never shown.
+    pub setconf: String,
+    /// Options that are left out, with their lines.
+    pub left_out: Vec<String>,
+    /// There is a peer with an endpoint.
+    pub has_endpoint: bool,
+}
+
+/// Options of [Interface] that only wg-quick knows, and that mean changes to the host: left out.
+const LEFT_OUT: [&str; 6] = ["table", "saveconfig", "preup", "postup", "predown", "postdown"];
+/// Options that wg(8) itself reads.
+const OF_INTERFACE: [&str; 3] = ["privatekey", "listenport", "fwmark"];
+const OF_PEER: [&str; 5] = ["publickey", "presharedkey", "allowedips", "endpoint", "persistentkeepalive"];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Nowhere,
+    Interface,
+    Peer,
+}
+
+/// Parses a file. Messages name lines and options, never values: one could be a key.
+pub fn parse(text: &str) -> Result<Config> {
+    let mut config = Config::default();
+    let mut place = Place::Nowhere;
+    // Files that were written on Windows may begin with a byte order mark.
+    for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        let wrong = |why: &str| Error::new("read it", format!("line {}: {why}", index + 1));
+        if line.is_empty() {
+            continue;
+        }
+        if line.starts_with('[') {
+            place = match line.to_ascii_lowercase().as_str() {
+                "[interface]" => Place::Interface,
+                "[peer]" => Place::Peer,
+                _ => return Err(wrong("a section is [Interface] or [Peer]")),
+            };
+            config.setconf.push_str(if place == Place::Peer { "[Peer]\n" } else { "[Interface]\n" });
+            continue;
+        }
+        let (key, value) = line.split_once('=').ok_or_else(|| wrong("neither [section] nor key = value"))?;
+        let (key, value) = (key.trim(), value.trim());
+        config.option(place, key, value).map_err(|error| wrong(error.cause()))?;
+    }
+    if !config.setconf.contains("PrivateKey") {
+        return Err(Error::new("read it", "there is no PrivateKey"));
+    }
+    if !config.has_endpoint {
+        return Err(Error::new("read it", "no peer has an Endpoint"));
+    }
+    Ok(config)
+}
+
+impl Config {
+    fn option(&mut self, place: Place, key: &str, value: &str) -> Result<()> {
+        let low = key.to_ascii_lowercase();
+        let wrong = |why: &str| Error::new("read it", format!("{key}: {why}"));
+        match (place, low.as_str()) {
+            (Place::Nowhere, _) => return Err(wrong("stands before the first section")),
+            (Place::Interface, "address") => self.addresses.extend(prefixes(value).map_err(|e| wrong(e.cause()))?),
+            (Place::Interface, "dns") => self.add_dns(value).map_err(|error| wrong(error.cause()))?,
+            (Place::Interface, "mtu") => {
+                let mtu = value.parse().ok().filter(|mtu| (576..=65535).contains(mtu));
+                self.mtu = Some(mtu.ok_or_else(|| wrong("it is no MTU"))?);
+            }
+            (Place::Interface, low) if LEFT_OUT.contains(&low) => self.left_out.push(key.to_string()),
+            (Place::Interface, low) if OF_INTERFACE.contains(&low) => self.pass_on(key, low, value),
+            (Place::Peer, low) if OF_PEER.contains(&low) => {
+                if low == "allowedips" {
+                    self.allowed.extend(prefixes(value).map_err(|error| wrong(error.cause()))?);
+                }
+                self.has_endpoint |= low == "endpoint";
+                self.pass_on(key, low, value);
+            }
+            _ => return Err(wrong("unknown option")),
+        }
+        Ok(())
+    }
+
+    /// A line for wg(8), with the option in its usual spelling.
+    fn pass_on(&mut self, key: &str, low: &str, value: &str) {
+        let usual = match low {
+            "privatekey" => "PrivateKey",
+            "listenport" => "ListenPort",
+            "fwmark" => "FwMark",
+            "publickey" => "PublicKey",
+            "presharedkey" => "PresharedKey",
+            "allowedips" => "AllowedIPs",
+            "endpoint" => "Endpoint",
+            "persistentkeepalive" => "PersistentKeepalive",
+            _ => key,
+        };
+        self.setconf.push_str(&format!("{usual} = {value}\n"));
+    }
+
+    fn add_dns(&mut self, value: &str) -> Result<()> {
+        let more = runns_shared::config::dns_words(value)?;
+        let dns = self.dns.get_or_insert(Dns { servers: Vec::new(), search: Vec::new() });
+        dns.servers.extend(more.servers);
+        dns.search.extend(more.search);
+        Ok(())
+    }
+}
+
+/// Addresses with or without the length of a prefix, by commas or blanks.
+fn prefixes(value: &str) -> Result<Vec<Prefix>> {
+    value.split([',', ' ', '\t']).filter(|word| !word.is_empty()).map(prefix).collect()
+}
+
+/// One address; a bare one stands for itself alone.
+pub fn prefix(word: &str) -> Result<Prefix> {
+    let wrong = || Error::new("read an address", "it is no address with a prefix");
+    let (address, length) = word.split_once('/').map_or((word, None), |(address, length)| (address, Some(length)));
+    let address: IpAddr = address.parse().map_err(|_| wrong())?;
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    let length = length.map_or(Ok(longest), str::parse::<u8>).map_err(|_| wrong())?;
+    if length > longest { Err(wrong()) } else { Ok((address, length)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "# provider\n[interface]\nPrivateKey=aaaa= # mine\naddress = 10.2.0.2/32, fd00::2/128\n\
+        Address=10.3.0.2\nDNS = 10.2.0.1, example.org\nMTU = 1380\nPostUp = iptables -A x\nTable = off\n\n\
+        [Peer]\npublickey = bbbb=\nPresharedKey = cccc=\nAllowedIPs = 0.0.0.0/0,::/0\nEndpoint = vpn.example:51820\n\
+        PersistentKeepalive = 25\n[PEER]\nPublicKey = dddd=\nAllowedIPs = 10.9.0.0/16\n";
+
+    #[test]
+    fn a_providers_file() {
+        let config = parse(FILE).unwrap();
+        assert_eq!(config.addresses.len(), 3);
+        assert_eq!(config.addresses[2], ("10.3.0.2".parse().unwrap(), 32));
+        assert_eq!(config.allowed.len(), 3);
+        assert_eq!((config.mtu, config.left_out), (Some(1380), vec!["PostUp".to_string(), "Table".to_string()]));
+        assert_eq!(config.dns.unwrap().search, ["example.org"]);
+        assert!(config.setconf.starts_with("[Interface]\nPrivateKey = aaaa=\n[Peer]\nPublicKey = bbbb=\n"));
+        assert!(!config.setconf.contains("MTU") && !config.setconf.contains("Address"));
+    }
+
+    #[test]
+    fn messages_never_show_a_key() {
+        for text in ["[Interface]\nPrivateKey secret\n", "[Interface]\nPrivatKey = secret\n", "PrivateKey = secret\n"] {
+            let error = parse(text).err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(!error.is_empty() && !error.contains("secret"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! `runns-exec build`: check everything, decide what the namespace shall consist of, make it part by part.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::lock::Lock;
+use crate::netlink::{Link, Netlink, Network};
+use crate::part::{self, Part, Site, firewall, openvpn, resolver, uplink, wireguard};
+use crate::tool;
+use runns_privileged::capability::refuse_user_namespace;
+use runns_privileged::netns;
+use runns_shared::config::{Config, DEFAULT_PATH, Dns, Section};
+use runns_shared::error::{Context, Error, Result, status};
+use runns_shared::escape::{escape, show};
+use runns_shared::log;
+use runns_shared::name::{IfaceName, NetnsName};
+use runns_shared::output;
+use runns_shared::output::warn;
+use runns_shared::plan::{Number, PREFIX, Plan, Request};
+use runns_shared::record::{Record, State};
+use runns_sys::process::{self, Disposition};
+
+/// The shortest prefix of a route that makes its network taken: shorter ones are defaults and halves of them.
+const SHORTEST_TAKEN: u8 = 8;
+
+/// What the command line asks for; names are not checked yet.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Options {
+    /// -n
+    pub name: Option<OsString>,
+    /// -s
+    pub section: Option<OsString>,
+    /// -i
+    pub interface: Option<OsString>,
+    /// -o
+    pub uplink: Option<OsString>,
+    /// -r
+    pub resolve: Option<PathBuf>,
+    /// --config
+    pub config: Option<PathBuf>,
+    /// Change nothing.
+    pub dry_run: bool,
+    /// How long to wait for each tunnel; not at all if `None`.
+    pub wait: Option<Duration>,
+}
+
+/// What root's commands need before anything else: root, the host's own namespaces, a clean environment, signals that
+/// do not cut them short.
+pub fn prepare(verb: &str) -> Result<()> {
+    refuse_user_namespace(verb)?;
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Error::new(verb, "only root can").hint(format!("sudo runns-exec {verb} ...")));
+    }
+    for kind in ["net", "mnt"] {
+        let namespace = |pid: &str| {
+            std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).cannot(|| format!("look at /proc/{pid}/ns/{kind}"))
+        };
+        if namespace("self")? != namespace("1")? {
+            let what = if kind == "net" { "network" } else { "mount" };
+            return Err(Error::new(verb, format!("this shell is in another {what} namespace than the host's pid 1"))
+                .hint("run it on the host itself, outside of ip netns exec, containers and sandboxes"));
+        }
+    }
+    process::set_disposition(nix::sys::signal::Signal::SIGPIPE, Disposition::Ignore).cannot(|| "ignore SIGPIPE")?;
+    process::catch_interrupts().cannot(|| "catch signals")?;
+    process::clear_environment(tool::PATH_C);
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    Ok(())
+}
+
+/// Builds a namespace.
+pub fn run(options: Options) -> Result<()> {
+    prepare("build")?;
+    let wanted = Wanted::new(&options)?;
+    if options.dry_run {
+        let host = Netlink::here()?;
+        let plan = wanted.plan(&host)?;
+        check(&plan, &host)?;
+        return output::print(&report("would make", &plan, None));
+    }
+    let lock = Lock::take()?;
+    let result = build(&wanted, &lock, options.wait);
+    lock.release();
+    result
+}
+
+fn build(wanted: &Wanted, lock: &Lock, wait: Option<Duration>) -> Result<()> {
+    let host = Netlink::here()?;
+    if let Some(name) = &wanted.name {
+        if let Some(record) = Record::load(name)? {
+            return already_built(wanted, Site { record, lock, host, wait });
+        }
+    }
+    let plan = wanted.plan(&host)?;
+    check(&plan, &host)?;
+    let record = Record { state: State::Building, plan, identity: None, files: Vec::new(), daemons: Vec::new() };
+    lock.save(&record)?;
+    let mut site = Site { record, lock, host, wait };
+    let built = part::build(&mut site).and_then(|()| {
+        site.record.state = State::Built;
+        site.save().inspect_err(|_| drop(part::undo(&mut site)))
+    });
+    let name = site.plan().request.name.clone();
+    if let Err(error) = built {
+        lock.remove(&site.record)?;
+        log::refused(|| format!("build of {name} failed: {error}"));
+        return Err(error);
+    }
+    let plan = site.plan();
+    if plan.request.has_tunnel() && !plan.request.kill_switch {
+        warn("traffic leaves unprotected, by the host's own uplink, while the tunnel is down");
+    }
+    log::notice(|| format!("built {name}: {}", parts(plan).join("; ")));
+    output::print(&report("made", plan, Some(&site.record)))
+}
+
+/// The parts of a plan, a line each.
+fn parts(plan: &Plan) -> Vec<String> {
+    part::all().iter().filter_map(|part| part.describe(plan)).collect()
+}
+
+fn report(verb: &str, plan: &Plan, record: Option<&Record>) -> String {
+    let mut lines: Vec<String> = parts(plan).iter().map(|part| format!("{verb} {part}\n")).collect();
+    if record.is_some() {
+        lines.push(format!("enter it: runns-exec {} [COMMAND]\n", plan.request.name));
+    }
+    lines.concat()
+}
+
+/// What is recorded under this name stands: it is what was asked for, or it is in the way.
+fn already_built(wanted: &Wanted, mut site: Site) -> Result<()> {
+    let name = site.plan().request.name.clone();
+    let refuse = |cause: &str| {
+        Error::new(format!("build namespace {name}"), cause)
+            .hint(format!("sudo runns-exec clean {name}, then build it again"))
+    };
+    if site.record.state != State::Built {
+        return Err(refuse("an earlier build or clean of it was cut short"));
+    }
+    if wanted.request(name.clone()) != site.plan().request {
+        return Err(refuse("it is built already, but differently"));
+    }
+    if part::netns::open_built(&site)?.is_none() {
+        return Err(refuse("it was built, but is gone"));
+    }
+    // A link that was down has lost its routes.
+    uplink::Uplink.apply(&mut site)?;
+    output::print(&format!("{name} is built already, as asked\n"))
+}
+
+/// What the command line and the section ask for, with checked names.
+struct Wanted {
+    name: Option<NetnsName>,
+    section: Option<String>,
+    interface: Option<IfaceName>,
+    uplink: Option<IfaceName>,
+    resolve: Option<PathBuf>,
+    resolve_named: bool,
+    dns: Option<Dns>,
+    dns_lock: Option<bool>,
+    vpn: Vec<PathBuf>,
+    wireguard: Vec<PathBuf>,
+    userspace: Option<PathBuf>,
+    kill_switch: bool,
+    ipv6: Option<bool>,
+    access: runns_shared::access::Access,
+}
+
+impl Wanted {
+    fn new(options: &Options) -> Result<Self> {
+        let usage = |error: Error| error.with_status(status::USAGE);
+        let name = options.name.as_ref().map(NetnsName::new).transpose().map_err(usage)?;
+        let interface = options.interface.as_ref().map(IfaceName::new).transpose().map_err(usage)?;
+        let uplink = options.uplink.as_ref().map(IfaceName::new).transpose().map_err(usage)?;
+        let path = options.config.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_PATH));
+        let path = absolute(&path)?;
+        // A configuration that is wrong is told also where no section of it is asked for.
+        let config = if options.config.is_some() { Config::load(&path)? } else { Config::load_default()? };
+        let section = match &options.section {
+            Some(section) => Some(config.section(&section.to_string_lossy(), &path)?),
+            None => None,
+        };
+        if let Some((first, second)) = config.ambiguity() {
+            warn(&format!(
+                "[{}] and [{}] both name namespace {}: as long as they do, only root can enter any",
+                first.name, second.name, first.netns
+            ));
+        }
+        let of_default = path == Path::new(DEFAULT_PATH);
+        Ok(Self {
+            name: name.or_else(|| section.map(|section| section.netns.clone())),
+            section: section.filter(|_| of_default).map(|section| section.name.clone()),
+            interface: interface.or_else(|| section.and_then(|section| section.interface_in.clone())),
+            uplink: uplink.or_else(|| section.and_then(|section| section.interface_out.clone())),
+            resolve_named: options.resolve.is_some(),
+            resolve: match &options.resolve {
+                Some(file) => Some(absolute(file)?),
+                None => section.and_then(|section| section.resolve.clone()),
+            },
+            dns: section.and_then(|section| section.dns.clone()).filter(|_| options.resolve.is_none()),
+            dns_lock: section.and_then(|section| section.dns_lock),
+            vpn: section.map_or(Vec::new(), |section: &Section| section.vpn.clone()),
+            wireguard: section.map_or(Vec::new(), |section| section.wireguard.clone()),
+            userspace: section.and_then(|section| section.userspace.clone()),
+            kill_switch: section.is_some_and(|section| section.kill_switch),
+            ipv6: section.and_then(|section| section.ipv6),
+            access: section.map_or_else(Default::default, |section| section.access.clone()),
+        })
+    }
+
+    /// The request for a namespace called `name`.
+    fn request(&self, name: NetnsName) -> Request {
+        Request {
+            interface: self.interface.clone().unwrap_or_else(|| name.default_interface()),
+            name,
+            section: self.section.clone(),
+            uplink: self.uplink.clone(),
+            resolve: self.resolve.clone(),
+            resolve_named: self.resolve_named,
+            dns: self.dns.clone(),
+            dns_lock: self.dns_lock,
+            vpn: self.vpn.clone(),
+            wireguard: self.wireguard.clone(),
+            userspace: self.userspace.clone(),
+            kill_switch: self.kill_switch,
+            ipv6: self.ipv6,
+            access: self.access.clone(),
+        }
+    }
+
+    /// Decides on a name, if none was asked for, and a subnet.
+    fn plan(&self, host: &Netlink) -> Result<Plan> {
+        let taken = Taken::find(host)?;
+        let Some(name) = &self.name else { return self.next_vpn(&taken) };
+        let preferred = name.vpn_number().and_then(Number::new).filter(|number| taken.is_free(*number));
+        let number = preferred.or_else(|| Number::all().find(|number| taken.is_free(*number)));
+        let number = number.ok_or_else(|| Error::new("find a subnet", "172.24.0.0 to 172.31.255.0 are all taken"))?;
+        decided(self.request(name.clone()), number)
+    }
+
+    /// `vpnX`, X one more than the greatest there is; further where its subnet or interface is taken.
+    fn next_vpn(&self, taken: &Taken) -> Result<Plan> {
+        let greatest = taken.names.iter().filter_map(NetnsName::vpn_number).max().unwrap_or(0);
+        let mut number = greatest;
+        loop {
+            number = number.saturating_add(1);
+            let free = Number::new(number).ok_or_else(|| {
+                Error::new("choose a name", "there is no number left after that of the greatest vpnX")
+            })?;
+            let request = self.request(NetnsName::new(format!("vpn{number}"))?);
+            let interface_taken = self.interface.is_none() && taken.has_interface(&request.interface);
+            if taken.is_free(free) && !interface_taken {
+                return decided(request, free);
+            }
+        }
+    }
+}
+
+fn decided(request: Request, number: Number) -> Result<Plan> {
+    let resolver = resolver::decide(&request)?;
+    Ok(Plan { request, number, resolver })
+}
+
+/// `path` from the root; it need not exist.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    if path.as_os_str().as_bytes().is_empty() {
+        return Err(Error::new("use ''", "it is no path"));
+    }
+    std::path::absolute(path).cannot(|| format!("use {}", show(path)))
+}
+
+/// Names, interfaces and networks that are in use.
+struct Taken {
+    names: Vec<NetnsName>,
+    links: Vec<Link>,
+    networks: Vec<Network>,
+}
+
+impl Taken {
+    fn find(host: &Netlink) -> Result<Self> {
+        let records = Record::all()?;
+        let mut names: Vec<NetnsName> = records.iter().map(|record| record.plan.request.name.clone()).collect();
+        for entry in std::fs::read_dir(netns::DIRECTORY).into_iter().flatten().flatten() {
+            names.extend(NetnsName::new(entry.file_name()).ok());
+        }
+        let mut networks: Vec<Network> = host.addresses()?.into_iter().map(|(_, network)| network).collect();
+        let routes = host.routes()?.into_iter().map(|route| route.network);
+        networks.extend(routes.filter(|network| network.prefix >= SHORTEST_TAKEN));
+        networks.extend(records.iter().map(|record| subnet(record.plan.number)));
+        Ok(Self { names, links: host.links()?, networks })
+    }
+
+    fn is_free(&self, number: Number) -> bool {
+        !self.networks.iter().any(|network| network.overlaps(&subnet(number)))
+    }
+
+    fn has_interface(&self, name: &IfaceName) -> bool {
+        self.links.iter().any(|link| link.name == name.as_str())
+    }
+}
+
+fn subnet(number: Number) -> Network {
+    Network { address: number.network(), prefix: PREFIX }
+}
+
+/// Everything that can be known before the first change.
+fn check(plan: &Plan, host: &Netlink) -> Result<()> {
+    let request = &plan.request;
+    if request.kill_switch && request.uplink.is_some() {
+        return Err(Error::new("build", "an uplink has no meaning beside KillSwitch=yes, which makes no veth"));
+    }
+    let place = part::netns::path(&request.name);
+    if std::fs::symlink_metadata(&place).is_ok() {
+        return Err(Error::new(
+            format!("build namespace {}", request.name),
+            format!("{} is there already, and runns-exec did not build it", show(&place)),
+        )
+        .hint("choose another name, or remove it: sudo ip netns delete NAME"));
+    }
+    if !request.kill_switch && host.link(request.interface.as_str())?.is_some() {
+        return Err(Error::new(format!("make interface {}", request.interface), "there is one of that name already")
+            .hint("choose another with -i or InterfaceIn"));
+    }
+    if let Some(uplink) = &request.uplink {
+        if host.link(uplink.as_str())?.is_none() {
+            return Err(Error::new(
+                format!("use uplink {}", escape(uplink.as_str().as_bytes())),
+                "there is no such interface",
+            )
+            .hint("ip -br link lists those there are"));
+        }
+    }
+    for name in request.access.unknown_names() {
+        warn(&format!("AllowUsers or AllowGroups names {}, which no account has", escape(name.as_bytes())));
+    }
+    resolver::check(plan)?;
+    openvpn::check(plan)?;
+    wireguard::check(plan)?;
+    if request.kill_switch { Ok(()) } else { firewall::check(plan) }
+}

@@ -1,0 +1,228 @@
+//! `runns-exec clean`: removes what build made, by its record; moves a namespace to another uplink.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{BufRead, IsTerminal};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
+
+use super::build::prepare;
+use crate::daemon;
+use crate::lock::Lock;
+use crate::netlink::{Netlink, in_namespace};
+use crate::part::{self, Part, Site, firewall, forwarding, netns, resolver, uplink};
+use crate::prompt::prompt;
+use runns_privileged::netns::identity_here;
+use runns_shared::config::{Config, DEFAULT_PATH};
+use runns_shared::error::{Context, Error, Result, status};
+use runns_shared::escape::escape;
+use runns_shared::log;
+use runns_shared::name::{IfaceName, NetnsName};
+use runns_shared::output;
+use runns_shared::record::{Record, State};
+
+/// Which namespace; not checked yet.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Target {
+    /// By its name.
+    Name(OsString),
+    /// By the section that it was built from.
+    Section(OsString),
+}
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Which namespace.
+    pub target: Target,
+    /// -f
+    pub disable_forward: bool,
+    /// -k
+    pub kill: bool,
+    /// From SIGTERM to SIGKILL.
+    pub timeout: Duration,
+    /// -r
+    pub reattach: Option<OsString>,
+}
+
+/// Cleans a namespace away, or moves it.
+pub fn run(options: Options) -> Result<()> {
+    prepare("clean")?;
+    let usage = |error: Error| error.with_status(status::USAGE);
+    let named = match &options.target {
+        Target::Name(name) => Some(NetnsName::new(name).map_err(usage)?),
+        Target::Section(_) => None,
+    };
+    let uplink = options.reattach.as_ref().map(IfaceName::new).transpose().map_err(usage)?;
+    let lock = Lock::take()?;
+    let result = find(&options, named).and_then(|name| match uplink {
+        Some(uplink) => reattach(&lock, &name, uplink),
+        None => clean(&lock, &name, &options),
+    });
+    lock.release();
+    result
+}
+
+/// The namespace that is meant. A section is looked for in the records first: the configuration may have changed since.
+fn find(options: &Options, named: Option<NetnsName>) -> Result<NetnsName> {
+    let section = match (named, &options.target) {
+        (Some(name), _) => return Ok(name),
+        (None, Target::Section(section) | Target::Name(section)) => section.to_string_lossy(),
+    };
+    let built: Vec<NetnsName> = Record::all()?
+        .into_iter()
+        .map(|record| record.plan.request)
+        .filter(|request| request.section.as_ref().is_some_and(|built| built.eq_ignore_ascii_case(&section)))
+        .map(|request| request.name)
+        .collect();
+    match &built[..] {
+        [name] => Ok(name.clone()),
+        [] => Ok(Config::load_default()?.section(&section, Path::new(DEFAULT_PATH))?.netns.clone()),
+        several => {
+            let names: Vec<&str> = several.iter().map(NetnsName::as_str).collect();
+            Err(Error::new(
+                format!("clean section {}", escape(section.as_bytes())),
+                format!("several namespaces were built from it: {}", names.join(", ")),
+            )
+            .hint("name one of them with -n"))
+        }
+    }
+}
+
+fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
+    let Some(record) = Record::load(name)? else { return clean_without_record(lock, name, options) };
+    let mut site = Site { record, lock, host: Netlink::here()?, wait: None };
+    // Held until the end: while it is, no other namespace can get its inode.
+    let held = hold(&site)?;
+    let inside = held.as_ref().and(site.record.identity).map(|identity| identity.inode);
+    let others = inside.map_or(Vec::new(), |inode| strangers(&site, inode));
+    if !others.is_empty() && !options.kill {
+        confirm(name, &others)?;
+    }
+    // From here on nobody enters: the record says so, and the name is gone.
+    site.record.state = State::Cleaning;
+    site.save()?;
+    let mut errors = Vec::new();
+    let withdrawn = netns::withdraw(&site).unwrap_or_else(|error| {
+        errors.push(error);
+        false
+    });
+    if let Some(inode) = inside {
+        // Also where nobody was seen: somebody may have entered in the moment before the name went.
+        errors.extend(daemon::empty_namespace(inode, options.timeout, &part::openvpn::daemons(&site)).err());
+    }
+    let (mut removed, failed) = part::undo(&mut site);
+    removed.extend(netns::NetworkNamespace.describe(site.plan()).filter(|_| withdrawn));
+    errors.extend(failed);
+    if errors.is_empty() {
+        errors.extend(lock.remove(&site.record).err());
+    }
+    log::notice(|| format!("cleaned {name}: removed {}", removed.join("; ")));
+    let mut report: String = removed.iter().map(|part| format!("removed {part}\n")).collect();
+    match finish(lock, options) {
+        Ok(line) => report.push_str(&line),
+        Err(error) => errors.push(error),
+    }
+    output::print(&report)?;
+    match Error::all(errors) {
+        Some(error) => {
+            log::refused(|| format!("clean of {name}: {error}"));
+            Err(error.hint(format!("what is left is still recorded: sudo runns-exec clean {name} tries again")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Forwarding, once no built namespace is left: restored if that was asked for, else said to be on. A line for the report.
+fn finish(lock: &Lock, options: &Options) -> Result<String> {
+    if !forwarding::is_left_on()? {
+        return Ok(String::new());
+    }
+    if !options.disable_forward {
+        return Ok("left IPv4 forwarding on (clean -f restores it)\n".to_string());
+    }
+    forwarding::restore(lock)
+        .map(|restored| if restored { "restored IPv4 forwarding\n".to_string() } else { String::new() })
+}
+
+/// Nothing is recorded: after a reboot, marked files may be left. A namespace that is there was not built by us.
+fn clean_without_record(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
+    let path = netns::path(name);
+    if std::fs::symlink_metadata(&path).is_ok() {
+        return Err(Error::new(format!("clean namespace {name}"), "runns-exec did not build it")
+            .hint(format!("whoever made it removes it: sudo ip netns delete {name}")));
+    }
+    let mut report = String::new();
+    if resolver::remove_marked(name)? {
+        report.push_str(&format!("removed the files that an earlier build left in /etc/netns/{name}\n"));
+    } else {
+        report.push_str(&format!("there is nothing to clean of {name}\n"));
+    }
+    report.push_str(&finish(lock, options)?);
+    output::print(&report)
+}
+
+/// The namespace that was built, open: by its name, or where that is gone by a process that is still in it.
+fn hold(site: &Site) -> Result<Option<File>> {
+    if let Some(file) = netns::open_built(site)? {
+        return Ok(Some(file));
+    }
+    // Its inode may belong to another namespace by now: the cookie tells.
+    let Some(identity) = site.record.identity else { return Ok(None) };
+    for pid in daemon::in_namespace(identity.inode) {
+        let Ok(file) = File::open(format!("/proc/{pid}/ns/net")) else { continue };
+        if in_namespace(file.as_fd(), identity_here).is_ok_and(|here| here == identity) {
+            return Ok(Some(file));
+        }
+    }
+    Ok(None)
+}
+
+/// Processes in the namespace that are not its own daemons.
+fn strangers(site: &Site, inode: u64) -> Vec<i32> {
+    let own = part::openvpn::daemons(site);
+    daemon::in_namespace(inode).into_iter().filter(|pid| !own.iter().any(|daemon| daemon.pid == *pid)).collect()
+}
+
+/// Shows the processes and asks. Without a terminal: refused.
+fn confirm(name: &NetnsName, pids: &[i32]) -> Result<()> {
+    let refuse = |cause: &str| Error::new(format!("clean namespace {name}"), cause);
+    let list: Vec<String> =
+        pids.iter().map(|pid| format!("{pid} ({})", escape(daemon::command_line(*pid).join(" ").as_bytes()))).collect();
+    if !std::io::stdin().is_terminal() {
+        return Err(refuse(&format!("processes are running in it: {}", list.join(", "))).hint("--kill ends them"));
+    }
+    for line in &list {
+        output::complain(&format!("running in {name}: {line}"));
+    }
+    prompt(&format!("End {} in {name}? [y/N] ", if pids.len() == 1 { "this process" } else { "these processes" }));
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer).cannot(|| "read the answer")?;
+    if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
+        return Ok(());
+    }
+    Err(refuse("processes are running in it, and you did not say yes"))
+}
+
+/// Moves the namespace to another uplink; its processes stay.
+fn reattach(lock: &Lock, name: &NetnsName, uplink: IfaceName) -> Result<()> {
+    let record = Record::load(name)?.ok_or_else(|| {
+        Error::new(format!("move namespace {name}"), "runns-exec did not build it").hint("runns-exec list")
+    })?;
+    if record.state != State::Built {
+        return Err(Error::new(format!("move namespace {name}"), "an earlier build or clean of it was cut short"));
+    }
+    let mut site = Site { record, lock, host: Netlink::here()?, wait: None };
+    site.host.need_link(uplink.as_str())?;
+    let before = site.record.plan.request.uplink.replace(uplink.clone());
+    site.save()?;
+    // Closed in between: the table keeps its unreachable route, and the rules that drop change at once.
+    uplink::Uplink.apply(&mut site)?;
+    if before.as_ref() != Some(&uplink) {
+        firewall::replace(&mut site)?;
+        uplink::forget_other_uplinks(&site)?;
+    }
+    log::notice(|| format!("moved {name} to uplink {uplink}"));
+    output::print(&format!("{name} now leaves by {uplink}\n"))
+}

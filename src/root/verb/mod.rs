@@ -1,0 +1,6 @@
+//! One subcommand a file.
+
+pub mod build;
+pub mod clean;
+pub mod status;
+pub mod tunnel_hook;

@@ -1,0 +1,216 @@
+//! Processes as /proc shows them (proc(5)). The parsers are pure functions; what they cannot read is `None`, which
+//! callers take for a process that has ended.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
+use nix::sys::stat::{Mode, fstatat};
+use nix::unistd::read;
+
+use crate::error::{Context, Result};
+
+const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
+
+/// What this program needs of /proc/PID/stat (proc_pid_stat(5)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stat {
+    /// The second field: the program's name, at most 15 bytes, whatever the process made of it.
+    pub comm: Vec<u8>,
+    /// Field 3: R, S, D and so on; Z and X have ended.
+    pub state: u8,
+    /// The parent's pid.
+    pub ppid: i32,
+    /// Field 22: when the process started, in clock ticks since boot.
+    pub start_time: u64,
+}
+
+/// Parses /proc/PID/stat. The name stands in parentheses, and may contain blanks and parentheses itself.
+pub fn parse_stat(text: &[u8]) -> Option<Stat> {
+    let start = text.iter().position(|byte| *byte == b'(')?;
+    let end = text.iter().rposition(|byte| *byte == b')')?;
+    let comm = text.get(start + 1..end)?.to_vec();
+    // From the third field on.
+    let mut fields = std::str::from_utf8(&text[end + 1..]).ok()?.split_ascii_whitespace();
+    let state = *fields.next()?.as_bytes().first()?;
+    let ppid = fields.next()?.parse().ok()?;
+    let start_time = fields.nth(17)?.parse().ok()?;
+    Some(Stat { comm, state, ppid, start_time })
+}
+
+/// The real uid, from the text of /proc/PID/status (proc_pid_status(5)): the first number of the line `Uid:`.
+pub fn parse_real_uid(status: &[u8]) -> Option<u32> {
+    let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
+    std::str::from_utf8(line).ok()?.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// The words of /proc/PID/cmdline (proc_pid_cmdline(5)): each ends with a NUL, but for what a process wrote over them
+/// itself. None for a kernel thread.
+pub fn parse_command_line(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
+    if bytes.is_empty() {
+        return Vec::new();
+    }
+    bytes.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()
+}
+
+/// The inode of a namespace, from what /proc/PID/ns/net links to: `net:[4026531840]` (namespaces(7)).
+pub fn parse_namespace_link(link: &[u8]) -> Option<u64> {
+    std::str::from_utf8(link.strip_prefix(b"net:[")?.strip_suffix(b"]")?).ok()?.parse().ok()
+}
+
+/// How the network namespace of a process is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// By the namespace's own inode.
+    Inode(u64),
+    /// By the inode of /proc/PID/net/dev alone, which every network namespace has one of: another user's process.
+    ProcInode(u64),
+}
+
+/// /proc, open.
+pub struct Proc(OwnedFd);
+
+impl Stat {
+    /// Whether the process has ended, and only its parent has not looked yet.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state, b'Z' | b'X')
+    }
+}
+
+impl Proc {
+    /// Opens it.
+    pub fn open() -> Result<Self> {
+        open("/proc", DIRECTORY, Mode::empty()).map(Self).cannot(|| "open /proc")
+    }
+
+    /// All processes there are, the lowest pid first: the kernel lists them so (proc_pid_readdir in fs/proc/base.c).
+    pub fn pids(&self) -> Result<Vec<i32>> {
+        let mut directory = Dir::openat(&self.0, ".", DIRECTORY, Mode::empty()).cannot(|| "list /proc")?;
+        let mut pids = Vec::new();
+        for entry in directory.iter() {
+            let entry = entry.cannot(|| "list /proc")?;
+            pids.extend(entry.file_name().to_str().ok().and_then(|name| name.parse::<i32>().ok()));
+        }
+        Ok(pids)
+    }
+
+    /// The network namespace of process `pid`, by one system call for the caller's own processes.
+    pub fn network(&self, pid: i32) -> Option<Network> {
+        network(self.0.as_fd(), &format!("{pid}/"))
+    }
+
+    /// Opens the directory of process `pid`. Whatever gets the same pid later is not seen through it.
+    pub fn process(&self, pid: i32) -> Option<Process> {
+        openat(&self.0, pid.to_string().as_str(), DIRECTORY, Mode::empty()).ok().map(Process)
+    }
+}
+
+/// One process: its directory in /proc. After the process has ended, all of it is `None`.
+pub struct Process(OwnedFd);
+
+impl Process {
+    /// Its network namespace.
+    pub fn network(&self) -> Option<Network> {
+        network(self.0.as_fd(), "")
+    }
+
+    /// Its name, parent and start.
+    pub fn stat(&self) -> Option<Stat> {
+        parse_stat(&self.read("stat")?)
+    }
+
+    /// Its real uid.
+    pub fn real_uid(&self) -> Option<u32> {
+        parse_real_uid(&self.read("status")?)
+    }
+
+    /// Its command line.
+    pub fn command_line(&self) -> Option<Vec<Vec<u8>>> {
+        Some(parse_command_line(&self.read("cmdline")?))
+    }
+
+    fn read(&self, name: &str) -> Option<Vec<u8>> {
+        let file = openat(&self.0, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+        // Files in /proc have no size: without asking for it, most of them take two reads.
+        let (mut bytes, mut page) = (Vec::new(), [0; 4096]);
+        loop {
+            match read(&file, &mut page).ok()? {
+                0 => return Some(bytes),
+                length => bytes.extend_from_slice(&page[..length]),
+            }
+        }
+    }
+}
+
+/// The network namespace of the process whose directory is `prefix` below `at`.
+fn network(at: BorrowedFd, prefix: &str) -> Option<Network> {
+    let path = |name: &str| Path::new(OsStr::from_bytes(&[prefix.as_bytes(), name.as_bytes()].concat())).to_path_buf();
+    match readlinkat(at, &path("ns/net")) {
+        Ok(link) => parse_namespace_link(link.as_bytes()).map(Network::Inode),
+        // Not ours to trace (ptrace(2), PTRACE_MODE_READ_FSCREDS).
+        Err(Errno::EACCES | Errno::EPERM) => {
+            let stat = fstatat(at, &path("net/dev"), AtFlags::empty()).ok()?;
+            Some(Network::ProcInode(stat.st_ino))
+        }
+        Err(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stat_with_a_hostile_name() {
+        let line = b"42 (a) S 7 (\xff\n b) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 777 8 9\n";
+        let stat = parse_stat(line).unwrap();
+        assert_eq!((stat.comm.as_slice(), stat.ppid, stat.start_time), (&b"a) S 7 (\xff\n b"[..], 1, 777));
+        for broken in [&b""[..], b"42", b"42 (a", b"42 )a(", b"42 (a)", b"42 (a) S x", b"42 (a) S 1 2 3"] {
+            assert_eq!(parse_stat(broken), None, "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn status_gives_the_real_uid() {
+        let status = b"Name:\tUid:\\n5\nUmask:\t0022\nUid:\t1000\t0\t0\t0\nGid:\t5\t5\t5\t5\n";
+        assert_eq!(parse_real_uid(status), Some(1000));
+        assert_eq!(parse_real_uid(b"Uid:\t4294967295\t0"), Some(u32::MAX));
+        assert_eq!(parse_real_uid(b"Uid:\n"), None);
+        assert_eq!(parse_real_uid(b"Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn command_lines() {
+        let words = |bytes: &[u8]| parse_command_line(bytes);
+        assert_eq!(words(b"sh\0-c\0\0"), [&b"sh"[..], b"-c", b""]);
+        assert_eq!(words(b"title: of its own"), [b"title: of its own"]);
+        assert!(words(b"").is_empty() && words(b"\0").is_empty());
+    }
+
+    #[test]
+    fn namespace_links() {
+        assert_eq!(parse_namespace_link(b"net:[4026531840]"), Some(4_026_531_840));
+        for bad in [&b"mnt:[1]"[..], b"net:[]", b"net:[1", b"net:[-1]", b""] {
+            assert_eq!(parse_namespace_link(bad), None);
+        }
+    }
+
+    #[test]
+    fn this_process_is_seen() {
+        let proc = Proc::open().unwrap();
+        let own = std::process::id() as i32;
+        assert!(proc.pids().unwrap().contains(&own));
+        let process = proc.process(own).unwrap();
+        assert_eq!(process.network(), proc.network(own));
+        assert!(matches!(process.network(), Some(Network::Inode(_))));
+        assert_eq!(process.real_uid(), Some(nix::unistd::getuid().as_raw()));
+        assert_eq!(process.stat().unwrap().ppid, nix::unistd::getppid().as_raw());
+        assert!(!process.command_line().unwrap().is_empty());
+        assert!(proc.process(i32::MAX).is_none());
+    }
+}

@@ -1,0 +1,174 @@
+//! /run/runns: one record a built namespace, and the lock that builds and cleans take turns by.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::error::{Context, Error, Result};
+use crate::escape::show;
+use crate::json::{self, Fields};
+use crate::name::NetnsName;
+use crate::plan::Plan;
+use crate::proc::{Proc, Stat};
+use crate::trusted::{self, Trust};
+
+/// Where records are.
+pub const DIRECTORY: &str = "/run/runns";
+const SUFFIX: &str = ".json";
+
+/// How far the namespace has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// build is at it, or was killed.
+    Building,
+    /// Complete.
+    Built,
+    /// clean is at it, or was killed.
+    Cleaning,
+}
+
+/// The numbers by which a network namespace is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Identity {
+    /// SO_NETNS_COOKIE: never used again while the machine is up.
+    pub cookie: u64,
+    /// Inode of the namespace on nsfs; used again after its end.
+    pub inode: u64,
+    /// Inode of its /proc/PID/net/dev; used again after its end.
+    pub proc_inode: u64,
+}
+
+/// A daemon that runs for the namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Daemon {
+    /// Process id.
+    pub pid: i32,
+    /// Field 22 of /proc/PID/stat: clock ticks since boot; with the pid it names one process.
+    pub start_time: u64,
+    /// The configuration file it was started with.
+    pub config: PathBuf,
+}
+
+impl State {
+    fn from_json(value: &Value) -> json::Result<Self> {
+        match value.as_str() {
+            Some("building") => Ok(Self::Building),
+            Some("built") => Ok(Self::Built),
+            Some("cleaning") => Ok(Self::Cleaning),
+            _ => Err("it is neither building, built nor cleaning".to_string()),
+        }
+    }
+}
+
+impl Identity {
+    fn from_fields(fields: &Fields) -> json::Result<Self> {
+        let number = |name| fields.required(name, json::number);
+        Ok(Self { cookie: number("cookie")?, inode: number("inode")?, proc_inode: number("proc_inode")? })
+    }
+}
+
+impl Daemon {
+    fn from_fields(fields: &Fields) -> json::Result<Self> {
+        let pid =
+            i32::try_from(fields.required("pid", json::number)?).map_err(|_| "field pid: there is no such pid")?;
+        let start_time = fields.required("start_time", json::number)?;
+        Ok(Self { pid, start_time, config: fields.required("config", json::path)? })
+    }
+
+    /// The process `pid` as it is known later; `None` if it has ended.
+    pub fn identify(pid: i32, config: &Path) -> Option<Self> {
+        Some(Self { pid, start_time: running(pid)?.start_time, config: config.to_path_buf() })
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&self) -> bool {
+        running(self.pid).is_some_and(|stat| stat.start_time == self.start_time)
+    }
+}
+
+fn running(pid: i32) -> Option<Stat> {
+    Proc::open().ok()?.process(pid)?.stat().filter(|stat| !stat.has_ended())
+}
+
+/// What was built.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Record {
+    /// How far it is.
+    pub state: State,
+    /// What it shall consist of.
+    #[serde(flatten)]
+    pub plan: Plan,
+    /// Which namespace it is; absent before there is one.
+    pub identity: Option<Identity>,
+    /// Files below /etc/netns/NAME that build made and that must be there when somebody enters.
+    pub files: Vec<String>,
+    /// Daemons.
+    pub daemons: Vec<Daemon>,
+}
+
+/// Where the record of `name` is.
+pub fn path(name: &NetnsName) -> PathBuf {
+    Path::new(DIRECTORY).join(format!("{name}{SUFFIX}"))
+}
+
+impl Record {
+    /// The record of `name`; `None` if it was not built. A file that is not root's is an error.
+    pub fn load(name: &NetnsName) -> Result<Option<Self>> {
+        let path = path(name);
+        let Some(text) = trusted::read_if_there(&path, Trust::Strict)? else { return Ok(None) };
+        let record = Self::parse(&text).map_err(|cause| Error::new(format!("read {}", show(&path)), cause))?;
+        if record.plan.request.name != *name {
+            return Err(Error::new(format!("use {}", show(&path)), "it is of another namespace"));
+        }
+        Ok(Some(record))
+    }
+
+    /// Parses a record's text.
+    pub fn parse(text: &str) -> json::Result<Self> {
+        let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let fields = Fields::of(&value)?;
+        Ok(Self {
+            state: fields.required("state", State::from_json)?,
+            plan: Plan::from_fields(&fields)?,
+            identity: fields.optional("identity", |value| Identity::from_fields(&Fields::of(value)?))?,
+            files: fields.list("files", json::text)?,
+            daemons: fields.list("daemons", |value| Daemon::from_fields(&Fields::of(value)?))?,
+        })
+    }
+
+    /// The names of all records, sorted.
+    pub fn names() -> Result<Vec<NetnsName>> {
+        let mut names = Vec::new();
+        let entries = match std::fs::read_dir(DIRECTORY) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(names),
+            entries => entries.cannot(|| format!("list {DIRECTORY}"))?,
+        };
+        for entry in entries {
+            let file = entry.cannot(|| format!("list {DIRECTORY}"))?.file_name();
+            let name = file.to_str().and_then(|file| file.strip_suffix(SUFFIX));
+            names.extend(name.and_then(|name| NetnsName::new(name).ok()));
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// All records. One that can't be read is an error: what it would have said about a namespace is not known.
+    pub fn all() -> Result<Vec<Self>> {
+        let records: Result<Vec<Option<Self>>> = Self::names()?.iter().map(Self::load).collect();
+        Ok(records?.into_iter().flatten().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_is_known() {
+        let daemon = Daemon::identify(std::process::id() as i32, Path::new("")).unwrap();
+        assert!(daemon.is_running());
+        assert!(!Daemon { start_time: daemon.start_time + 1, ..daemon }.is_running());
+    }
+}

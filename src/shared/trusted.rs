@@ -1,0 +1,216 @@
+//! Files that root alone decides: reached only through directories that are root's and that nobody else can write,
+//! looked at and opened by descriptor, so that what was checked is what is used.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat, readlink};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, lstat};
+
+use crate::error::{Context, Error, Result, words};
+use crate::escape::show;
+
+/// Symlinks followed for one path, as many as the kernel follows (path_resolution(7)).
+const MAX_SYMLINKS: usize = 40;
+/// Bytes that a file of text may have; all files read here are written by people.
+pub const MAX_TEXT: u64 = 1 << 20;
+
+/// How far a path is trusted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// Every directory is root's and writable by nobody else.
+    Strict,
+    /// A sticky directory of root's (/tmp) may stand on the way: nobody else can replace root's files in it.
+    AllowSticky,
+}
+
+/// What kind of file `stat` is of.
+pub fn kind(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
+}
+
+/// Why `stat` is not of a file that only root decides, or nothing.
+pub fn objection(stat: &FileStat) -> Option<String> {
+    if stat.st_uid != 0 {
+        return Some(format!("it belongs to uid {}, not to root", stat.st_uid));
+    }
+    if kind(stat) != SFlag::S_IFLNK && stat.st_mode & 0o022 != 0 {
+        return Some(format!("others than root can write it (mode {:04o})", stat.st_mode & 0o7777));
+    }
+    None
+}
+
+/// Checks one file or directory; `path` is for the message.
+pub fn check(stat: &FileStat, path: &Path) -> Result<()> {
+    objection(stat).map_or(Ok(()), |why| {
+        let mut error = Error::new(format!("trust {}", show(path)), why);
+        if stat.st_uid != 0 {
+            error = error.hint(format!("chown root:root {}", show(path)));
+        } else {
+            error = error.hint(format!("chmod go-w {}", show(path)));
+        }
+        Err(error)
+    })
+}
+
+/// Where `path` leads, without symlinks; `None` if there is no such file. What is on the way was checked, symlinks and
+/// the last component included: nobody but root can have it lead elsewhere afterwards.
+fn resolve(path: &Path, trust: Trust) -> Result<Option<PathBuf>> {
+    let cannot = |errno: Errno| Error::new(format!("open {}", show(path)), words(errno));
+    if !path.is_absolute() {
+        return Err(Error::new(format!("open {}", show(path)), "the path is not absolute"));
+    }
+    let mut pending = components(path);
+    let mut reached = PathBuf::from("/");
+    check(&lstat(&reached).map_err(cannot)?, &reached)?;
+    let mut links = 0;
+    while let Some(name) = pending.pop() {
+        if name == ".." {
+            reached.pop();
+            continue;
+        }
+        reached.push(&name);
+        let stat = match lstat(&reached) {
+            Err(Errno::ENOENT) => return Ok(None),
+            stat => stat.map_err(cannot)?,
+        };
+        let sticky = trust == Trust::AllowSticky && kind(&stat) == SFlag::S_IFDIR && stat.st_mode & 0o1000 != 0;
+        if !(sticky && stat.st_uid == 0) {
+            check(&stat, &reached)?;
+        }
+        if kind(&stat) == SFlag::S_IFLNK {
+            links += 1;
+            if links > MAX_SYMLINKS {
+                return Err(cannot(Errno::ELOOP));
+            }
+            let target = readlink(&reached).map_err(cannot)?;
+            reached.pop();
+            if Path::new(&target).is_absolute() {
+                reached = PathBuf::from("/");
+            }
+            pending.extend(components(Path::new(&target)));
+        }
+    }
+    Ok(Some(reached))
+}
+
+/// Opens the file at `path`, and checks what was opened.
+fn open_as(path: &Path, trust: Trust, flags: OFlag) -> Result<Option<(OwnedFd, FileStat)>> {
+    let Some(real) = resolve(path, trust)? else { return Ok(None) };
+    let cannot = || format!("open {}", show(path));
+    let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = nix::fcntl::open(&real, flags, Mode::empty()).cannot(cannot)?;
+    let stat = fstat(&file).cannot(cannot)?;
+    check(&stat, &real)?;
+    Ok(Some((file, stat)))
+}
+
+fn missing(path: &Path) -> Error {
+    Error::new(format!("open {}", show(path)), words(Errno::ENOENT))
+}
+
+/// Opens `path` for its place only (O_PATH). Every directory on the way, every symlink, and the file are checked.
+pub fn locate(path: &Path, trust: Trust) -> Result<(OwnedFd, FileStat)> {
+    open_as(path, trust, OFlag::O_PATH)?.ok_or_else(|| missing(path))
+}
+
+/// Opens the directory `path`, strictly; `None` if it is not there.
+pub fn directory(path: &Path) -> Result<Option<OwnedFd>> {
+    let found = open_as(path, Trust::Strict, OFlag::O_RDONLY)?;
+    match &found {
+        Some((_, stat)) if kind(stat) != SFlag::S_IFDIR => {
+            Err(Error::new(format!("use {}", show(path)), "it is not a directory"))
+        }
+        _ => Ok(found.map(|(directory, _)| directory)),
+    }
+}
+
+/// [`locate`], strictly, for the `path` of something in `directory`, which was located and is on `path` itself. All but
+/// a symlink is found in `directory` at once.
+pub fn locate_in(directory: &OwnedFd, path: &Path) -> Result<(OwnedFd, FileStat)> {
+    let cannot = || format!("open {}", show(path));
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let place = openat(directory, path.file_name().unwrap_or_default(), flags, Mode::empty()).cannot(cannot)?;
+    let stat = fstat(&place).cannot(cannot)?;
+    if kind(&stat) == SFlag::S_IFLNK {
+        return locate(path, Trust::Strict);
+    }
+    check(&stat, path)?;
+    Ok((place, stat))
+}
+
+/// The components of `path`, last first.
+fn components(path: &Path) -> Vec<OsString> {
+    let name = |component| match component {
+        Component::Normal(name) => Some(name.to_os_string()),
+        Component::ParentDir => Some(OsString::from("..")),
+        _ => None,
+    };
+    path.components().rev().filter_map(name).collect()
+}
+
+/// Opens a regular file for reading.
+pub fn open(path: &Path, trust: Trust) -> Result<File> {
+    open_if_there(path, trust)?.ok_or_else(|| missing(path))
+}
+
+fn open_if_there(path: &Path, trust: Trust) -> Result<Option<File>> {
+    let Some((file, stat)) = open_as(path, trust, OFlag::O_RDONLY)? else { return Ok(None) };
+    regular(&stat, path)?;
+    Ok(Some(File::from(file)))
+}
+
+fn regular(stat: &FileStat, path: &Path) -> Result<()> {
+    match kind(stat) {
+        SFlag::S_IFREG => Ok(()),
+        SFlag::S_IFDIR => Err(Error::new(format!("read {}", show(path)), "it is a directory")),
+        _ => Err(Error::new(format!("read {}", show(path)), "it is not a regular file")),
+    }
+}
+
+/// The whole text of a trusted file of at most [`MAX_TEXT`] bytes, without NUL bytes; `None` if it is not there.
+pub fn read_if_there(path: &Path, trust: Trust) -> Result<Option<String>> {
+    open_if_there(path, trust)?.map(|file| text(file, path)).transpose()
+}
+
+/// [`read_if_there`], where its absence is an error.
+pub fn read(path: &Path, trust: Trust) -> Result<String> {
+    read_if_there(path, trust)?.ok_or_else(|| missing(path))
+}
+
+/// The whole text of a file that the caller, root, names itself; it need not be root's, but a regular file of text.
+pub fn read_named(path: &Path) -> Result<String> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = nix::fcntl::open(path, flags, Mode::empty()).cannot(|| format!("open {}", show(path)))?;
+    regular(&fstat(&file).cannot(|| format!("read {}", show(path)))?, path)?;
+    text(File::from(file), path)
+}
+
+fn text(file: File, path: &Path) -> Result<String> {
+    // Room for most of them, so that one read does.
+    let mut bytes = Vec::with_capacity(4096);
+    file.take(MAX_TEXT + 1).read_to_end(&mut bytes).cannot(|| format!("read {}", show(path)))?;
+    let broken = |why: &str| Error::new(format!("read {}", show(path)), why);
+    if bytes.len() as u64 > MAX_TEXT {
+        return Err(broken("it is larger than 1 MiB"));
+    }
+    if bytes.contains(&0) {
+        return Err(broken("it is not a text file: it contains a NUL byte"));
+    }
+    String::from_utf8(bytes).map_err(|_| broken("it is not UTF-8 text"))
+}
+
+/// A path as the kernel gave it.
+pub fn path_from_bytes(bytes: Vec<u8>) -> PathBuf {
+    PathBuf::from(OsString::from_vec(bytes))
+}
+
+/// Whether an entry of /etc/netns/NAME is left out: hidden files and editors' backups, as `ip netns exec` does.
+pub fn is_skipped_entry(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(b".") || name.as_bytes().ends_with(b"~")
+}
