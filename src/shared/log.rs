@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::os::unix::net::UnixDatagram;
 
-use syslog::{Facility, LogFormat, Severity};
+use syslog::{Facility, LogFormat, Logger, LoggerBackend, Severity};
 
 /// Longest message; what is longer is cut here and marked.
 const LONGEST: usize = 1024;
@@ -22,23 +22,23 @@ impl LogFormat<&str> for LocalFormat {
 
 /// One line of priority notice. The message is escaped already; it is made only if there is a log.
 pub fn notice<T: AsRef<str>>(message: impl FnOnce() -> T) {
-    send(Severity::LOG_NOTICE, message);
+    if let Some(mut logger) = logger() {
+        let _ = logger.notice(cut(message().as_ref()).as_str());
+    }
 }
 
 /// One line of priority warning: something was refused.
 pub fn refused<T: AsRef<str>>(message: impl FnOnce() -> T) {
-    send(Severity::LOG_WARNING, message);
+    if let Some(mut logger) = logger() {
+        let _ = logger.warning(cut(message().as_ref()).as_str());
+    }
 }
 
-fn send<T: AsRef<str>>(severity: Severity, message: impl FnOnce() -> T) {
-    let Ok(socket) = UnixDatagram::unbound() else { return };
-    if socket.set_nonblocking(true).and_then(|()| socket.connect("/dev/log")).is_err() {
-        return;
-    }
-    let mut line = Vec::new();
-    if LocalFormat.format(&mut line, severity, &cut(message().as_ref())).is_ok() {
-        let _ = socket.send(&line);
-    }
+/// syslog's own connection would wait as long as the log's queue is full, so it gets a socket that does not.
+fn logger() -> Option<Logger<LoggerBackend, LocalFormat>> {
+    let socket = UnixDatagram::unbound().ok()?;
+    socket.set_nonblocking(true).and_then(|()| socket.connect("/dev/log")).ok()?;
+    Some(Logger::new(LoggerBackend::Unix(socket), LocalFormat))
 }
 
 /// `message`, at most [`LONGEST`] bytes of it, never half a character.
