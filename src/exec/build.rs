@@ -38,8 +38,9 @@ fn leave_out_unwind_tables() {
 }
 
 fn describe(table: &mut String, name: &str, command: &mut Command) {
-    let help = command.render_help().to_string();
     let of_root = runns_cli::OF_ROOT.contains(&name);
+    // The program for root has its own.
+    let help = if of_root { String::new() } else { command.render_help().to_string() };
     let flags: Vec<String> =
         command.get_opts().chain(flags(command)).filter(|_| !of_root).map(|arg| flag(name, command, arg)).collect();
     let (least, most) = operands(command);

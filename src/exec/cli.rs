@@ -80,7 +80,7 @@ fn interpret(words: Vec<OsString>) -> Result<Parsed> {
     let verb = first.to_str().filter(|word| !is_name && RESERVED.contains(word));
     let request = match verb {
         Some("exec") => return enter_explicitly(rest, flags),
-        Some("help") => Request::Print(help(&rest)?.to_string()),
+        Some("help") => help(&rest)?,
         Some(verb) => {
             if ["pty", "detach", "no-new-privs"].iter().any(|option| flags.contains(option)) {
                 return Err(usage(format!("--pty, --detach and --no-new-privs are for entering, not for {verb}"))
@@ -174,16 +174,19 @@ fn enter_options(flags: &[&str], name: OsString, mut words: Vec<OsString>) -> en
     enter::Options { name, words, mode, no_new_privs: flags.contains(&"no-new-privs") }
 }
 
-fn help(words: &[OsString]) -> Result<&'static str> {
-    let Some(word) = words.first() else { return Ok(COMMANDS[0].help) };
-    let command = word.to_str().filter(|word| !word.is_empty()).and_then(find);
-    command.map(|command| command.help).ok_or_else(|| {
-        let error = usage(format!("there is no subcommand '{}'", escape(word.as_encoded_bytes())));
-        match nearest(&word.to_string_lossy(), RESERVED) {
-            Some(near) => error.hint(format!("did you mean {near}?")),
-            None => error.hint("see runns-exec --help"),
+fn help(words: &[OsString]) -> Result<Request> {
+    let Some(word) = words.first() else { return Ok(Request::Print(COMMANDS[0].help.to_string())) };
+    match word.to_str().filter(|word| !word.is_empty()).and_then(find) {
+        Some(command) if command.of_root => Ok(Request::OfRoot),
+        Some(command) => Ok(Request::Print(command.help.to_string())),
+        None => {
+            let error = usage(format!("there is no subcommand '{}'", escape(word.as_encoded_bytes())));
+            Err(match nearest(&word.to_string_lossy(), RESERVED) {
+                Some(near) => error.hint(format!("did you mean {near}?")),
+                None => error.hint("see runns-exec --help"),
+            })
         }
-    })
+    }
 }
 
 fn subcommand(command: &'static Command, words: Vec<OsString>) -> Result<Request> {
@@ -285,7 +288,13 @@ mod tests {
 
     #[test]
     fn subcommands_for_root_are_passed_on_unread() {
-        for line in [&["build"][..], &["build", "--bogus"], &["-v", "build"], &["clean", "-n", "x", "--help"]] {
+        for line in [
+            &["build"][..],
+            &["build", "--bogus"],
+            &["-v", "build"],
+            &["clean", "-n", "x", "--help"],
+            &["help", "build"],
+        ] {
             assert_eq!(parse(words(line)).unwrap().request, Request::OfRoot, "{line:?}");
         }
     }

@@ -163,7 +163,7 @@ fn refuse(path: &Path, why: impl std::fmt::Display) -> Error {
 
 /// Stands for a backslash in the text that rust-ini sees: it would join a line that ends with one and the next, and
 /// take `\]` for a part of a section's name. No line has this character of its own: control characters are refused.
-const BACKSLASH: &str = "\x01";
+const BACKSLASH: char = '\x01';
 
 /// What rust-ini read, as it stood in the file.
 fn restore(text: &str) -> String {
@@ -202,7 +202,7 @@ fn check_lines(text: &str, path: &Path) -> Result<String> {
         }
         clean.push_str(&format!("{key}={}\n", value.trim()));
     }
-    Ok(clean.replace('\\', BACKSLASH))
+    Ok(clean.replace('\\', &BACKSLASH.to_string()))
 }
 
 /// The options of one section while they are being read.

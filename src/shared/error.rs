@@ -146,8 +146,12 @@ impl Cause for Errno {
 
 impl Cause for std::io::Error {
     fn describe(&self) -> String {
-        // It adds " (os error N)" to the words of strerror(3).
-        self.to_string().split(" (os error").next().unwrap_or_default().to_string()
+        let text = self.to_string();
+        match self.raw_os_error() {
+            // It adds " (os error N)" to the words of strerror(3).
+            Some(_) => text.split('(').next().unwrap_or_default().trim_end().to_string(),
+            None => text,
+        }
     }
 }
 

@@ -28,7 +28,8 @@ pub fn escape(bytes: &[u8]) -> String {
 
 /// `text` on one line: like [`escape`], but what is escaped already stays as it is.
 pub fn one_line(text: &str) -> String {
-    escape(text.as_bytes()).replace("\\\\", "\\")
+    let parts: Vec<String> = text.split('\\').map(|part| escape(part.as_bytes())).collect();
+    parts.join("\\")
 }
 
 /// Format and separator characters: they move the cursor, reorder text or show nothing.

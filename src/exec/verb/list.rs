@@ -11,7 +11,7 @@ use nix::sys::stat::{FileStat, lstat, stat};
 use nix::unistd::getuid;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+use unicode_width::UnicodeWidthChar;
 
 use runns_privileged::capability::renounce;
 use runns_privileged::{Privilege, netns};
@@ -361,12 +361,12 @@ fn table(rows: &[Row], width: Option<usize>) -> String {
         .collect();
     // The last column is as wide as it likes: padding others to it would cost memory without end.
     let last = columns.len() - 1;
-    let widths: Vec<usize> = (0..last).map(|at| lines.iter().map(|line| line[at].width()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..last).map(|at| lines.iter().map(|line| width_of(&line[at])).max().unwrap_or(0)).collect();
     let mut text = String::new();
     for line in &lines {
         let mut out = String::new();
         for ((cell, width), (_, column)) in line.iter().zip(&widths).zip(&columns) {
-            let blanks = " ".repeat(width.saturating_sub(cell.width()));
+            let blanks = " ".repeat(width.saturating_sub(width_of(cell)));
             out.push_str(&if column.right { format!("{blanks}{cell}") } else { format!("{cell}{blanks}") });
             out.push_str(GAP);
         }
@@ -375,6 +375,11 @@ fn table(rows: &[Row], width: Option<usize>) -> String {
         text.push('\n');
     }
     text
+}
+
+/// The columns that `text` takes on a terminal.
+fn width_of(text: &str) -> usize {
+    text.chars().map(|character| character.width().unwrap_or(0)).sum()
 }
 
 /// As much of `text` as fits into `width` columns.
