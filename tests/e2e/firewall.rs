@@ -1,6 +1,6 @@
-//! NAT and forwarding (SPEC 5), on hosts with firewalls of their own.
+//! NAT and forwarding, on hosts with firewalls of their own.
 
-use crate::support::{Host, Net, Snapshot, WebServer};
+use crate::support::{Background, Host, Net, Snapshot, WebServer, wait_until};
 
 fn host() -> (Host, WebServer) {
     let host = Host::new();
@@ -12,6 +12,30 @@ fn host() -> (Host, WebServer) {
 fn has_connection(host: &Host, name: &str) {
     let curl = format!("runns-exec {name} -- curl -sS --max-time 5 http://192.0.2.1/");
     assert_eq!(host.user("alice").ok(&curl), "seen 192.0.2.2");
+}
+
+/// tcpdump(8) on the uplink, for everything that is forwarded to it.
+struct Uplink<'a> {
+    host: &'a Host,
+    process: Background,
+}
+
+impl<'a> Uplink<'a> {
+    fn watch(host: &'a Host) -> Self {
+        let process = host.spawn("echo $$; exec tcpdump -p -Z root -n -l --immediate-mode -i eth0 -Q out ip");
+        wait_until("tcpdump listens", || process.stderr().contains("listening on").then_some(()));
+        Self { host, process }
+    }
+
+    /// What was seen; a last packet of the host's own proves that all was.
+    fn packets(self) -> Vec<String> {
+        self.host.ok("python3 -c 'import socket; socket.socket(2, 2).sendto(b\"last\", (\"192.0.2.1\", 9999))'");
+        wait_until("the last packet is seen", || self.process.stdout().contains("192.0.2.1.9999").then_some(()));
+        let output = self.process.stdout();
+        let mut lines = output.lines();
+        self.host.ok(&format!("kill {}", lines.next().expect("tcpdump's pid")));
+        lines.filter(|line| !line.contains("192.0.2.1.9999")).map(str::to_string).collect()
+    }
 }
 
 #[test]
@@ -78,6 +102,83 @@ fn a_native_nft_chain_that_drops_is_named() {
     let before = Snapshot::of(&host);
     host.run("runns-exec build").refused(1, &["guard", "forwarding"]);
     before.assert_same(&Snapshot::of(&host));
+}
+
+#[test]
+fn the_rule_that_drops_is_found_by_a_packet() {
+    let chain = |rules: &str| {
+        format!(
+            "nft 'add table inet guard; add chain inet guard zone; \
+             add chain inet guard forwarding {{ type filter hook forward priority 10; policy accept; }}; {rules}'"
+        )
+    };
+    let add = "add rule inet guard";
+    for (rules, named) in [
+        // As firewalld has it: replies, then a jump by zone, then everything else.
+        (
+            format!(
+                "{add} forwarding ct state {{ established, related }} accept; {add} forwarding jump zone; \
+                 {add} forwarding reject with icmpx admin-prohibited; {add} zone iifname lo accept"
+            ),
+            vec!["'inet guard forwarding'", "reject with icmpx admin-prohibited"],
+        ),
+        (
+            format!("{add} forwarding jump zone; {add} zone ip saddr 172.16.0.0/12 drop"),
+            vec!["'inet guard zone'", "drop"],
+        ),
+        // Seen by no look at forward hooks.
+        (
+            "add chain inet guard early { type filter hook prerouting priority -400; }; \
+             add rule inet guard early iifname vpn1 drop"
+                .to_string(),
+            vec!["'inet guard early'"],
+        ),
+    ] {
+        let (host, _web) = host();
+        host.ok(&chain(&rules));
+        let before = Snapshot::of(&host);
+        let watch = Uplink::watch(&host);
+        host.run("runns-exec build").refused(1, &[&["cannot forward the traffic of vpn1"], &named[..]].concat());
+        before.assert_same(&Snapshot::of(&host));
+        assert_eq!(watch.packets(), Vec::<String>::new(), "what is tried never leaves the host");
+    }
+}
+
+#[test]
+fn a_firewall_that_lets_something_through_is_passed() {
+    let (host, _web) = host();
+    // Web pages, and nothing else.
+    host.ok("nft 'add table inet guard; add chain inet guard forwarding { type filter hook forward priority 10; \
+             policy drop; }; add rule inet guard forwarding ct state established,related accept; \
+             add rule inet guard forwarding tcp dport { 80, 443 } accept'");
+    let before = Snapshot::of(&host);
+    let watch = Uplink::watch(&host);
+    host.ok("runns-exec build");
+    assert_eq!(watch.packets(), Vec::<String>::new(), "what is tried never leaves the host");
+    assert!(!host.ok("iptables-save").contains("198.41.0.4"), "the rule that counts is removed");
+    has_connection(&host, "vpn1");
+    host.ok("runns-exec clean vpn1 -f");
+    before.assert_same(&Snapshot::of(&host));
+}
+
+#[test]
+fn a_host_without_a_route_builds_all_the_same() {
+    let (host, _web) = host();
+    host.ok("ip route delete default");
+    host.ok("runns-exec build -n none");
+    // One that leads nowhere is like none.
+    host.ok("ip route add unreachable default metric 5 && ip route add default via 192.0.2.1 metric 9");
+    let output = host.run("runns-exec build -n unreachable");
+    assert!(output.status == 0 && output.stderr.contains("no route"), "{output}");
+    host.ok("ip route delete unreachable default");
+    // An uplink that has no gateway: a neighbour is tried.
+    let lan = Net::new();
+    host.add_uplink("lan0", "10.50.0.1/24", &lan, "10.50.0.2/24");
+    host.ok("runns-exec build -n lan -o lan0");
+    host.ok("nft 'add table inet guard; add chain inet guard forwarding { type filter hook forward priority 10; \
+             policy drop; }'");
+    let output = host.run("runns-exec build -n lan2 -o lan0");
+    assert!(output.status == 1 && output.stderr.contains("'inet guard forwarding' drops it: policy drop"), "{output}");
 }
 
 #[test]

@@ -361,7 +361,8 @@ fn table(rows: &[Row], width: Option<usize>) -> String {
         .collect();
     // The last column is as wide as it likes: padding others to it would cost memory without end.
     let last = columns.len() - 1;
-    let widths: Vec<usize> = (0..last).map(|at| lines.iter().map(|line| width_of(&line[at])).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> =
+        (0..last).map(|at| lines.iter().map(|line| width_of(&line[at])).max().unwrap_or(0)).collect();
     let mut text = String::new();
     for line in &lines {
         let mut out = String::new();

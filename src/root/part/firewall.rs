@@ -4,12 +4,14 @@
 //! One `iptables-restore --noflush` for each backend makes all rules of a table at once, or none.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 
-use super::{Part, Site, nft};
+use super::{Part, Site, nft, probe};
 use crate::host::HostState;
 use crate::tool;
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::plan::{Plan, tag};
+use runns_shared::record::State;
 
 /// Waits for the lock of the tables as long as another program holds it (iptables(8), -w).
 const WAIT: &str = "-w";
@@ -81,15 +83,18 @@ impl Part for Firewall {
             let before = backend.save()?;
             if backend == primary {
                 remember_new_tables(site, backend)?;
-                backend.restore(&rules(&plan))?;
+                backend.restore(&rules(&plan, site.probe))?;
             } else if has_forward_rules(&before) {
                 backend.restore(&filter_rules(&plan))?;
             }
         }
-        verify(&plan)
+        Ok(())
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
+        if site.record.state == State::Building && tool::find("nft").is_some() {
+            probe::remove_trace()?;
+        }
         let tag = tag(&site.plan().request.name);
         let mut removed = false;
         for backend in Backend::BOTH {
@@ -120,25 +125,13 @@ pub fn replace(site: &mut Site) -> Result<()> {
     Ok(())
 }
 
-/// Whether the chains in the way let the namespace's traffic through; checked before anything is made.
-pub fn check(plan: &Plan) -> Result<()> {
-    Backend::primary()?;
-    match nft::dropping_chain(plan)? {
-        Some(chain) => Err(Error::new(
-            format!("forward the traffic of {}", plan.request.interface),
-            format!("the nftables chain '{chain}' drops it, and no rule elsewhere can outvote that"),
-        )
-        .hint(format!(
-            "let it through there; with firewalld: firewall-cmd --permanent --zone=trusted --add-interface={} && \
-             firewall-cmd --reload",
-            plan.request.interface
-        ))),
-        None => Ok(()),
-    }
+/// Checks, before anything is made, that there is a firewall to put rules into.
+pub fn check() -> Result<()> {
+    Backend::primary().map(drop)
 }
 
 /// All rules. The drops stand in mangle, where no accept of another program comes before them.
-fn rules(plan: &Plan) -> String {
+fn rules(plan: &Plan, probe: Option<Ipv4Addr>) -> String {
     let (interface, subnet) = (&plan.request.interface, plan.number);
     let comment = format!("-m comment --comment {}", plan.tag());
     let uplink = plan
@@ -146,8 +139,10 @@ fn rules(plan: &Plan) -> String {
         .uplink
         .as_ref()
         .map_or(String::new(), |uplink| format!("-A FORWARD -i {interface} ! -o {uplink} {comment} -j DROP\n"));
+    let probe = probe.map_or(String::new(), |target| format!("-I POSTROUTING 1 {}\n", probe::rule(plan, target)));
     format!(
         "*mangle\n\
+         {probe}\
          -A PREROUTING -i {interface} ! -s {subnet} {comment} -j DROP\n\
          -A FORWARD -o {interface} -m conntrack ! --ctstate RELATED,ESTABLISHED {comment} -j DROP\n\
          {uplink}\
@@ -170,19 +165,6 @@ fn filter_rules(plan: &Plan) -> String {
          -I FORWARD 1 -i {interface} -s {subnet} {comment} -j ACCEPT\n\
          COMMIT\n"
     )
-}
-
-/// Asks the kernel's tables whether the rule without which nothing works is there.
-fn verify(plan: &Plan) -> Result<()> {
-    let cannot = |cause: String| Error::new("check the firewall rules", cause);
-    let iptables = iptables::new(false).map_err(|error| cannot(error.to_string()))?;
-    let rule =
-        format!("-s {} ! -o {} -m comment --comment {} -j MASQUERADE", plan.number, plan.request.interface, plan.tag());
-    match iptables.exists("nat", "POSTROUTING", &rule) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(cannot("the rule for NAT is not there after it was made".to_string())),
-        Err(error) => Err(cannot(error.to_string())),
-    }
 }
 
 /// Whether the filter table's FORWARD chain has a policy or rule that could drop something.
@@ -221,7 +203,8 @@ pub fn deletions(saved: &str, tag: &str) -> String {
     input
 }
 
-fn has_comment(rule: &str, tag: &str) -> bool {
+/// Whether the rule, as iptables prints it, has the comment `tag`.
+pub fn has_comment(rule: &str, tag: &str) -> bool {
     let mut words = rule.split(' ');
     rule.starts_with("-A ")
         && words.any(|word| word == "--comment")
@@ -229,8 +212,13 @@ fn has_comment(rule: &str, tag: &str) -> bool {
 }
 
 /// The chains that the rules stand in.
-const CHAINS: [(&str, &str); 4] =
-    [("mangle", "PREROUTING"), ("mangle", "FORWARD"), ("filter", "FORWARD"), ("nat", "POSTROUTING")];
+const CHAINS: [(&str, &str); 5] = [
+    ("mangle", "PREROUTING"),
+    ("mangle", "FORWARD"),
+    ("mangle", "POSTROUTING"),
+    ("filter", "FORWARD"),
+    ("nat", "POSTROUTING"),
+];
 
 /// iptables' nft backend makes tables and chains when they are first used. Those that were not there before are
 /// removed again.

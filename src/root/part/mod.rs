@@ -7,11 +7,14 @@ pub mod forwarding;
 pub mod netns;
 pub mod nft;
 pub mod openvpn;
+pub mod probe;
 pub mod pushed;
 pub mod resolver;
 pub mod uplink;
 pub mod veth;
 pub mod wireguard;
+
+use std::net::Ipv4Addr;
 
 use crate::lock::Lock;
 use crate::netlink::Netlink;
@@ -29,6 +32,8 @@ pub struct Site<'a> {
     pub host: Netlink,
     /// How long to wait for each tunnel; not at all if `None`.
     pub wait: Option<std::time::Duration>,
+    /// Where the packet goes by which the host's firewall is tried, if it is.
+    pub probe: Option<Ipv4Addr>,
 }
 
 impl Site<'_> {

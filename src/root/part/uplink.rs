@@ -80,6 +80,30 @@ fn set_routes(host: &Netlink, table: u32, uplink: &IfaceName) -> Result<()> {
     Ok(())
 }
 
+/// Whether traffic of the namespace has a way out of the host: `None` if it has none, `Some(None)` if it goes everywhere,
+/// else an address in the only network that it reaches.
+pub fn reachable(site: &Site) -> Result<Option<Option<Ipv4Addr>>> {
+    let routes = site.host.routes()?;
+    let Some(uplink) = &site.plan().request.uplink else {
+        let by_default = |route: &Route| route.unicast && route.network.prefix <= 1 && !is_own_table(route.table);
+        return Ok(routes.iter().any(by_default).then_some(None));
+    };
+    let link = site.host.need_link(uplink.as_str())?;
+    if !link.up {
+        return Ok(None);
+    }
+    if default_hop(&routes, link.index).is_some() {
+        return Ok(Some(None));
+    }
+    let own = site.host.addresses()?.into_iter().find(|(index, _)| *index == link.index).map(|(_, subnet)| subnet);
+    // Its first or second address: whichever is not the host's own.
+    let neighbour = own.filter(|subnet| subnet.prefix <= 30).map(|subnet| {
+        let first = masked(subnet).address.to_bits() + 1;
+        Ipv4Addr::from_bits(if first == subnet.address.to_bits() { first + 1 } else { first })
+    });
+    Ok(neighbour.map(Some))
+}
+
 /// How the host itself goes everywhere by device `index`: its best default route there, or one of the halves of it
 /// that VPNs use.
 fn default_hop(routes: &[Route], index: u32) -> Option<(u32, Option<Ipv4Addr>)> {

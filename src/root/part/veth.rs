@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use super::{Part, Site, netns};
+use super::{Part, Site, netns, probe};
 use crate::host::{set_sysctl, sysctl};
 use crate::netlink::{MAIN_TABLE, Netlink, Network, in_namespace};
 use runns_shared::error::{Error, Result};
@@ -45,7 +45,9 @@ impl Part for Veth {
         inside.add_address(link.index, Network { address: number.inside(), prefix: PREFIX })?;
         inside.set_up(link.index)?;
         let everywhere = Network { address: std::net::Ipv4Addr::UNSPECIFIED, prefix: 0 };
-        inside.add_route(everywhere, MAIN_TABLE, Some((link.index, Some(number.host()))))
+        inside.add_route(everywhere, MAIN_TABLE, Some((link.index, Some(number.host()))))?;
+        // Now traffic must get through; a tunnel that waits for its server would only say that nobody answers.
+        site.probe.take().map_or(Ok(()), |target| probe::run(site, target))
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
