@@ -8,6 +8,7 @@ mod attack;
 mod build;
 mod clean;
 mod completions;
+mod contents;
 mod dns;
 mod enter;
 mod firewall;
@@ -24,6 +25,7 @@ mod state;
 mod status;
 mod tunnel;
 mod turns;
+mod two_programs;
 mod uplink;
 mod view;
 

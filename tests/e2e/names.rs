@@ -1,4 +1,4 @@
-//! Namespace names (SPEC 2): what is no name is refused before any file is touched.
+//! Namespace names: what is no name is refused before any file is touched.
 
 use crate::host_with_vpn1;
 
@@ -54,5 +54,29 @@ fn names_of_64_bytes_and_all_characters_work() {
         host.ok(&format!("ip netns add {name}"));
         host.configure(&format!("[{name}]\n"));
         assert_eq!(host.user("alice").ok(&format!("runns-exec {name} -- printenv RUNNS_NETNS")), name);
+    }
+}
+
+#[test]
+fn the_nearest_name_section_or_subcommand_is_suggested() {
+    let host = host_with_vpn1();
+    host.configure("[office]\nNetworkNamespace=vpnWork\n");
+    for (word, hint) in [
+        ("statsu", "runns-exec status?"),
+        ("lst", "runns-exec list?"),
+        ("biuld", "runns-exec build?"),
+        ("vpn2", "did you mean vpn1?"),
+        ("vpnwork", "did you mean vpnWork?"),
+        ("ofice", "did you mean vpnWork, the namespace of section [office]?"),
+    ] {
+        for runner in [host.root(), host.user("alice")] {
+            runner.run(&format!("runns-exec {word}")).refused(125, &[word, hint]);
+        }
+    }
+    // A name that is like nothing gets no suggestion, nor does one that exists and is refused.
+    host.ok("ip netns add foreign");
+    for word in ["zzzzzzzz", "foreign"] {
+        let output = host.user("alice").run(&format!("runns-exec {word}"));
+        assert!(output.status == 125 && !output.stderr.contains("did you mean"), "{output}");
     }
 }

@@ -1,4 +1,4 @@
-//! --detach and --no-new-privs, -v (SPEC 3.4). The pseudo-terminal has tests of its own.
+//! --detach and --no-new-privs, -v. The pseudo-terminal has tests of its own.
 
 use crate::host_with_vpn1;
 
@@ -39,6 +39,40 @@ fn detached_output_goes_where_it_was_redirected() {
     alice.ok("while ! grep -q end log; do sleep 0.02; done");
     let log = alice.ok("sort log");
     assert!(log.contains("end 1\nerr\nout") || log.contains("end 1"), "input is at its end: {log}");
+}
+
+/// Whoever reads until the end of the output, as $(...) and ssh do, does not wait for the command.
+#[test]
+fn detach_keeps_no_pipe_and_no_terminal_but_files() {
+    let host = host_with_vpn1();
+    let alice = host.user("alice");
+    let outputs = |pid: &str| host.ok(&format!("readlink /proc/{pid}/fd/1 /proc/{pid}/fd/2"));
+    for redirection in ["2>&1", "2>/dev/null", ""] {
+        let pid =
+            alice.ok(&format!("timeout 5 bash -c 'pid=$(runns-exec -d vpn1 -- sleep 60 {redirection}); echo $pid'"));
+        assert!(outputs(&pid).starts_with("/dev/null\n"), "{redirection}");
+        alice.ok(&format!("kill {pid}"));
+    }
+    let pid = alice.ok("timeout 5 bash -c 'runns-exec -d vpn1 -- sleep 60 2>&1 | cat'");
+    assert_eq!(outputs(&pid), "/dev/null\n/dev/null");
+    alice.ok(&format!("kill {pid}"));
+    // Standard output is a file, error output a socket.
+    let socket = "import socket, subprocess, sys; ours, theirs = socket.socketpair(); \
+                  subprocess.run(['runns-exec', '-d', 'vpn1', '--', 'sleep', '60'], stderr=theirs); theirs.close(); \
+                  assert ours.recv(100) == b''";
+    alice.ok(&format!("timeout 5 python3 -c \"{socket}\" >pid"));
+    let pid = alice.ok("cat pid");
+    let file = host.ok(&format!("readlink /proc/{pid}/fd/1"));
+    assert!(file.ends_with("/pid"), "{file}");
+    assert_eq!(host.ok(&format!("readlink /proc/{pid}/fd/2")), "/dev/null");
+    alice.ok(&format!("kill {pid}"));
+    // With a terminal of its own the same, and what it writes there is read.
+    let pid = alice.ok("timeout 5 bash -c 'pid=$(runns-exec -d -t vpn1 -- sh -c \"yes | head -c 1000000; echo >done; exec sleep 60\" 2>&1); echo $pid'");
+    alice.ok("i=0; until [ -e done ]; do i=$((i+1)); [ $i -lt 200 ] || exit 1; sleep 0.05; done");
+    alice.ok(&format!("kill {pid}"));
+    // Why a command was not executed is still said.
+    let output = alice.run("timeout 5 bash -c 'x=$(runns-exec -d vpn1 -- no-such-command 2>&1); echo \"$? $x\"'");
+    assert!(output.stdout.starts_with("127 runns-exec: cannot execute no-such-command"), "{output}");
 }
 
 #[test]

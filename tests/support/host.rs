@@ -31,7 +31,7 @@ pub(super) fn scratch_directory() -> PathBuf {
 }
 
 /// The program that is tested, with the one for root beside it: tests/run.sh builds both as the installer does.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     std::env::var_os("RUNNS_EXEC_BINARY").map(PathBuf::from).expect("RUNNS_EXEC_BINARY is not set: run tests/run.sh")
 }
 

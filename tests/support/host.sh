@@ -57,13 +57,33 @@ cd /
 mount --make-rshared /
 
 # A host without anything of runns-exec, and with a resolver and names of its own.
-rm -rf /etc/netns /etc/runns.conf /etc/nscd.conf /usr/local/bin/runns-exec
+rm -rf /etc/netns /etc/runns.conf /etc/nscd.conf /usr/local/bin/runns-exec /usr/local/libexec/runns-exec \
+    /usr/bin/runns-exec /usr/libexec/runns-exec
 rm -f /etc/resolv.conf /etc/hosts /etc/nsswitch.conf
 echo 'nameserver 192.0.2.1' >/etc/resolv.conf
 echo '127.0.0.1 localhost' >/etc/hosts
 printf 'passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n' >/etc/nsswitch.conf
-sed -i '/^runns:/d' /etc/group
-sed -i '/^runns:/d' /etc/gshadow
+# Of the machine's accounts only those that every Debian system has (base-passwd); what useradd does is known, too.
+known='root|daemon|bin|sys|sync|games|man|lp|mail|news|uucp|proxy|www-data|backup|list|irc|_apt|nobody|nogroup|adm|tty|disk|dialout|fax|voice|cdrom|floppy|tape|sudo|audio|dip|operator|src|shadow|utmp|video|sasl|plugdev|staff|users|tcpdump|messagebus'
+for file in passwd shadow group gshadow; do
+    # A new file, not an edit: the machine's may have a lock, or be a symbolic link.
+    grep -E "^($known):" "/etc/$file" >"/tmp/$file" || true
+    # Groups without members.
+    case $file in g*) sed -i 's/:[^:]*$/:/' "/tmp/$file" ;; esac
+    rm -f "/etc/$file" "/etc/$file-" "/etc/$file.lock"
+    case $file in *shadow) mode=640 ;; *) mode=644 ;; esac
+    install -m "$mode" "/tmp/$file" "/etc/$file"
+done
+rm -f /tmp/passwd /tmp/shadow /tmp/group /tmp/gshadow /etc/.pwd.lock /etc/subuid /etc/subgid
+printf 'UID_MIN 1000\nUID_MAX 60000\nSYS_UID_MIN 100\nSYS_UID_MAX 999\nGID_MIN 1000\nGID_MAX 60000\nSYS_GID_MIN 100\nSYS_GID_MAX 999\nUSERGROUPS_ENAB yes\nENCRYPT_METHOD SHA512\nUMASK 022\n' >/etc/login.defs
+rm -rf /etc/sudoers.d /etc/profile.d /etc/skel
+mkdir /etc/sudoers.d /etc/profile.d /etc/skel
+printf 'Defaults env_reset\nroot ALL=(ALL:ALL) ALL\n%%sudo ALL=(ALL:ALL) ALL\n@includedir /etc/sudoers.d\n' >/etc/sudoers
+chmod 440 /etc/sudoers
+rm -f /etc/ld.so.preload /etc/tmux.conf /etc/bash.bashrc /etc/environment /etc/localtime /etc/default/useradd
+ln -s /usr/share/zoneinfo/UTC /etc/localtime
+mount -t tmpfs -o mode=700 tmpfs /root
+mount -t tmpfs -o mode=755 tmpfs /home
 echo testhost >/proc/sys/kernel/hostname
 ip link set lo up
 # Addresses without a tentative phase; forwarding as a fresh machine has it.

@@ -16,7 +16,7 @@ pub mod syslog;
 pub mod terminal;
 
 pub use command::{Background, Output, Runner};
-pub use host::Host;
+pub use host::{Host, program};
 pub use internet::{Internet, Net, WebServer};
 pub use snapshot::Snapshot;
 pub use terminal::Terminal;

@@ -1,7 +1,7 @@
 //! OpenVPN: each `vpn=` is one daemon, `openvpn --daemon openvpn-NAME --config FILE`.
 //!
 //! Without the kill switch it runs in the namespace, with its view of /etc. Under it, it runs outside and holds its
-//! addresses and routes back; `.tunnel-hook` (see [`crate::command::hook`]) moves its device in. build lets it begin
+//! addresses and routes back; `.tunnel-hook` (see [`crate::verb::tunnel_hook`]) moves its device in. build lets it begin
 //! through its management socket and follows it until it is connected.
 
 use std::convert::Infallible;

@@ -1,5 +1,5 @@
 //! The configuration files of wg-quick(8), as providers hand them out: parsed for what a tunnel needs, the rest named
-//! and left out. Keys stay in [`Config::peers`] and go nowhere but to wg(8)'s standard input.
+//! and left out. Keys stay in `Config::setconf` and go nowhere but to wg(8)'s standard input.
 
 use std::net::IpAddr;
 
@@ -28,7 +28,7 @@ pub struct Config {
     pub has_endpoint: bool,
 }
 
-/// Options of [Interface] that only wg-quick knows, and that mean changes to the host: left out.
+/// Options of `[Interface]` that only wg-quick knows, and that mean changes to the host: left out.
 const LEFT_OUT: [&str; 6] = ["table", "saveconfig", "preup", "postup", "predown", "postdown"];
 /// Options that wg(8) itself reads.
 const OF_INTERFACE: [&str; 3] = ["privatekey", "listenport", "fwmark"];

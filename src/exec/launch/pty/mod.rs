@@ -2,12 +2,12 @@
 //!
 //! | process | file | what it is |
 //! |---|---|---|
-//! | relay | [`relay`] | the process that the caller started: carries bytes and signals, stops and ends as the command does |
-//! | monitor | [`monitor`] | leader of the new session, the command's parent; puts the caller's terminal right if the relay is killed |
+//! | relay | `relay` | the process that the caller started: carries bytes and signals, stops and ends as the command does |
+//! | monitor | `monitor` | leader of the new session, the command's parent; puts the caller's terminal right if the relay is killed |
 //! | command | | in a process group of its own, in the foreground of the new terminal |
 //!
-//! Relay and monitor speak in [`messages`]. The caller's terminal is [`terminal::Outer`], the new one is
-//! [`terminal::Line`], whose master only the relay has. Nothing here holds a capability, and until the command is
+//! Relay and monitor speak in `messages`. The caller's terminal is `terminal::Outer`, the new one is
+//! `terminal::Line`, whose master only the relay has. Nothing here holds a capability, and until the command is
 //! executed every process is non-dumpable.
 
 mod carrier;
