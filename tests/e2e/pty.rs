@@ -345,6 +345,42 @@ fn tmux_and_another_runns_exec_run_in_it() {
     assert_eq!(terminal.wait(), 4);
 }
 
+/// Another tmux is the terminal: it can be typed into, and tmux itself says who is attached.
+#[test]
+fn a_detached_tmux_is_attached_from_outside_and_is_still_inside() {
+    const OUTER: &str = "tmux -L outer -f /dev/null";
+    const INNER: &str = "tmux -L vpn123.socket -f /dev/null";
+    let host = host_with_vpn1();
+    let alice = host.user("alice").env("TERM", "xterm");
+    let until = |condition: &str| {
+        alice.ok(&format!("i=0; until {condition}; do i=$((i+1)); [ $i -lt 400 ] || exit 1; sleep 0.05; done"));
+    };
+    let start = |command: &str| alice.ok(&format!("{OUTER} new-session -d -x 80 -y 24 \"{command}\""));
+    let send = |keys: &str| alice.ok(&format!("{OUTER} send-keys {keys}"));
+    let attached = format!("{INNER} list-clients 2>/dev/null | grep -q .");
+    let inside = alice.ok("runns-exec vpn1 -- readlink /proc/self/ns/net");
+    assert_ne!(alice.ok("readlink /proc/self/ns/net"), inside);
+
+    start(&format!("runns-exec --pty vpn1 -- {INNER}; echo $? >status"));
+    until(&attached);
+    send("'readlink /proc/self/ns/net >first; echo >>first' Enter");
+    until("grep -qs net first");
+    assert_eq!(alice.ok("cat first").trim(), inside);
+    // The prefix, and d: detach. runns-exec ends with the client that it started.
+    send("C-b d");
+    until(&format!("! {attached}"));
+    until("[ -s status ]");
+    assert_eq!(alice.ok("cat status"), "0");
+    alice.ok(&format!("{INNER} has-session"));
+    until(&format!("! {OUTER} has-session 2>/dev/null"));
+
+    start(&format!("{INNER} attach; echo $? >again"));
+    until(&attached);
+    send("'readlink /proc/self/ns/net >second; echo >>second; exit' Enter");
+    until("[ -s again ]");
+    assert_eq!(alice.ok("cat second again"), format!("{inside}\n\n0"));
+}
+
 #[test]
 fn without_a_pseudo_terminal_the_command_is_not_run() {
     let host = host_with_vpn1();

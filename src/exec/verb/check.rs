@@ -109,7 +109,7 @@ fn has_resolver(name: &NetnsName, decision: &Decision) -> bool {
 
 fn no_resolver(servers: &[IpAddr]) -> Finding {
     let detail = format!(
-        "names are looked up as on the host ({}), for the namespace has no resolver of its own; to give it one, set \
+        "names are looked up as on the host ({}), because the namespace has no resolver of its own; to give it one, set \
          Resolve= or DNS= in its section and build it again",
         list(servers)
     );
