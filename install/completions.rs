@@ -1,4 +1,4 @@
-//! Prints the completion script of a shell: `cargo run --example completions -- bash|zsh|fish`.
+//! Prints the completion script of a shell: `cargo run --package runns-cli --example completions -- bash|zsh|fish`.
 //!
 //! Options and subcommands come from the definition of the command line. What stands for a namespace, a section or an
 //! interface there, by its placeholder, is completed with those that this machine has.

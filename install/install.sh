@@ -111,7 +111,7 @@ make_parts() {
     if [ -z "$completions" ]; then
         completions=$temporary
         for shell in bash:runns-exec.bash zsh:_runns-exec fish:runns-exec.fish; do
-            (cd "$source" && as_builder cargo run --quiet --locked --example completions -- "${shell%:*}" </dev/null) \
+            (cd "$source" && as_builder cargo run --quiet --locked --package runns-cli --example completions -- "${shell%:*}" </dev/null) \
                 >"$completions/${shell#*:}" || fail 'cannot make the completions: cargo failed'
         done
     fi

@@ -116,7 +116,7 @@ RUNNS_EXEC_BINARY=$(install/build.sh)/runns-exec
 RUNNS_EXEC_COMPLETIONS=$target_dir/completions
 export RUNNS_EXEC_BINARY RUNNS_EXEC_COMPLETIONS
 mkdir -p "$RUNNS_EXEC_COMPLETIONS"
-completions() { cargo run --quiet --locked --example completions -- "$1" >"$RUNNS_EXEC_COMPLETIONS/$2"; }
+completions() { cargo run --quiet --locked --package runns-cli --example completions -- "$1" >"$RUNNS_EXEC_COMPLETIONS/$2"; }
 completions bash runns-exec.bash
 completions zsh _runns-exec
 completions fish runns-exec.fish
