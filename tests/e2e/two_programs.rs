@@ -90,5 +90,5 @@ fn an_ordinary_user_is_told_to_use_sudo() {
     assert_eq!(host.ok(&format!("stat -c '%U:%G %a' {OF_ROOT}; getcap {OF_ROOT}")), "root:root 755");
     alice.run(&format!("{OF_ROOT} build")).refused(1, &["root", "sudo runns-exec build"]);
     alice.run(&format!("{OF_ROOT} vpn1 -- id")).refused(2, &["parse the command line"]);
-    assert_eq!(host.ok(&format!("{OF_ROOT} build -n direct --dry-run | grep -c would")).parse::<u32>().is_ok(), true);
+    assert!(host.ok(&format!("{OF_ROOT} build -n direct --dry-run")).starts_with("would make network namespace"));
 }
