@@ -144,7 +144,7 @@ fn unknown(command: &Command, argument: Option<lexopt::Arg>) -> Error {
             }
         }
         Some(Short(letter)) => usage(format!("there is no option -{letter}")).hint(see),
-        _ => usage("a word is not understood").hint(see),
+        _ => usage("unexpected word").hint(see),
     }
 }
 
@@ -204,7 +204,7 @@ fn subcommand(command: &'static Command, words: Vec<OsString>) -> Result<Request
     }
     let see = || format!("see runns-exec {} --help", command.name);
     if let Some(word) = operands.get(command.most) {
-        return Err(usage(format!("'{}' is one word too many", escape(word.as_encoded_bytes()))).hint(see()));
+        return Err(usage(format!("unexpected argument '{}'", escape(word.as_encoded_bytes()))).hint(see()));
     }
     if operands.len() < command.least {
         return Err(usage("no namespace is named").hint(see()));

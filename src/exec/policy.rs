@@ -58,11 +58,11 @@ pub fn decide(name: &NetnsName) -> Result<Decision> {
     let record = Record::load(name)?;
     match record.as_ref().map(|record| record.state) {
         Some(State::Building) => {
-            return Err(refuse(name, "it is being built, or its build was cut short")
+            return Err(refuse(name, "it is being built, or its build was interrupted")
                 .hint(format!("if no build is running: sudo runns-exec clean {name}")));
         }
         Some(State::Cleaning) => {
-            return Err(refuse(name, "it is being cleaned away, or its clean was cut short")
+            return Err(refuse(name, "it is being cleaned, or its clean was interrupted")
                 .hint(format!("if no clean is running: sudo runns-exec clean {name}")));
         }
         Some(State::Built) | None => {}

@@ -89,10 +89,10 @@ fn has(set: CapSet, capability: Capability) -> Result<bool> {
 /// In a user namespace other than the initial one every capability is worth nothing outside it, and /run/netns may
 /// hold whatever its maker mounted there.
 pub fn refuse_user_namespace(action: &str) -> Result<()> {
-    let namespace = nix::sys::stat::stat("/proc/self/ns/user").cannot(|| "look at /proc/self/ns/user")?;
+    let namespace = nix::sys::stat::stat("/proc/self/ns/user").cannot(|| "inspect /proc/self/ns/user")?;
     if namespace.st_ino != INITIAL_USER_NAMESPACE {
         return Err(Error::new(action, "this process is inside a user namespace (a container or sandbox)")
-            .hint("run it outside, where the namespaces are"));
+            .hint("run it outside, on the host"));
     }
     Ok(())
 }
@@ -108,7 +108,8 @@ fn why_missing(capability: Capability) -> Error {
             .hint("start it outside the sandbox (NoNewPrivileges=, bwrap, flatpak, snap, setpriv)");
     }
     if field("TracerPid").is_some_and(|pid| pid != "0") {
-        return missing("this process is being traced").hint("run it without strace or debugger, or trace it as root");
+        return missing("this process is being traced")
+            .hint("run it without strace or a debugger, or trace it as root");
     }
     if bounding & capability.bitmask() == 0 {
         return missing(&format!("{capability} is not in the bounding set"))

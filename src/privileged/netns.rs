@@ -81,7 +81,7 @@ impl Netns {
     pub fn is_also(&self, other: &NetnsName) -> Result<bool> {
         match fstatat(&self.directory, other.as_str(), AtFlags::empty()) {
             Err(Errno::ENOENT) => Ok(false),
-            stat => Ok(stat.cannot(|| format!("look at namespace {other}"))?.st_ino == self.stat.st_ino),
+            stat => Ok(stat.cannot(|| format!("inspect namespace {other}"))?.st_ino == self.stat.st_ino),
         }
     }
 
@@ -107,18 +107,18 @@ pub fn enter(privilege: &Privilege, netns: &Netns, expected: Option<&Identity>) 
     match expected {
         Some(expected) if expected.cookie != cookie => {
             return Err(cannot("it is another namespace than the one that was built under this name")
-                .hint(format!("sudo runns-exec clean {name} forgets the one that was built")));
+                .hint(format!("sudo runns-exec clean {name} removes the record of the one that was built")));
         }
         Some(_) => {}
         None => refuse_host_namespace().map_err(|cause| cannot(&cause))?,
     }
     // clean withdraws the name before it looks for processes: if it is still there now, clean will see this process.
     let now = fstatat(&netns.directory, name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW)
-        .map_err(|_| cannot("it was removed meanwhile"))?;
+        .map_err(|_| cannot("it has just been removed"))?;
     if (now.st_dev, now.st_ino) != (netns.stat.st_dev, netns.stat.st_ino) {
-        return Err(cannot("it was replaced meanwhile"));
+        return Err(cannot("it has just been replaced"));
     }
-    if !net::interface_is_up(&probe, "lo").cannot(|| "look at the loopback interface")? {
+    if !net::interface_is_up(&probe, "lo").cannot(|| "inspect the loopback interface")? {
         step(|| "bringing loopback up".to_string());
         privilege.raised(Capability::CAP_NET_ADMIN, || {
             net::bring_up(&probe, "lo").cannot(|| "bring the loopback interface up")
@@ -141,7 +141,7 @@ fn refuse_host_namespace() -> Result<(), String> {
 pub fn identity_here() -> Result<Identity> {
     let probe = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
         .cannot(|| "make a socket in the namespace")?;
-    let inode = |path: &str| stat(path).map(|stat| stat.st_ino).cannot(|| format!("look at {path}"));
+    let inode = |path: &str| stat(path).map(|stat| stat.st_ino).cannot(|| format!("inspect {path}"));
     Ok(Identity {
         cookie: net::namespace_cookie(&probe).cannot(|| "read the namespace's cookie")?,
         inode: inode("/proc/thread-self/ns/net")?,

@@ -72,7 +72,7 @@ pub fn make(privilege: &Privilege, _entered: &Entered, name: &NetnsName, require
     let entries = entries(name)?;
     if let Some(missing) = required.iter().find(|file| !entries.iter().any(|entry| entry.name == file.as_str())) {
         let path = Path::new(ETC_NETNS).join(name.as_str()).join(missing);
-        return Err(Error::new(format!("put {} in place", show(path)), "it is gone since the namespace was built")
+        return Err(Error::new(format!("put {} in place", show(path)), "it was removed after the namespace was built")
             .hint(format!("sudo runns-exec clean {name}, and build it again")));
     }
     let own_resolver = entries.iter().any(|entry| entry.name == RESOLV_CONF);
@@ -90,13 +90,13 @@ pub fn make(privilege: &Privilege, _entered: &Entered, name: &NetnsName, require
 
 fn say(undone: bool, name: &NetnsName, entries: &[Entry], services: &[(&str, OwnedFd)]) {
     if undone {
-        step(|| "left the view of the namespace that this was started in".to_string());
+        step(|| "undid the view of the namespace that runns-exec was started in".to_string());
     }
     for entry in entries {
         step(|| format!("putting {ETC_NETNS}/{name}/{0} in place of /etc/{0}", show(&entry.name)));
     }
     for (path, _) in services {
-        step(|| format!("covering {path}, where a service of the host's answers for names"));
+        step(|| format!("covering {path}, where a name service of the host listens"));
     }
 }
 
@@ -156,7 +156,7 @@ fn name_services() -> Result<Vec<(&'static str, OwnedFd)>> {
     let mut services = Vec::new();
     for path in NAME_SERVICES {
         let Some(place) = find(path)? else { continue };
-        let stat = nix::sys::stat::fstat(&place).cannot(|| format!("look at {path}"))?;
+        let stat = nix::sys::stat::fstat(&place).cannot(|| format!("inspect {path}"))?;
         let identity = (stat.st_dev, stat.st_ino);
         if trusted::kind(&stat) == SFlag::S_IFDIR && !seen.contains(&identity) {
             seen.push(identity);
@@ -215,7 +215,7 @@ fn mount_at(place: &OwnedFd, path: &str) -> Result<(Option<u64>, Vec<u8>)> {
 /// Mounts a sysfs of the namespace on /sys, with what was mounted below the old one.
 fn cover_sys(sys: &Sys, mark: &CStr) -> Result<()> {
     let submounts = copies_below(sys)?;
-    let flags = fstatvfs(&sys.place).cannot(|| "look at /sys")?.flags();
+    let flags = fstatvfs(&sys.place).cannot(|| "inspect /sys")?.flags();
     let mut attributes = Attributes::NOSUID_NODEV_NOEXEC;
     if flags.contains(FsFlags::ST_RDONLY) {
         attributes = attributes.with(Attributes::RDONLY);

@@ -261,7 +261,7 @@ impl Options<'_> {
         if let Some((key, _)) =
             self.values.iter().find(|(key, _)| OPTIONS.iter().any(|name| name.eq_ignore_ascii_case(key)))
         {
-            return Err(self.refuse(key, "this option belongs into a section"));
+            return Err(self.refuse(key, "this option belongs in a section"));
         }
         self.check(&[GLOBAL_OPTION])?;
         Ok(self.one(GLOBAL_OPTION, yes_or_no)?.unwrap_or(false))
@@ -274,7 +274,7 @@ impl Options<'_> {
             return Err(self.refuse("KillSwitch", "without vpn or WireGuard there would be no way out at all"));
         }
         match ["InterfaceIn", "InterfaceOut"].into_iter().find(|option| on && given(option)) {
-            Some(option) => Err(self.refuse(option, "has no meaning beside KillSwitch=yes, which makes no veth")),
+            Some(option) => Err(self.refuse(option, "has no effect with KillSwitch=yes, which creates no veth pair")),
             None => Ok(()),
         }
     }
@@ -291,7 +291,7 @@ impl Options<'_> {
             })?,
         };
         if self.all("Resolve").next().is_some() && self.all("DNS").next().is_some() {
-            return Err(self.refuse("DNS", "cannot stand beside Resolve: both say which servers to ask"));
+            return Err(self.refuse("DNS", "cannot be combined with Resolve: both name the servers to ask"));
         }
         let kill_switch = self.one("KillSwitch", yes_or_no)?.unwrap_or(false);
         self.check_kill_switch(kill_switch)?;
@@ -320,7 +320,7 @@ fn yes_or_no(value: &str) -> Result<bool> {
     match value.to_ascii_lowercase().as_str() {
         "yes" => Ok(true),
         "no" => Ok(false),
-        _ => Err(Error::new("read a switch", "it is yes or no")),
+        _ => Err(Error::new("read a switch", "it must be yes or no")),
     }
 }
 
@@ -330,7 +330,7 @@ fn program(value: &str) -> Result<PathBuf> {
     if path.is_absolute() || !value.contains(['/', ' ', '\t']) && value != ".." && value != "." {
         return Ok(path);
     }
-    Err(Error::new("use a program", "it is a program's name, or a path that starts with /"))
+    Err(Error::new("use a program", "expected the name of a program, or a path that starts with /"))
 }
 
 fn absolute(value: &str) -> Result<PathBuf> {
@@ -353,11 +353,11 @@ pub fn dns_words(value: &str) -> Result<Dns> {
     for word in value.split([',', ' ', '\t']).filter(|word| !word.is_empty()) {
         match word.parse::<IpAddr>() {
             Ok(address) if address.is_unspecified() || address.is_multicast() => {
-                return Err(Error::new("read DNS", format!("{address} is no address of a server")));
+                return Err(Error::new("read DNS", format!("{address} is not the address of a server")));
             }
             Ok(address) => dns.servers.push(address),
             Err(_) if is_domain(word) => dns.search.push(word.to_string()),
-            Err(_) => return Err(Error::new("read DNS", "it is a list of addresses, then of domains to search")),
+            Err(_) => return Err(Error::new("read DNS", "expected addresses, then search domains")),
         }
     }
     Ok(dns)
@@ -379,7 +379,7 @@ fn list(value: &str) -> Result<Vec<String>> {
         value.split([',', ' ', '\t']).filter(|name| !name.is_empty()).map(str::to_string).collect();
     match names.iter().find(|name| name.contains([':', '/', '"', '\''])) {
         _ if names.is_empty() => Err(Error::new("read a list", "it names nobody")),
-        Some(_) => Err(Error::new("read a list", "it is a list of names or numbers, by commas or blanks")),
+        Some(_) => Err(Error::new("read a list", "expected names or numbers, separated by commas or blanks")),
         None => Ok(names),
     }
 }
@@ -442,7 +442,7 @@ mod tests {
         refused("[w]\nResolve:/etc/x\n", &["line 2"]);
         refused("[w]\nAllowUsers=,\n", &["AllowUsers", "nobody"]);
         refused("[w]\nAllowUnmanaged=yes\n", &["before the first section"]);
-        refused("Resolve=/x\n", &["belongs into a section"]);
+        refused("Resolve=/x\n", &["belongs in a section"]);
         refused("AllowUnmanaged=maybe\n", &["AllowUnmanaged", "maybe"]);
         refused("[w]\nvpn=\n", &["vpn", "no value"]);
         refused("[w]\nWG_QUICK_USERSPACE_IMPLEMENTATION=bin/x\n", &["[w]", "WG_QUICK_USERSPACE_IMPLEMENTATION"]);

@@ -120,7 +120,7 @@ impl Record {
         let Some(text) = trusted::read_if_there(&path, Trust::Strict)? else { return Ok(None) };
         let record = Self::parse(&text).map_err(|cause| Error::new(format!("read {}", show(&path)), cause))?;
         if record.plan.request.name != *name {
-            return Err(Error::new(format!("use {}", show(&path)), "it is of another namespace"));
+            return Err(Error::new(format!("use {}", show(&path)), "it belongs to another namespace"));
         }
         Ok(Some(record))
     }

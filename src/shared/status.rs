@@ -157,8 +157,8 @@ impl Viewer<'_> {
         let up = state.up && !dead && !gone;
         let reason = match (up, dead, &state.reason) {
             (true, ..) => None,
-            (_, true, None) => Some("its daemon has ended without a word (killed?)".to_string()),
-            (_, true, Some(reason)) => Some(format!("its daemon has ended: {reason}")),
+            (_, true, None) => Some("its daemon has exited without a message (killed?)".to_string()),
+            (_, true, Some(reason)) => Some(format!("its daemon has exited: {reason}")),
             (_, false, Some(reason)) => Some(reason.clone()),
             (_, false, None) if gone => Some("its device is gone".to_string()),
             _ => Some("not connected".to_string()),
@@ -191,7 +191,7 @@ fn parse_counters(text: &str) -> Counters {
 fn line(status: &Status) -> String {
     let mut parts = vec![status.namespace.clone()];
     if status.state != State::Built {
-        parts.push("not complete: a build or clean is at it, or was cut short".to_string());
+        parts.push("incomplete: a build or clean is running, or was interrupted".to_string());
     }
     parts.extend(status.address.clone());
     parts.push(match (&status.uplink, status.kill_switch) {

@@ -68,7 +68,7 @@ pub fn report(pipe: OwnedFd, error: &Error) {
 /// Waits for the pipe to close; what came through it before is the error.
 pub fn outcome(pipe: OwnedFd) -> Result<()> {
     let mut bytes = Vec::new();
-    File::from(pipe).read_to_end(&mut bytes).cannot(|| "hear from the command")?;
+    File::from(pipe).read_to_end(&mut bytes).cannot(|| "read the outcome of the start")?;
     match bytes.split_first() {
         None => Ok(()),
         Some((status, message)) => Err(Error::from_wire(&String::from_utf8_lossy(message)).with_status(*status)),

@@ -157,7 +157,7 @@ fn nsswitch() -> Finding {
     const CHECK: &str = "nsswitch.conf";
     let text = match fs::read_to_string("/etc/nsswitch.conf") {
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Finding::new(CHECK, true, "there is none: files and dns are the C library's default");
+            return Finding::new(CHECK, true, "there is none; the C library's default is files and dns");
         }
         Err(error) => return Finding::untested(CHECK, error.to_string()),
         Ok(text) => text,
@@ -189,11 +189,11 @@ fn services() -> Vec<Finding> {
             Some(socket) => Finding::new(name, false, format!("{socket} can be reached, and answers from outside")),
             None if sockets.iter().any(|socket| is_uncovered(socket)) => Finding::untested(
                 name,
-                "nobody answers now, but its directory is not covered: one that starts later would be reached",
+                "it does not answer now, but its directory is not covered: one that starts later could be reached",
             ),
             None if sockets.iter().all(|socket| is_missing(socket)) => Finding::untested(
                 name,
-                "nobody answers now, but there is no directory to cover: one that starts later would be reached",
+                "it does not answer now, but there is no directory to cover: one that starts later could be reached",
             ),
             None => Finding::new(name, true, "cannot be reached"),
         }
@@ -237,7 +237,7 @@ fn queries(servers: &[IpAddr]) -> Vec<Finding> {
         Answer::Answered => Finding::new("query to the stub", true, format!("one to {STUB} arrives at the resolver")),
         Answer::Rejected if !v4 => Finding::new("query to the stub", true, format!("one to {STUB} is rejected")),
         _ => {
-            let detail = format!("nobody answers at {STUB}: programs that ask there find no names");
+            let detail = format!("no answer from {STUB}: programs that ask there find no names");
             Finding::new("query to the stub", false, detail)
         }
     });
@@ -261,7 +261,7 @@ fn resolver(servers: &[IpAddr]) -> Finding {
 fn query(check: &'static str, address: IpAddr, resolved: bool, (answer, local): (Answer, Answer)) -> Finding {
     let (ok, what) = match (answer, resolved) {
         (Answer::Answered, true) if local == Answer::Answered => (true, "arrives at the namespace's resolver"),
-        (Answer::Answered, _) => (false, "is answered, but not by way of the lock: by somebody on the way"),
+        (Answer::Answered, _) => (false, "is answered, but not through the lock: by somebody on the way"),
         (Answer::Rejected, false) => (true, "is rejected"),
         (Answer::Rejected, true) => (false, "is rejected, and does not arrive at the namespace's resolver"),
         (Answer::Lost, _) => (false, "leaves the namespace as it is (DNSLock is off), or the resolver is down"),

@@ -47,7 +47,7 @@ fn enter(options: Options, environment: &[&CStr]) -> Result<Infallible> {
     let program = Program::new(options.words, environment, &name, options.no_new_privs);
     let unprivileged = go_in(&name)?.0;
     if policy::is_sudo(environment) {
-        output::complain_hint("sudo makes the command root's; members of group runns run runns-exec without it");
+        output::complain_hint("with sudo the command runs as root; members of group runns do not need sudo");
     }
     log::notice(|| format!("{} netns={name} command={}", caller(), program.describe()));
     for warning in handover::warnings(&program) {
@@ -66,7 +66,7 @@ pub fn go_in(name: &NetnsName) -> Result<(Unprivileged, Decision)> {
     let (entered, cookie) = netns::enter(&privilege, &namespace, record.and_then(|record| record.identity.as_ref()))?;
     decision.check_other_names(name, &namespace, cookie)?;
     view::make(&privilege, &entered, name, record.map_or(&[], |record| &record.files))?;
-    step(|| "dropping every capability".to_string());
+    step(|| "dropping all capabilities".to_string());
     Ok((privilege.give_up(entered)?, decision))
 }
 

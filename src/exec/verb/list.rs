@@ -74,7 +74,7 @@ struct Named {
 
 /// All namespaces in /run/netns, by name. What is there under a name that is none, or is no namespace, is not ours.
 fn named() -> Result<Vec<Named>> {
-    let nsfs = stat("/proc/self/ns/net").cannot(|| "look at /proc/self/ns/net")?.st_dev;
+    let nsfs = stat("/proc/self/ns/net").cannot(|| "inspect /proc/self/ns/net")?.st_dev;
     // What is left out has gone since the directory was read, or is an empty file.
     let namespace =
         |name| look(&name).ok().filter(|stat| stat.st_dev == nsfs).map(|stat| Named { name, inode: stat.st_ino });
@@ -103,7 +103,7 @@ fn unknown(name: &NetnsName) -> Error {
     let known = named().unwrap_or_default();
     match nearest(name.as_str(), known.iter().map(|known| known.name.as_str())) {
         Some(near) => error.hint(format!("did you mean {near}?")),
-        None => error.hint("ip netns list names those there are"),
+        None => error.hint("ip netns list shows the existing ones"),
     }
 }
 
@@ -182,7 +182,9 @@ impl Namespaces {
         }
         match Privilege::take().map(|privilege| netns::identify(&privilege, &names)) {
             Ok(identities) => identities.iter().for_each(|identity| self.learn(identity.inode, identity.proc_inode)),
-            Err(error) => step(|| format!("other users' processes are left out where no record tells: {error}")),
+            Err(error) => {
+                step(|| format!("not listing other users' processes in namespaces without a record: {error}"))
+            }
         }
     }
 }

@@ -102,7 +102,7 @@ fn discard_output() -> Result<()> {
 /// The command's pid, as the relay writes it.
 fn command_pid(pipe: OwnedFd) -> Result<Pid> {
     let mut text = String::new();
-    File::from(pipe).read_to_string(&mut text).cannot(|| "hear from the relay")?;
+    File::from(pipe).read_to_string(&mut text).cannot(|| "read the pid from the relay")?;
     let pid = text.parse().map_err(|_| Error::new("start the command", "its relay was killed"))?;
     Ok(Pid::from_raw(pid))
 }

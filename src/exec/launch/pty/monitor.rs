@@ -66,7 +66,10 @@ pub fn run(start: &Start, assignment: Assignment, failure: OwnedFd) -> ! {
 fn lead_session(slave: &OwnedFd) -> Result<()> {
     setsid().cannot(|| "start a session")?;
     tty::make_controlling(slave).cannot(|| "make the pseudo-terminal the controlling one")?;
-    dup2_stdin(slave).and_then(|()| dup2_stdout(slave)).and_then(|()| dup2_stderr(slave)).cannot(|| "redirect to it")
+    dup2_stdin(slave)
+        .and_then(|()| dup2_stdout(slave))
+        .and_then(|()| dup2_stderr(slave))
+        .cannot(|| "redirect input and output to the pseudo-terminal")
 }
 
 /// The command's process, until it is the command. Signals are blocked at first: setting the foreground group from

@@ -155,7 +155,7 @@ impl Relay {
             self.carrier.tell_end_of_input();
         }
         self.hear_outcome()?;
-        self.ended.ok_or_else(|| Error::new("follow the command", "its end is not known"))
+        self.ended.ok_or_else(|| Error::new("follow the command", "its exit status is unknown"))
     }
 
     /// Waits for something to do.

@@ -21,7 +21,7 @@ impl Inherited {
     /// Blocks every signal, and makes sure that the end of a child is heard of: with SIGCHLD ignored its status is
     /// lost (waitpid(2)). Nothing else changes, so that the command inherits all dispositions.
     pub fn hold() -> Result<Self> {
-        let child_ignored = process::is_ignored(Signal::SIGCHLD).cannot(|| "ask for the disposition of SIGCHLD")?;
+        let child_ignored = process::is_ignored(Signal::SIGCHLD).cannot(|| "read the disposition of SIGCHLD")?;
         let mask = process::block_signals().cannot(|| "block signals")?;
         if child_ignored {
             process::set_disposition(Signal::SIGCHLD, Disposition::Default).cannot(|| "wait for children")?;
@@ -93,8 +93,8 @@ pub fn stop(signal: Signal) -> Result<()> {
     if signal == Signal::SIGSTOP {
         return kill(getpid(), signal).cannot(|| "stop");
     }
-    let ignored = process::is_ignored(signal).cannot(|| format!("ask for the disposition of {signal}"))?;
-    process::set_disposition(signal, Disposition::Default).cannot(|| format!("take {signal}"))?;
+    let ignored = process::is_ignored(signal).cannot(|| format!("read the disposition of {signal}"))?;
+    process::set_disposition(signal, Disposition::Default).cannot(|| format!("reset {signal}"))?;
     kill(Pid::from_raw(0), signal).cannot(|| "stop the process group")?;
     let only = SigSet::from(signal);
     only.thread_unblock().and_then(|()| only.thread_block()).cannot(|| "stop")?;
