@@ -84,12 +84,12 @@ impl Lock {
 
     /// Sets close-on-exec, so that a daemon that is about to be executed does not inherit the lock.
     pub fn close_on_exec(&self) -> Result<()> {
-        fcntl(&*self.file, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map(drop).cannot(|| format!("set FD_CLOEXEC on {LOCK}"))
+        fcntl(&*self.file, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map(drop).cannot(|| format!("set flags of {LOCK}"))
     }
 
     /// Clears close-on-exec: programs that are run from now on inherit the lock.
     pub fn inherit(&self) -> Result<()> {
-        fcntl(&*self.file, FcntlArg::F_SETFD(FdFlag::empty())).map(drop).cannot(|| format!("clear FD_CLOEXEC on {LOCK}"))
+        fcntl(&*self.file, FcntlArg::F_SETFD(FdFlag::empty())).map(drop).cannot(|| format!("set flags of {LOCK}"))
     }
 
     /// Releases the lock. If nothing is recorded any more, /run/runns is removed first.
