@@ -1,4 +1,4 @@
-//! Namespace names (SPEC 2): what is no name is refused before any file is touched.
+//! Namespace names (SPEC 2): an invalid name is refused before any file is accessed.
 
 use crate::host_with_vpn1;
 

@@ -51,8 +51,8 @@ impl Part for Resolver {
         remove_marked(&plan.request.name)?;
         let Some(resolver) = &plan.resolver else { return Ok(()) };
         let directory = directory(&plan.request.name);
-        // Directories that programs inside have masked. An existing one may belong to its service and is left alone; one
-        // whose parent (/run/systemd, say) does not exist will have no service, and is not needed.
+        // The services' directories must exist to be masked for programs inside. An existing one may belong to its
+        // service; one whose parent (/run/systemd, say) does not exist will never have a service.
         let services = NAME_SERVICES.iter().map(Path::new);
         let services = services.filter(|path| !path.exists() && path.parent().is_some_and(Path::exists));
         for made in [Path::new(ETC_NETNS), &directory].into_iter().chain(services) {

@@ -34,8 +34,8 @@ const SOCKETS: &str = "/run/wireguard";
 const USERSPACE: &str = "wireguard-go";
 /// From SIGTERM to SIGKILL.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// MTU if the file sets none: that of Ethernet less WireGuard's overhead, as wg-quick(8) sets it if the route to the
-/// peer tells it nothing better.
+/// MTU if the file sets none: that of Ethernet less WireGuard's overhead. wg-quick(8) uses the same unless the route to
+/// the peer suggests another, which is not examined here.
 const MTU: u32 = 1420;
 
 /// The part.
