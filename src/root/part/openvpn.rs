@@ -104,7 +104,10 @@ pub fn check(plan: &Plan) -> Result<()> {
             warn(&format!("{file}: left out: {scripts} (these scripts would change the host's own resolver)"));
         }
         if options(&text).any(|(option, _)| option == "chroot") {
-            return Err(Error::new(format!("use {}", show(config)), "chroot would hide runns-exec's hooks from OpenVPN"));
+            return Err(Error::new(
+                format!("use {}", show(config)),
+                "chroot would hide runns-exec's hooks from OpenVPN",
+            ));
         }
     }
     if !Path::new("/dev/net/tun").exists() {
