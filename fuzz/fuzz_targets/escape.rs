@@ -20,7 +20,7 @@ fn unescape(text: &str) -> Vec<u8> {
             b'n' => (1, b"\n".to_vec()),
             b't' => (1, b"\t".to_vec()),
             b'r' => (1, b"\r".to_vec()),
-            // A control character of U+0080 to U+009F, or a byte that is no UTF-8: both are written alike.
+            // A control character of U+0080 to U+009F and a byte that is not UTF-8 are escaped in the same way.
             b'x' => (3, vec![u8::from_str_radix(&rest[1..3], 16).unwrap()]),
             b'u' => {
                 let end = rest.find('}').unwrap();

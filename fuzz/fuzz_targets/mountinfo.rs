@@ -1,4 +1,4 @@
-//! Any line of mountinfo is read or passed over; what the kernel escaped comes back as it was.
+//! Any line of mountinfo is parsed or skipped; what the kernel escaped is restored to the original.
 #![no_main]
 
 use std::os::unix::ffi::OsStrExt;
@@ -7,7 +7,7 @@ use std::path::Path;
 use libfuzzer_sys::fuzz_target;
 use runns_privileged::view::parse_mount;
 
-/// As the kernel does it (mangle, fs/proc_namespace.c).
+/// Escapes as the kernel does (mangle, fs/proc_namespace.c).
 fn mangle(bytes: &[u8]) -> Vec<u8> {
     let mut text = Vec::new();
     for byte in bytes {

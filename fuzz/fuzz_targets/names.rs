@@ -1,4 +1,4 @@
-//! Names follow their pattern, and stay what they are.
+//! Exactly the names that match the pattern and are not reserved are accepted, and they are kept unchanged.
 #![no_main]
 
 use std::ffi::OsStr;

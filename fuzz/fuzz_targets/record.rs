@@ -1,4 +1,4 @@
-//! A record that is read can be written, and read again as the same.
+//! A record that parses can be written and is the same when it is read again.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

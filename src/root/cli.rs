@@ -1,4 +1,4 @@
-//! The command line of the program for root, which runns-exec has passed on as it stands.
+//! The command line of the program for root, which runns-exec passes on unchanged.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -17,15 +17,15 @@ use crate::verb::{build, clean};
 pub enum Request {
     /// Build a namespace.
     Build(build::Options),
-    /// Remove one.
+    /// Remove a namespace.
     Clean(clean::Options),
-    /// Show the state of what was built.
+    /// Show the state of the namespaces that were built.
     Status(report::Options),
-    /// Print this text, of --help or --version, and be done.
+    /// Print this text, that of --help or --version, and exit.
     Print(String),
 }
 
-/// A parsed command line: what to do, and whether to say each step.
+/// A parsed command line: what to do, and whether to report each step.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Parsed {
     /// What to do.
@@ -69,7 +69,7 @@ fn interpret(mut matches: ArgMatches) -> Result<Parsed> {
         "build" => Request::Build(build_options(&mut sub)),
         "clean" => Request::Clean(clean_options(&mut sub)?),
         "status" => Request::Status(report::Options { name: sub.remove_one("NAME"), json: sub.get_flag("json") }),
-        _ => return Err(usage("this is the part of runns-exec for root: it has build, clean and status")),
+        _ => return Err(usage("this program has only build, clean and status; runns-exec has the other subcommands")),
     };
     Ok(Parsed { request, verbose })
 }

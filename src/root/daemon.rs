@@ -1,6 +1,6 @@
-//! Other processes that build and clean deal with: known by pid and start time, or by the inode of their network
-//! namespace; signalled through a pidfd that was opened before they were looked at, so that a pid that is used again
-//! is never hit.
+//! The processes that build and clean deal with. They are identified by pid and start time, or by the inode of their
+//! network namespace, and signalled through a pidfd that was opened before they were identified, so that a reused pid
+//! is never signalled.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,34 +16,36 @@ use runns_shared::proc::{Network, Proc};
 use runns_shared::record::Daemon;
 use runns_sys::process::{pidfd_open, pidfd_signal};
 
-/// How long processes have to go after SIGKILL; only one that hangs in the kernel needs longer.
+/// How long processes may take to end after SIGKILL; only one that is stuck in the kernel takes longer.
 const AFTER_KILL: Duration = Duration::from_secs(5);
-/// How often it is looked whether new processes have come.
+/// How often to look for new processes.
 const ROUND: Duration = Duration::from_millis(200);
 
-/// All processes.
+/// The pids of all processes.
 pub fn all() -> Vec<i32> {
     Proc::open().and_then(|proc| proc.pids()).unwrap_or_default()
 }
 
-/// Whether process `pid` is in the network namespace of this inode.
+/// Whether process `pid` is in the network namespace with this inode.
 fn is_in_namespace(pid: i32, inode: u64) -> bool {
     Proc::open().is_ok_and(|proc| proc.network(pid) == Some(Network::Inode(inode)))
 }
 
-/// The processes in the network namespace of this inode, but not this one. Needs root to see everybody's.
+/// The processes in the network namespace with this inode, without the calling one. Only root sees everybody's.
 pub fn in_namespace(inode: u64) -> Vec<i32> {
     let own = std::process::id() as i32;
     all().into_iter().filter(|pid| *pid != own && is_in_namespace(*pid, inode)).collect()
 }
 
-/// The processes in this process's own network namespace: daemons that run outside. Those of containers are not.
+/// The processes in the calling process's own network namespace, where daemons outside the built namespaces run.
+/// Processes of containers with a network namespace of their own are not among them.
 pub fn outside() -> Vec<i32> {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata("/proc/self/ns/net").map_or(Vec::new(), |here| in_namespace(here.ino()))
 }
 
-/// Ends what `find` finds until it finds nothing: one that is just going into the background is two for a moment.
+/// Ends the processes that `find` returns, and searches again until there are none: a daemon that is just going into
+/// the background is two processes for a moment.
 pub fn stop_found(find: impl Fn() -> Vec<Daemon>, patience: Duration) -> Result<bool> {
     let mut stopped = false;
     loop {
@@ -55,18 +57,18 @@ pub fn stop_found(find: impl Fn() -> Vec<Daemon>, patience: Duration) -> Result<
     }
 }
 
-/// The words of a process's command line; none if it has ended.
+/// The command line of a process, split into arguments; empty if it has ended.
 pub fn command_line(pid: i32) -> Vec<String> {
     let words = Proc::open().ok().and_then(|proc| proc.process(pid)?.command_line()).unwrap_or_default();
     words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
-/// Whether the process is root's own.
+/// Whether the process's real uid is 0.
 pub fn is_roots(pid: i32) -> bool {
     Proc::open().is_ok_and(|proc| proc.process(pid).and_then(|process| process.real_uid()) == Some(0))
 }
 
-/// The children of this process.
+/// The children of the calling process.
 pub fn children() -> Vec<i32> {
     let own = std::process::id() as i32;
     all().into_iter().filter(|pid| is_child(*pid, own)).collect()
@@ -77,32 +79,32 @@ fn is_child(pid: i32, parent: i32) -> bool {
     stat.is_some_and(|stat| stat.ppid == parent && !stat.has_ended())
 }
 
-/// Ends the daemons that still run; whether there were any.
+/// Ends those of the daemons that are still running; returns whether there were any.
 pub fn stop_all(daemons: &[Daemon], patience: Duration) -> Result<bool> {
     terminate(|| daemons.iter().filter_map(|daemon| open(daemon.pid, |_| daemon.is_running())).collect(), patience)
 }
 
-/// Ends every process in the network namespace of this inode but `spared`, also those that come meanwhile; whether
-/// there were any.
+/// Ends every process in the network namespace with this inode except `spared`, including those that enter meanwhile;
+/// returns whether there were any.
 pub fn empty_namespace(inode: u64, patience: Duration, spared: &[Daemon]) -> Result<bool> {
     let is_meant =
         |pid: i32| is_in_namespace(pid, inode) && !spared.iter().any(|daemon| daemon.pid == pid && daemon.is_running());
     terminate(|| in_namespace(inode).into_iter().filter_map(|pid| open(pid, is_meant)).collect(), patience)
 }
 
-/// A process to be ended.
+/// A process to end.
 struct Target {
     pid: i32,
     pidfd: OwnedFd,
 }
 
-/// Opens a pidfd, then looks whether it is (still) the process that is meant.
+/// Opens a pidfd, then checks that the pid is (still) that of the process that is meant.
 fn open(pid: i32, is_meant: impl Fn(i32) -> bool) -> Option<Target> {
     let pidfd = pidfd_open(Pid::from_raw(pid)).ok()?;
     is_meant(pid).then_some(Target { pid, pidfd })
 }
 
-/// SIGTERM, and when `patience` is over SIGKILL, until `find` finds nobody any more.
+/// Sends SIGTERM, and SIGKILL once `patience` has elapsed, until `find` returns no process.
 fn terminate(find: impl Fn() -> Vec<Target>, patience: Duration) -> Result<bool> {
     let deadline = Instant::now() + patience;
     let mut asked = BTreeSet::new();
@@ -116,7 +118,7 @@ fn terminate(find: impl Fn() -> Vec<Target>, patience: Duration) -> Result<bool>
             let pids: Vec<String> = targets.iter().map(|target| target.pid.to_string()).collect();
             return Err(Error::new(
                 format!("end the processes {}", pids.join(", ")),
-                "they are still there after SIGKILL",
+                "they are still running after SIGKILL",
             ));
         }
         for target in &targets {
@@ -133,7 +135,7 @@ fn terminate(find: impl Fn() -> Vec<Target>, patience: Duration) -> Result<bool>
     }
 }
 
-/// Waits until one of the processes has ended, at most so long.
+/// Waits until one of the processes has ended, for at most `longest`.
 fn wait_for_one(targets: &[Target], longest: Duration) {
     let mut fds: Vec<PollFd> =
         targets.iter().map(|target| PollFd::new(target.pidfd.as_fd(), PollFlags::POLLIN)).collect();
@@ -142,7 +144,7 @@ fn wait_for_one(targets: &[Target], longest: Duration) {
     reap();
 }
 
-/// Reaps children that have ended, daemons that this process adopted.
+/// Reaps children that have ended: daemons of which this process has become the parent.
 fn reap() {
     use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
     while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {

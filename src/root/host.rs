@@ -1,4 +1,5 @@
-//! What builds changed on the host itself, outside any one namespace: kept in /run/runns until it is as it was.
+//! What builds change on the host itself, outside any one namespace. The original values are kept in /run/runns until
+//! they are restored.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,24 +13,24 @@ use runns_shared::record::DIRECTORY;
 use crate::lock::{Lock, make_directory};
 use runns_shared::trusted::{self, Trust};
 
-/// Its name keeps it apart from records: no namespace's name starts with a dot.
+/// Cannot be mistaken for a record: no namespace name starts with a dot.
 const FILE: &str = ".host";
 
-/// The host as it was before the first build, as far as builds changed it.
+/// The state of the host before the first build, as far as builds have changed it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HostState {
-    /// Sysctls as they were before IPv4 forwarding was turned on, ip_forward itself first.
+    /// The sysctls that turning IPv4 forwarding on overwrites, with their original values; ip_forward itself first.
     pub forwarding: Option<Vec<(String, String)>>,
-    /// rp_filter of uplinks, as it was before it was made loose.
+    /// The original rp_filter of each uplink on which it was made loose.
     pub rp_filter: BTreeMap<String, String>,
-    /// Directories that build made, each before those below it.
+    /// Directories that builds created, each before those below it.
     pub directories: Vec<PathBuf>,
-    /// /run/netns was made a mount of its own.
+    /// Whether a build made /run/netns a mount point.
     pub netns_mount: bool,
-    /// Tables of iptables' nft backend that were not there before.
+    /// Tables of iptables' nft backend that did not exist before.
     pub nft_tables: Vec<String>,
-    /// The same of chains, with their tables.
+    /// Chains of that backend that did not exist before, each as table and chain.
     pub nft_chains: Vec<(String, String)>,
 }
 
@@ -38,7 +39,7 @@ fn path() -> PathBuf {
 }
 
 impl HostState {
-    /// Reads it; none is the host as it was.
+    /// Reads the state. If there is no file, builds have left nothing changed.
     pub fn load() -> Result<Self> {
         let path = path();
         if !path.exists() {
@@ -48,7 +49,7 @@ impl HostState {
             .map_err(|error| Error::new(format!("read {}", show(&path)), error))
     }
 
-    /// Changes and keeps it. Nothing left to restore: nothing kept.
+    /// Applies `change` to the state and saves it; removes the file when nothing is left to restore.
     pub fn update(lock: &Lock, change: impl FnOnce(&mut Self)) -> Result<()> {
         let before = Self::load()?;
         let mut state = before.clone();
@@ -64,8 +65,8 @@ impl HostState {
     }
 }
 
-/// Makes `directory`, if it is not there, for clean to remove again. That it is ours is written down first: a build
-/// that is killed in between leaves nothing unknown.
+/// Creates `directory` if it does not exist, for clean to remove. It is recorded as ours first, so that clean knows of
+/// it even if this build is killed in between.
 pub fn make_directory_for_now(lock: &Lock, directory: &Path) -> Result<()> {
     if std::fs::symlink_metadata(directory).is_err() {
         HostState::update(lock, |host| {
@@ -77,8 +78,8 @@ pub fn make_directory_for_now(lock: &Lock, directory: &Path) -> Result<()> {
     make_directory(directory)
 }
 
-/// Reads the sysctl `name` (a path below /proc/sys), without its line end; `None` if this kernel or network namespace
-/// has none of that name.
+/// Reads the sysctl `name` (a path below /proc/sys), without its newline; `None` if this kernel or network namespace
+/// does not have it.
 pub fn sysctl(name: &str) -> Result<Option<String>> {
     let path = Path::new("/proc/sys").join(name);
     match std::fs::read_to_string(&path) {
@@ -87,7 +88,7 @@ pub fn sysctl(name: &str) -> Result<Option<String>> {
     }
 }
 
-/// Writes the sysctl `name`, if it differs.
+/// Writes the sysctl `name`, unless it has this value already.
 pub fn set_sysctl(name: &str, value: &str) -> Result<()> {
     let path = Path::new("/proc/sys").join(name);
     if sysctl(name)?.as_deref() == Some(value) {

@@ -1,14 +1,14 @@
-//! The program for root, which builds and removes namespaces. It has no capabilities but root's own, and anybody may
-//! execute it: who is not root is told so.
+//! The program for root, which builds and removes namespaces. It has no file capabilities, so it can do only what its
+//! caller can; a caller other than root gets an error that says so.
 //!
 //! | module | what it does |
 //! |---|---|
 //! | [`cli`] | the command line |
-//! | [`verb`] | build, clean, status, and what OpenVPN calls |
-//! | [`part`] | what a namespace consists of: each part is made and unmade in one file |
-//! | [`tunnel`] | devices of tunnels, wg-quick's files, OpenVPN's management socket |
-//! | [`host`], [`lock`] | what of the host itself was changed; one build or clean at a time |
-//! | [`netlink`], [`tool`], [`daemon`], [`prompt`] | links and routes; other people's programs; other processes; questions |
+//! | [`verb`] | build, clean and status, and the hook that OpenVPN calls |
+//! | [`part`] | the parts of a namespace: one file creates and removes each part |
+//! | [`tunnel`] | tunnel devices, wg-quick files, OpenVPN's management socket |
+//! | [`host`], [`lock`] | the original state of the host; the lock that admits one build or clean at a time |
+//! | [`netlink`], [`tool`], [`daemon`], [`prompt`] | links and routes; external programs; other processes; questions |
 
 #![forbid(unsafe_code)]
 
@@ -31,7 +31,7 @@ use runns_shared::error::{Context, Result, status};
 use runns_shared::output;
 use runns_sys::process::{self, Invocation};
 
-/// The program: from what it was started with to its exit status.
+/// Runs the program and returns its exit status.
 pub fn run(invocation: Invocation) -> i32 {
     output::die_on_panic(status::FAILED);
     match dispatch(&invocation) {

@@ -1,4 +1,4 @@
-//! The lock of /run/runns: one build or clean at a time. Who holds it writes records.
+//! The lock of /run/runns, which admits one build or clean at a time. Only its holder writes records.
 
 use std::fs::File;
 use std::io::Write;
@@ -12,22 +12,22 @@ use runns_shared::record::{DIRECTORY, Record, path};
 use runns_shared::trusted::{self, Trust};
 
 const LOCK: &str = "/run/runns/lock";
-/// Extension of a file that is being written.
+/// Extension of a file that is not complete yet.
 const HALF_WRITTEN: &str = "new";
 
-/// The turn of one build or clean: while it lives, nobody else changes what is built.
+/// The lock, held: while this value lives, no other build or clean runs.
 pub struct Lock {
     file: Flock<File>,
 }
 
 impl Lock {
-    /// Writes a record, replacing an earlier one at once.
+    /// Writes a record, replacing an earlier one atomically.
     pub fn save(&self, record: &Record) -> Result<()> {
         let text = serde_json::to_string_pretty(record).map_err(|error| Error::new("write a record", error))?;
         self.write_file(&path(&record.plan.request.name), &text)
     }
 
-    /// Removes a record. One that is not there is no error.
+    /// Removes a record. It is not an error if there is none.
     pub fn remove(&self, record: &Record) -> Result<()> {
         let path = path(&record.plan.request.name);
         match std::fs::remove_file(&path) {
@@ -38,7 +38,8 @@ impl Lock {
         }
     }
 
-    /// Waits for the turn. Makes /run/runns if there is none. The file is 0600, so that only root can hold it.
+    /// Creates /run/runns if it does not exist, and waits for the lock. The file has mode 0600, so that only root can
+    /// hold it.
     pub fn take() -> Result<Self> {
         loop {
             make_directory(Path::new(DIRECTORY))?;
@@ -56,11 +57,11 @@ impl Lock {
             let file = Flock::lock(file, FlockArg::LockExclusive)
                 .map_err(|(_, errno)| errno)
                 .cannot(|| format!("lock {LOCK}"))?;
-            // Inherited by the tools that are run: should this process be killed, the next one waits for its tool too.
+            // Tools inherit the lock: if this process is killed while one runs, the next build or clean waits for it.
             let lock = Self { file };
             lock.inherit()?;
             let held = lock.file.metadata().cannot(|| format!("lock {LOCK}"))?.ino();
-            // The holder before us may have removed the file with the last record.
+            // The previous holder may have removed the file together with the last record.
             if std::fs::symlink_metadata(LOCK).is_ok_and(|now| now.ino() == held) {
                 remove_half_written()?;
                 return Ok(lock);
@@ -68,7 +69,7 @@ impl Lock {
         }
     }
 
-    /// Writes `text` to `path` in /run/runns by way of a temporary file: whoever reads sees the old or the new text.
+    /// Writes `text` to `path` in /run/runns through a temporary file: a reader sees either the old text or the new.
     pub fn write_file(&self, path: &Path, text: &str) -> Result<()> {
         let temporary = path.with_extension(HALF_WRITTEN);
         let write = || -> std::io::Result<()> {
@@ -81,17 +82,17 @@ impl Lock {
         write().cannot(|| format!("write {}", show(path)))
     }
 
-    /// In a child that becomes a daemon: it does not inherit the turn.
+    /// Sets close-on-exec, so that a daemon that is about to be executed does not inherit the lock.
     pub fn close_on_exec(&self) -> Result<()> {
-        fcntl(&*self.file, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map(drop).cannot(|| format!("let go of {LOCK}"))
+        fcntl(&*self.file, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map(drop).cannot(|| format!("set flags of {LOCK}"))
     }
 
-    /// What is run next inherits the turn again.
+    /// Clears close-on-exec: programs that are run from now on inherit the lock.
     pub fn inherit(&self) -> Result<()> {
-        fcntl(&*self.file, FcntlArg::F_SETFD(FdFlag::empty())).map(drop).cannot(|| format!("keep {LOCK}"))
+        fcntl(&*self.file, FcntlArg::F_SETFD(FdFlag::empty())).map(drop).cannot(|| format!("set flags of {LOCK}"))
     }
 
-    /// Gives the turn back; where nothing is recorded any more, /run/runns goes too.
+    /// Releases the lock. If nothing is recorded any more, /run/runns is removed first.
     pub fn release(self) {
         let left = std::fs::read_dir(DIRECTORY).map_or(1, |entries| {
             entries.filter(|entry| entry.as_ref().map_or(true, |entry| entry.path() != Path::new(LOCK))).count()
@@ -104,7 +105,7 @@ impl Lock {
     }
 }
 
-/// Removes what a build or clean that was killed had begun to write.
+/// Removes incomplete files of a build or clean that was killed.
 fn remove_half_written() -> Result<()> {
     for entry in std::fs::read_dir(DIRECTORY).cannot(|| format!("list {DIRECTORY}"))?.flatten() {
         if entry.path().extension().is_some_and(|extension| extension == HALF_WRITTEN) {
@@ -114,12 +115,13 @@ fn remove_half_written() -> Result<()> {
     Ok(())
 }
 
-/// Makes a directory of mode 0755 whatever the umask; one that is there must be root's.
+/// Creates a directory with mode 0755, whatever the umask. An existing one must be owned by root and writable by nobody
+/// else.
 pub fn make_directory(path: &Path) -> Result<()> {
     match std::fs::create_dir(path) {
         Ok(()) => {
             let mode = std::fs::Permissions::from_mode(0o755);
-            std::fs::set_permissions(path, mode).cannot(|| format!("make {}", show(path)))
+            std::fs::set_permissions(path, mode).cannot(|| format!("set the mode of {}", show(path)))
         }
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
             let (_, stat) = trusted::locate(path, Trust::Strict)?;
@@ -128,6 +130,6 @@ pub fn make_directory(path: &Path) -> Result<()> {
             }
             Ok(())
         }
-        Err(error) => Err(error).cannot(|| format!("make {}", show(path))),
+        Err(error) => Err(error).cannot(|| format!("create {}", show(path))),
     }
 }

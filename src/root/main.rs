@@ -1,5 +1,5 @@
-//! runns-exec-root, with the same start as runns-exec: descriptors 0 to 2 that were closed stay told apart from
-//! those that were open, and the panic hook and allocator are the same.
+//! runns-exec-root. It starts as runns-exec does: it notes which of the descriptors 0 to 2 were closed, and uses the
+//! same panic hook and allocator.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! Links, addresses, routes and rules, by rtnetlink(7). The only file that knows the rtnetlink crate and its runtime;
-//! build and clean use it, entering does not.
+//! Links, addresses, routes and rules, through rtnetlink(7). No other file uses the rtnetlink crate and its runtime,
+//! and the program that enters namespaces contains neither.
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr};
@@ -19,13 +19,13 @@ use tokio::runtime::{Builder, Runtime};
 use runns_shared::error::{Context, Error, Result, words};
 use runns_shared::name::IfaceName;
 
-/// Marks routes and rules as this program's (rtnetlink(7), rtm_protocol; the range above 127 is for anybody).
+/// Marks routes and rules as ours (rtm_protocol in rtnetlink(7); values above 127 are free for anybody to use).
 pub const PROTOCOL: u8 = 172;
 
 /// RT_TABLE_MAIN (rtnetlink(7)).
 pub const MAIN_TABLE: u32 = 254;
 
-/// A connection to one network namespace's rtnetlink.
+/// An rtnetlink socket in one network namespace.
 pub struct Netlink {
     runtime: Runtime,
     handle: Handle,
@@ -34,27 +34,27 @@ pub struct Netlink {
 /// A network device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
-    /// Its number.
+    /// Its interface index.
     pub index: u32,
     /// Its name.
     pub name: String,
-    /// Administratively up.
+    /// Whether it is administratively up.
     pub up: bool,
-    /// One end of a veth pair.
+    /// Whether it is one end of a veth pair.
     pub veth: bool,
 }
 
 /// An IPv4 network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
-    /// Its address; bits behind the prefix do not count.
+    /// Its address; bits after the prefix are ignored.
     pub address: Ipv4Addr,
-    /// Bits of the prefix.
+    /// The prefix length.
     pub prefix: u8,
 }
 
 impl Network {
-    /// Whether the two have an address in common.
+    /// Whether the two networks have an address in common.
     pub fn overlaps(&self, other: &Self) -> bool {
         let prefix = self.prefix.min(other.prefix).min(32);
         let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
@@ -62,24 +62,24 @@ impl Network {
     }
 }
 
-/// An IPv4 route, of any table.
+/// An IPv4 route in any table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// Where to.
+    /// Its destination.
     pub network: Network,
-    /// By which devices and gateways.
+    /// Its next hops: the interface index, and the gateway if there is one.
     pub hops: Vec<(u32, Option<Ipv4Addr>)>,
     /// Its table.
     pub table: u32,
-    /// Its metric: the smaller the better.
+    /// Its metric; the lowest is preferred.
     pub metric: u32,
-    /// An ordinary one, not local, broadcast or unreachable.
+    /// Whether it is a unicast route, not a local, broadcast or unreachable one.
     pub unicast: bool,
     message: RouteMessage,
 }
 
 impl Netlink {
-    /// A connection to the calling thread's network namespace.
+    /// Opens a socket in the calling thread's network namespace.
     pub fn here() -> Result<Self> {
         let open = || -> std::io::Result<Self> {
             let runtime = Builder::new_current_thread().enable_io().build()?;
@@ -92,7 +92,7 @@ impl Netlink {
         open().cannot(|| "open an rtnetlink socket")
     }
 
-    /// A connection to the network namespace `file`, which the socket stays in.
+    /// Opens a socket in the network namespace `file`; the socket stays in it.
     pub fn inside(file: BorrowedFd) -> Result<Self> {
         in_namespace(file, Self::here)
     }
@@ -116,12 +116,12 @@ impl Netlink {
         Ok(self.links()?.into_iter().find(|link| link.name == name))
     }
 
-    /// The device called `name`.
+    /// The device called `name`; it is an error if there is none.
     pub fn need_link(&self, name: &str) -> Result<Link> {
         self.link(name)?.ok_or_else(|| Error::new(format!("use interface {name}"), "there is no such interface"))
     }
 
-    /// The IPv4 addresses of all devices, with the number of the device.
+    /// The IPv4 addresses of all devices, each with its device's index.
     pub fn addresses(&self) -> Result<Vec<(u32, Network)>> {
         let messages = self.collect("list the addresses", self.handle.address().get().execute())?;
         let address = |attribute: &AddressAttribute| match attribute {
@@ -145,14 +145,14 @@ impl Netlink {
         Ok(messages.into_iter().map(route).collect())
     }
 
-    /// Makes a veth pair: `host` here, `inside` in the network namespace `netns`, both down.
+    /// Creates a veth pair: `host` here, `inside` in the network namespace `netns`; both are down.
     pub fn add_veth(&self, host: &IfaceName, inside: &str, netns: impl AsFd) -> Result<()> {
         let peer = LinkUnspec::new_with_name(inside).setns_by_fd(netns.as_fd().as_raw_fd()).build();
         let pair = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Veth)
             .name(host.as_str())
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
             .build();
-        self.act(&format!("make the veth pair {host}"), self.handle.link().add(pair).execute())
+        self.act(&format!("create the veth pair {host}"), self.handle.link().add(pair).execute())
     }
 
     /// Brings device `index` up.
@@ -161,24 +161,24 @@ impl Netlink {
         self.act("bring an interface up", self.handle.link().change(message).execute())
     }
 
-    /// Removes device `index`. One that is gone already is no error.
+    /// Removes device `index`. It is not an error if it is gone already.
     pub fn delete_link(&self, index: u32) -> Result<()> {
         self.forgiving("remove an interface", self.handle.link().del(index).execute())
     }
 
-    /// Gives device `index` an address.
+    /// Adds an IPv4 address to device `index`.
     pub fn add_address(&self, index: u32, network: Network) -> Result<()> {
         let request = self.handle.address().add(index, IpAddr::V4(network.address), network.prefix);
         self.act("add an address", request.execute())
     }
 
-    /// Gives device `index` an address of either family; one that it has already is no error.
+    /// Adds an address of either family to device `index`. It is not an error if the device has it already.
     pub fn add_ip(&self, index: u32, address: IpAddr, prefix: u8) -> Result<()> {
         self.act("add an address", self.handle.address().add(index, address, prefix).replace().execute())
     }
 
-    /// Adds a route of either family by device `index`, by `gateway` if there is one.
-    /// Of several to one network, the one with the lowest metric counts.
+    /// Adds a route of either family through device `index`, via `gateway` if there is one. Of several routes to one
+    /// network, the kernel uses the one with the lowest metric.
     pub fn add_device_route(&self, to: (IpAddr, u8), index: u32, gateway: Option<IpAddr>, metric: u32) -> Result<()> {
         let what = "add a route";
         let wrong = || Error::new(what, "its addresses are of different families");
@@ -196,17 +196,17 @@ impl Netlink {
         self.act(what, self.handle.route().add(route.build()).replace().execute())
     }
 
-    /// Makes a WireGuard device of the kernel's; `false` if this kernel has none.
+    /// Creates an in-kernel WireGuard device; returns `false` if this kernel does not support WireGuard.
     pub fn add_wireguard(&self, name: &str) -> Result<bool> {
         let device = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Wireguard).name(name).build();
         match self.runtime.block_on(self.handle.link().add(device).execute()) {
             Ok(()) => Ok(true),
             Err(error) if code(&error) == Some(Errno::EOPNOTSUPP) => Ok(false),
-            Err(error) => Err(Error::new(format!("make the WireGuard device {name}"), cause(&error))),
+            Err(error) => Err(Error::new(format!("create the WireGuard device {name}"), cause(&error))),
         }
     }
 
-    /// Moves device `index` to the network namespace `netns`, where it is called `name` and is down.
+    /// Moves device `index` to the network namespace `netns` and renames it to `name`; it is down there.
     pub fn move_link(&self, index: u32, netns: impl AsFd, name: &str) -> Result<()> {
         let message = LinkUnspec::new_with_index(index).setns_by_fd(netns.as_fd().as_raw_fd()).name(name).build();
         self.act(&format!("move device {name} into the namespace"), self.handle.link().change(message).execute())
@@ -218,16 +218,17 @@ impl Netlink {
         self.act("set an MTU", self.handle.link().change(message).execute())
     }
 
-    /// Adds an IPv4 route to `network` in `table`; by nothing at all if `hop` is `None` (unreachable).
+    /// Adds an IPv4 route to `network` to `table`: through `hop`, or an unreachable route if that is `None`.
     pub fn add_route(&self, network: Network, table: u32, hop: Option<(u32, Option<Ipv4Addr>)>) -> Result<()> {
-        // Inside, where the whole table is the namespace's, a route is as `ip route add` makes it.
+        // The main table is only written to inside the namespace, where all of it is ours and no mark is needed: the
+        // route gets the protocol that `ip route add` gives it.
         let protocol = if table == MAIN_TABLE { RouteProtocol::Boot } else { RouteProtocol::Other(PROTOCOL) };
         let mut route = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(network.address, network.prefix)
             .table_id(table)
             .protocol(protocol);
         route = match hop {
-            // In a table of its own the gateway's subnet is not known.
+            // Our own table has no route to the gateway's subnet, hence onlink.
             Some((index, Some(gateway))) if table != MAIN_TABLE => {
                 route.output_interface(index).gateway(gateway).onlink()
             }
@@ -235,7 +236,7 @@ impl Netlink {
             Some((index, None)) => {
                 route.output_interface(index).scope(rtnetlink::packet_route::route::RouteScope::Link)
             }
-            // Behind every other: the kernel prefers the lowest metric.
+            // The highest metric: the kernel prefers every other route.
             None => route.kind(RouteType::Unreachable).priority(u32::MAX),
         };
         self.act("add a route", self.handle.route().add(route.build()).replace().execute())
@@ -246,7 +247,7 @@ impl Netlink {
         self.forgiving("remove a route", self.handle.route().del(route.message.clone()).execute())
     }
 
-    /// Adds the rule "what comes in by `interface` goes by `table`" with `priority`.
+    /// Adds a rule with `priority` that looks up packets arriving on `interface` in `table`.
     pub fn add_rule(&self, interface: &IfaceName, table: u32, priority: u32) -> Result<()> {
         let mut request = self
             .handle
@@ -261,7 +262,7 @@ impl Netlink {
         self.act("add a routing rule", request.execute())
     }
 
-    /// This program's rules for what comes in by `interface`.
+    /// Our rules for packets arriving on `interface`.
     fn rules_of(&self, interface: &IfaceName) -> Result<Vec<RuleMessage>> {
         let ours = |rule: &RuleMessage| {
             let has = |wanted: RuleAttribute| rule.attributes.contains(&wanted);
@@ -272,12 +273,12 @@ impl Netlink {
         Ok(rules.into_iter().filter(ours).collect())
     }
 
-    /// Whether there is such a rule.
+    /// Whether there is a rule of ours for packets arriving on `interface`.
     pub fn has_rule(&self, interface: &IfaceName) -> Result<bool> {
         Ok(!self.rules_of(interface)?.is_empty())
     }
 
-    /// Removes this program's rules for what comes in by `interface`; how many.
+    /// Removes our rules for packets arriving on `interface`; returns how many there were.
     pub fn delete_rules(&self, interface: &IfaceName) -> Result<usize> {
         let rules = self.rules_of(interface)?;
         for rule in &rules {
@@ -286,7 +287,7 @@ impl Netlink {
         Ok(rules.len())
     }
 
-    /// Like [`Self::act`], but what is gone already is no error.
+    /// Like [`Self::act`], but it is not an error if the object is gone already.
     fn forgiving(&self, what: &str, work: impl Future<Output = Result<(), rtnetlink::Error>>) -> Result<()> {
         let gone = |error: &rtnetlink::Error| matches!(code(error), Some(Errno::ENODEV | Errno::ENOENT | Errno::ESRCH));
         match self.runtime.block_on(work) {
@@ -296,8 +297,8 @@ impl Netlink {
     }
 }
 
-/// Runs `work` in a thread of its own that is in the network namespace `file`; /proc/sys/net there is that
-/// namespace's, and sockets stay in it.
+/// Runs `work` in a new thread in the network namespace `file`. /proc/sys/net is that namespace's there, and sockets
+/// that it opens stay in the namespace.
 pub fn in_namespace<T: Send>(file: BorrowedFd, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let enter = || {
         setns(file, CloneFlags::CLONE_NEWNET).cannot(|| "enter the network namespace")?;
@@ -306,12 +307,12 @@ pub fn in_namespace<T: Send>(file: BorrowedFd, work: impl FnOnce() -> Result<T> 
     in_thread(enter)
 }
 
-/// Runs `work` in a thread of its own, which takes the namespaces that it enters with it when it ends.
+/// Runs `work` in a new thread, so that the namespaces that it enters do not affect the caller.
 pub fn in_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
-        // Not Scope::spawn, which panics where the kernel refuses a thread.
+        // Not Scope::spawn, which panics if the kernel refuses to create a thread.
         let thread = std::thread::Builder::new().spawn_scoped(scope, work).cannot(|| "start a thread")?;
-        thread.join().unwrap_or_else(|_| Err(Error::new("enter a network namespace", "the thread for it ended")))
+        thread.join().unwrap_or_else(|_| Err(Error::new("enter a network namespace", "the thread for it panicked")))
     })
 }
 

@@ -4,12 +4,13 @@ use std::io::{BufRead, Write};
 
 use runns_shared::error::{Context, Result};
 
-/// Writes a question to stderr, without a line end.
+/// Writes a question to stderr, without a newline.
 pub fn prompt(question: &str) {
     let _ = std::io::stderr().write_all(question.as_bytes());
 }
 
-/// Asks a question on the terminal that is stdin; with `echo` false, what is typed is not shown.
+/// Asks a question on the terminal and reads the answer from stdin, which must be that terminal. Without `echo`, the
+/// answer is not shown while it is typed.
 pub fn ask(question: &str, echo: bool) -> Result<String> {
     use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
     let stdin = std::io::stdin();

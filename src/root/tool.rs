@@ -1,4 +1,4 @@
-//! Other people's programs that build and clean run as root: found in a fixed PATH, with an empty environment.
+//! External programs that build and clean run as root: looked up in a fixed PATH, and given no environment but PATH.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -9,26 +9,26 @@ use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::escape;
 use runns_shared::output::step;
 
-/// Where root's tools are.
+/// Where tools are looked up.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The same for the C library.
+/// The same as a C string.
 pub const PATH_C: &std::ffi::CStr = c"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Where `program` is, if it is installed.
+/// The path of `program`, if it is installed.
 pub fn find(program: &str) -> Option<PathBuf> {
     which::which_in(program, Some(PATH), "/").ok()
 }
 
-/// Where `program` is; the hint names the Debian package that has it.
+/// The path of `program`. If it is not installed, the hint of the error names the Debian package that provides it.
 pub fn need(program: &str, package: &str) -> Result<PathBuf> {
     find(program).ok_or_else(|| {
-        Error::new(format!("find the program {program}"), format!("it is in none of {PATH}"))
+        Error::new(format!("find the program {program}"), format!("it is not in {PATH}"))
             .hint(format!("install it; on Debian and Ubuntu: apt-get install {package}"))
     })
 }
 
-/// The addresses of a host's name, as the host's other programs find them (getent(1)); none if it is not found.
+/// The addresses of a host name, resolved as the host's own programs resolve it (getent(1)); empty if there are none.
 pub fn addresses_of(name: &str) -> Vec<std::net::IpAddr> {
     let found = run("getent", &["ahosts", name], "").unwrap_or_default();
     let mut addresses = Vec::new();
@@ -40,7 +40,8 @@ pub fn addresses_of(name: &str) -> Vec<std::net::IpAddr> {
     addresses
 }
 
-/// Runs `program` with `input` on its stdin, and returns its output. Its error is our cause.
+/// Runs `program` with `input` on its stdin and returns its output. If it fails, its error output becomes the cause of
+/// ours.
 pub fn run(program: &str, arguments: &[&str], input: &str) -> Result<String> {
     let cannot = || format!("run {program}");
     step(|| format!("running {program} {}", arguments.join(" ")));
@@ -55,7 +56,8 @@ pub fn run(program: &str, arguments: &[&str], input: &str) -> Result<String> {
         .spawn()
         .cannot(cannot)?;
     if let Some(mut stdin) = child.stdin.take() {
-        // The tools here read all their input before they write, or end early with an error, which is told below.
+        // These tools read all input before they write, so the pipes cannot deadlock. One that exits early makes the
+        // write fail; its exit status is reported below.
         let _ = stdin.write_all(input.as_bytes());
     }
     let output = child.wait_with_output().cannot(cannot)?;

@@ -34,11 +34,11 @@ fn lists_say_who_may_enter() {
     expect(&host, "AllowUsers=alice\nAllowGroups=drivers", &["alice", "carol"]);
     expect(&host, "AllowUsers=alice\nAllowGroups=no-such-group", &["alice"]);
     expect(&host, "AllowGroups=root", &[]);
-    // The lists bind root to nothing, and no switch overrides them.
+    // The lists do not restrict root, and no option overrides them.
     host.ok("runns-exec vpn1 -- true");
     host.configure("AllowUnmanaged=yes\n[vpn1]\nAllowUsers=carol\n");
     host.user("alice").run("runns-exec vpn1 -- true").refused(125, &["AllowUsers"]);
-    // The groups are the process's own: one that the caller has left behind does not count.
+    // Only the groups of the process itself count: one that the caller has dropped does not.
     host.configure("[vpn1]\nAllowGroups=drivers\n");
     let without = "setpriv --reuid carol --regid carol --groups runns runns-exec vpn1 -- true";
     host.run(without).refused(125, &["AllowGroups"]);

@@ -1,9 +1,9 @@
-//! What an attacker gets who is a member of the group: nothing (SPEC 3.2, 3.3). Each attack ends in 125, with one line
-//! that says why, and the command has not run; or it runs as it should.
+//! An attacker who is a member of the group gains nothing (SPEC 3.2, 3.3): each attack ends in 125, with one line that
+//! gives the reason and without the command having run, or the command runs as it should.
 
 use crate::support::{Host, Output, Snapshot};
 
-/// Writes down where it runs: to be compared with what it wrote without an attack.
+/// Reports where it runs, to be compared with its report without an attack.
 const WITNESS: &str = "#!/bin/sh
 stat -Lc %i /proc/self/ns/net
 grep ^Cap /proc/self/status
@@ -11,7 +11,7 @@ cat /etc/resolv.conf
 ls /sys/class/net
 ";
 
-/// A host with namespace `vpn1`, built with a resolver of its own, and the witness.
+/// A host with the witness and namespace `vpn1`, built with a resolver of its own.
 fn host() -> Host {
     let host = Host::new();
     host.write("/root/resolv.conf", "nameserver 198.51.100.53\n");
@@ -26,13 +26,13 @@ fn compile(host: &Host, name: &str, source: &str) {
     host.ok(&format!("cc -O1 -o /usr/local/bin/{name} /tmp/{name}.c"));
 }
 
-/// The words of a refusal of alice's `script`.
+/// Runs `script` as alice; fails the test unless it is refused with a message that contains all `parts`.
 #[track_caller]
 fn refused(host: &Host, script: &str, parts: &[&str]) -> Output {
     host.user("alice").run(script).refused(125, parts)
 }
 
-/// Calls whose failure is never survived, wherever on the way it happens.
+/// System calls whose failure is always fatal, wherever it happens.
 const PRIVILEGED: [&str; 12] = [
     "setns",
     "unshare",
@@ -48,7 +48,8 @@ const PRIVILEGED: [&str; 12] = [
     "setsockopt",
 ];
 
-/// The system calls that alice's start makes up to the command's exec: name, and which of that name.
+/// The system calls that runns-exec makes as alice up to the command's exec, each with its ordinal among those of that
+/// name.
 fn calls(host: &Host) -> Vec<(String, usize)> {
     host.ok("strace -u alice -o /tmp/trace runns-exec vpn1 -- witness");
     let mut calls: Vec<(String, usize)> = Vec::new();
@@ -57,7 +58,7 @@ fn calls(host: &Host) -> Vec<(String, usize)> {
             break;
         }
         let Some((name, _)) = line.split_once('(') else { continue };
-        // A call that strace does not know yet: by number.
+        // strace prints a call that it does not know yet by number.
         let name = name.strip_prefix("syscall_0x").map_or(name.to_string(), |number| {
             i64::from_str_radix(number, 16).expect("the number of a system call").to_string()
         });
@@ -82,7 +83,7 @@ fn no_failing_system_call_lets_the_command_out() {
             attempts.push_str(&format!("{name} {number} {errno}\n"));
         }
     }
-    // strace delivers the injected result without making the call.
+    // strace injects the result without making the call.
     let script = r#"while read -r call number errno; do
         ip -n vpn1 link set lo down
         out=$(strace -u alice -o /dev/null -e trace="$call" -e inject="$call:error=$errno:when=$number" \
@@ -139,7 +140,7 @@ fn nobody_enters_from_a_user_namespace() {
     for unshare in ["unshare -U", "unshare -Ur", "unshare -Urmn", "unshare -Urmnpf --mount-proc"] {
         refused(&host, &format!("{unshare} runns-exec vpn1 -- witness"), &["user namespace"]);
     }
-    // One of his own at /run/netns, which he is root over.
+    // With a network namespace of her own at /run/netns, in which she is root.
     let own = "unshare -Urmn sh -c 'mount -t tmpfs tmpfs /run && mkdir /run/netns && touch /run/netns/vpn1 &&
                mount --bind /proc/self/ns/net /run/netns/vpn1 && exec runns-exec vpn1 -- witness'";
     refused(&host, own, &["user namespace"]);
@@ -175,7 +176,7 @@ fn a_name_replaced_all_the_time_leads_nowhere_else() {
     let right = host.user("alice").ok("runns-exec vpn1 -- witness");
     host.configure("AllowUnmanaged=yes\n");
     let before = Snapshot::of(&host);
-    // Each time another file: an empty one, and the host's own network.
+    // The name leads to a different file each time, also an empty one and the host's own network namespace.
     let replace = host.spawn(
         "touch /run/netns/.x; while [ ! -e /tmp/stop ]; do
              mount --bind /proc/1/ns/net /run/netns/vpn1; umount -l /run/netns/vpn1
@@ -258,7 +259,7 @@ fn a_file_exchanged_meanwhile_is_the_checked_one_or_none() {
 fn no_process_of_the_user_looks_into_a_start() {
     let host = host();
     compile(&host, "peek", include_str!("peek.c"));
-    // A command that nobody may read is not dumpable either: nothing may succeed to the very end.
+    // A command that nobody may read is not dumpable either, so no attempt may succeed, even after the exec.
     host.ok("install -m 711 /bin/true /usr/local/bin/unreadable");
     let said = host.user("alice").ok("peek 1000 runns-exec vpn1 -- unreadable");
     assert!(said.contains(" 0 successes"), "{said}");
@@ -279,8 +280,8 @@ fn limits_at_their_ends_never_let_the_command_out() {
     limits.extend([0, 4, 64, 256].map(|kib| format!("--data={}", kib << 10)));
     for limit in limits {
         let output = host.user("alice").run(&format!("exec prlimit {limit} runns-exec vpn1 -- witness"));
-        // The programs that the witness runs may fail under the limit themselves: lines may be missing. Each line that
-        // is there must be right.
+        // Programs that the witness runs may themselves fail under the limit, so lines may be missing, but each line
+        // that is there must be right.
         let is_right = |line: &str| right.lines().any(|known| known == line);
         assert!(output.stdout.lines().all(is_right), "{limit}: {output}");
         assert!(output.status != 0 || !output.stdout.is_empty(), "{limit}: {output}");
@@ -306,10 +307,10 @@ fn another_name_evades_no_list() {
             host.user("carol").ok("runns-exec secret -- true");
         }
     }
-    // A backslash that another reader of INI files takes for a continuation hides no list.
+    // A backslash at the end of a line, which other INI parsers take for a continuation, hides no list.
     host.configure("[secret]\nResolve=/x\\\nAllowUsers=carol\n");
     refused(&host, "runns-exec secret -- witness", &["do not let you in"]);
-    // The record keeps the list that the namespace was built with.
+    // The record keeps the list with which the namespace was built.
     host.configure("[built]\nAllowUsers=carol\n");
     host.ok("runns-exec build -s built && touch /run/netns/again && mount --bind /run/netns/built /run/netns/again");
     for text in ["AllowUnmanaged=yes\n", "[built]\n", "[again]\n"] {

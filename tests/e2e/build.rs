@@ -1,4 +1,4 @@
-//! What build makes (SPEC 5): names, subnets, addresses, and what it refuses.
+//! What build creates, namely names, subnets and addresses, and what it refuses.
 
 use crate::support::{Host, Snapshot};
 
@@ -32,29 +32,30 @@ fn names_count_up_and_addresses_follow() {
     host.ok("runns-exec build -n vpn7");
     assert!(host.ok("runns-exec build").contains("vpn8"));
     assert_eq!(host.ok("ip netns list | cut -d' ' -f1 | sort"), "vpn1\nvpn2\nvpn7\nvpn8");
-    // A namespace that ip netns made counts as well.
+    // A namespace created with ip netns counts as well.
     host.ok("ip netns add vpn20");
     assert!(host.ok("runns-exec build").contains("vpn21"));
     host.ok("runns-exec build -n other");
     assert_eq!(addresses(&host, "other", "other").1, "eth0 UP 172.24.0.2/24");
     host.ok("runns-exec build -n third");
-    assert_eq!(addresses(&host, "third", "third").1, "eth0 UP 172.24.3.2/24", "the lowest number that is free");
+    assert_eq!(addresses(&host, "third", "third").1, "eth0 UP 172.24.3.2/24", "the lowest free number");
     host.ok("for name in vpn1 vpn2 vpn7 vpn8 vpn21 other third; do runns-exec clean $name || exit 1; done");
 }
 
 #[test]
 fn subnets_of_the_host_are_never_used() {
     let host = Host::new();
-    // An address, a route of the main table, one of another table; and a default in two halves, which takes nothing.
+    // An address, a route in the main table and one in another table; and a default route in two halves, which makes
+    // no subnet taken.
     host.ok("ip address add 172.24.1.77/32 dev eth0 && ip route add 172.24.2.0/25 via 192.0.2.1 && \
              ip route add blackhole 172.24.3.128/25 table 77 && ip route add 0.0.0.0/1 via 192.0.2.1 && \
              ip link add vpn4 type veth peer name vpn4peer");
     let said = host.ok("runns-exec build");
     assert!(said.contains("vpn5") && said.contains("172.24.5."), "name and subnet stay together: {said}");
     host.ok("runns-exec build -n vpn2");
-    assert_eq!(addresses(&host, "vpn2", "vpn2").1, "eth0 UP 172.24.0.2/24", "asked for by name, the next that is free");
+    assert_eq!(addresses(&host, "vpn2", "vpn2").1, "eth0 UP 172.24.0.2/24", "asked for by name: the next free subnet");
     host.run("runns-exec build -n vpn4").refused(1, &["vpn4"]);
-    // A whole /12 but for its end.
+    // The whole /12 except for its end.
     host.ok("ip route add unreachable 172.24.0.0/14 && ip route add unreachable 172.28.0.0/15 && \
              ip route add unreachable 172.30.0.0/16 && ip route add unreachable 172.31.0.0/17 ");
     host.ok("runns-exec build -n far");

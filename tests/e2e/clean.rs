@@ -52,7 +52,7 @@ fn kill_ends_what_is_inside_and_nothing_else() {
         .chain([alice.ok("sleep 1000 >/dev/null 2>&1 & echo $!")])
         .collect();
     alice.ok("runns-exec -d vpn1 -- sleep 1000; runns-exec -d vpn1 -- sleep 1000");
-    // One that takes no notice of SIGTERM, and one that has children all the time.
+    // A process that ignores SIGTERM, and one that keeps starting children, on SIGTERM as well.
     alice.ok("runns-exec -d vpn1 -- sh -c 'trap \"\" TERM HUP; touch /tmp/deaf; sleep 1000; sleep 1000'");
     alice.ok("runns-exec -d vpn1 -- sh -c 'trap \"sleep 1000 & sleep 1000 &\" TERM; while :; do sleep 0.01; done'");
     host.ok("while [ ! -e /tmp/deaf ]; do sleep 0.02; done");
@@ -110,7 +110,7 @@ fn names_that_were_built_anew_are_not_entered_by_an_old_record() {
     host.ok("ip netns delete vpn1 && ip netns add vpn1");
     host.user("alice").run("runns-exec vpn1 -- true").refused(125, &["another namespace"]);
     let output = host.run("runns-exec clean vpn1 -f");
-    assert_eq!(host.run("ip netns list").stdout.trim(), "vpn1", "somebody else's by now: {output}");
+    assert_eq!(host.run("ip netns list").stdout.trim(), "vpn1", "it is somebody else's by now: {output}");
 }
 
 #[test]
@@ -124,19 +124,19 @@ fn resolver_files_go_with_the_namespace() {
         "root 755\nroot 755\nroot 644"
     );
     assert!(host.user("alice").ok("runns-exec a -- cat /etc/resolv.conf").contains("nameserver 10.9.9.9"));
-    // A file that the record lists is missing: nobody enters without the resolver.
+    // If a file that the record lists is missing, nobody can enter without the resolver.
     host.ok("mv /etc/netns/a/resolv.conf /tmp/away");
     host.user("alice").run("runns-exec a -- true").refused(125, &["resolv.conf"]);
     host.ok("mv /tmp/away /etc/netns/a/resolv.conf");
     host.ok("runns-exec clean a -f");
     before.assert_same(&Snapshot::of(&host));
-    // After a reboot the record is gone and the files are not: build replaces them, clean removes them, and neither
-    // touches what somebody else wrote.
+    // After a reboot the record is gone but the files are not: build replaces them, clean removes them, and neither
+    // touches files of others.
     host.ok("runns-exec build -n a -r /tmp/dns && cp -a /etc/netns /tmp/netns && runns-exec clean a -f && cp -a /tmp/netns /etc/");
     host.ok(
         "runns-exec build -n a -r /tmp/dns && runns-exec clean a -f && cp -a /tmp/netns /etc/ && runns-exec clean a",
     );
-    host.ok("rmdir /etc/netns"); // Nothing says any more who made it.
+    host.ok("rmdir /etc/netns"); // There is no record of who created it any more.
     before.assert_same(&Snapshot::of(&host));
     host.write("/etc/netns/a/resolv.conf", "nameserver 10.1.1.1\n");
     host.run("runns-exec build -n a -r /tmp/dns").refused(1, &["/etc/netns/a/resolv.conf"]);

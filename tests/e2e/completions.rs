@@ -1,4 +1,4 @@
-//! Completions in real shells, with the names that a host has.
+//! Completions in real shells, with the names that exist on a host.
 
 #[path = "../../install/completions.rs"]
 #[allow(dead_code)]
@@ -18,7 +18,7 @@ fn host_with_names() -> Host {
     host
 }
 
-/// What is typed before the tab, and what it becomes.
+/// What is typed before the Tab key, and what it is completed to.
 const CASES: [(&str, &str); 12] = [
     ("vpnW", "vpnWork"),
     ("-v vpnW", "vpnWork"),
@@ -57,7 +57,7 @@ fn fish() {
     }
 }
 
-/// zsh completes only on a terminal: types the line there, and reads until what it became is shown.
+/// zsh completes only on a terminal. This script types the line there and reads until its completion is shown.
 const ZSH: &str = r#"
 import os, pty, select, sys, time
 pid, fd = pty.fork()

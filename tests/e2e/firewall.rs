@@ -186,13 +186,13 @@ fn neighbours_reach_no_server_inside_and_foreign_sources_do_not_leave() {
     let (host, web) = host();
     host.ok("runns-exec build");
     let inside = host.spawn("runns-exec vpn1 -- python3 -m http.server 8000");
-    // Its own host reaches it; a neighbour that routes by the host does not.
+    // Its own host reaches it; a neighbour that uses the host as a router does not.
     host.ok("i=0; until curl -sS --max-time 2 http://172.24.1.2:8000/ >/dev/null; do i=$((i+1)); [ $i -lt 100 ] || exit 1; sleep 0.05; done");
     host.internet.net.ip("route add 172.24.0.0/16 via 192.0.2.2");
     let neighbour = host.root().inside(&host.internet.net);
     assert_ne!(neighbour.run("curl -sS --max-time 2 http://172.24.1.2:8000/").status, 0);
     assert!(inside.is_running());
-    // What leaves the namespace with another source address is dropped on the host.
+    // Packets that leave the namespace with another source address are dropped on the host.
     host.ok("ip -n vpn1 address add 172.24.99.2/32 dev eth0");
     let foreign = "runns-exec vpn1 -- curl -sS --max-time 2 --interface 172.24.99.2 http://192.0.2.1/";
     assert_ne!(host.run(foreign).status, 0);
@@ -227,7 +227,7 @@ fn forwarding_is_restored_with_each_interfaces_own() {
     assert_eq!(host.ok("sysctl -n net.ipv4.ip_forward"), "1");
     host.ok("runns-exec build && runns-exec clean vpn1 -f");
     before.assert_same(&Snapshot::of(&host));
-    // A host that forwards anyway stays one.
+    // A host that forwarded before keeps forwarding.
     host.ok("sysctl -qw net.ipv4.ip_forward=1");
     let before = Snapshot::of(&host);
     host.ok("runns-exec build && runns-exec clean vpn1 -f");

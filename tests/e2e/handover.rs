@@ -1,8 +1,8 @@
-//! Programs that hand their work to an instance outside the namespace: the user is warned before the exec.
+//! Programs that pass their work to an instance outside the namespace: the user is warned before the exec.
 
 use crate::support::{Background, Host, Runner, wait_until};
 
-/// A host with two namespaces, and a stand-in for each browser: what counts is the name of the executable.
+/// A host with two namespaces and a stand-in for each browser; only the name of the executable matters.
 fn host() -> Host {
     let host = Host::new();
     host.configure("[vpn1]\n[vpn2]\n");
@@ -27,7 +27,7 @@ fn host() -> Host {
     host
 }
 
-/// Starts a stand-in; its pid.
+/// Starts a stand-in; returns it and its pid.
 fn start(runner: &Runner, enter: &str, program: &str) -> (Background, String) {
     let script = format!("echo $$; exec {enter} /opt/run/{program} 1000");
     let running = runner.spawn(&script);
@@ -39,7 +39,7 @@ fn start(runner: &Runner, enter: &str, program: &str) -> (Background, String) {
     (running, pid)
 }
 
-/// What running `words` in vpn1 says on stderr.
+/// Runs `words` in vpn1 and returns what is printed on stderr.
 #[track_caller]
 fn said(runner: &Runner, words: &str) -> String {
     let output = runner.run(&format!("runns-exec vpn1 -- {words}"));

@@ -5,7 +5,7 @@ use crate::support::{Host, Runner};
 const PROGRAM: &str = "/usr/local/bin/runns-exec";
 const FILES: &str = "find /etc /usr /opt -xdev \\( -type f -o -type l \\) -newer /tmp/start -print | sort";
 
-/// Commands with what the installer needs instead of building.
+/// Runs commands with the environment that makes the installer use a finished build instead of building.
 fn installer(host: &Host) -> Runner {
     host.install_environment()
 }
@@ -93,12 +93,12 @@ fn prefix_and_destdir() {
     assert_eq!(host.ok("stat -c '%U:%G %a' /opt/runns/bin/runns-exec"), "root:runns 750");
     host.root().env("PREFIX", "/opt/runns").ok("/runns-source/install/uninstall.sh");
     assert_eq!(host.ok("find /opt/runns -type f"), "");
-    // A system below DESTDIR gets a group of its own.
+    // A system below DESTDIR gets its own group.
     host.ok("mkdir -p /mnt/system/etc && echo 'root:x:0:' >/mnt/system/etc/group && groupmod -g 4242 runns");
     installer(&host).env("DESTDIR", "/mnt/system").ok("/runns-source/install/install.sh");
     let gid = host.ok("sed -n 's/^runns:[^:]*:\\([0-9]*\\):.*/\\1/p' /mnt/system/etc/group");
     assert_eq!(host.ok("stat -c '%u:%g %a' /mnt/system/usr/local/bin/runns-exec"), format!("0:{gid} 750"));
-    // A package that is being staged: nobody but root.
+    // In a directory in which a package is staged there is no group: only root may run the program.
     let said = installer(&host).env("DESTDIR", "/mnt/stage").ok("/runns-source/install/install.sh");
     assert_eq!(host.ok("stat -c '%u:%g %a' /mnt/stage/usr/local/bin/runns-exec"), "0:0 750");
     assert!(said.contains("note: "), "{said}");

@@ -79,7 +79,7 @@ fn what_a_process_calls_itself_is_one_harmless_line() {
     host.user("alice").ok(&format!("runns-exec -d vpn1 -- sh -c 'sleep 1000; :' \"{name}\""));
     let table = list(&host, "");
     assert!(table.contains("x\\x1b[2J\\ny\\u{202e}") && !table.contains('\u{1b}'), "{table}");
-    // Real terminal, 60 columns.
+    // On a real terminal of 60 columns.
     let cut = host.user("alice").ok("script -qec 'stty cols 60; runns-exec list' /dev/null </dev/null");
     assert!(cut.lines().all(|line| line.trim_end().chars().count() <= 60), "{cut}");
     assert!(cut.contains("NAMESPACE"), "{cut}");

@@ -48,7 +48,7 @@ fn a_log_that_does_not_listen_stops_nothing() {
     let alice = host.user("alice");
     host.ok("mv /dev/log /dev/log.away");
     alice.ok("runns-exec vpn1 -- true");
-    // A socket that is bound and never read: its queue is full after net.unix.max_dgram_qlen lines.
+    // A socket that is bound but never read: its queue is full after net.unix.max_dgram_qlen lines.
     let stuck = host.spawn(
         "python3 -c 'import os, socket, time; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); \
          s.bind(\"/dev/log\"); os.chmod(\"/dev/log\", 0o666); time.sleep(1000)'",

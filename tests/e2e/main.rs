@@ -1,4 +1,4 @@
-//! The installed program on a host of its own, as its users run it.
+//! The installed program, run as its users run it, on a host of its own for each test.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -31,7 +31,7 @@ mod view;
 
 use support::Host;
 
-/// A host with a namespace `vpn1` that `ip netns` made and the configuration names.
+/// A host with a namespace `vpn1` that was created with `ip netns` and is named in the configuration.
 fn host_with_vpn1() -> Host {
     let host = Host::new();
     host.ok("ip netns add vpn1");

@@ -1,4 +1,4 @@
-//! What runns-exec is for, from end to end: a VPN by configuration, some programs in it, and everything undone.
+//! The main purpose of runns-exec, from end to end: a configured VPN, some programs in it, and everything removed.
 
 use crate::support::openvpn::{self, OpenVpnServer};
 use crate::support::{Host, Snapshot, wait_until};
@@ -6,7 +6,7 @@ use crate::support::{Host, Snapshot, wait_until};
 const CONFIG: &str = "[work]\nNetworkNamespace=vpnWork\nInterfaceIn=vpnWorkd\n\
                       vpn=/etc/openvpn/work.conf\nvpn=/etc/openvpn/myvps.conf\n";
 
-/// A host as people have it: a firewall of its own, a configuration, and two VPN servers and a web site far away.
+/// A typical host, with a firewall and a configuration, and two VPN servers and a web site elsewhere.
 fn host() -> (Host, [OpenVpnServer; 2]) {
     let host = Host::new();
     host.internet.net.ip("address add 198.51.100.1/32 dev lo");
@@ -40,7 +40,7 @@ fn a_vpn_by_configuration_some_programs_in_it_and_everything_undone() {
     assert_eq!(host.ok("ip netns list | cut -d' ' -f1"), "vpnWork", "ip netns sees it");
     host.ok("ip link show vpnWorkd");
 
-    // Both tunnels come up; the first takes all traffic, the second that to its own network.
+    // Both tunnels come up; the first carries all traffic except that to the second's own network.
     let curl = |address: &str| format!("curl -sS --max-time 5 http://{address}/");
     wait_until("the first tunnel", || {
         let seen = alice.run(&format!("runns-exec vpnWork -- {}", curl("198.51.100.1"))).stdout;
@@ -52,7 +52,7 @@ fn a_vpn_by_configuration_some_programs_in_it_and_everything_undone() {
     });
     assert_eq!(alice.ok(&curl("198.51.100.1")), "seen 192.0.2.2", "without runns-exec it is the host's own way");
 
-    // Two daemons, by their names in the log and as processes in the namespace.
+    // There are two daemons, with their names in the log and as processes in the namespace.
     let line = host.log.wait_for(&["openvpn-vpnWork[", "Initialization Sequence Completed"]);
     assert!(!line.contains("runns-exec["), "{line}");
     let daemons = host.ok("pgrep -f '[o]penvpn --daemon openvpn-vpnWork' | sort");
@@ -65,7 +65,7 @@ fn a_vpn_by_configuration_some_programs_in_it_and_everything_undone() {
     assert_eq!(host.ok(&format!("readlink /proc/{}/cwd", daemons.lines().next().unwrap_or("none"))), "/etc/openvpn");
     host.log.wait_for(&["runns-exec[", "built vpnWork"]);
 
-    // list shows the user's own process; -a the daemons as well.
+    // list shows the user's own process; list -a shows the daemons as well.
     let pid = alice.ok("runns-exec -d vpnWork -- sleep 1000");
     let listed = alice.ok("runns-exec list vpnWork");
     assert!(listed.contains("vpnWork") && listed.contains("sleep 1000") && listed.contains(&pid), "{listed}");
@@ -74,7 +74,7 @@ fn a_vpn_by_configuration_some_programs_in_it_and_everything_undone() {
     host.ok(&format!("kill {pid}"));
     wait_until("the end of sleep", || (host.run(&format!("kill -0 {pid}")).status != 0).then_some(()));
 
-    // Building again says that it is there.
+    // Building again reports that it is built already.
     let again = host.run("runns-exec build -s work");
     assert_eq!((again.status, again.stdout.contains("already")), (0, true), "{again}");
 

@@ -1,4 +1,4 @@
-//! Namespace names: what is no name is refused before any file is touched.
+//! Namespace names: an invalid name is refused before any file is accessed.
 
 use crate::host_with_vpn1;
 

@@ -1,4 +1,4 @@
-//! --detach and --no-new-privs, -v. The pseudo-terminal has tests of its own.
+//! --detach, --no-new-privs and -v. The pseudo-terminal has tests of its own.
 
 use crate::host_with_vpn1;
 

@@ -1,4 +1,4 @@
-//! --pty (SPEC 3.4), on real terminals.
+//! --pty, on real terminals.
 
 use std::io::Write;
 use std::process::Stdio;

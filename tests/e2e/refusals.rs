@@ -1,10 +1,10 @@
-//! Everything that must not be entered, and configurations that nobody may rely on (SPEC 3.2, 3.3, 4).
-//! Each ends in 125 with one clear line, the command is not run, and nothing is changed.
+//! Everything that must not be entered, and configurations that are not to be trusted (SPEC 3.2, 3.3, 4). Each case
+//! ends in 125 with one clear line; the command is not run, and nothing is changed.
 
 use crate::host_with_vpn1;
 use crate::support::{Host, Output, Snapshot};
 
-/// `user` enters `name`; asserts that it fails with a line that has all `parts`.
+/// Asserts that `user` fails to enter `name`, with a line that contains all `parts`.
 #[track_caller]
 fn refused(host: &Host, user: &str, name: &str, parts: &[&str]) -> Output {
     let output = host.user(user).run(&format!("runns-exec {name} -- touch /tmp/ran")).refused(125, parts);
@@ -30,7 +30,7 @@ fn a_copy_without_capabilities_says_so() {
     alice.run("setpriv --no-new-privs runns-exec vpn1 -- true").refused(125, &["no_new_privs"]);
     let bounded = "setpriv --bounding-set -sys_admin setpriv --reuid alice --regid alice --init-groups \
                    runns-exec vpn1 -- true";
-    // The kernel does not even execute a program whose file capabilities it cannot give in full (EPERM).
+    // The kernel does not even execute a program whose file capabilities it cannot grant in full (EPERM).
     let output = host.run(bounded);
     assert!(output.status != 0 && !output.stderr.is_empty(), "{output}");
     host.ok("mkdir /mnt/nosuid && mount -t tmpfs -o nosuid,mode=755 tmpfs /mnt/nosuid");
@@ -66,7 +66,7 @@ fn what_is_no_network_namespace_is_refused() {
     }
     refused(&host, "alice", "link", &["symbolic link"]);
     refused(&host, "alice", "dangling", &["symbolic link"]);
-    // ip itself waits for the FIFO's writer for ever.
+    // ip itself would wait for a writer of the FIFO forever.
     host.ok("mv /run/netns/fifo /tmp/fifo");
     refused(&host, "alice", "nosuch", &["no such namespace", "hint: "]);
     before.assert_same(&Snapshot::of(&host));
@@ -87,7 +87,7 @@ fn unmanaged_namespaces_are_refused_unless_the_configuration_opens_them() {
     let host = host_with_vpn1();
     host.ok("ip netns add other");
     refused(&host, "alice", "other", &["did not build", "/etc/runns.conf", "hint: "]);
-    assert_eq!(host.ok("runns-exec other -- printenv RUNNS_NETNS"), "other", "root is not asked");
+    assert_eq!(host.ok("runns-exec other -- printenv RUNNS_NETNS"), "other", "root is not restricted");
     host.configure("AllowUnmanaged=yes\n[vpn1]\n");
     host.user("alice").ok("runns-exec other -- true");
     host.configure("AllowUnmanaged=no\n[vpn1]\n");

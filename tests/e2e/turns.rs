@@ -1,9 +1,9 @@
-//! Builds and cleans that are killed, and many at once (SPEC 5, 6).
+//! Builds and cleans that are killed, and many that run at once (SPEC 5, 6).
 
 use crate::support::openvpn::{self, OpenVpnServer};
 use crate::support::{Host, Snapshot};
 
-/// A host with two sections: [work] has every part, [plain] all but the tunnel, which takes its time.
+/// A host with two sections: [work] has every part, [plain] all but the tunnel, which is slow.
 fn host() -> (Host, OpenVpnServer) {
     let host = Host::new();
     openvpn::make_certificates(&host);
@@ -16,7 +16,7 @@ fn host() -> (Host, OpenVpnServer) {
     (host, server)
 }
 
-/// Runs `verb` and kills it at its `call`th system call; whether it got that far.
+/// Runs `verb` and kills it at its `call`th system call; returns whether it got that far.
 pub fn killed(host: &Host, verb: &str, call: u32) -> bool {
     let inject = format!("strace -qq -o /dev/null -e inject=all:signal=KILL:when={call} runns-exec {verb}");
     let output = host.run(&inject);
@@ -24,14 +24,14 @@ pub fn killed(host: &Host, verb: &str, call: u32) -> bool {
     output.status == 137
 }
 
-/// How many system calls `verb` makes, as it is done.
+/// Runs `verb` and returns how many system calls it makes.
 pub fn calls(host: &Host, verb: &str) -> u32 {
     host.ok(&format!("strace -qq -o /tmp/trace runns-exec {verb} >/dev/null 2>&1; wc -l </tmp/trace"))
         .parse()
         .expect("a number")
 }
 
-/// About `count` numbers up to `last`, evenly, past the program's own start.
+/// `count` evenly spaced numbers below `last`, beyond the system calls of the program's startup.
 pub fn points(last: u32, count: u32) -> impl Iterator<Item = u32> {
     (1..=count).map(move |step| 40 + (last - 40) * step / (count + 1))
 }
@@ -46,7 +46,7 @@ fn build_killed_anywhere_then_clean_then_build() {
         before.assert_same(&Snapshot::of(&host));
         for call in points(last, count) {
             killed(&host, &format!("build -s {name}"), call);
-            // Nobody enters what is not complete.
+            // Nobody can enter an incomplete namespace.
             if host.user("alice").run(&format!("runns-exec {name} -- true")).status != 125 {
                 assert!(host.ok(&format!("runns-exec build -s {name}")).contains("already"), "entered at {call}");
             }

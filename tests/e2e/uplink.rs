@@ -1,10 +1,10 @@
-//! InterfaceOut (SPEC 5): by that uplink or not at all.
+//! InterfaceOut: through that uplink or not at all.
 
 use crate::support::{Host, Net, Snapshot, WebServer};
 
 const ASK: &str = "curl -sS --max-time 2 http://203.0.113.5/";
 
-/// A host with two uplinks, and a web site that both lead to; its default route is by eth0.
+/// A host with two uplinks that lead to the same web site; its default route is through eth0.
 struct TwoUplinks {
     host: Host,
     first: WebServer,
@@ -36,11 +36,11 @@ fn traffic_leaves_by_the_uplink_or_not_at_all() {
     let inside = format!("runns-exec out -- {ASK}");
     assert_eq!(alice.ok(&inside), "second 198.18.0.2");
     assert_eq!(alice.ok(ASK), "first 192.0.2.2");
-    // A VPN of the whole host takes both halves of everything; the namespace stays out of it.
+    // A VPN for the whole host adds both halves of a default route; the namespace is not affected.
     host.ok("ip route add 0.0.0.0/1 via 192.0.2.1 && ip route add 128.0.0.0/1 via 192.0.2.1");
     assert_eq!(alice.ok(&inside), "second 198.18.0.2");
     host.ok("ip route del 0.0.0.0/1 && ip route del 128.0.0.0/1");
-    // The link goes down: nothing leaves by the other one.
+    // When the link goes down, nothing leaves through the other one.
     let seen = first.requests().len();
     host.ok("ip link set eth1 down");
     assert_ne!(alice.run(&inside).status, 0);

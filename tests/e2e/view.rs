@@ -1,5 +1,5 @@
-//! What the command sees of the file system: /sys, the files of /etc/netns/NAME, and that the host sees nothing of it
-//! (SPEC 3.1).
+//! The command's view of the file system: /sys and the files of /etc/netns/NAME, and that the host sees none of it
+//! .
 
 use crate::host_with_vpn1;
 use crate::support::Snapshot;
@@ -37,7 +37,7 @@ fn files_of_the_namespace_stand_in_etc() {
     assert_eq!(inside("/etc/skel/inner"), "a directory");
     assert_eq!(alice.ok("cat /etc/resolv.conf"), "nameserver 192.0.2.1", "the host's own stays");
     before.assert_same(&Snapshot::of(&host));
-    // Symlinks, also dangling ones, are covered themselves: what they lead to is another program's.
+    // Symlinks, even dangling ones, are covered themselves: their target belongs to another program.
     for target in ["/run/resolve/stub.conf", "../run/resolve/none.conf"] {
         host.write("/run/resolve/stub.conf", "nameserver 127.0.0.53\n");
         host.ok(&format!("ln -sfn {target} /etc/resolv.conf"));
@@ -69,7 +69,7 @@ fn the_host_sees_nothing_of_it_and_its_mounts_come_through() {
         mounts(&before).map(|t| t.split("== daemons").next().map(str::to_string)),
         mounts(&during).map(|t| t.split("== daemons").next().map(str::to_string))
     );
-    // An unmount on the host reaches the command's view, so a disk is not held busy; a mount does as well.
+    // Mounts and unmounts on the host propagate to the command's view, so it does not keep a disk busy.
     host.ok("umount /mnt/disk && mount -t tmpfs later /mnt/later && touch /mnt/later/seen && touch /tmp/go");
     let output = inside.wait();
     let lines: Vec<&str> = output.stdout.lines().collect();

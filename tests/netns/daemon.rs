@@ -1,4 +1,4 @@
-//! Processes of a namespace: found by its inode, known by pid and start time.
+//! Processes in a namespace: found by its inode, identified by pid and start time.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -11,11 +11,11 @@ use crate::support::{Net, wait_until};
 
 const READY: &str = "echo ready; exec sleep 1000";
 
-/// A process in a namespace, which ends with the test.
+/// A process in a namespace, killed at the end of the test.
 struct Process(Child);
 
 impl Process {
-    /// Starts a script, and waits until it says that it is ready.
+    /// Starts a script and waits until it reports that it is ready.
     fn start(net: &Net, script: &str) -> Self {
         let mut child = Command::new("nsenter")
             .arg(format!("--net={}", net.path()))

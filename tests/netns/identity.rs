@@ -1,4 +1,4 @@
-//! What a namespace is known by.
+//! How a namespace is identified.
 
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;

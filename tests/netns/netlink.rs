@@ -1,4 +1,4 @@
-//! rtnetlink as the parts use it, against ip(8).
+//! rtnetlink as the parts use it, checked with ip(8).
 
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;

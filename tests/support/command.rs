@@ -1,4 +1,4 @@
-//! Running commands in a host, as root or as a user, with a time limit.
+//! Commands on a host, run as root or as a user, with a time limit.
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -13,10 +13,10 @@ use std::os::unix::process::ExitStatusExt;
 
 use super::PATIENCE;
 
-/// What a command left: its exit status (128 + signal, as a shell says it) and output.
+/// The result of a command: its exit status (128 + signal, as shells report it) and output.
 #[derive(Debug, Clone)]
 pub struct Output {
-    /// The script, for messages.
+    /// The script, for failure messages.
     pub script: String,
     /// Exit status.
     pub status: i32,
@@ -27,15 +27,15 @@ pub struct Output {
 }
 
 impl Output {
-    /// Fails the test unless the command succeeded; its output without the last line feed.
+    /// Fails the test unless the command succeeded; returns its output without the last line feed.
     #[track_caller]
     pub fn ok(self) -> String {
         assert_eq!(self.status, 0, "{self}");
         self.stdout.trim_end_matches('\n').to_string()
     }
 
-    /// Fails the test unless the command failed with `status`, wrote nothing to stdout, and to stderr one line of
-    /// runns-exec's that contains all `parts`, followed by at most one hint.
+    /// Fails the test unless the command failed with `status` and wrote nothing to stdout, and to stderr one message of
+    /// runns-exec, of one line that contains all `parts`, followed by at most one hint.
     #[track_caller]
     pub fn refused(self, status: i32, parts: &[&str]) -> Self {
         assert_eq!(self.status, status, "{self}");
@@ -57,44 +57,44 @@ impl std::fmt::Display for Output {
     }
 }
 
-/// Where and as whom commands run.
+/// Runs commands in a certain place, as a certain user.
 #[derive(Clone)]
 pub struct Runner {
     /// Arguments of nsenter(1).
     pub(super) place: Vec<String>,
-    /// Name of the user; root if absent.
+    /// Name of the user; root if `None`.
     pub(super) user: Option<String>,
     pub(super) environment: Vec<(String, String)>,
     pub(super) directory: PathBuf,
 }
 
 impl Runner {
-    /// The same as another user.
+    /// The same runner as another user.
     pub fn user(&self, name: &str) -> Self {
         Self { user: Some(name.to_string()), directory: format!("/home/{name}").into(), ..self.clone() }
     }
 
-    /// The same in another network namespace.
+    /// The same runner in another network namespace.
     pub fn inside(&self, net: &super::Net) -> Self {
         let mut place: Vec<String> = self.place.iter().filter(|word| !word.starts_with("--net")).cloned().collect();
         place.push(format!("--net={}", net.path()));
         Self { place, ..self.clone() }
     }
 
-    /// The same with one more variable in the environment.
+    /// The same runner with one more variable in the environment.
     pub fn env(&self, name: &str, value: &str) -> Self {
         let mut runner = self.clone();
         runner.environment.push((name.to_string(), value.to_string()));
         runner
     }
 
-    /// The same in another working directory.
+    /// The same runner in another working directory.
     pub fn at(&self, directory: &str) -> Self {
         Self { directory: directory.into(), ..self.clone() }
     }
 
-    /// `words` as a command of std's, for tests that need more than [`Runner::run`]. Its environment is small and
-    /// always the same. (The pid that std knows is nsenter's, which waits for the command.)
+    /// `words` as a [`Command`] of std, for tests that need more than [`Runner::run`]. Its environment is small and
+    /// always the same. (The pid that std reports is that of nsenter, which waits for the command.)
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
         command.args(&self.place).arg(format!("--wdns={}", self.directory.display())).arg("--");
@@ -114,25 +114,25 @@ impl Runner {
         command
     }
 
-    /// Runs a script of sh(1), without input, to its end.
+    /// Runs a script of sh(1) without input, and waits for its end.
     #[track_caller]
     pub fn run(&self, script: &str) -> Output {
         self.run_with(script, b"")
     }
 
-    /// Runs a script and fails the test unless it succeeds; its output without the last line feed.
+    /// Runs a script and fails the test unless it succeeds; returns its output without the last line feed.
     #[track_caller]
     pub fn ok(&self, script: &str) -> String {
         self.run(script).ok()
     }
 
-    /// Runs a script with `input`.
+    /// Runs a script with `input` on its stdin.
     #[track_caller]
     pub fn run_with(&self, script: &str, input: &[u8]) -> Output {
         self.start(script, input).wait()
     }
 
-    /// Starts a script that goes on by itself.
+    /// Starts a script in the background.
     #[track_caller]
     pub fn spawn(&self, script: &str) -> Background {
         self.start(script, b"")
@@ -166,7 +166,7 @@ fn watch(mut child: Child) -> mpsc::Receiver<ExitStatus> {
     receiver
 }
 
-/// A command that runs beside the test. It ends with its host at the latest.
+/// A command in the background. It ends with its host at the latest.
 pub struct Background {
     script: String,
     pid: u32,
@@ -186,7 +186,7 @@ impl Background {
         content(&self.stderr)
     }
 
-    /// Waits for its end. A command that does not end in time fails the test.
+    /// Waits for its end; fails the test if it does not end in time.
     #[track_caller]
     pub fn wait(self) -> Output {
         match self.ended.recv_timeout(PATIENCE) {
@@ -203,7 +203,7 @@ impl Background {
         }
     }
 
-    /// Whether it still runs.
+    /// Whether it is still running.
     pub fn is_running(&self) -> bool {
         matches!(self.ended.try_recv(), Err(mpsc::TryRecvError::Empty))
     }
@@ -215,7 +215,7 @@ impl Background {
 }
 
 fn content(file: &File) -> String {
-    // By a descriptor of its own: the offset of this one is the command's.
+    // Through an open file description of its own: the command shares the offset of this one.
     use std::os::fd::AsRawFd;
     let mut bytes = Vec::new();
     File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))

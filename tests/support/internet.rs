@@ -1,4 +1,4 @@
-//! What is behind the host: network namespaces that play other machines, and servers in them.
+//! The network outside the host: network namespaces that act as other machines, and servers in them.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -12,13 +12,13 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 
-/// A network namespace that nobody is in; it lives as long as this value.
+/// A network namespace without processes; it lives as long as this value.
 pub struct Net {
     file: Arc<File>,
 }
 
 impl Net {
-    /// Makes one, with its loopback up.
+    /// Creates one, with its loopback interface up.
     pub fn new() -> Self {
         let made = std::thread::spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).expect("unshare the network namespace");
@@ -29,17 +29,17 @@ impl Net {
         net
     }
 
-    /// A path that leads to it, for programs on this machine.
+    /// A path to it, for programs on this machine.
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
     }
 
-    /// It, open.
+    /// Opens it.
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// `ip ARGUMENTS` in it; what it printed.
+    /// Runs `ip ARGUMENTS` in it; returns what it printed.
     #[track_caller]
     pub fn ip(&self, arguments: &str) -> String {
         let mut words = vec![format!("--net={}", self.path()), "ip".to_string()];
@@ -49,8 +49,8 @@ impl Net {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Starts a web server at `address` (with port) that answers every request with `name` and the address that the
-    /// request came from.
+    /// Starts a web server at `address` (with port) that answers every request with `name` and the address from which
+    /// the request came.
     pub fn serve(&self, address: &str, name: &str) -> WebServer {
         let file = Arc::clone(&self.file);
         let address: SocketAddr = address.parse().expect("an address with port");
@@ -68,7 +68,7 @@ pub struct Internet {
     pub net: Net,
 }
 
-/// Answers as long as it lives.
+/// A web server, which answers as long as this value lives.
 pub struct WebServer {
     requests: Arc<Mutex<Vec<String>>>,
     stop: Option<OwnedFd>,
@@ -97,7 +97,7 @@ impl WebServer {
         Self { requests, stop: Some(stop), thread: Some(thread) }
     }
 
-    /// Source addresses of all requests so far.
+    /// The source addresses of all requests so far.
     pub fn requests(&self) -> Vec<String> {
         self.requests.lock().expect("web server").clone()
     }

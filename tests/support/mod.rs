@@ -1,10 +1,10 @@
-//! What the tests stand on: a [`Host`] of its own for each test, on the real kernel.
+//! Support for the tests: each gets a [`Host`] of its own, on the real kernel.
 //!
 //! A host has its own network, mount, pid, uts and ipc namespaces, a pid 1, a private copy of the whole file system,
 //! users, the program as install/install.sh installs it, and an uplink to an [`Internet`]. Nothing of it outlives the
-//! test, and the machine that runs the tests is not touched.
+//! test, and the machine that runs the tests is not changed.
 
-// Each test binary uses another part of this module.
+// Each test binary uses a different part of this module.
 #![allow(dead_code, unused_imports)]
 
 pub mod command;
@@ -23,10 +23,10 @@ pub use terminal::Terminal;
 
 use std::time::{Duration, Instant};
 
-/// How long anything may take before the test has failed.
+/// How long anything may take before the test fails.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits until `done` says something; for conditions that cannot be waited for in any better way.
+/// Waits until `done` returns a value, for conditions that can only be polled.
 #[track_caller]
 pub fn wait_until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();

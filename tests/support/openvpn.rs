@@ -1,13 +1,13 @@
-//! Real OpenVPN servers behind the host, with certificates made for the test.
+//! Real OpenVPN servers outside the host, with certificates created for the test.
 
 use super::{Background, Host};
 
-/// A server, as long as its host lives.
+/// A server, which lives as long as its host.
 pub struct OpenVpnServer {
     process: Background,
 }
 
-/// Makes a certificate authority and certificates for a server and a client in /etc/openvpn of `host`.
+/// Creates a certificate authority and certificates for a server and a client in /etc/openvpn of `host`.
 pub fn make_certificates(host: &Host) {
     host.write("/etc/openvpn/openssl.cnf", "[req]\ndistinguished_name=dn\n[dn]\n");
     host.ok("cd /etc/openvpn
@@ -18,7 +18,7 @@ pub fn make_certificates(host: &Host) {
         issue client -CA ca.crt -CAkey ca.key -addext keyUsage=digitalSignature -addext extendedKeyUsage=clientAuth");
 }
 
-/// A client configuration, as a provider hands it out: /etc/openvpn/`name`.conf, with its files beside it.
+/// Writes a client configuration as a provider hands it out: /etc/openvpn/`name`.conf, with its files beside it.
 pub fn configure_client(host: &Host, name: &str, port: u16) {
     host.write(
         &format!("/etc/openvpn/{name}.conf"),
@@ -30,13 +30,13 @@ pub fn configure_client(host: &Host, name: &str, port: u16) {
 }
 
 impl OpenVpnServer {
-    /// Starts a server at 192.0.2.1:`port` that gives out addresses of 10.`net`.0.0/24 and pushes `push`.
+    /// Starts a server at 192.0.2.1:`port` that assigns addresses from 10.`net`.0.0/24 and pushes `push`.
     pub fn start(host: &Host, port: u16, net: u8, push: &[&str]) -> Self {
         let pushed: String = push.iter().map(|option| format!("push \"{option}\"\n")).collect();
         Self::start_with(host, port, net, &pushed)
     }
 
-    /// The same with more lines of configuration.
+    /// The same with additional lines of configuration.
     pub fn start_with(host: &Host, port: u16, net: u8, more: &str) -> Self {
         host.write(
             &format!("/etc/openvpn/server{port}.conf"),

@@ -1,4 +1,4 @@
-//! The state of a host, to be compared before and after.
+//! Snapshots of a host's state, to compare it before and after.
 
 use std::fs;
 
@@ -9,12 +9,12 @@ use super::Host;
 pub struct Snapshot(String);
 
 impl Snapshot {
-    /// Of `host`, now.
+    /// Takes a snapshot of `host`.
     pub fn of(host: &Host) -> Self {
         Self(host.root().ok(include_str!("snapshot.sh")))
     }
 
-    /// Fails the test if `self` (before) and `after` differ; shows how.
+    /// Fails the test if `self` (before) and `after` differ, and shows how.
     #[track_caller]
     pub fn assert_same(&self, after: &Self) {
         if self == after {
@@ -30,7 +30,7 @@ impl Snapshot {
         panic!("the host is not as it was:\n{}", String::from_utf8_lossy(&diff.stdout));
     }
 
-    /// The text, for assertions on one thing.
+    /// The text, for assertions on a part of it.
     pub fn text(&self) -> &str {
         &self.0
     }

@@ -1,6 +1,6 @@
-# Prints the state of a host that build may touch, without what changes by itself (counters, dates, ids).
+# Prints the state of a host that build may change, without what changes by itself (counters, dates, ids).
 section() { printf '\n== %s\n' "$1"; }
-# Tables and built-in chains that hold nothing are what asking iptables leaves behind; they decide nothing.
+# Querying iptables leaves empty tables and built-in chains behind, which have no effect.
 rules() { "$1" 2>/dev/null | sed -e '/^#/d' -e 's/\[[0-9]*:[0-9]*\]//' | grep -Ev '^(\*|COMMIT|:[A-Z]+ ACCEPT)'; }
 section links; ip -o -d link show | sed -E 's/ (qlen|gso_|gro_|tso_)[^ ]* [0-9]+//g'
 section addresses; ip -o address show
@@ -10,7 +10,7 @@ for tool in iptables-nft-save ip6tables-nft-save iptables-legacy-save ip6tables-
     section "$tool"; rules "$tool"
 done
 section nft; nft -s list ruleset 2>/dev/null | sed -E '/^#/d' | awk '
-    # Only rules, each with the chain it is in; chains with a policy other than accept.
+    # Only rules, each with its chain, and chains with a policy other than accept.
     /^table/ { table = $2 " " $3 } /^\tchain/ { chain = $2 }
     /^\t\t/ && !/policy accept;$/ { print table, chain, $0 }'
 section sysctls

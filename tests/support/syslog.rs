@@ -1,4 +1,4 @@
-//! A receiver of log lines at /dev/log of a host.
+//! A receiver of log lines at /dev/log on a host.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
@@ -13,7 +13,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use super::PATIENCE;
 
-/// Collects lines as long as it lives.
+/// Collects lines as long as this value lives.
 pub struct Syslog {
     lines: Arc<(Mutex<Vec<String>>, Condvar)>,
     stop: Option<OwnedFd>,

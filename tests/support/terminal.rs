@@ -1,4 +1,4 @@
-//! A terminal, as a user sits at one: what is typed goes in, what is shown is waited for.
+//! A terminal and the user at it: types input and waits for output.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -17,21 +17,21 @@ use nix::unistd::{Gid, Uid, fchown};
 use super::command::Runner;
 use super::{PATIENCE, wait_until};
 
-/// A pseudo-terminal of 100 columns and 30 rows, and the leader of the session on it.
+/// A pseudo-terminal of 100 columns and 30 rows, and the leader of its session.
 pub struct Terminal {
     master: File,
-    /// Kept open, to look at its modes.
+    /// Kept open to read its modes.
     slave: File,
     leader: Child,
     shown: Vec<u8>,
-    /// The modes from before the leader was started.
+    /// The modes before the leader was started.
     pub modes: Termios,
 }
 
 impl Terminal {
-    /// Starts `words` on a new terminal that is the user's own.
+    /// Starts `words` on a new terminal owned by the user.
     pub fn start(runner: &Runner, words: &[&str]) -> Self {
-        // Close-on-exec from the start: what another test starts must not hold it open.
+        // Close-on-exec from the start, so that programs that other tests start do not hold it open.
         let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         let master = posix_openpt(flags).expect("posix_openpt");
         grantpt(&master).and_then(|()| unlockpt(&master)).expect("unlock the terminal");
@@ -62,13 +62,13 @@ impl Terminal {
         terminal
     }
 
-    /// Types.
+    /// Types `bytes`.
     #[track_caller]
     pub fn enter(&mut self, bytes: impl AsRef<[u8]>) {
         self.master.write_all(bytes.as_ref()).expect("type");
     }
 
-    /// Waits until `text` is shown; what was shown up to its end.
+    /// Waits until `text` is shown; returns the output up to its end.
     #[track_caller]
     pub fn expect(&mut self, text: impl AsRef<[u8]>) -> Vec<u8> {
         let text = text.as_ref();
@@ -83,7 +83,7 @@ impl Terminal {
         }
     }
 
-    /// Takes what is shown within some milliseconds.
+    /// Reads output, waiting for it at most `patience` milliseconds.
     fn look(&mut self, patience: u16) {
         let mut fds = [PollFd::new(self.master.as_fd(), PollFlags::POLLIN)];
         if poll(&mut fds, patience).is_ok_and(|ready| ready > 0) {
@@ -93,7 +93,7 @@ impl Terminal {
         }
     }
 
-    /// Whether what is typed goes to the program as it is.
+    /// Whether input reaches the program unprocessed.
     pub fn is_raw(&self) -> bool {
         let raw = LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG;
         !tcgetattr(&self.slave).expect("tcgetattr").local_flags.intersects(raw)
@@ -105,23 +105,23 @@ impl Terminal {
         wait_until("raw mode", || self.is_raw().then_some(()));
     }
 
-    /// Waits until the terminal has these modes.
+    /// Waits until the terminal's modes are `modes`, those from before.
     #[track_caller]
     pub fn wait_modes(&self, modes: &Termios) {
         wait_until("the modes from before", || (tcgetattr(&self.slave).ok()? == *modes).then_some(()));
     }
 
-    /// The modes that it has now.
+    /// Its current modes.
     pub fn modes_now(&self) -> Termios {
         tcgetattr(&self.slave).expect("tcgetattr")
     }
 
-    /// Gives it another size.
+    /// Changes its size.
     pub fn resize(&self, rows: u16, columns: u16) {
         resize(&self.slave, rows, columns);
     }
 
-    /// Waits for the leader's end: its exit status, or 128 + signal.
+    /// Waits for the leader's end; returns its exit status, or 128 + signal.
     #[track_caller]
     pub fn wait(&mut self) -> i32 {
         let status = wait_until("the end", || {
@@ -131,7 +131,7 @@ impl Terminal {
         status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
     }
 
-    /// Takes the terminal away; the leader is still there to be waited for.
+    /// Hangs up the terminal; the leader can still be waited for.
     pub fn close(self) -> Child {
         self.leader
     }

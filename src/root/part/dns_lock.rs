@@ -1,9 +1,9 @@
-//! DNSLock: in the namespace itself, every packet to port 53 goes to the namespace's resolver, wherever it is
-//! addressed; where the resolver has no address of the packet's family, it is rejected.
+//! DNSLock: rules inside the namespace redirect every packet to port 53 to the namespace's resolver, whatever its
+//! destination address, and reject it if the resolver has no address of the packet's family.
 //!
-//! Queries to 127.0.0.53 and its like leave loopback by the same way, which needs route_localnet (ip-sysctl.rst); that
-//! would also let in packets from the tunnel that are addressed to servers on 127.0.0.1, or that claim to come from
-//! there, so nothing but lo may send either.
+//! Queries to 127.0.0.53 and other loopback addresses are redirected as well, which needs route_localnet
+//! (ip-sysctl.rst). That setting alone would also admit packets from the tunnel that are addressed to servers on
+//! 127.0.0.1 or claim to come from there, so packets to or from 127.0.0.0/8 are dropped unless they arrive on lo.
 
 use std::fs::File;
 use std::net::IpAddr;
@@ -22,7 +22,7 @@ const IPV6: &str = "net/ipv6";
 /// The part.
 pub struct DnsLock;
 
-/// The servers that a plan locks its namespace to.
+/// The servers to which a plan locks DNS; `None` without the lock.
 fn locked(plan: &Plan) -> Option<&[IpAddr]> {
     plan.resolver.as_ref().filter(|resolver| resolver.lock).map(|resolver| resolver.servers.as_slice())
 }
@@ -41,7 +41,7 @@ impl Part for DnsLock {
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
-        // The rules go with the namespace; where it stays, as after a failed build, they are removed.
+        // The rules disappear with the namespace. If it still exists, as after a failed build, they are removed here.
         let Some(file) = namespace(site)?.filter(|_| locked(site.plan()).is_some()) else { return Ok(false) };
         let tag = site.plan().tag();
         in_namespace(file.as_fd(), || {
@@ -51,9 +51,9 @@ impl Part for DnsLock {
     }
 }
 
-/// Locks the calling thread's network namespace.
+/// Locks DNS in the calling thread's network namespace.
 fn lock_here(servers: &[IpAddr], tag: &str) -> Result<()> {
-    // Closed before it is opened: the rules first, the sysctl last.
+    // The rules come first, so that route_localnet admits nothing before they are in place.
     if sysctl(&format!("{IPV6}/conf/all/disable_ipv6"))?.is_some() {
         tool::run("ip6tables-restore", &["--noflush", "-w"], &rules(Family::V6, servers, tag))?;
     }
@@ -61,15 +61,15 @@ fn lock_here(servers: &[IpAddr], tag: &str) -> Result<()> {
     set_sysctl(ROUTE_LOCALNET, "1")
 }
 
-/// Locks the calling thread's network namespace to other servers than before. The old rules stand first, and catch
-/// everything, until they go.
+/// Locks DNS in the calling thread's network namespace to other servers than before. The old rules precede the new ones
+/// and match every query until they are removed, so that there is no moment without the lock.
 pub fn relock_here(servers: &[IpAddr], tag: &str) -> Result<()> {
     let old = existing(tag)?;
     lock_here(servers, tag)?;
     remove(&old).map(drop)
 }
 
-/// Input for each restore program that deletes the rules of `tag` in the calling thread's network namespace.
+/// For each restore program, the input that deletes the rules tagged `tag` in the calling thread's network namespace.
 fn existing(tag: &str) -> Result<Vec<(&'static str, String)>> {
     let mut input = Vec::new();
     for (save, restore) in [("iptables-save", "iptables-restore"), ("ip6tables-save", "ip6tables-restore")] {
@@ -112,10 +112,10 @@ fn rules(family: Family, servers: &[IpAddr], tag: &str) -> String {
         }
         let reject = if protocol == "tcp" { "REJECT --reject-with tcp-reset" } else { "REJECT" };
         match target {
-            // There is no route_localnet for IPv6: what is sent to ::1 stays there, where nobody answers.
+            // IPv6 has no route_localnet: a query to ::1 stays there, where nobody answers.
             Some(server) => {
                 nat.push_str(&format!("-A OUTPUT {query} -j DNAT --to-destination {server}\n"));
-                // Its source may be that of loopback, or of the device that it would have left by.
+                // Its source may be a loopback address, or that of the device by which it would have left.
                 nat.push_str(&format!(
                     "-A POSTROUTING -d {server} {query} -m conntrack --ctstate DNAT -j MASQUERADE\n"
                 ));

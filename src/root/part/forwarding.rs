@@ -1,5 +1,5 @@
-//! IPv4 forwarding on the host. Turning it on overwrites other sysctls (inet_forward_change in net/ipv4/devinet.c),
-//! so all of them are kept, and given back by `clean -f` once no built namespace is left.
+//! IPv4 forwarding on the host. Turning it on overwrites other sysctls (inet_forward_change in net/ipv4/devinet.c), so
+//! all of them are saved first; `clean -f` restores them once no built namespace is left.
 
 use super::{Part, Site};
 use crate::host::{HostState, set_sysctl, sysctl};
@@ -29,8 +29,8 @@ impl Part for Forwarding {
         set_sysctl(IP_FORWARD, "1")
     }
 
-    /// Nothing, after a build that succeeded: clean decides, by [`restore`]. A build that failed leaves nothing
-    /// behind, unless other namespaces stand on it.
+    /// Restores forwarding after a failed build, unless other namespaces need it. After a successful build this does
+    /// nothing: it is up to clean to call [`restore`].
     fn undo(&self, site: &mut Site) -> Result<bool> {
         if site.record.state == State::Building && Record::names()?.len() <= 1 {
             return restore(site.lock);
@@ -39,16 +39,16 @@ impl Part for Forwarding {
     }
 }
 
-/// Whether forwarding is on because of a build, with nothing that needs it.
+/// Whether a build turned forwarding on and no built namespace is left that needs it.
 pub fn is_left_on() -> Result<bool> {
     Ok(HostState::load()?.forwarding.is_some() && Record::names()?.is_empty())
 }
 
-/// Gives the host its forwarding back; whether there was anything to give back.
+/// Restores the host's forwarding sysctls; returns whether there was anything to restore.
 pub fn restore(lock: &Lock) -> Result<bool> {
     let Some(before) = HostState::load()?.forwarding else { return Ok(false) };
     for (name, value) in &before {
-        // The sysctls of an interface that went away meanwhile went with it.
+        // An interface that has been removed meanwhile has no sysctls any more.
         if sysctl(name)?.is_some() {
             set_sysctl(name, value)?;
         }
@@ -57,7 +57,7 @@ pub fn restore(lock: &Lock) -> Result<bool> {
     Ok(true)
 }
 
-/// ip_forward, then everything that writing it overwrites, as it is now.
+/// The current values of ip_forward and then of all sysctls that writing it overwrites.
 fn overwritten() -> Result<Vec<(String, String)>> {
     const INTERFACES: &str = "net/ipv4/conf";
     let mut names = vec![IP_FORWARD.to_string(), format!("{INTERFACES}/all/accept_redirects")];

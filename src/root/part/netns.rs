@@ -1,4 +1,4 @@
-//! The network namespace itself, at /run/netns/NAME, as ip-netns(8) makes it.
+//! The network namespace itself, at /run/netns/NAME, as ip-netns(8) creates it.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -19,23 +19,23 @@ use runns_shared::plan::Plan;
 use runns_shared::record::{Identity, Record};
 use runns_sys::net;
 
-/// Limits that programs inside should find as they are outside.
+/// Limits that are to have the same values inside as on the host.
 const INHERITED: [&str; 2] = ["net/ipv4/ping_group_range", "net/ipv4/ip_unprivileged_port_start"];
 
 /// The part.
 pub struct NetworkNamespace;
 
-/// Where namespace `name` is.
+/// The path of namespace `name`.
 pub fn path(name: &NetnsName) -> PathBuf {
     Path::new(DIRECTORY).join(name.as_str())
 }
 
-/// Opens the namespace of the record: what is at its name, if that is the one that was built.
+/// Opens the namespace at the recorded name; `None` if there is none, or if it is not the one that was built.
 pub fn open_built(site: &Site) -> Result<Option<File>> {
     open_recorded(&site.record)
 }
 
-/// The same, for whoever has only the record.
+/// Like [`open_built`], for callers that have only the record.
 pub fn open_recorded(record: &Record) -> Result<Option<File>> {
     let path = path(&record.plan.request.name);
     let Some(identity) = record.identity else { return Ok(None) };
@@ -63,12 +63,12 @@ impl Part for NetworkNamespace {
         prepare_directory(site)?;
         let limits = INHERITED.iter().map(|name| Ok((*name, sysctl(name)?))).collect::<Result<Vec<_>>>()?;
         let (identity, file) = create(&limits)?;
-        // The record comes first: whatever is at the name from now on is known to be ours or not.
+        // The identity is recorded first: from now on, clean can tell whether what is at the name is ours.
         site.record.identity = Some(identity);
         site.save()?;
         let path = path(&name);
         let place = File::options().write(true).create_new(true).mode(0o000).open(&path);
-        place.cannot(|| format!("make {}", path.display()))?;
+        place.cannot(|| format!("create {}", path.display()))?;
         let source = format!("/proc/self/fd/{}", file.as_raw_fd());
         mount(Some(source.as_str()), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
             .cannot(|| format!("mount the namespace on {}", path.display()))
@@ -81,8 +81,8 @@ impl Part for NetworkNamespace {
     }
 }
 
-/// Takes the name away, so that nobody can enter any more. What is there must be the namespace of the record, or the
-/// empty file of a build that was killed.
+/// Removes the name, so that nobody can enter any more, if it leads to the namespace of the record or is the empty file
+/// of a build that was killed; returns whether it did.
 pub fn withdraw(site: &Site) -> Result<bool> {
     let path = path(&site.plan().request.name);
     let Ok(stat) = std::fs::symlink_metadata(&path) else { return Ok(false) };
@@ -91,7 +91,7 @@ pub fn withdraw(site: &Site) -> Result<bool> {
         && stat.is_file()
         && stat.len() == 0
         && stat.mode() & 0o7777 == 0
-        && stat.dev() == std::fs::metadata(DIRECTORY).cannot(|| format!("look at {DIRECTORY}"))?.dev();
+        && stat.dev() == std::fs::metadata(DIRECTORY).cannot(|| format!("inspect {DIRECTORY}"))?.dev();
     if ours {
         umount2(&path, MntFlags::MNT_DETACH).cannot(|| format!("unmount {}", path.display()))?;
     }
@@ -104,25 +104,25 @@ pub fn withdraw(site: &Site) -> Result<bool> {
     }
 }
 
-/// Makes a network namespace, in a thread that ends with it: who it is, and a descriptor that keeps it.
+/// Creates a network namespace in a short-lived thread; returns its identity and a descriptor that keeps it alive.
 fn create(limits: &[(&str, Option<String>)]) -> Result<(Identity, OwnedFd)> {
     let make = || -> Result<(Identity, OwnedFd)> {
-        unshare(CloneFlags::CLONE_NEWNET).cannot(|| "make a network namespace")?;
+        unshare(CloneFlags::CLONE_NEWNET).cannot(|| "create a network namespace")?;
         let file = File::open("/proc/thread-self/ns/net").cannot(|| "open the new network namespace")?;
         for (name, value) in limits {
             if let Some(value) = value {
                 set_sysctl(name, value)?;
             }
         }
-        let socket = std::os::unix::net::UnixDatagram::unbound().cannot(|| "make a socket")?;
+        let socket = std::os::unix::net::UnixDatagram::unbound().cannot(|| "create a socket")?;
         net::bring_up(&socket, "lo").cannot(|| "bring the loopback interface up")?;
         Ok((identity_here()?, file.into()))
     };
     in_thread(make)
 }
 
-/// /run/netns, a shared mount of its own as ip-netns(8) has it: a namespace that is removed goes from every mount
-/// namespace.
+/// Makes /run/netns a shared mount point, as ip-netns(8) does: unmounting a namespace there then unmounts it in every
+/// mount namespace.
 fn prepare_directory(site: &Site) -> Result<()> {
     let directory = Path::new(DIRECTORY);
     make_directory_for_now(site.lock, directory)?;
@@ -136,7 +136,7 @@ fn prepare_directory(site: &Site) -> Result<()> {
     Ok(())
 }
 
-/// Removes /run/netns again, if it was made here and is empty.
+/// Removes /run/netns if a build created it and it is empty.
 fn leave_directory(site: &Site) -> Result<()> {
     let directory = Path::new(DIRECTORY);
     let host = HostState::load()?;
@@ -153,7 +153,7 @@ fn leave_directory(site: &Site) -> Result<()> {
     remove_made_directory(site, directory)
 }
 
-/// Removes a directory that a build made, if it is empty.
+/// Removes a directory that a build created, if it is empty.
 pub fn remove_made_directory(site: &Site, directory: &Path) -> Result<()> {
     if HostState::load()?.directories.iter().any(|made| made == directory) {
         match std::fs::remove_dir(directory) {

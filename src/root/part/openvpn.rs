@@ -1,8 +1,9 @@
 //! OpenVPN: each `vpn=` is one daemon, `openvpn --daemon openvpn-NAME --config FILE`.
 //!
-//! Without the kill switch it runs in the namespace, with its view of /etc. Under it, it runs outside and holds its
-//! addresses and routes back; `.tunnel-hook` (see [`crate::verb::tunnel_hook`]) moves its device in. build lets it begin
-//! through its management socket and follows it until it is connected.
+//! Without the kill switch, the daemon runs in the namespace and sees its files in /etc. Under the kill switch, it runs
+//! outside and sets no addresses and routes itself; `.tunnel-hook` (see [`crate::verb::tunnel_hook`]) moves its device
+//! into the namespace and sets them there. build starts the connection through the daemon's management socket and
+//! follows it until it is established.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
@@ -40,9 +41,9 @@ use runns_sys::process::{self, Fork};
 const PROGRAM: &str = "openvpn";
 /// From SIGTERM to SIGKILL.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Options that run scripts on events that this program follows itself.
+/// Options that run scripts on events that we handle ourselves.
 const SCRIPTS: [&str; 5] = ["up", "down", "route-up", "route-pre-down", "ipchange"];
-/// How long OpenVPN may take to tell why it does not start.
+/// How long OpenVPN may take to report why it does not start.
 const EXPLANATION: Duration = Duration::from_secs(3);
 
 /// The part.
@@ -61,7 +62,7 @@ impl Part for OpenVpn {
             write_hosts(site)?;
             turn_ipv6_off(site)?;
             if site.wait.is_none() && pushed::decides(site.plan()) {
-                warn("name servers that a VPN server names are not used with --no-wait: set DNS or Resolve");
+                warn("name servers that the VPN server pushes are not used with --no-wait: set DNS or Resolve");
             }
         }
         for (index, config) in files.iter().enumerate() {
@@ -83,13 +84,13 @@ impl Part for OpenVpn {
     }
 }
 
-/// The namespace's daemons: those of the record, and those of a build that was killed before it could write them down.
+/// The namespace's daemons: those in the record, and those of a build that was killed before it could record them.
 pub fn daemons(site: &Site) -> Vec<Daemon> {
     site.record.daemons.iter().cloned().chain(unrecorded(site)).collect()
 }
 
-/// Checks the program and the configuration files, before anything is made. OpenVPN runs programs that they name, as
-/// root: they must be root's alone.
+/// Checks the program and the configuration files before anything is created. OpenVPN runs programs that these files
+/// name, as root, so nobody but root may be able to write them.
 pub fn check(plan: &Plan) -> Result<()> {
     if plan.request.vpn.is_empty() {
         return Ok(());
@@ -100,10 +101,13 @@ pub fn check(plan: &Plan) -> Result<()> {
         let scripts: Vec<&str> = options(&text).map(|(option, _)| option).filter(|o| SCRIPTS.contains(o)).collect();
         if !scripts.is_empty() {
             let (file, scripts) = (show(config), scripts.join(", "));
-            warn(&format!("{file}: left out: {scripts} (such scripts would change the host's own resolver)"));
+            warn(&format!("{file}: left out: {scripts} (these scripts would change the host's own resolver)"));
         }
         if options(&text).any(|(option, _)| option == "chroot") {
-            return Err(Error::new(format!("use {}", show(config)), "with chroot, its events could not be followed"));
+            return Err(Error::new(
+                format!("use {}", show(config)),
+                "chroot would hide runns-exec's hooks from OpenVPN",
+            ));
         }
     }
     if !Path::new("/dev/net/tun").exists() {
@@ -112,7 +116,8 @@ pub fn check(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// The options of a configuration with their first argument; inline files are not told apart, and do no harm.
+/// The options of a configuration, each with its first argument. Lines of inline files are taken for options too, which
+/// does no harm.
 fn options(text: &str) -> impl Iterator<Item = (&str, &str)> {
     text.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
@@ -143,7 +148,7 @@ fn unrecorded(site: &Site) -> Vec<Daemon> {
         .collect()
 }
 
-/// IPv6=no: not on the device that OpenVPN makes inside, whatever the server pushes.
+/// IPv6=no: disables IPv6 on the device that OpenVPN will create inside, whatever the server pushes.
 fn turn_ipv6_off(site: &Site) -> Result<()> {
     const DEFAULT: &str = "net/ipv6/conf/default/disable_ipv6";
     let Some(namespace) = netns_part::open_built(site)?.filter(|_| site.plan().request.ipv6 == Some(false)) else {
@@ -152,8 +157,8 @@ fn turn_ipv6_off(site: &Site) -> Result<()> {
     in_namespace(namespace.as_fd(), || if sysctl(DEFAULT)?.is_some() { set_sysctl(DEFAULT, "1") } else { Ok(()) })
 }
 
-/// The servers' names, asked for outside, as a hosts(5) file for the daemons: the namespace's own resolver may be there
-/// only through the tunnel that they are to make.
+/// Resolves the servers' names outside and writes a hosts(5) file for the daemons: the namespace's own resolver may be
+/// reachable only through the tunnel that they are to set up.
 fn write_hosts(site: &Site) -> Result<()> {
     let request = &site.plan().request;
     if request.kill_switch {
@@ -177,7 +182,7 @@ fn write_hosts(site: &Site) -> Result<()> {
     std::fs::write(&path, lines + &host).cannot(|| format!("write {}", show(&path)))
 }
 
-/// The names in the `remote` lines of a configuration; addresses need not be asked for.
+/// The host names in the `remote` lines of a configuration; addresses need no lookup.
 fn remotes(text: &str) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for (_, host) in options(text).filter(|(option, _)| *option == "remote") {
@@ -189,11 +194,11 @@ fn remotes(text: &str) -> Vec<String> {
     names
 }
 
-/// Starts one daemon. OpenVPN goes into the background itself, once it has read its configuration.
+/// Starts one daemon. OpenVPN goes into the background by itself once it has read its configuration.
 fn start(site: &Site, index: usize, config: &Path) -> Result<Daemon> {
     let cannot = || format!("start OpenVPN with {}", show(config));
     let words = words(site, index, config, true)?;
-    // The daemon's parent ends; as its subreaper this process gets the daemon as a child, and so knows its pid.
+    // The daemon's parent exits. As subreaper, this process then becomes the daemon's parent and so learns its pid.
     process::set_child_subreaper(true).cannot(cannot)?;
     let result = match process::fork().cannot(cannot)? {
         Fork::Child => end_child(become_openvpn(site, config, words, None)),
@@ -202,7 +207,7 @@ fn start(site: &Site, index: usize, config: &Path) -> Result<Daemon> {
     process::set_child_subreaper(false).cannot(cannot)?;
     result.map_err(|error| {
         let reason = explain(site, index, config).unwrap_or_else(|| error.cause().to_string());
-        Error::new(cannot(), reason).hint(format!("the system log may say more, as {}", daemon_name(site.plan())))
+        Error::new(cannot(), reason).hint(format!("the system log may say more, under {}", daemon_name(site.plan())))
     })
 }
 
@@ -212,7 +217,7 @@ fn end_child(result: Result<Infallible>) -> ! {
     process::exit_now(1)
 }
 
-/// Its command line. What stands behind `--config` overrides what the file says.
+/// The daemon's command line. Options after `--config` override those in the file.
 fn words(site: &Site, index: usize, config: &Path, background: bool) -> Result<Vec<CString>> {
     let request = &site.plan().request;
     let directory = config.parent().unwrap_or(Path::new("/"));
@@ -228,26 +233,26 @@ fn words(site: &Site, index: usize, config: &Path, background: bool) -> Result<V
     if site.wait.is_some() {
         add(&[b"--management-hold", b"--management-query-passwords"]);
     }
-    let program = std::env::current_exe().cannot(|| "find this program's own file")?;
+    let program = std::env::current_exe().cannot(|| "find this program's own executable")?;
     let hook = |event: &str| format!("\"{}\" .tunnel-hook {event} {} {index}", program.display(), request.name);
     let (route_up, version) = (hook(if request.kill_switch { "route-up" } else { "none" }), version());
     add(&[b"--script-security", b"2", b"--up", hook("up").as_bytes(), b"--down", hook("down").as_bytes()]);
     add(&[b"--up-restart", b"--route-up", route_up.as_bytes()]);
     add(&[b"--route-pre-down", hook("none").as_bytes(), b"--ipchange", hook("none").as_bytes()]);
-    // The hooks need root after a reconnect, too.
+    // The hooks need root after a reconnect as well.
     add(&[b"--user", b"root", b"--group", b"root"]);
     if request.kill_switch {
         add(&[b"--ifconfig-noexec", b"--route-noexec"]);
-        // A name that no other device has: what the hook moves is this one.
+        // A name that no other device has, so that the hook cannot move the wrong one.
         let kind = device_type(&trusted::read(config, Trust::Strict)?);
         add(&[b"--dev", format!("rvpn{}-{index}", site.plan().number.get()).as_bytes()]);
         add(&[b"--dev-type", kind.as_bytes()]);
-        // The kernel's driver belongs to the network namespace that it was made in.
+        // A device of the kernel's driver (DCO) belongs to the network namespace in which it was created.
         if version >= (2, 6) {
             add(&[b"--disable-dco"]);
         }
     }
-    // It would change the host's own resolver (openvpn(8) of 2.7).
+    // The default updown command would change the host's own resolver (openvpn(8) of 2.7).
     if version >= (2, 7) {
         add(&[b"--dns-updown", b"disable"]);
     }
@@ -259,7 +264,7 @@ fn words(site: &Site, index: usize, config: &Path, background: bool) -> Result<V
     Ok(words)
 }
 
-/// OpenVPN's version; 0.0 if it does not tell.
+/// OpenVPN's version; 0.0 if it does not report one.
 fn version() -> (u32, u32) {
     let said = tool::run(PROGRAM, &["--version"], "").unwrap_or_default();
     parse_version(&said).unwrap_or_default()
@@ -271,17 +276,17 @@ fn parse_version(said: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-/// tun or tap, as the configuration says it.
+/// tun or tap, as in the configuration.
 fn device_type(text: &str) -> &'static str {
     let given = |wanted: &str| options(text).filter(|(option, _)| *option == wanted).last().map(|(_, value)| value);
     let name = given("dev-type").or(given("dev")).unwrap_or_default();
     if name.starts_with("tap") { "tap" } else { "tun" }
 }
 
-/// In the child: into the namespace and its view, as entering does it (but not under the kill switch), and becomes
-/// OpenVPN. `said` gets what it says.
+/// In the child: enters the namespace and its view of the file system as `runns-exec NAME` does (but not under the kill
+/// switch), and executes OpenVPN. Its output goes to `said`.
 fn become_openvpn(site: &Site, config: &Path, words: Vec<CString>, said: Option<&OwnedFd>) -> Result<Infallible> {
-    // No terminal: what it asks, it asks through the management socket.
+    // Without a terminal, it asks for passwords through the management socket.
     setsid().cannot(|| "start a session")?;
     site.lock.close_on_exec()?;
     let null = nix::fcntl::open(
@@ -306,7 +311,7 @@ fn become_openvpn(site: &Site, config: &Path, words: Vec<CString>, said: Option<
     Err(Error::new("execute OpenVPN", cause(errno)))
 }
 
-/// Into the namespace, with its view of the file system, as members of the group enter it.
+/// Enters the namespace and its view of the file system, as members of the group enter it.
 fn enter(site: &Site) -> Result<()> {
     let name = &site.plan().request.name;
     let privilege = Privilege::take()?;
@@ -337,7 +342,7 @@ fn wait(pid: Pid) -> Result<()> {
     }
 }
 
-/// The daemon that has become our child, beside those that are known already.
+/// The daemon that has become our child: the one that is not in the record yet.
 fn adopted(site: &Site, config: &Path) -> Result<Daemon> {
     let is_known = |pid: &i32| site.record.daemons.iter().any(|daemon| daemon.pid == *pid);
     for pid in daemon::children().into_iter().filter(|pid| !is_known(pid)) {
@@ -350,8 +355,8 @@ fn adopted(site: &Site, config: &Path) -> Result<Daemon> {
     Err(Error::new("start OpenVPN", "it ended at once"))
 }
 
-/// Why OpenVPN did not start. As a daemon it tells only the system log; started once more in the foreground, it fails
-/// the same way and tells us.
+/// Finds out why OpenVPN did not start. A daemon reports errors to the system log only, so OpenVPN is started again in
+/// the foreground, where it fails in the same way and prints the reason.
 fn explain(site: &Site, index: usize, config: &Path) -> Option<String> {
     let said = memfd_create(c"openvpn", MFdFlags::MFD_CLOEXEC).ok()?;
     let words = words(site, index, config, false).ok()?;
@@ -372,7 +377,7 @@ fn explain(site: &Site, index: usize, config: &Path) -> Option<String> {
     last_line(said)
 }
 
-/// The last line that tells something.
+/// The last line that is not empty or boilerplate.
 fn last_line(said: OwnedFd) -> Option<String> {
     let mut file = std::fs::File::from(said);
     let mut text = Vec::new();
@@ -384,7 +389,7 @@ fn last_line(said: OwnedFd) -> Option<String> {
     text.lines().rfind(telling).map(|line| escape(line.trim().as_bytes()))
 }
 
-/// Follows a daemon until it is connected, and its device is where it belongs.
+/// Follows a daemon until it is connected and its device is set up in the namespace.
 fn follow(site: &Site, index: usize, config: &Path, patience: Duration) -> Result<()> {
     let name = &site.plan().request.name;
     let shown = show(config);
@@ -408,7 +413,7 @@ fn follow(site: &Site, index: usize, config: &Path, patience: Duration) -> Resul
     management.wait(deadline, &ask, &progress).map_err(cannot)?;
     if !TunnelState::load(name, index).up {
         return Err(cannot(Error::new("connect", "it is connected, but its device could not be set up inside"))
-            .hint(format!("the system log says why, as {} and runns-exec", daemon_name(site.plan()))));
+            .hint(format!("the system log says why, under {} and runns-exec", daemon_name(site.plan()))));
     }
     Ok(())
 }
@@ -420,7 +425,7 @@ fn ask(shown: &str, kind: &str, with_user: bool) -> Result<(String, String)> {
             "ask",
             format!("it needs a password ({}), and there is no terminal to ask on", escape(kind.as_bytes())),
         )
-        .hint("put it into a file that only root can read, and name that with auth-user-pass or askpass"));
+        .hint("put it into a file that only root can read, and set auth-user-pass or askpass to that file"));
     }
     let user = if with_user { prompt::ask(&format!("{shown}: user name: "), true)? } else { String::new() };
     let what = if with_user { "password" } else { "password of the private key" };

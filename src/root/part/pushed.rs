@@ -1,5 +1,5 @@
-//! The name servers that the tunnels' other ends name: the namespace's resolver, where the section has neither Resolve
-//! nor DNS.
+//! The name servers that tunnels provide, pushed by an OpenVPN server or listed in a WireGuard file. They become the
+//! namespace's resolver if the section sets neither Resolve nor DNS.
 
 use super::{Part, Site, dns_lock::DnsLock, resolver};
 use runns_shared::config::Dns;
@@ -10,17 +10,17 @@ use runns_shared::tunnel::TunnelState;
 /// The part.
 pub struct PushedResolver;
 
-/// What a resolver of this part says that it comes from.
+/// The origin that is recorded for a resolver of this part.
 pub const FROM: &str = "the tunnel";
 
-/// Whether the tunnels decide about the resolver.
+/// Whether the resolver is left to the tunnels.
 pub fn decides(plan: &Plan) -> bool {
     let request = &plan.request;
     let own = plan.resolver.as_ref().is_some_and(|resolver| resolver.text.is_none());
     request.has_tunnel() && request.resolve.is_none() && request.dns.is_none() && !own
 }
 
-/// The servers and search domains of all tunnels, the first tunnel's first.
+/// The servers and search domains of all tunnels, in the order of the tunnels.
 pub fn collect(plan: &Plan) -> Dns {
     let mut dns = Dns { servers: Vec::new(), search: Vec::new() };
     for index in 0..plan.request.vpn.len() + plan.request.wireguard.len() {
@@ -33,7 +33,7 @@ pub fn collect(plan: &Plan) -> Dns {
 
 impl Part for PushedResolver {
     fn describe(&self, plan: &Plan) -> Option<String> {
-        decides(plan).then(|| "resolver from the tunnel, if it names one".to_string())
+        decides(plan).then(|| "resolver from the tunnel, if it provides one".to_string())
     }
 
     fn apply(&self, site: &mut Site) -> Result<()> {
@@ -51,7 +51,7 @@ impl Part for PushedResolver {
         DnsLock.apply(site)
     }
 
-    /// What it made is the resolver's and the lock's.
+    /// Nothing to do: the parts Resolver and DnsLock remove their files and rules.
     fn undo(&self, _site: &mut Site) -> Result<bool> {
         Ok(false)
     }

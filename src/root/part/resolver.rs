@@ -1,9 +1,9 @@
-//! The namespace's own resolver: resolv.conf and nsswitch.conf in /etc/netns/NAME, as ip-netns(8) has them.
+//! The namespace's own resolver: resolv.conf and nsswitch.conf in /etc/netns/NAME, where ip-netns(8) looks for them.
 //!
-//! resolv.conf is a copy of `Resolve`, or made from `DNS`, or a copy of the host's upstream servers where the host's own
-//! file names only servers on loopback, which the inside cannot reach. nsswitch.conf is the host's, but names are
-//! looked for only in files and by DNS: other modules ask services of the host (nscd, systemd-resolved, avahi), which
-//! answer from outside the namespace.
+//! resolv.conf is a copy of `Resolve`, or generated from `DNS`, or a copy of the host's upstream servers if the host's
+//! own file lists only loopback servers, which cannot be reached from inside. nsswitch.conf is a copy of the host's in
+//! which host names are looked up only in files and by DNS: other modules ask services of the host (nscd,
+//! systemd-resolved, avahi), which answer from outside the namespace.
 
 use std::fs::File;
 use std::io::Write;
@@ -25,8 +25,8 @@ use runns_shared::record::Record;
 use runns_shared::resolv_conf::{OWN_MODULES, servers};
 use runns_shared::trusted::{self, Trust};
 
-/// First line of every file that build makes in /etc/netns. After a reboot the record is gone and the file is not: by
-/// this line it is known.
+/// The beginning of every file that build creates in /etc/netns. After a reboot the record is gone but the file is not:
+/// this mark identifies it.
 const MARK: &str = "# Made by runns-exec build, removed by runns-exec clean.";
 const HOST_FILE: &str = "/etc/resolv.conf";
 /// The servers behind the stub of systemd-resolved (systemd-resolved.service(8)).
@@ -51,7 +51,8 @@ impl Part for Resolver {
         remove_marked(&plan.request.name)?;
         let Some(resolver) = &plan.resolver else { return Ok(()) };
         let directory = directory(&plan.request.name);
-        // One that is there may belong to its service; without /run/systemd, say, there will be no such service.
+        // The services' directories must exist to be masked for programs inside. An existing one may belong to its
+        // service; one whose parent (/run/systemd, say) does not exist will never have a service.
         let services = NAME_SERVICES.iter().map(Path::new);
         let services = services.filter(|path| !path.exists() && path.parent().is_some_and(Path::exists));
         for made in [Path::new(ETC_NETNS), &directory].into_iter().chain(services) {
@@ -84,10 +85,10 @@ fn write(path: &Path, text: &str) -> Result<()> {
         file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
         file.write_all(text.as_bytes())
     };
-    write().cannot(|| format!("make {}", show(path)))
+    write().cannot(|| format!("create {}", show(path)))
 }
 
-/// Decides which resolver the namespace has; reads what it is made from.
+/// Decides which resolver the namespace gets, and reads the files that it is made from.
 pub fn decide(request: &Request) -> Result<Option<plan::Resolver>> {
     let own = directory(&request.name).join(RESOLV_CONF);
     let (from, text) = if let Some(file) = &request.resolve {
@@ -123,7 +124,8 @@ fn decided(request: &Request, from: String, text: Option<String>, servers: Vec<I
     Ok(plan::Resolver { from, text, servers, lock, nsswitch: nsswitch(&request.name)? })
 }
 
-/// Changes the servers of a resolv.conf that build made, in place: whoever has it mounted sees the change.
+/// Replaces the servers in a resolv.conf that build created. The file is rewritten in place, so that processes that
+/// have it mounted see the change.
 pub fn rewrite(name: &NetnsName, from: &str, dns: &Dns) -> Result<()> {
     let path = directory(name).join(RESOLV_CONF);
     if !is_marked(&path) {
@@ -134,8 +136,8 @@ pub fn rewrite(name: &NetnsName, from: &str, dns: &Dns) -> Result<()> {
     write().cannot(|| format!("change {}", show(&path)))
 }
 
-/// The host's servers, where its own file cannot be used as it is: it names only loopback servers, or the namespace
-/// shall be held to what it says today.
+/// The host's servers, if the namespace cannot simply use the host's own file: because that lists only loopback
+/// servers, or because the namespace is to be locked to its current servers (`as_it_is`).
 fn of_host(as_it_is: bool) -> Result<Option<(&'static Path, String)>> {
     let host = std::fs::read_to_string(HOST_FILE).unwrap_or_default();
     let upstream = Path::new(UPSTREAM_FILE);
@@ -148,12 +150,12 @@ fn of_host(as_it_is: bool) -> Result<Option<(&'static Path, String)>> {
     Ok(as_it_is.then_some((Path::new(HOST_FILE), host)))
 }
 
-/// Checks, before anything is made, that the files can be put in place.
+/// Checks that the files can be put in place, before anything is created.
 pub fn check(plan: &Plan) -> Result<()> {
     let Some(resolver) = &plan.resolver else {
         if only_loopback(&std::fs::read_to_string(HOST_FILE).unwrap_or_default()) {
             warn(&format!(
-                "{HOST_FILE} names only servers on loopback, which programs inside cannot reach: set Resolve or DNS"
+                "{HOST_FILE} lists only loopback servers, which programs inside cannot reach: set Resolve or DNS"
             ));
         }
         return Ok(());
@@ -166,14 +168,14 @@ pub fn check(plan: &Plan) -> Result<()> {
         }
         if text.is_some() && std::fs::symlink_metadata(&ours).is_ok() && !is_marked(&ours) {
             return Err(Error::new(
-                format!("make {}", show(&ours)),
-                "it is there already, and runns-exec did not make it",
+                format!("create {}", show(&ours)),
+                "it exists already, and runns-exec did not create it",
             )
-            .hint("remove it, or leave Resolve and DNS out: it is used as it is"));
+            .hint("remove it, or leave out Resolve and DNS to use it as it is"));
         }
     }
     if resolver.servers.is_empty() {
-        warn(&format!("{} names no server: programs inside will find no names", resolver.from));
+        warn(&format!("{} lists no server: programs inside cannot resolve names", resolver.from));
     }
     Ok(())
 }
@@ -186,13 +188,13 @@ fn text_of(dns: &Dns) -> String {
     text
 }
 
-/// Whether only loopback servers are asked: with none named, the C library asks 127.0.0.1.
+/// Whether only loopback servers are asked. If the file lists none, the C library asks 127.0.0.1.
 fn only_loopback(text: &str) -> bool {
     servers(text).iter().all(IpAddr::is_loopback)
 }
 
-/// The host's nsswitch.conf with a `hosts:` line that asks no service of the host's. `None` where the host has none
-/// (the C library's default asks files and DNS only), or the administrator gave the namespace one.
+/// The host's nsswitch.conf with a `hosts:` line that asks no service of the host. `None` if the host has no such file
+/// (the C library's default asks files and DNS only), or if the administrator provided one for the namespace.
 fn nsswitch(name: &NetnsName) -> Result<Option<String>> {
     let (host, own) = (Path::new("/etc").join(NSSWITCH), directory(name).join(NSSWITCH));
     if !host.exists() || (own.exists() && !is_marked(&own)) {
@@ -201,7 +203,7 @@ fn nsswitch(name: &NetnsName) -> Result<Option<String>> {
     Ok(Some(without_host_modules(&trusted::read_named(&host)?)))
 }
 
-/// `text` with `hosts:` lines that keep [`OWN_MODULES`] only, dns added if it is not there.
+/// `text` with only [`OWN_MODULES`] left in its `hosts:` lines, and dns added if it is missing.
 fn without_host_modules(text: &str) -> String {
     let mut lines = String::new();
     let mut seen = false;
@@ -220,7 +222,8 @@ fn without_host_modules(text: &str) -> String {
     lines
 }
 
-/// The modules of a line that ask no service; what to do on their results (`[NOTFOUND=return]`) goes with the others.
+/// The modules of a line that ask no service. Actions on results (`[NOTFOUND=return]`) are dropped with the other
+/// modules.
 fn own_modules(line: &str) -> String {
     let line = line.split('#').next().unwrap_or_default();
     let mut modules: Vec<&str> = Vec::new();
@@ -239,8 +242,8 @@ fn is_marked(path: &Path) -> bool {
     std::fs::read(path).is_ok_and(|text| text.starts_with(MARK.as_bytes()))
 }
 
-/// Removes the files of /etc/netns/`name` that carry the mark, and the directory if it is empty then; whether there
-/// was one.
+/// Removes the files in /etc/netns/`name` that carry the mark, and then the directory if it is empty; returns whether
+/// there was such a file.
 pub fn remove_marked(name: &NetnsName) -> Result<bool> {
     let directory = directory(name);
     let Ok(entries) = std::fs::read_dir(&directory) else { return Ok(false) };
@@ -253,7 +256,7 @@ pub fn remove_marked(name: &NetnsName) -> Result<bool> {
         }
     }
     if removed {
-        // Not empty: it is somebody else's too.
+        // It fails if the directory holds other files, and is to stay then.
         let _ = std::fs::remove_dir(&directory);
     }
     Ok(removed)

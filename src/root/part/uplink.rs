@@ -1,6 +1,7 @@
-//! InterfaceOut: what comes in by the veth leaves by one uplink or not at all, whatever the host's own routes are. A
-//! rule before all others leads to a table with a default route by the uplink and, behind it, an unreachable one: when
-//! the link goes down the kernel removes the first, and the second stays.
+//! InterfaceOut: packets that arrive on the veth leave through one uplink or not at all, whatever the host's own routes
+//! are. A rule that precedes all others looks them up in a table of our own, with a default route through the uplink
+//! and an unreachable route of a higher metric. When the link goes down, the kernel removes the former; the latter
+//! stays.
 
 use std::net::Ipv4Addr;
 
@@ -13,9 +14,9 @@ use runns_shared::output::warn;
 use runns_shared::plan::{MAX_NUMBER, Plan};
 use runns_shared::record::Record;
 
-/// Table of number 0; that of number X is X further.
+/// The table of the subnet with number 0; that of number X is `TABLES + X`.
 const TABLES: u32 = 17_240_000;
-/// Before every rule but that for local addresses (ip-rule(8)).
+/// Precedes every rule except the one for local addresses, which has priority 0 (ip-rule(8)).
 const PRIORITY: u32 = 1;
 const EVERYWHERE: Network = Network { address: Ipv4Addr::UNSPECIFIED, prefix: 0 };
 
@@ -32,14 +33,14 @@ fn is_own_table(table: u32) -> bool {
 
 impl Part for Uplink {
     fn describe(&self, plan: &Plan) -> Option<String> {
-        plan.request.uplink.as_ref().map(|uplink| format!("uplink {uplink}, or none (table {})", table(plan)))
+        plan.request.uplink.as_ref().map(|uplink| format!("uplink {uplink} and no other (table {})", table(plan)))
     }
 
     fn apply(&self, site: &mut Site) -> Result<()> {
         let plan = site.plan().clone();
         let Some(uplink) = &plan.request.uplink else { return Ok(()) };
         let table = table(&plan);
-        // What fails closed comes first.
+        // The unreachable route comes first, so that an interrupted build fails closed.
         site.host.add_route(EVERYWHERE, table, None)?;
         if !site.host.has_rule(&plan.request.interface)? {
             site.host.add_rule(&plan.request.interface, table, PRIORITY)?;
@@ -61,7 +62,7 @@ impl Part for Uplink {
     }
 }
 
-/// Replaces the routes of `table` by those of `uplink`, but for the unreachable one.
+/// Replaces the routes in `table`, except the unreachable one, with those of `uplink`.
 fn set_routes(host: &Netlink, table: u32, uplink: &IfaceName) -> Result<()> {
     let link = host.need_link(uplink.as_str())?;
     let routes = host.routes()?;
@@ -73,7 +74,7 @@ fn set_routes(host: &Netlink, table: u32, uplink: &IfaceName) -> Result<()> {
     }
     let subnets: Vec<Network> =
         host.addresses()?.into_iter().filter(|(index, _)| *index == link.index).map(|(_, subnet)| subnet).collect();
-    warn(&format!("{uplink} has no gateway: only its own subnets ({}) can be reached", subnets.len()));
+    warn(&format!("{uplink} has no gateway: only its own subnets ({}) are reachable", subnets.len()));
     for subnet in subnets {
         host.add_route(masked(subnet), table, Some((link.index, None)))?;
     }
@@ -104,8 +105,8 @@ pub fn reachable(site: &Site) -> Result<Option<Option<Ipv4Addr>>> {
     Ok(neighbour.map(Some))
 }
 
-/// How the host itself goes everywhere by device `index`: its best default route there, or one of the halves of it
-/// that VPNs use.
+/// The next hop of the host's best default route through device `index`. The two halves into which VPNs split a default
+/// route count as default routes.
 fn default_hop(routes: &[Route], index: u32) -> Option<(u32, Option<Ipv4Addr>)> {
     routes
         .iter()
@@ -120,8 +121,8 @@ fn masked(network: Network) -> Network {
     Network { address: Ipv4Addr::from_bits(network.address.to_bits() & mask), ..network }
 }
 
-/// Answers come in by the uplink although the host would go another way: a strict reverse path filter (RFC 3704) drops
-/// them, a loose one does not.
+/// Makes the reverse path filter of `uplink` loose if it is strict. Replies arrive on the uplink although the host's
+/// own route to their sender may use another one; a strict filter (RFC 3704) drops them, a loose one does not.
 fn loosen_reverse_path_filter(site: &Site, uplink: &IfaceName) -> Result<()> {
     let name = rp_filter(uplink.as_str());
     let now = sysctl(&name)?.unwrap_or_default();
@@ -135,12 +136,13 @@ fn loosen_reverse_path_filter(site: &Site, uplink: &IfaceName) -> Result<()> {
     set_sysctl(&name, "2")
 }
 
-/// After the namespace was moved: what had been changed for the uplink that it left.
+/// Restores what was changed for uplinks that the namespace no longer uses, after it was moved to another one.
 pub fn forget_other_uplinks(site: &Site) -> Result<()> {
     restore_reverse_path_filter(site, site.plan().request.uplink.as_ref())
 }
 
-/// Gives uplinks that no built namespace leaves by any more (this one: only by `kept`) their filter back.
+/// Restores the reverse path filter of uplinks that no built namespace uses any more. Of this namespace, only `kept`
+/// counts as used.
 fn restore_reverse_path_filter(site: &Site, kept: Option<&IfaceName>) -> Result<()> {
     let others = Record::all()?;
     for (uplink, value) in HostState::load()?.rp_filter {

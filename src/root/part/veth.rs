@@ -1,4 +1,4 @@
-//! The veth pair: InterfaceIn on the host, eth0 inside, and the way out through it.
+//! The veth pair: InterfaceIn on the host, eth0 inside, and the namespace's default route through it.
 
 use std::os::fd::AsFd;
 
@@ -8,7 +8,7 @@ use crate::netlink::{MAIN_TABLE, Netlink, Network, in_namespace};
 use runns_shared::error::{Error, Result};
 use runns_shared::plan::{PREFIX, Plan};
 
-/// The device inside.
+/// The name of the device inside.
 pub const INSIDE: &str = "eth0";
 
 /// The part.
@@ -30,11 +30,11 @@ impl Part for Veth {
     fn apply(&self, site: &mut Site) -> Result<()> {
         let plan = site.plan().clone();
         let namespace =
-            netns::open_built(site)?.ok_or_else(|| Error::new("make the veth pair", "the namespace is gone"))?;
+            netns::open_built(site)?.ok_or_else(|| Error::new("create the veth pair", "the namespace is gone"))?;
         let (interface, number) = (&plan.request.interface, plan.number);
         site.host.add_veth(interface, INSIDE, &namespace)?;
         disable_ipv6(interface.as_str())?;
-        // Forwarding may be on for the host but off for new interfaces.
+        // Forwarding may be on for the host and yet off for new interfaces.
         set_sysctl(&format!("net/ipv4/conf/{interface}/forwarding"), "1")?;
         let link = site.host.need_link(interface.as_str())?;
         site.host.add_address(link.index, Network { address: number.host(), prefix: PREFIX })?;
@@ -58,10 +58,10 @@ impl Part for Veth {
     }
 }
 
-/// No IPv6 on `interface`, in the calling thread's network namespace; before it is up, so that it never has a
-/// link-local address.
+/// Disables IPv6 on `interface` in the calling thread's network namespace. This is done before it is brought up, so
+/// that it never gets a link-local address.
 fn disable_ipv6(interface: &str) -> Result<()> {
     let name = format!("net/ipv6/conf/{interface}/disable_ipv6");
-    // A kernel without IPv6 has nothing to turn off.
+    // On a kernel without IPv6 there is no such sysctl.
     if sysctl(&name)?.is_none() { Ok(()) } else { set_sysctl(&name, "1") }
 }

@@ -1,5 +1,6 @@
-//! WireGuard: each `WireGuard=` is one device. It is made outside, where its socket stays and its peers are found, and
-//! then moved in. Where the kernel has no WireGuard, a program does it, as with wg-quick(8).
+//! WireGuard: each `WireGuard=` is one device. It is created outside, where its UDP socket stays and its peers'
+//! endpoints are resolved, and then moved into the namespace. On a kernel without WireGuard, a userspace implementation
+//! drives the device, as with wg-quick(8).
 //!
 //! Keys go from the file to wg(8)'s standard input and nowhere else: not into arguments, files, logs or messages.
 
@@ -28,12 +29,13 @@ use runns_shared::trusted::{self, Trust};
 use runns_shared::tunnel::TunnelState;
 use runns_sys::process;
 
-/// Where the programs that drive devices have their sockets, by which wg(8) speaks with them.
+/// Where userspace implementations have the sockets through which wg(8) talks to them.
 const SOCKETS: &str = "/run/wireguard";
 const USERSPACE: &str = "wireguard-go";
 /// From SIGTERM to SIGKILL.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// MTU of wg-quick(8) where the file names none and the way is not asked for: that of Ethernet less WireGuard's header.
+/// MTU if the file sets none: that of Ethernet less WireGuard's overhead. wg-quick(8) uses the same unless the route to
+/// the peer suggests another, which is not examined here.
 const MTU: u32 = 1420;
 
 /// The part.
@@ -70,9 +72,9 @@ impl Part for WireGuard {
         let mut removed = false;
         for index in 0..plan.request.wireguard.len() {
             let outside = outside_name(&plan, index);
-            // The program that drives the device ends with it; one that is only half set up is found by its name.
+            // The userspace implementation ends with its device; one that had not finished its start is found by name.
             removed |= daemon::stop_found(|| userspace_daemons(&plan, &outside), PATIENCE)?;
-            // One that was killed leaves its socket.
+            // If it was killed, its socket is left behind.
             let _ = std::fs::remove_file(Path::new(SOCKETS).join(format!("{outside}.sock")));
             if let Some(link) = site.host.link(&outside)? {
                 site.host.delete_link(link.index)?;
@@ -92,19 +94,19 @@ impl Part for WireGuard {
     }
 }
 
-/// One device, with its names.
+/// One device and its names.
 struct Device {
     number: usize,
     outside: String,
     inside: String,
 }
 
-/// The device's name outside; subnets' numbers are given to one namespace at a time.
+/// The device's name outside. It is unique because no two namespaces have the same subnet number.
 fn outside_name(plan: &Plan, index: usize) -> String {
     format!("rwg{}-{index}", plan.number.get())
 }
 
-/// Checks tools and files, before anything is made.
+/// Checks tools and files before anything is created.
 pub fn check(plan: &Plan) -> Result<()> {
     if plan.request.wireguard.is_empty() {
         return Ok(());
@@ -119,7 +121,7 @@ pub fn check(plan: &Plan) -> Result<()> {
             warn(&format!("{}: left out: {}", show(file), config.left_out.join(", ")));
         }
         if plan.request.ipv6 == Some(false) && config.addresses.iter().all(|(address, _)| address.is_ipv6()) {
-            return Err(Error::new(format!("use {}", show(file)), "it has only IPv6 addresses, and IPv6=no"));
+            return Err(Error::new(format!("use {}", show(file)), "it has only IPv6 addresses, and IPv6=no is set"));
         }
     }
     Ok(())
@@ -132,7 +134,7 @@ fn read(file: &Path) -> Result<Config> {
 
 fn bring_up(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
     let plan = site.plan().clone();
-    let namespace = netns::open_built(site)?.ok_or_else(|| Error::new("make", "the namespace is gone"))?;
+    let namespace = netns::open_built(site)?.ok_or_else(|| Error::new("create the device", "the namespace is gone"))?;
     let mut config = read(file)?;
     config.setconf = resolve_endpoints(&config.setconf)?;
     let in_kernel = site.host.add_wireguard(&device.outside)?;
@@ -169,15 +171,16 @@ fn bring_up(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
     tunnel::save(&state, &plan.request.name, plan.request.vpn.len() + device.number)
 }
 
-/// Starts the program that drives the device where the kernel does not. It goes into the background itself.
+/// Starts the userspace implementation that drives the device where the kernel does not. It goes into the background by
+/// itself.
 fn start_userspace(site: &Site, file: &Path, device: &Device) -> Result<Daemon> {
     let name = userspace(site.plan());
     let program = tool::find(&name).ok_or_else(|| {
         Error::new(
-            "make the device",
+            "create the device",
             format!("this kernel has no WireGuard, and there is no program {name} in {}", tool::PATH),
         )
-        .hint("apt-get install wireguard-go, or a kernel with the module")
+        .hint("install wireguard-go, or a kernel with the wireguard module")
     })?;
     let cannot = || format!("start {name}");
     make_directory_for_now(site.lock, Path::new(SOCKETS))?;
@@ -192,8 +195,8 @@ fn start_userspace(site: &Site, file: &Path, device: &Device) -> Result<Daemon> 
     Ok(Daemon { config: file.to_path_buf(), ..daemon })
 }
 
-/// The driver in the background, a child of this process by now. In the middle of execve(2) it has no command line for
-/// a moment.
+/// The userspace implementation in the background, of which this process has become the parent. Its command line is
+/// empty for a moment during execve(2), hence the repeated search.
 fn adopted(plan: &Plan, outside: &str) -> Option<Daemon> {
     let deadline = Instant::now() + Duration::from_secs(1);
     loop {
@@ -205,12 +208,12 @@ fn adopted(plan: &Plan, outside: &str) -> Option<Daemon> {
     }
 }
 
-/// The program that drives devices where the kernel does not: a name, or an absolute path.
+/// The userspace implementation: a name, or an absolute path.
 fn userspace(plan: &Plan) -> String {
     plan.request.userspace.as_ref().map_or(USERSPACE.to_string(), |program| program.to_string_lossy().into_owned())
 }
 
-/// Root's processes that drive the device of this name: the program's own, or its interpreter's.
+/// Root's processes that drive the device called `outside`: the program itself, or its interpreter if it is a script.
 fn userspace_daemons(plan: &Plan, outside: &str) -> Vec<Daemon> {
     let program = userspace(plan);
     let program = Path::new(&program).file_name();
@@ -226,7 +229,7 @@ fn userspace_daemons(plan: &Plan, outside: &str) -> Vec<Daemon> {
         .collect()
 }
 
-/// Names of endpoints as addresses: wg(8) would wait for minutes for a name that is not found.
+/// Replaces host names of endpoints with addresses: wg(8) would retry for minutes on a name that does not resolve.
 fn resolve_endpoints(setconf: &str) -> Result<String> {
     let mut text = String::new();
     for line in setconf.lines() {
@@ -238,7 +241,7 @@ fn resolve_endpoints(setconf: &str) -> Result<String> {
     Ok(text)
 }
 
-/// HOST:PORT with the host as an address, asked for outside, as the host's other programs do.
+/// HOST:PORT with the host name replaced with its address, resolved outside as the host's own programs resolve it.
 fn resolve(endpoint: &str) -> Result<String> {
     let wrong = |why: &str| Error::new("find the server", format!("Endpoint {}: {why}", escape(endpoint.as_bytes())));
     let (host, port) = endpoint.rsplit_once(':').ok_or_else(|| wrong("it is not HOST:PORT"))?;
@@ -254,14 +257,14 @@ fn resolve(endpoint: &str) -> Result<String> {
     Ok(std::net::SocketAddr::new(address, port).to_string())
 }
 
-/// Gives the device its keys and peers. What wg says on failure may quote a key, and is not passed on.
+/// Sets the device's keys and peers. The error output of wg may quote a key, so it is not passed on.
 fn configure(device: &str, setconf: &str) -> Result<()> {
     tool::run("wg", &["setconf", device, "/dev/stdin"], setconf).map(drop).map_err(|_| {
         Error::new("set keys and peers", "wg did not accept them: a key, port or network in the file is wrong")
     })
 }
 
-/// Waits until a peer has answered.
+/// Waits for the first handshake with any peer.
 fn wait_for_handshake(
     namespace: &File,
     device: &Device,
@@ -271,7 +274,7 @@ fn wait_for_handshake(
 ) -> Result<()> {
     let deadline = Instant::now() + patience;
     loop {
-        // WireGuard is silent until there is something to send.
+        // WireGuard starts no handshake until it has a packet to send.
         in_namespace(namespace.as_fd(), || knock(config))?;
         if latest_handshake(namespace, device, in_kernel)? > 0 {
             return Ok(());
@@ -282,7 +285,7 @@ fn wait_for_handshake(
         if Instant::now() >= deadline {
             return Err(Error::new(
                 "wait",
-                "no answer from the server (no handshake): is the endpoint right, and the key known there?",
+                "no answer from the server (no handshake): is the endpoint right, and does the server know the key?",
             ));
         }
         std::thread::sleep(Duration::from_millis(100));
@@ -300,14 +303,15 @@ fn knock(config: &Config) -> Result<()> {
         };
         let any = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         if let Ok(socket) = UdpSocket::bind(any) {
-            // It may well have nobody to go to; that it was to be sent is what counts.
+            // Whether it arrives does not matter: it has to be sent only to start a handshake.
             let _ = socket.send_to(&[], (target, 9));
         }
     }
     Ok(())
 }
 
-/// When a peer of the namespace's WireGuard device `index` last answered; only root may ask.
+/// The time of the latest handshake on the namespace's WireGuard device `index`, in seconds since the epoch, 0 for
+/// never; `None` if the caller is not root, or if it cannot be found out.
 pub fn last_handshake(record: &Record, index: usize) -> Option<i64> {
     if !nix::unistd::geteuid().is_root() {
         return None;
@@ -319,10 +323,11 @@ pub fn last_handshake(record: &Record, index: usize) -> Option<i64> {
     latest_handshake(&namespace, &device, in_kernel).ok()
 }
 
-/// When a peer last answered, in seconds since the epoch; 0 for never.
+/// The time of the latest handshake, in seconds since the epoch; 0 for never.
 fn latest_handshake(namespace: &File, device: &Device, in_kernel: bool) -> Result<i64> {
     let show = |device: &str| tool::run("wg", &["show", device, "latest-handshakes"], "");
-    // A program is asked by its socket, which is called as the device was outside; the kernel inside.
+    // A userspace implementation is reached through its socket, which has the device's outside name; the kernel has to
+    // be asked inside the namespace.
     let said =
         if in_kernel { in_namespace(namespace.as_fd(), || show(&device.inside))? } else { show(&device.outside)? };
     Ok(said.lines().filter_map(|line| line.split_whitespace().nth(1)?.parse().ok()).max().unwrap_or(0))

@@ -1,4 +1,4 @@
-//! A tunnel's device: made outside, moved into the namespace, and set up there.
+//! A tunnel's device: created outside, moved into the namespace, and set up there.
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,31 +9,32 @@ use crate::host::{set_sysctl, sysctl};
 use crate::netlink::{Netlink, in_namespace};
 use runns_shared::error::Result;
 
-/// The default route of either family.
+/// The destinations of the default routes of both families.
 pub const EVERYWHERE: [Prefix; 2] = [(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0), (IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0)];
 
-/// Metric of the first tunnel's routes; 0 would mean another number to IPv6 (IP6_RT_PRIO_USER).
+/// Metric of the first tunnel's routes. It is not 0, for which IPv6 substitutes another value (IP6_RT_PRIO_USER).
 const FIRST_METRIC: u32 = 10;
 
-/// How a device shall be inside.
+/// How a device is to be set up inside.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Setup {
     /// Its name inside.
     pub name: String,
     /// Its addresses.
     pub addresses: Vec<Prefix>,
-    /// Its MTU, if it is to be changed.
+    /// Its MTU; unchanged if `None`.
     pub mtu: Option<u32>,
-    /// Networks that are reached by it, and by which gateway.
+    /// Networks that are reached through it, each with its gateway if there is one.
     pub routes: Vec<(Prefix, Option<IpAddr>)>,
-    /// The tunnel's place among the namespace's: of routes to one network, the first tunnel's counts.
+    /// The tunnel's position among those of the namespace: of several routes to one network, that of the first tunnel
+    /// is used.
     pub order: u32,
-    /// A default route is split into halves, which go before the namespace's other default route.
+    /// Whether to split a default route into halves, which take precedence over the namespace's other default route.
     pub split_default: bool,
 }
 
-/// Moves device `outside` into the namespace `file` and sets it up. What is left there of an earlier one of the same
-/// name goes first.
+/// Moves device `outside` into the namespace `file` and sets it up there. An earlier device with the same name is
+/// removed first.
 pub fn install(host: &Netlink, outside: &str, file: &File, setup: &Setup) -> Result<()> {
     let device = host.need_link(outside)?;
     let inside = Netlink::inside(file.as_fd())?;
@@ -62,13 +63,13 @@ pub fn install(host: &Netlink, outside: &str, file: &File, setup: &Setup) -> Res
     Ok(())
 }
 
-/// Without an address of its own the device carries no IPv6 at all.
+/// Turns IPv6 on `device` on or off; it is off if the device has no IPv6 address.
 fn ipv6(device: &str, on: bool) -> Result<()> {
     let name = format!("net/ipv6/conf/{device}/disable_ipv6");
     if sysctl(&name)?.is_none() { Ok(()) } else { set_sysctl(&name, if on { "0" } else { "1" }) }
 }
 
-/// A default route as two that are more specific; another network as it is.
+/// A default route as its two halves; any other network unchanged.
 fn halves(network: Prefix) -> Vec<Prefix> {
     match network {
         (IpAddr::V4(_), 0) => {
@@ -88,7 +89,7 @@ fn network_of(address: IpAddr, prefix: u8) -> Prefix {
     (address, prefix)
 }
 
-/// The network's own address: bits behind the prefix cleared.
+/// The network's address: the bits after the prefix are cleared.
 fn masked((address, prefix): Prefix) -> Prefix {
     let address = match address {
         IpAddr::V4(address) => {

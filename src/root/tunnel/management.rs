@@ -1,5 +1,5 @@
-//! OpenVPN's management interface (management-notes.txt of its sources), on a socket that only root can open: how far
-//! the connection is, why it failed, and questions for passwords.
+//! OpenVPN's management interface (management-notes.txt of its sources), on a socket that only root can open: it
+//! reports the progress of the connection and why it failed, and asks for passwords.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
@@ -10,19 +10,19 @@ use std::time::{Duration, Instant};
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::escape;
 
-/// Lines of the daemon's log that are kept for a message.
+/// How many lines of the daemon's log are kept for the hint of an error.
 const LAST_LINES: usize = 5;
 
 /// A line from the daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// How far the connection is: OpenVPN's word for it, and its remark.
+    /// The state of the connection: OpenVPN's name for it, and its description.
     State(String, String),
     /// It needs a password: `Auth` (with a user name) or `Private Key`.
     Need(String, bool),
     /// The other end refused the password of this kind.
     Refused(String),
-    /// It ends, with this reason.
+    /// It is exiting, for this reason.
     Fatal(String),
     /// A line of its log.
     Log(String),
@@ -48,13 +48,13 @@ pub fn parse(line: &str) -> Event {
     }
 }
 
-/// What a state means to people.
+/// A state in plain words; `None` for states that are not worth showing.
 pub fn describe_state(state: &str) -> Option<&'static str> {
     Some(match state {
         "RESOLVE" => "resolving the server's name",
         "TCP_CONNECT" | "WAIT" => "connecting",
         "AUTH" | "AUTH_PENDING" => "authenticating",
-        "GET_CONFIG" => "getting its configuration",
+        "GET_CONFIG" => "getting the configuration",
         "ASSIGN_IP" | "ADD_ROUTES" => "setting up the device",
         "RECONNECTING" => "connecting again",
         "CONNECTED" => "connected",
@@ -62,21 +62,22 @@ pub fn describe_state(state: &str) -> Option<&'static str> {
     })
 }
 
-/// The reason for a failure in our words, from the daemon's log, the latest line that tells one.
+/// The reason for a failure, in plain words: that of the latest line in the daemon's log that has a known one.
 pub fn reason(lines: &[String]) -> Option<&'static str> {
     const REASONS: [(&str, &str); 12] = [
+        // Patterns and reasons; the first pattern that a line contains decides.
         ("AUTH_FAILED", "authentication failed: the server refused user name or password"),
         ("certificate has expired", "a certificate has expired"),
         ("certificate is not yet valid", "a certificate is not valid yet (is the clock right?)"),
         ("VERIFY ERROR", "the server's certificate could not be verified"),
-        ("VERIFY KU ERROR", "the server's certificate is not one of a server"),
-        ("VERIFY EKU ERROR", "the server's certificate is not one of a server"),
+        ("VERIFY KU ERROR", "the server's certificate is not a server certificate"),
+        ("VERIFY EKU ERROR", "the server's certificate is not a server certificate"),
         ("Cannot resolve host address", "the server's name was not found"),
         ("RESOLVE: Cannot", "the server's name was not found"),
         ("Connection refused", "the server refused the connection"),
         ("Network is unreachable", "the server cannot be reached"),
         ("TLS key negotiation failed", "no answer from the server"),
-        ("TLS Error: TLS handshake failed", "the server and this side could not agree (TLS handshake failed)"),
+        ("TLS Error: TLS handshake failed", "the TLS handshake with the server failed"),
     ];
     lines.iter().rev().find_map(|line| REASONS.iter().find(|(sign, _)| line.contains(sign)).map(|(_, reason)| *reason))
 }
@@ -88,32 +89,33 @@ pub struct Management {
     state: String,
 }
 
-/// User name (if one is needed) and password for a kind of question.
+/// Asks for the password of a kind, and for the user name too if the second argument says so; returns user name and
+/// password.
 pub type Credentials<'a> = &'a dyn Fn(&str, bool) -> Result<(String, String)>;
 
 impl Management {
-    /// Connects, waiting for the socket until `deadline`, or until the daemon is not alive any more.
+    /// Connects to the socket, waiting for it to appear until `deadline` or until the daemon has ended.
     pub fn connect(path: &Path, deadline: Instant, is_alive: &dyn Fn() -> bool) -> Result<Self> {
         loop {
             match UnixStream::connect(path) {
                 Ok(stream) => {
                     return Ok(Self { reader: BufReader::new(stream), lines: VecDeque::new(), state: String::new() });
                 }
-                Err(_) if !is_alive() => return Err(Error::new("speak with OpenVPN", "it ended at once")),
+                Err(_) if !is_alive() => return Err(Error::new("talk to OpenVPN", "it ended at once")),
                 Err(error) if Instant::now() >= deadline => {
-                    return Err(error).cannot(|| "speak with OpenVPN");
+                    return Err(error).cannot(|| "talk to OpenVPN");
                 }
-                // It has just been started; there is nothing to wait on but the file itself.
+                // The daemon has just been started, and nothing announces the socket: poll for it.
                 Err(_) => std::thread::sleep(Duration::from_millis(10)),
             }
         }
     }
 
     fn send(&mut self, command: &str) -> Result<()> {
-        self.reader.get_mut().write_all(format!("{command}\n").as_bytes()).cannot(|| "speak with OpenVPN")
+        self.reader.get_mut().write_all(format!("{command}\n").as_bytes()).cannot(|| "talk to OpenVPN")
     }
 
-    /// Lets the daemon begin, and follows it until it is connected. `progress` is told each step.
+    /// Lets the daemon connect, and follows it until it is connected. `progress` is called with each step.
     pub fn wait(&mut self, deadline: Instant, credentials: Credentials, progress: &dyn Fn(&str)) -> Result<()> {
         for command in ["state on", "log on", "hold off", "hold release"] {
             self.send(command)?;
@@ -153,7 +155,7 @@ impl Management {
         self.lines.push_back(line);
     }
 
-    /// Answers a question. The password goes through the socket only.
+    /// Answers a request for a password, which goes through the socket only.
     fn answer(&mut self, kind: &str, (user, password): (String, String), with_user: bool) -> Result<()> {
         let quote = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
         if with_user {
@@ -162,7 +164,7 @@ impl Management {
         self.send(&format!("password {} {}", quote(kind), quote(&password)))
     }
 
-    /// The next line, until `deadline`.
+    /// Reads the next line, waiting until `deadline`.
     fn line(&mut self, deadline: Instant) -> Result<String> {
         let mut bytes = Vec::new();
         loop {
@@ -170,9 +172,9 @@ impl Management {
             if left.is_zero() || runns_sys::process::was_interrupted() {
                 return Err(self.timeout());
             }
-            // Short turns, so that a signal is noticed.
+            // Wait in short intervals, so that a signal is noticed.
             let turn = left.min(Duration::from_millis(500));
-            self.reader.get_mut().set_read_timeout(Some(turn)).cannot(|| "speak with OpenVPN")?;
+            self.reader.get_mut().set_read_timeout(Some(turn)).cannot(|| "talk to OpenVPN")?;
             match self.reader.read_until(b'\n', &mut bytes) {
                 Ok(0) => return Err(self.failure("it ended")),
                 Ok(_) if bytes.ends_with(b"\n") => return Ok(String::from_utf8_lossy(&bytes).trim_end().to_string()),
@@ -180,7 +182,7 @@ impl Management {
                 Err(error)
                     if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {
                 }
-                Err(error) => return Err(error).cannot(|| "hear from OpenVPN"),
+                Err(error) => return Err(error).cannot(|| "talk to OpenVPN"),
             }
         }
     }
@@ -188,12 +190,12 @@ impl Management {
     fn timeout(&self) -> Error {
         let cause = match self.state.as_str() {
             _ if runns_sys::process::was_interrupted() => "interrupted by a signal",
-            // It says nothing while it waits for an answer about a name.
+            // It reports nothing while it waits for a name to be resolved.
             "" | "RESOLVE" => "the server's name was not found in time (is it right, and does the host's DNS work?)",
             "WAIT" | "TCP_CONNECT" | "CONNECTING" => "no answer from the server",
-            "AUTH" => "the server did not finish the authentication in time",
-            "GET_CONFIG" => "the server did not send its configuration in time",
-            _ => "it was not connected in time",
+            "AUTH" => "the server did not complete the authentication in time",
+            "GET_CONFIG" => "the server did not send the configuration in time",
+            _ => "the connection was not established in time",
         };
         self.with_log(reason(&self.all_lines()).unwrap_or(cause))
     }
@@ -202,7 +204,8 @@ impl Management {
         self.lines.iter().cloned().collect()
     }
 
-    /// The failure that the log tells, or else `cause`.
+    /// The failure, with a known reason from `cause` or the log if there is one, else with `cause` or, if that is
+    /// empty, the last line of the log.
     fn failure(&self, cause: &str) -> Error {
         let mut lines = self.all_lines();
         lines.push(cause.to_string());

@@ -1,4 +1,4 @@
-//! Tunnels: their devices, what configures them, and the files in /run/runns/NAME.d.
+//! Tunnels: their devices, their configuration and control, and their files in /run/runns/NAME.d.
 
 pub mod device;
 pub mod management;
@@ -14,7 +14,7 @@ use runns_shared::escape::show;
 use runns_shared::name::NetnsName;
 use runns_shared::tunnel::{TunnelState, directory, state_file};
 
-/// The directory of its management sockets, which only root can enter.
+/// The directory of the namespace's management sockets, which only root can enter.
 pub fn private_directory(name: &NetnsName) -> PathBuf {
     directory(name).join("private")
 }
@@ -24,27 +24,27 @@ pub fn socket(name: &NetnsName, index: usize) -> PathBuf {
     private_directory(name).join(format!("{index}.sock"))
 }
 
-/// The hosts(5) file of the namespace's daemons.
+/// The hosts(5) file for the namespace's daemons.
 pub fn hosts_file(name: &NetnsName) -> PathBuf {
     directory(name).join("hosts")
 }
 
-/// Makes the directories.
+/// Creates the namespace's directories.
 pub fn make_directories(name: &NetnsName) -> Result<()> {
     for (path, mode) in [(directory(name), 0o755), (private_directory(name), 0o700)] {
         match std::fs::create_dir(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(error).cannot(|| format!("make {}", show(&path)));
+                return Err(error).cannot(|| format!("create {}", show(&path)));
             }
             _ => {}
         }
         let mode = std::fs::Permissions::from_mode(mode);
-        std::fs::set_permissions(&path, mode).cannot(|| format!("make {}", show(&path)))?;
+        std::fs::set_permissions(&path, mode).cannot(|| format!("set the mode of {}", show(&path)))?;
     }
     Ok(())
 }
 
-/// Removes them with all that is in them; whether they were there.
+/// Removes the namespace's directories with their contents; returns whether they existed.
 pub fn remove_directories(name: &NetnsName) -> Result<bool> {
     let path = directory(name);
     match std::fs::remove_dir_all(&path) {
@@ -53,7 +53,7 @@ pub fn remove_directories(name: &NetnsName) -> Result<bool> {
     }
 }
 
-/// Replaces what is known of tunnel `index`.
+/// Writes the state of tunnel `index`, replacing an earlier one atomically.
 pub fn save(state: &TunnelState, name: &NetnsName, index: usize) -> Result<()> {
     let path = state_file(name, index);
     let temporary = path.with_extension("new");

@@ -1,36 +1,36 @@
-//! The configuration files of wg-quick(8), as providers hand them out: parsed for what a tunnel needs, the rest named
-//! and left out. Keys stay in `Config::setconf` and go nowhere but to wg(8)'s standard input.
+//! The configuration files of wg-quick(8), as providers hand them out. Options that a tunnel does not need are ignored
+//! and listed in [`Config::left_out`]. Keys stay in [`Config::setconf`], which goes only to wg(8)'s standard input.
 
 use std::net::IpAddr;
 
 use runns_shared::config::Dns;
 use runns_shared::error::{Error, Result};
 
-/// An address with the length of its prefix.
+/// An address with its prefix length.
 pub type Prefix = (IpAddr, u8);
 
-/// What a file says.
+/// The contents of a file.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Config {
     /// Addresses of the device.
     pub addresses: Vec<Prefix>,
-    /// DNS: servers and search domains.
+    /// DNS servers and search domains.
     pub dns: Option<Dns>,
-    /// MTU.
+    /// MTU of the device.
     pub mtu: Option<u32>,
-    /// Where the peers' networks are.
+    /// The peers' AllowedIPs.
     pub allowed: Vec<Prefix>,
-    /// The text for `wg setconf`: keys included, so it is never shown.
+    /// The input for `wg setconf`. It contains the keys, so it is never shown.
     pub setconf: String,
-    /// Options that are left out, with their lines.
+    /// The options that were left out.
     pub left_out: Vec<String>,
-    /// There is a peer with an endpoint.
+    /// Whether a peer has an endpoint.
     pub has_endpoint: bool,
 }
 
-/// Options of `[Interface]` that only wg-quick knows, and that mean changes to the host: left out.
+/// Options of `[Interface]` that only wg-quick knows and that would change the host; they are left out.
 const LEFT_OUT: [&str; 6] = ["table", "saveconfig", "preup", "postup", "predown", "postdown"];
-/// Options that wg(8) itself reads.
+/// Options that wg(8) itself understands.
 const OF_INTERFACE: [&str; 3] = ["privatekey", "listenport", "fwmark"];
 const OF_PEER: [&str; 5] = ["publickey", "presharedkey", "allowedips", "endpoint", "persistentkeepalive"];
 
@@ -41,11 +41,11 @@ enum Place {
     Peer,
 }
 
-/// Parses a file. Messages name lines and options, never values: one could be a key.
+/// Parses a file. Messages name lines and options but never quote values, which could be keys.
 pub fn parse(text: &str) -> Result<Config> {
     let mut config = Config::default();
     let mut place = Place::Nowhere;
-    // Files that were written on Windows may begin with a byte order mark.
+    // A file written on Windows may begin with a byte order mark.
     for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default().trim();
         let wrong = |why: &str| Error::new("read it", format!("line {}: {why}", index + 1));
@@ -56,7 +56,7 @@ pub fn parse(text: &str) -> Result<Config> {
             place = match line.to_ascii_lowercase().as_str() {
                 "[interface]" => Place::Interface,
                 "[peer]" => Place::Peer,
-                _ => return Err(wrong("a section is [Interface] or [Peer]")),
+                _ => return Err(wrong("unknown section; it must be [Interface] or [Peer]")),
             };
             config.setconf.push_str(if place == Place::Peer { "[Peer]\n" } else { "[Interface]\n" });
             continue;
@@ -79,12 +79,12 @@ impl Config {
         let low = key.to_ascii_lowercase();
         let wrong = |why: &str| Error::new("read it", format!("{key}: {why}"));
         match (place, low.as_str()) {
-            (Place::Nowhere, _) => return Err(wrong("stands before the first section")),
+            (Place::Nowhere, _) => return Err(wrong("it is before the first section")),
             (Place::Interface, "address") => self.addresses.extend(prefixes(value).map_err(|e| wrong(e.cause()))?),
             (Place::Interface, "dns") => self.add_dns(value).map_err(|error| wrong(error.cause()))?,
             (Place::Interface, "mtu") => {
                 let mtu = value.parse().ok().filter(|mtu| (576..=65535).contains(mtu));
-                self.mtu = Some(mtu.ok_or_else(|| wrong("it is no MTU"))?);
+                self.mtu = Some(mtu.ok_or_else(|| wrong("it must be 576 to 65535"))?);
             }
             (Place::Interface, low) if LEFT_OUT.contains(&low) => self.left_out.push(key.to_string()),
             (Place::Interface, low) if OF_INTERFACE.contains(&low) => self.pass_on(key, low, value),
@@ -100,7 +100,7 @@ impl Config {
         Ok(())
     }
 
-    /// A line for wg(8), with the option in its usual spelling.
+    /// Adds a line for wg(8), with the option in its usual spelling.
     fn pass_on(&mut self, key: &str, low: &str, value: &str) {
         let usual = match low {
             "privatekey" => "PrivateKey",
@@ -125,14 +125,14 @@ impl Config {
     }
 }
 
-/// Addresses with or without the length of a prefix, by commas or blanks.
+/// Addresses with or without a prefix length, separated by commas or blanks.
 fn prefixes(value: &str) -> Result<Vec<Prefix>> {
     value.split([',', ' ', '\t']).filter(|word| !word.is_empty()).map(prefix).collect()
 }
 
-/// One address; a bare one stands for itself alone.
+/// One address. Without a prefix length, it stands for a single host.
 pub fn prefix(word: &str) -> Result<Prefix> {
-    let wrong = || Error::new("read an address", "it is no address with a prefix");
+    let wrong = || Error::new("read an address", "it is not an address, or its prefix length is wrong");
     let (address, length) = word.split_once('/').map_or((word, None), |(address, length)| (address, Some(length)));
     let address: IpAddr = address.parse().map_err(|_| wrong())?;
     let longest = if address.is_ipv4() { 32 } else { 128 };

@@ -137,13 +137,13 @@ fn already_built(wanted: &Wanted, mut site: Site) -> Result<()> {
             .hint(format!("sudo runns-exec clean {name}, then build it again"))
     };
     if site.record.state != State::Built {
-        return Err(refuse("an earlier build or clean of it was cut short"));
+        return Err(refuse("an earlier build or clean of it was interrupted"));
     }
     if wanted.request(name.clone()) != site.plan().request {
         return Err(refuse("it is built already, but differently"));
     }
     if part::netns::open_built(&site)?.is_none() {
-        return Err(refuse("it was built, but is gone"));
+        return Err(refuse("it was built, but no longer exists"));
     }
     // A link that was down has lost its routes.
     uplink::Uplink.apply(&mut site)?;
@@ -247,7 +247,7 @@ impl Wanted {
         loop {
             number = number.saturating_add(1);
             let free = Number::new(number).ok_or_else(|| {
-                Error::new("choose a name", "there is no number left after that of the greatest vpnX")
+                Error::new("choose a name", "no number is left above the greatest vpnX")
             })?;
             let request = self.request(NetnsName::new(format!("vpn{number}"))?);
             let interface_taken = self.interface.is_none() && taken.has_interface(&request.interface);
@@ -266,7 +266,7 @@ fn decided(request: Request, number: Number) -> Result<Plan> {
 /// `path` from the root; it need not exist.
 fn absolute(path: &Path) -> Result<PathBuf> {
     if path.as_os_str().as_bytes().is_empty() {
-        return Err(Error::new("use ''", "it is no path"));
+        return Err(Error::new("use ''", "it is not a path"));
     }
     std::path::absolute(path).cannot(|| format!("use {}", show(path)))
 }
@@ -309,18 +309,18 @@ fn subnet(number: Number) -> Network {
 fn check(plan: &Plan, host: &Netlink) -> Result<()> {
     let request = &plan.request;
     if request.kill_switch && request.uplink.is_some() {
-        return Err(Error::new("build", "an uplink has no meaning beside KillSwitch=yes, which makes no veth"));
+        return Err(Error::new("build", "an uplink has no effect with KillSwitch=yes, which creates no veth pair"));
     }
     let place = part::netns::path(&request.name);
     if std::fs::symlink_metadata(&place).is_ok() {
         return Err(Error::new(
             format!("build namespace {}", request.name),
-            format!("{} is there already, and runns-exec did not build it", show(&place)),
+            format!("{} exists already, and runns-exec did not build it", show(&place)),
         )
         .hint("choose another name, or remove it: sudo ip netns delete NAME"));
     }
     if !request.kill_switch && host.link(request.interface.as_str())?.is_some() {
-        return Err(Error::new(format!("make interface {}", request.interface), "there is one of that name already")
+        return Err(Error::new(format!("make interface {}", request.interface), "an interface of that name exists already")
             .hint("choose another with -i or InterfaceIn"));
     }
     if let Some(uplink) = &request.uplink {
@@ -329,7 +329,7 @@ fn check(plan: &Plan, host: &Netlink) -> Result<()> {
                 format!("use uplink {}", escape(uplink.as_str().as_bytes())),
                 "there is no such interface",
             )
-            .hint("ip -br link lists those there are"));
+            .hint("ip -br link lists the existing ones"));
         }
     }
     for name in request.access.unknown_names() {

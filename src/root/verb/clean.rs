@@ -1,4 +1,4 @@
-//! `runns-exec clean`: removes what build made, by its record; moves a namespace to another uplink.
+//! `runns-exec clean`: removes what the record says that build created; with -r, moves a namespace to another uplink.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -22,12 +22,12 @@ use runns_shared::name::{IfaceName, NetnsName};
 use runns_shared::output;
 use runns_shared::record::{Record, State};
 
-/// Which namespace; not checked yet.
+/// Which namespace to clean. Names are not validated yet.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Target {
     /// By its name.
     Name(OsString),
-    /// By the section that it was built from.
+    /// By the section from which it was built.
     Section(OsString),
 }
 
@@ -40,13 +40,13 @@ pub struct Options {
     pub disable_forward: bool,
     /// -k
     pub kill: bool,
-    /// From SIGTERM to SIGKILL.
+    /// --timeout: from SIGTERM to SIGKILL.
     pub timeout: Duration,
     /// -r
     pub reattach: Option<OsString>,
 }
 
-/// Cleans a namespace away, or moves it.
+/// Removes a namespace, or moves it to another uplink.
 pub fn run(options: Options) -> Result<()> {
     prepare("clean")?;
     let usage = |error: Error| error.with_status(status::USAGE);
@@ -64,7 +64,8 @@ pub fn run(options: Options) -> Result<()> {
     result
 }
 
-/// The namespace that is meant. A section is looked for in the records first: the configuration may have changed since.
+/// The namespace to clean. A section is looked up in the records first: the configuration may have changed since the
+/// build.
 fn find(options: &Options, named: Option<NetnsName>) -> Result<NetnsName> {
     let section = match (named, &options.target) {
         (Some(name), _) => return Ok(name),
@@ -85,7 +86,7 @@ fn find(options: &Options, named: Option<NetnsName>) -> Result<NetnsName> {
                 format!("clean section {}", escape(section.as_bytes())),
                 format!("several namespaces were built from it: {}", names.join(", ")),
             )
-            .hint("name one of them with -n"))
+            .hint("choose one of them with -n"))
         }
     }
 }
@@ -93,14 +94,14 @@ fn find(options: &Options, named: Option<NetnsName>) -> Result<NetnsName> {
 fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
     let Some(record) = Record::load(name)? else { return clean_without_record(lock, name, options) };
     let mut site = Site { record, lock, host: Netlink::here()?, wait: None, probe: None };
-    // Held until the end: while it is, no other namespace can get its inode.
+    // Held until the end, so that no other namespace can get its inode number meanwhile.
     let held = hold(&site)?;
     let inside = held.as_ref().and(site.record.identity).map(|identity| identity.inode);
     let others = inside.map_or(Vec::new(), |inode| strangers(&site, inode));
     if !others.is_empty() && !options.kill {
         confirm(name, &others)?;
     }
-    // From here on nobody enters: the record says so, and the name is gone.
+    // From here on nobody can enter: the record forbids it, and the name is removed.
     site.record.state = State::Cleaning;
     site.save()?;
     let mut errors = Vec::new();
@@ -109,7 +110,7 @@ fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
         false
     });
     if let Some(inode) = inside {
-        // Also where nobody was seen: somebody may have entered in the moment before the name went.
+        // Even if no process was found: one may have entered just before the name was removed.
         errors.extend(daemon::empty_namespace(inode, options.timeout, &part::openvpn::daemons(&site)).err());
     }
     let (mut removed, failed) = part::undo(&mut site);
@@ -128,13 +129,14 @@ fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
     match Error::all(errors) {
         Some(error) => {
             log::refused(|| format!("clean of {name}: {error}"));
-            Err(error.hint(format!("what is left is still recorded: sudo runns-exec clean {name} tries again")))
+            Err(error.hint(format!("the record is kept; to try again: sudo runns-exec clean {name}")))
         }
         None => Ok(()),
     }
 }
 
-/// Forwarding, once no built namespace is left: restored if that was asked for, else said to be on. A line for the report.
+/// Restores forwarding if that was asked for and no built namespace is left. Returns a line for the report, which also
+/// says so if forwarding is left on.
 fn finish(lock: &Lock, options: &Options) -> Result<String> {
     if !forwarding::is_left_on()? {
         return Ok(String::new());
@@ -146,12 +148,12 @@ fn finish(lock: &Lock, options: &Options) -> Result<String> {
         .map(|restored| if restored { "restored IPv4 forwarding\n".to_string() } else { String::new() })
 }
 
-/// Nothing is recorded: after a reboot, marked files may be left. A namespace that is there was not built by us.
+/// Without a record, an existing namespace is not ours, but marked files may be left, as after a reboot.
 fn clean_without_record(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
     let path = netns::path(name);
     if std::fs::symlink_metadata(&path).is_ok() {
         return Err(Error::new(format!("clean namespace {name}"), "runns-exec did not build it")
-            .hint(format!("whoever made it removes it: sudo ip netns delete {name}")));
+            .hint(format!("remove it with the tool that created it, for instance: sudo ip netns delete {name}")));
     }
     let mut report = String::new();
     if resolver::remove_marked(name)? {
@@ -163,12 +165,12 @@ fn clean_without_record(lock: &Lock, name: &NetnsName, options: &Options) -> Res
     output::print(&report)
 }
 
-/// The namespace that was built, open: by its name, or where that is gone by a process that is still in it.
+/// Opens the namespace that was built: by its name or, if that is gone, through a process that is still in it.
 fn hold(site: &Site) -> Result<Option<File>> {
     if let Some(file) = netns::open_built(site)? {
         return Ok(Some(file));
     }
-    // Its inode may belong to another namespace by now: the cookie tells.
+    // Another namespace may have its inode number by now; the cookie tells them apart.
     let Some(identity) = site.record.identity else { return Ok(None) };
     for pid in daemon::in_namespace(identity.inode) {
         let Ok(file) = File::open(format!("/proc/{pid}/ns/net")) else { continue };
@@ -179,13 +181,13 @@ fn hold(site: &Site) -> Result<Option<File>> {
     Ok(None)
 }
 
-/// Processes in the namespace that are not its own daemons.
+/// The processes in the namespace, except its own daemons.
 fn strangers(site: &Site, inode: u64) -> Vec<i32> {
     let own = part::openvpn::daemons(site);
     daemon::in_namespace(inode).into_iter().filter(|pid| !own.iter().any(|daemon| daemon.pid == *pid)).collect()
 }
 
-/// Shows the processes and asks. Without a terminal: refused.
+/// Lists the processes and asks whether to end them. Anything but a yes is an error, as is the lack of a terminal.
 fn confirm(name: &NetnsName, pids: &[i32]) -> Result<()> {
     let refuse = |cause: &str| Error::new(format!("clean namespace {name}"), cause);
     let list: Vec<String> =
@@ -202,22 +204,23 @@ fn confirm(name: &NetnsName, pids: &[i32]) -> Result<()> {
     if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
         return Ok(());
     }
-    Err(refuse("processes are running in it, and you did not say yes"))
+    Err(refuse("processes are running in it, and you did not answer yes"))
 }
 
-/// Moves the namespace to another uplink; its processes stay.
+/// Moves the namespace to another uplink; its processes keep running.
 fn reattach(lock: &Lock, name: &NetnsName, uplink: IfaceName) -> Result<()> {
     let record = Record::load(name)?.ok_or_else(|| {
         Error::new(format!("move namespace {name}"), "runns-exec did not build it").hint("runns-exec list")
     })?;
     if record.state != State::Built {
-        return Err(Error::new(format!("move namespace {name}"), "an earlier build or clean of it was cut short"));
+        return Err(Error::new(format!("move namespace {name}"), "an earlier build or clean of it was interrupted"));
     }
     let mut site = Site { record, lock, host: Netlink::here()?, wait: None, probe: None };
     site.host.need_link(uplink.as_str())?;
     let before = site.record.plan.request.uplink.replace(uplink.clone());
     site.save()?;
-    // Closed in between: the table keeps its unreachable route, and the rules that drop change at once.
+    // Nothing leaks in between: the table keeps its unreachable route, and the rules that drop packets are replaced
+    // atomically.
     uplink::Uplink.apply(&mut site)?;
     if before.as_ref() != Some(&uplink) {
         firewall::replace(&mut site)?;

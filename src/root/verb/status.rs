@@ -7,7 +7,7 @@ use runns_shared::status::{self, Options, Sources};
 
 use crate::part::wireguard::last_handshake;
 
-/// Prints the state of what was built.
+/// Prints the state of the namespaces that were built.
 pub fn run(options: &Options) -> Result<()> {
     let devices = |name: &NetnsName| netns::devices(&Privilege::take().ok()?, name).ok();
     status::print(&status::records(options)?, options, &Sources { devices: &devices, last_handshake: &last_handshake })

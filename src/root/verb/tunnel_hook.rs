@@ -1,8 +1,8 @@
-//! `runns-exec .tunnel-hook EVENT NAME INDEX ...`: what OpenVPN runs when a tunnel of ours comes up or goes down (its
-//! options --up, --route-up and --down). It is in no help text, and its name can be no namespace's.
+//! `.tunnel-hook EVENT NAME INDEX ...`: what OpenVPN runs when a tunnel of ours comes up or goes down (its options
+//! --up, --route-up and --down). It is in no help text, and no namespace can have its name.
 //!
-//! What the server pushed comes in environment variables (openvpn(8), "Environmental Variables"). Every address is
-//! parsed; nothing is passed on as text.
+//! What the server pushed is in environment variables (openvpn(8), "Environmental Variables"). Every address is parsed;
+//! nothing is passed on as text.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, OsString};
@@ -27,15 +27,15 @@ use runns_shared::record::{Record, State};
 use runns_shared::tunnel::TunnelState;
 use runns_sys::process;
 
-/// The subcommand's name: no namespace can be called like it.
+/// The subcommand's name, which no namespace can have.
 pub const NAME: &str = ".tunnel-hook";
-/// As many of each kind as are looked at; the server decides how many there are.
+/// How many variables of a kind are read at most; the server decides how many there are.
 const MOST: usize = 256;
 
-/// Variables by name; what is not UTF-8 is left out.
+/// Environment variables by name, without those that are not UTF-8.
 type Variables<'a> = BTreeMap<&'a str, &'a str>;
 
-/// Handles one event. Whoever is not OpenVPN is refused.
+/// Handles one event. Callers other than the namespace's OpenVPN are refused.
 pub fn run(words: &[OsString], environment: &[&CStr]) -> Result<()> {
     refuse_user_namespace("handle an event of a tunnel")?;
     let (event, name, index) = parse(words)?;
@@ -45,7 +45,7 @@ pub fn run(words: &[OsString], environment: &[&CStr]) -> Result<()> {
     let result =
         handle(event, name, index, environment).inspect_err(|error| log::refused(|| format!("tunnel: {error}")));
     match event {
-        // OpenVPN ends when these fail; a tunnel that works shall not go down for a state that cannot be written.
+        // OpenVPN exits if these fail; a working tunnel must not go down because its state cannot be written.
         "up" | "down" => Ok(()),
         _ => result,
     }
@@ -57,8 +57,8 @@ fn parse(words: &[OsString]) -> Result<(&str, NetnsName, usize)> {
     Ok((event.to_str().ok_or_else(wrong)?, NetnsName::new(name)?, index.ok_or_else(wrong)?))
 }
 
-/// Whether process `pid` is the daemon of tunnel `index` of namespace `name`: root's, and with the management socket
-/// that only root can have given it.
+/// Whether process `pid` is the daemon of tunnel `index` of namespace `name`: it runs as root, and its command line
+/// names the tunnel's management socket.
 fn is_our_openvpn(pid: i32, name: &NetnsName, index: usize) -> bool {
     let socket = tunnel::socket(name, index);
     let words = daemon::command_line(pid);
@@ -80,7 +80,8 @@ fn handle(event: &str, name: NetnsName, index: usize, environment: &[&CStr]) -> 
             let state = TunnelState { up: false, reason, since: clock::now(), ..TunnelState::load(&name, index) };
             tunnel::save(&state, &name, index)
         }
-        // Under the kill switch: a device that stayed inside while the connection was lost. A new one comes by route-up.
+        // Under the kill switch, only a device that stayed inside while the connection was lost (a restart) needs this.
+        // A new device is handled by route-up.
         "up" if record.plan.request.kill_switch => match variables.get("script_context") {
             Some(&"restart") => came_up(&record, index, inside_name(index), &variables),
             _ => Ok(()),
@@ -90,26 +91,26 @@ fn handle(event: &str, name: NetnsName, index: usize, environment: &[&CStr]) -> 
             move_in(&record, index, &device_name(&variables)?, &variables)?;
             came_up(&record, index, inside_name(index), &variables)
         }
-        // In place of scripts of the configuration's own.
+        // Overrides scripts in the configuration, and does nothing.
         "none" => Ok(()),
         _ => Err(wrong()),
     }
 }
 
-/// Why a tunnel went down, by the word that OpenVPN has for it (init.c and sig.c of its sources).
+/// Why a tunnel went down, from OpenVPN's name for it (init.c and sig.c of its sources).
 fn why_down(signal: &str) -> &'static str {
     match signal {
         "sigterm" | "sigint" => "it was stopped",
         "auth-failure" => "authentication failed",
         "ping-restart" | "ping-exit" => "the server does not answer any more",
-        "tls-error" => "the server and this side could not agree (TLS)",
-        "connection-reset" | "remote-exit" => "the server ended the connection",
+        "tls-error" => "the TLS negotiation failed",
+        "connection-reset" | "remote-exit" => "the server closed the connection",
         "server_poll" => "no answer from the server",
         _ => "the connection was lost",
     }
 }
 
-/// The device's name inside, under the kill switch.
+/// The device's name inside the namespace, under the kill switch.
 fn inside_name(index: usize) -> String {
     format!("tun{index}")
 }
@@ -118,7 +119,7 @@ fn device_name(variables: &Variables) -> Result<String> {
     IfaceName::new(variables.get("dev").copied().unwrap_or_default()).map(String::from)
 }
 
-/// Writes down that the tunnel is up, and follows a change of its name servers.
+/// Records that the tunnel is up, and updates the resolver and the DNS lock if the pushed name servers have changed.
 fn came_up(record: &Record, index: usize, device: String, variables: &Variables) -> Result<()> {
     let name = &record.plan.request.name;
     let dns = pushed_dns(variables);
@@ -138,7 +139,7 @@ fn came_up(record: &Record, index: usize, device: String, variables: &Variables)
     resolver::rewrite(name, pushed::FROM, &now)
 }
 
-/// Under the kill switch: the device into the namespace, with what the server pushed.
+/// Under the kill switch: moves the device into the namespace and sets it up with what the server pushed.
 fn move_in(record: &Record, index: usize, outside: &str, variables: &Variables) -> Result<()> {
     let inside = inside_name(index);
     let file =
@@ -147,12 +148,12 @@ fn move_in(record: &Record, index: usize, outside: &str, variables: &Variables) 
     let mut addresses: Vec<Prefix> = Vec::new();
     addresses.extend(address_v4(variables));
     addresses.extend(address_v6(variables).filter(|_| with_ipv6));
-    // A tap device is a network with a gateway in it; a tun device has only one other end.
+    // The network of a tap device has a gateway; a tun device has only one peer, and needs none.
     let gateway =
         if variables.get("dev_type") == Some(&"tap") { address(variables, "route_vpn_gateway") } else { None };
     let mut routes: Vec<(Prefix, Option<IpAddr>)> =
         pushed_routes(variables).into_iter().map(|route| (route, gateway)).collect();
-    // There is no other way out: what is not to go through the tunnel goes nowhere.
+    // The tunnel is the only way out, so it gets the default route whether or not the server pushed one.
     routes.extend(
         EVERYWHERE
             .map(|everywhere| (everywhere, gateway.filter(|gateway| gateway.is_ipv4() == everywhere.0.is_ipv4()))),
@@ -178,14 +179,14 @@ fn address_v6(variables: &Variables) -> Option<Prefix> {
     Some((local, bits.unwrap_or(128)))
 }
 
-/// The length of a netmask such as 255.255.255.0.
+/// The prefix length of a netmask such as 255.255.255.0.
 fn mask_length(variables: &Variables, name: &str) -> Option<u8> {
     let IpAddr::V4(mask) = address(variables, name)? else { return None };
     let bits = mask.to_bits();
     (bits.leading_ones() + bits.trailing_zeros() == 32 || bits == u32::MAX).then_some(bits.leading_ones() as u8)
 }
 
-/// Networks that the server wants to be reached by the tunnel.
+/// The networks that the server wants to be reached through the tunnel.
 fn pushed_routes(variables: &Variables) -> Vec<Prefix> {
     let v4 = |index: usize| {
         let network = address(variables, &format!("route_network_{index}")).filter(IpAddr::is_ipv4)?;
@@ -198,13 +199,14 @@ fn pushed_routes(variables: &Variables) -> Vec<Prefix> {
     (1..=MOST).map_while(v4).chain((1..=MOST).map_while(v6)).collect()
 }
 
-/// Whether the server may name this address: it has no say about the namespace's own loopback.
+/// Whether the server may push this address as a name server: it must not choose what runs on the namespace's loopback.
 fn is_server(address: IpAddr) -> bool {
     let address = address.to_canonical();
     !address.is_unspecified() && !address.is_multicast() && !address.is_loopback()
 }
 
-/// `dhcp-option DNS`, `DNS6`, `DOMAIN` and `DOMAIN-SEARCH`, and the variables of `dns server` and `dns search-domains`.
+/// The pushed name servers and search domains: `dhcp-option DNS`, `DNS6`, `DOMAIN` and `DOMAIN-SEARCH`, and the
+/// variables of `dns server` and `dns search-domains`.
 fn pushed_dns(variables: &Variables) -> Dns {
     let mut dns = Dns { servers: Vec::new(), search: Vec::new() };
     let mut server = |text: &str| {

@@ -12,7 +12,7 @@ fn line(output: &Output, check: &str) -> String {
     line.unwrap_or_else(|| panic!("no line of {check}\n{output}")).to_string()
 }
 
-/// Fails the test unless exactly these checks are not OK, and the exit status says so.
+/// Fails the test unless exactly these checks are not OK and the exit status matches.
 #[track_caller]
 fn assert_red(output: &Output, red: &[&str]) {
     assert_eq!(output.status, i32::from(!red.is_empty()), "{output}");
@@ -86,7 +86,7 @@ fn broken_rules_are_red() {
     assert_red(&output, &["query by UDP", "query by TCP", "query to the stub"]);
     assert!(line(&output, "query by UDP").contains("rejected"), "{output}");
     restore();
-    // A router on the way that answers every query itself, as in hotels: nothing that the namespace did.
+    // A router on the path that answers every query itself, as in hotels: not the namespace's doing.
     host.ok("ip netns exec work iptables -t nat -F && ip netns exec work iptables -F");
     host.ok("iptables -t nat -I PREROUTING -i work -p udp --dport 53 -j DNAT --to-destination 10.99.0.1");
     let output = alice.run("runns-exec check work");
@@ -135,7 +135,7 @@ fn namespace_without_a_resolver_of_its_own_says_so_first() {
     assert!(line(&output, "default route").starts_with("OK"), "{output}");
     let json = world.alice().run("runns-exec check --json plain").stdout;
     assert!(json.contains(r#""ok":false"#) && json.contains(r#"{"check":"resolver","ok":null,"#), "{json}");
-    // Its section names one now: what was not asked for before is a promise from the next build on.
+    // Its section sets a resolver now; what was not asked for before is promised from the next build on.
     world.host.ok("runns-exec clean plain");
     world.host.configure(&format!("[plain]\nDNS={HOST_RESOLVER}\n"));
     world.host.ok("runns-exec build -s plain");
@@ -152,7 +152,7 @@ fn nsswitch_of_the_administrators_own_is_looked_at() {
     assert!(line(&output, "nsswitch.conf").contains("asks resolve"), "{output}");
 }
 
-/// The mask goes with the directory: one that is missing when the command starts is no cover.
+/// The mask is mounted on the service's directory: if that is missing when the command starts, nothing is masked.
 #[test]
 fn directory_of_nscd_that_is_missing_is_not_called_well() {
     let world = World::new();
@@ -169,7 +169,7 @@ fn traffic_around_the_tunnel_is_red() {
     let world = World::without_namespaces();
     openvpn::make_certificates(&world.host);
     let redirect = ["redirect-gateway def1"];
-    // One server that wants all traffic, one that wants none.
+    // One server pushes a default route, the other none.
     let servers: [(u16, u8, &[&str]); 2] = [(1194, 8, &redirect), (1195, 9, &[])];
     let _servers = servers.map(|(port, net, push)| OpenVpnServer::start(&world.host, port, net, push));
     openvpn::configure_client(&world.host, "work", 1194);
@@ -183,7 +183,7 @@ fn traffic_around_the_tunnel_is_red() {
     let output = world.alice().run("runns-exec check split");
     assert_red(&output, &["default route"]);
     assert!(line(&output, "default route").contains("by eth0, not by the tunnel"), "{output}");
-    // The tunnel's routes are taken away.
+    // The tunnel's routes are removed.
     world.host.ok("ip -n work route del 0.0.0.0/1 && ip -n work route del 128.0.0.0/1");
     assert_red(&world.alice().run("runns-exec check work"), &["default route"]);
 }

@@ -1,4 +1,5 @@
-//! Files that the host replaces, stubs, built-in servers, IPv6 (the services of the host are in `services`).
+//! Leaks through files that the host replaces, stubs, built-in servers and IPv6 (for the host's services, see
+//! `services`).
 
 use super::{HOST_RESOLVER, INSIDE, LEAKED, PUBLIC, PUBLIC_RESOLVER, RESOLVER, World, start_resolver};
 use crate::support::wait_until;
@@ -81,7 +82,7 @@ fn resolver_of_a_static_program() {
     }
 }
 
-/// The command line of a browser without a screen.
+/// The command line of a headless browser.
 const CHROMIUM: &str = "$(command -v chromium-headless-shell || echo chromium --headless) --no-sandbox --disable-gpu \
                         --disable-dev-shm-usage --user-data-dir=/home/alice/profile --dump-dom";
 
@@ -108,7 +109,7 @@ fn fetches_the_page_of_the_inside(program: &str) {
         let output = alice.ok(&format!("runns-exec work -- {}", get()));
         assert!(output.contains("page of the inside"), "{output}");
     });
-    // One that sees the host's file: it was replaced while the command ran.
+    // A browser that sees the host's file, because it was replaced while the command ran.
     let questions = format!("/tmp/{}", world.fresh_name());
     world.host.ok(&format!("mkfifo -m 666 {questions}"));
     let shell = format!("echo ready; read -r _; grep -q today /etc/resolv.conf && {}", get());
@@ -146,7 +147,7 @@ fn queries_over_ipv6() {
         });
         world.asking_nobody_else(|| assert_ne!(world.alice().run("runns-exec work -- dig @::1 a.example").status, 0));
     }
-    // Rejected, not lost: the program goes on to its next server at once.
+    // Queries are rejected, not dropped, so that programs try the next server at once.
     world.replace("/etc/resolv.conf", &format!("nameserver fd00:0::1\nnameserver {HOST_RESOLVER}\n"));
     let ours = world.asker();
     world.replace("/etc/resolv.conf", &format!("# renewed\nnameserver fd00:0::1\nnameserver {HOST_RESOLVER}\n"));

@@ -1,4 +1,4 @@
-//! DNS, DNSLock, and what the lock puts into a namespace.
+//! DNS, DNSLock, and what the lock adds to a namespace.
 
 use super::{Capture, HOST_RESOLVER, INSIDE, LEAKED, PUBLIC, PUBLIC_RESOLVER, RESOLVER, World, getent, start_resolver};
 use crate::support::{Background, Host, Snapshot, wait_until};
@@ -13,7 +13,7 @@ while True:
     print(server.recv(99).decode(), flush=True)
 "#;
 
-/// Puts a UDP packet on a wire: interface, hardware address, source, destination, payload.
+/// Sends a raw UDP packet; arguments: interface, hardware address, source, destination, payload.
 const SEND: &str = r#"
 import socket, struct, sys
 interface, hardware, source, destination, payload = sys.argv[1:]
@@ -48,7 +48,8 @@ fn rules_are_tagged_and_gone_without_the_lock() {
     assert_eq!(world.host.ok("sysctl -n net.ipv4.conf.all.route_localnet"), "0", "only inside");
 }
 
-/// Sends packets from the other end of work's veth pair, from and to loopback addresses; what a server inside hears.
+/// Sends packets to and from loopback addresses through the host's end of work's veth pair; returns what a server
+/// inside receives.
 fn heard_by_server(world: &World, server: &Background) -> Vec<String> {
     let hardware = world.host.ok("ip netns exec work cat /sys/class/net/eth0/address");
     let address = world.host.ok("ip -n work -4 -o address show eth0 | grep -Eo '172[.0-9]+' | head -1");
@@ -95,7 +96,7 @@ fn resolver_without_a_file() {
     assert_eq!(getent(&alice, "runns-exec work --", "printer"), INSIDE);
     let lines = capture.finish();
     assert!(lines.iter().any(|line| line.contains("printer.corp.example")), "{lines:#?}");
-    // The second is reached as it is; all others are the first.
+    // The second server is reached under its own address; queries to any other address go to the first.
     let capture = Capture::start(&world.host, "eth0", "port 53");
     alice.run("runns-exec work -- dig +tries=1 +time=1 @203.0.113.99 a.example");
     assert_eq!(alice.ok("runns-exec work -- dig +short @203.0.113.98 a.example"), INSIDE);
@@ -117,7 +118,7 @@ fn lock_is_off_when_asked_and_with_a_loopback_resolver() {
     for name in ["work", "forced", "open"] {
         assert_eq!(rules(&world.host, name), Vec::<String>::new());
     }
-    // A resolver inside, as dnscrypt-proxy or tor are.
+    // A resolver inside the namespace, such as dnscrypt-proxy or tor.
     let inside = world.host.root();
     let resolver = inside.spawn(
         "exec ip netns exec work dnsmasq --keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts \
@@ -179,7 +180,7 @@ fn resolver_of_the_other_family_only() {
     }
 }
 
-/// The host without resolvers' processes, for snapshots.
+/// A host without resolvers, whose processes would show up in snapshots.
 fn quiet_host() -> Host {
     let host = Host::new();
     host.write("/etc/vpn.resolv", &format!("nameserver {RESOLVER}\n"));

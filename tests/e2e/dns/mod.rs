@@ -1,7 +1,8 @@
-//! Names asked inside a namespace (SPEC 7): every known way around its resolver is shown first, then found closed.
+//! Name resolution inside a namespace (SPEC 7): every known way around its resolver is first shown to leak in a
+//! namespace without the lock, and then to be closed in one with it.
 //!
-//! Three resolvers answer every question, each with an address of its own: the host's, the namespace's and a public
-//! one. Who answered is seen in the answer; who was asked besides, by tcpdump on all the host's devices.
+//! Three resolvers answer every query, each with an address of its own: the host's, the namespace's and a public one.
+//! The answer shows which of them answered; tcpdump on all devices of the host shows which others were asked.
 
 mod check;
 mod leaks;
@@ -13,9 +14,9 @@ use std::path::PathBuf;
 
 use crate::support::{Background, Host, Runner, wait_until};
 
-/// The namespace's resolver, behind the uplink.
+/// The namespace's resolver, reached through the uplink.
 pub const RESOLVER: &str = "198.51.100.53";
-/// One that programs have built in, behind the uplink.
+/// A public resolver, such as programs have built in, reached through the uplink.
 pub const PUBLIC_RESOLVER: &str = "8.8.8.8";
 /// The host's own, which also listens on 127.0.0.1 and on the uplink.
 pub const HOST_RESOLVER: &str = "10.99.0.1";
@@ -27,7 +28,7 @@ pub const LEAKED: &str = "203.0.113.66";
 /// What the public one answers.
 pub const PUBLIC: &str = "203.0.113.8";
 
-/// Asks for each name that it reads, in one process, and says what it heard.
+/// Resolves each name that it reads, all in one process, and prints the answer.
 const ASK: &str = r#"
 import socket, sys
 for line in sys.stdin:
@@ -39,8 +40,8 @@ for line in sys.stdin:
     print(name, answer, flush=True)
 "#;
 
-/// A host with the three resolvers, and two namespaces: `work`, whose DNS is locked, and `open`, which has a resolver
-/// of its own and no lock, as any other tool leaves it.
+/// A host with the three resolvers and two namespaces: `work`, whose DNS is locked, and `open`, which has a resolver of
+/// its own but no lock, as with other tools.
 pub struct World {
     pub host: Host,
     numbers: Cell<u32>,
@@ -48,7 +49,7 @@ pub struct World {
 }
 
 impl World {
-    /// With both namespaces built.
+    /// Creates the world with both namespaces built.
     pub fn new() -> Self {
         let world = Self::without_namespaces();
         world.build();
@@ -59,11 +60,11 @@ impl World {
     pub fn build(&self) {
         self.host.configure("[work]\nResolve=/etc/vpn.resolv\n\n[open]\nResolve=/etc/vpn.resolv\nDNSLock=no\n");
         self.host.ok("runns-exec build -s work && runns-exec build -s open");
-        // Other tools make no such file.
+        // Other tools create no such file.
         self.host.ok("rm /etc/netns/open/nsswitch.conf");
     }
 
-    /// The host with its resolvers only.
+    /// Creates the host and its resolvers only.
     pub fn without_namespaces() -> Self {
         let host = Host::new();
         for address in [RESOLVER, PUBLIC_RESOLVER, INSIDE, LEAKED, PUBLIC] {
@@ -102,42 +103,42 @@ impl World {
         self.host.user("alice")
     }
 
-    /// A name that nobody asked for before: no cache knows it.
+    /// A name that has never been resolved, so that no cache has it.
     pub fn fresh_name(&self) -> String {
         self.numbers.set(self.numbers.get() + 1);
         format!("name{}.example", self.numbers.get())
     }
 
-    /// What getent(1) finds in `open` for a fresh name, entered as other tools do it.
+    /// The result of getent(1) for a fresh name in `open`, entered as other tools do it.
     #[track_caller]
     pub fn getent_by_ip_netns(&self) -> String {
         getent(&self.host.root(), "ip netns exec open", &self.fresh_name())
     }
 
-    /// What getent(1) finds in `work` for a fresh name.
+    /// The result of getent(1) for a fresh name in `work`.
     #[track_caller]
     pub fn getent(&self) -> String {
         getent(&self.alice(), "runns-exec work --", &self.fresh_name())
     }
 
-    /// Starts one process that asks for names in `open`, entered as other tools do it.
+    /// Starts a process that resolves names in `open`, entered as other tools do it.
     pub fn asker_by_ip_netns(&self) -> Asker<'_> {
         Asker::start(self, &self.host.root(), "ip netns exec open")
     }
 
-    /// Starts one process that asks for names in `work`.
+    /// Starts a process that resolves names in `work`.
     pub fn asker(&self) -> Asker<'_> {
         Asker::start(self, &self.alice(), "runns-exec work --")
     }
 
-    /// Replaces a file as editors, DHCP clients and NetworkManager do it.
+    /// Replaces a file by renaming a new one over it, as editors, DHCP clients and NetworkManager do.
     pub fn replace(&self, path: &str, text: &str) {
         self.host.write(&format!("{path}.new"), text);
         self.host.ok(&format!("mv {path}.new {path}"));
     }
 
-    /// Puts the files of a Debian package on the host. Only that host gets it: what installs it on a real machine
-    /// changes who answers for names there.
+    /// Unpacks a Debian package on this host only: installing it on the machine that runs the tests would change how
+    /// names are resolved there.
     pub fn unpack(&self, package: &str) {
         let directory = std::env::var_os("RUNNS_TEST_PACKAGES").map(PathBuf::from);
         let directory = directory.expect("RUNNS_TEST_PACKAGES is not set: run tests/run.sh");
@@ -151,7 +152,7 @@ impl World {
         self.host.root().run_with(script, &std::fs::read(file).expect("read a package")).ok();
     }
 
-    /// Runs `act` and fails the test if anybody but the namespace's resolver was asked for a name meanwhile.
+    /// Runs `act` and fails the test if a resolver other than the namespace's was asked meanwhile.
     #[track_caller]
     pub fn asking_nobody_else(&self, act: impl FnOnce()) {
         let capture = Capture::start(&self.host, "any", "port 53");
@@ -162,7 +163,7 @@ impl World {
     }
 }
 
-/// Starts a resolver that answers every question with `answer`, and waits until it does.
+/// Starts a resolver that answers every query with `answer`, and waits until it does.
 #[track_caller]
 pub fn start_resolver(place: &Runner, address: &str, answer: &str) -> Background {
     let resolver = place.spawn(&format!(
@@ -177,14 +178,14 @@ pub fn start_resolver(place: &Runner, address: &str, answer: &str) -> Background
     resolver
 }
 
-/// Ends a program that said its pid first.
+/// Ends a program that printed its pid first.
 pub fn stop(host: &Host, program: Background) {
     let pid = wait_until("a program says its pid", || program.stdout().lines().next().map(str::to_string));
     host.ok(&format!("kill {pid}"));
     program.wait();
 }
 
-/// What getent(1) finds first; "none" if nothing.
+/// The first address that getent(1) finds; "none" if it finds nothing.
 #[track_caller]
 pub fn getent(runner: &Runner, enter: &str, name: &str) -> String {
     let output = runner.run(&format!("{enter} getent ahostsv4 {name}"));
@@ -192,7 +193,7 @@ pub fn getent(runner: &Runner, enter: &str, name: &str) -> String {
     output.stdout.split_whitespace().next().unwrap_or("none").to_string()
 }
 
-/// A process that asks for names as long as the test lasts.
+/// A process that resolves names as long as the test lasts.
 pub struct Asker<'a> {
     world: &'a World,
     process: Background,
@@ -203,18 +204,18 @@ impl<'a> Asker<'a> {
     fn start(world: &'a World, runner: &Runner, enter: &str) -> Self {
         let questions = format!("/tmp/questions.{}", world.fresh_name());
         world.host.ok(&format!("mkfifo -m 666 {questions}"));
-        // Opened for reading and writing, it has no end.
+        // Opened for reading and writing, the FIFO never reaches its end.
         let process = runner.spawn(&format!("exec {enter} python3 /usr/local/share/ask.py 0<>{questions}"));
         Self { world, process, questions }
     }
 
-    /// What the process hears when it asks for a fresh name.
+    /// The answer that the process gets for a fresh name.
     #[track_caller]
     pub fn ask(&self) -> String {
         self.ask_for(&self.world.fresh_name())
     }
 
-    /// What the process hears when it asks for `name`, which it did not before.
+    /// The answer that the process gets for `name`, for which it has not asked before.
     #[track_caller]
     pub fn ask_for(&self, name: &str) -> String {
         self.world.host.ok(&format!("echo {name} >{}", self.questions));
@@ -233,7 +234,7 @@ pub struct Capture<'a> {
 }
 
 impl<'a> Capture<'a> {
-    /// Listens on `interface`.
+    /// Starts to capture on `interface`.
     #[track_caller]
     pub fn start(host: &'a Host, interface: &str, filter: &str) -> Self {
         let script = format!("echo $$ && exec tcpdump -Z root -n -l --immediate-mode -i {interface} '{filter}'");
@@ -242,7 +243,7 @@ impl<'a> Capture<'a> {
         Self { host, process }
     }
 
-    /// What was seen, once it is sure that all was: a last packet follows what the test sent.
+    /// Returns what was captured, once a last packet, sent after those of the test, has been seen.
     #[track_caller]
     pub fn finish(self) -> Vec<String> {
         const LAST: &str = "last.in.capture";

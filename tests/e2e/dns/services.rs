@@ -1,9 +1,9 @@
-//! Services of the host that answer for names over a socket: nscd, systemd-resolved, avahi. All real.
+//! Services of the host that resolve names through a socket: nscd, systemd-resolved and avahi, all of them real.
 
 use super::{HOST_RESOLVER, INSIDE, LEAKED, RESOLVER, World, getent};
 use crate::support::wait_until;
 
-/// Starts nscd(8), which is asked by path, whatever nsswitch.conf says.
+/// Starts nscd(8), which the C library asks through a socket path, whatever is in nsswitch.conf.
 pub fn start_nscd(world: &World) {
     world.host.write("/etc/nscd.conf", "enable-cache hosts yes\nenable-cache passwd yes\nenable-cache group yes\n");
     if world.host.run("command -v nscd").status != 0 {
@@ -14,7 +14,7 @@ pub fn start_nscd(world: &World) {
     wait_until("nscd listens", || (world.host.run("nscd -g").status == 0).then_some(()));
 }
 
-/// Starts systemd-resolved(8) with the host's resolver behind it.
+/// Starts systemd-resolved(8) with `servers` as its upstream servers.
 fn start_resolved(world: &World, servers: &str, stub: &str) {
     if world.host.run("test -x /lib/systemd/systemd-resolved").status != 0 {
         world.unpack("libsystemd-shared");
@@ -39,7 +39,7 @@ fn start_resolved(world: &World, servers: &str, stub: &str) {
     });
 }
 
-/// Whom the host's programs ask for names.
+/// An nsswitch.conf with these modules for host names.
 fn nsswitch(hosts: &str) -> String {
     format!("passwd: files\ngroup: files\nshadow: files\nhosts: {hosts}\n")
 }
@@ -56,13 +56,13 @@ fn nscd_that_started_before_the_command_or_after_it() {
         assert_eq!(world.asker().ask(), INSIDE);
         assert_eq!(world.getent(), INSIDE);
     });
-    // From within its directory, too.
+    // The same from inside its directory.
     let from_there = world.alice().at("/run/nscd");
     assert_eq!(from_there.ok("runns-exec work -- ls"), "");
     assert_eq!(getent(&from_there, "runns-exec work --", &world.fresh_name()), INSIDE);
 }
 
-/// A set-user-ID program asks nscd by path who is who: nobody but root may decide what it finds there.
+/// Set-user-ID programs ask nscd about users through its path, so nobody but root may decide what is there.
 #[test]
 fn covered_directories_are_roots_and_sudo_works() {
     let world = World::new();
@@ -95,7 +95,7 @@ fn systemd_resolved() {
         assert_eq!(ours.ask(), INSIDE);
         assert_eq!(world.getent(), INSIDE);
     });
-    // The host's nsswitch.conf appears in the view of a running command.
+    // The host's nsswitch.conf becomes visible to a running command.
     world.replace("/etc/nsswitch.conf", &nsswitch("files resolve [!UNAVAIL=return] dns # today's"));
     world.asking_nobody_else(|| assert_eq!(ours.ask(), INSIDE));
 }

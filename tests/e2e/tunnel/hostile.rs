@@ -1,10 +1,10 @@
-//! A server that means ill, and whoever calls the hook.
+//! A hostile server, and unauthorized callers of the hook.
 
 use super::{FAR, Probes, Watch, host, ping};
 use crate::support::openvpn::{self, OpenVpnServer};
 use crate::support::{Host, Snapshot};
 
-/// What a server can push, aimed at programs that paste it.
+/// Options that a server can push, aimed at clients that paste them into commands and files.
 const HOSTILE: &str = r#"
 push "dhcp-option DNS $(touch /tmp/pwned)"
 push "dhcp-option DNS 10.8.0.1;touch${IFS}/tmp/pwned"
@@ -69,7 +69,7 @@ fn a_hostile_server_gets_nothing_but_its_tunnel() {
     }
 }
 
-/// `text` as one word of a shell's.
+/// `text` as one word for a shell.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
@@ -83,7 +83,7 @@ fn the_hook_takes_nothing_on_trust() {
     build(&host, "[work]\nKillSwitch=yes\nvpn=/etc/openvpn/work.conf\n");
     let built = host.ok("find /run/runns /etc/netns -type f ! -name 0.json -exec sha256sum {} +; ip -br link; ip netns exec work ip -br link");
     const HOOK: &str = "/usr/local/libexec/runns-exec/runns-exec-root .tunnel-hook";
-    // Root can pretend to be OpenVPN, whose command line has the management socket.
+    // Root can pretend to be OpenVPN, which is recognized by the management socket on its command line.
     let as_openvpn = |line: &str| {
         format!("bash -c {} bash --management /run/runns/work.d/private/0.sock", quoted(&format!("{line}; exit $?")))
     };

@@ -1,4 +1,4 @@
-//! KillSwitch=yes: whatever happens, not one packet leaves by another way than the tunnel.
+//! KillSwitch=yes: whatever happens, not a single packet leaves except through the tunnel.
 
 use super::{
     FAR, FAR6, Probes, Watch, daemons, host, ping, set_uplink_address, start_resolver, tunnel_field, wait_for_ping,
@@ -20,7 +20,7 @@ fn host_with_server(config: &str) -> (Host, OpenVpnServer) {
     (host, server)
 }
 
-/// Under the kill switch, as under no switch, the probes of a namespace are there to be seen.
+/// Proves that the watch works: without a kill switch, it sees the probes of a namespace whose tunnel is down.
 #[test]
 fn the_watch_sees_probes_of_a_namespace_without_kill_switch() {
     let (host, server) = host_with_server("");
@@ -36,30 +36,30 @@ fn the_watch_sees_probes_of_a_namespace_without_kill_switch() {
     }
 }
 
-/// What of the host's network no build under the kill switch changes.
+/// Prints the state of the host's network, which a build with the kill switch must not change.
 const HOST_STATE: &str = "iptables-save | grep -v '^#'; nft list ruleset; cat /proc/sys/net/ipv4/ip_forward; \
                           ip route; ip -6 route; ip -br link";
 
-/// The whole life of a tunnel, with probes all the time; with and without persist-tun.
+/// The whole life of a tunnel, with probes all the time.
 fn life(config: &str) {
     let (host, server) = host_with_server(config);
     let before = Snapshot::of(&host);
     let network = host.ok(HOST_STATE);
     let watch = Watch::start(&host);
     host.ok("runns-exec build -s work");
-    assert_eq!(host.ok(HOST_STATE), network, "neither links nor routes, rules or forwarding of the host change");
+    assert_eq!(host.ok(HOST_STATE), network, "the host's links, routes, rules and forwarding do not change");
     let links = host.ok("ip netns exec work ip -br link | cut -d' ' -f1");
     assert_eq!(links, "lo\ntun0");
     let probes = Probes::start(&host, "work");
-    // DNS over IPv6 is rejected: the resolver has no such address.
-    assert!(probes.go_on() >= 70, "while the tunnel is up, all others go: {}", probes.first_failure());
+    // DNS over IPv6 is rejected: the resolver has no IPv6 address.
+    assert!(probes.go_on() >= 70, "while the tunnel is up, all others are sent: {}", probes.first_failure());
     assert!(ping(&host, "work", FAR) && ping(&host, "work", "fd08::1"));
     let resolver = start_resolver(&host, "10.8.0.1", "198.51.100.7");
     wait_until("names", || {
         (host.user("alice").run("runns-exec work -- getent hosts any.example").status == 0).then_some(())
     });
 
-    // The server goes and comes back.
+    // The server stops and starts again.
     server.stop(&host, 1194);
     wait_until("it is down", || (tunnel_field(&host, "alice", "work", "up") == "False").then_some(()));
     probes.go_on();
@@ -68,7 +68,7 @@ fn life(config: &str) {
     wait_until("it is up", || (tunnel_field(&host, "alice", "work", "up") == "True").then_some(()));
     assert!(ping(&host, "work", FAR6));
 
-    // The uplink goes and comes back, with another address.
+    // The uplink goes down and comes back with another address.
     host.ok("ip link set eth0 down");
     wait_until("it is down", || (tunnel_field(&host, "alice", "work", "up") == "False").then_some(()));
     probes.go_on();
@@ -83,7 +83,7 @@ fn life(config: &str) {
     before.assert_same(&Snapshot::of(&host));
 }
 
-/// Deletes the device, kills the daemon, builds again and kills that, and cleans.
+/// Deletes the device, kills the daemon, builds again, kills the new daemon, and cleans.
 fn lose_device_and_daemon(host: &Host, probes: &Probes) {
     host.ok("ip netns exec work ip link delete tun0");
     probes.go_on();
@@ -98,7 +98,7 @@ fn lose_device_and_daemon(host: &Host, probes: &Probes) {
     probes.go_on();
     assert_eq!(host.ok("ip netns exec work ip -br link | cut -d' ' -f1"), "lo");
 
-    // Built again, killed while it works.
+    // The namespace is built again, and the daemon killed while the tunnel works.
     host.ok("runns-exec clean work -f --kill && runns-exec build -s work");
     let probes = Probes::start(host, "work");
     assert!(ping(host, "work", FAR));
@@ -123,7 +123,7 @@ fn a_build_that_is_killed_at_any_moment() {
     let (host, _server) = host_with_server("");
     let before = Snapshot::of(&host);
     let watch = Watch::start(&host);
-    // Whoever gets in by another program's way meanwhile does not get out.
+    // What enters by means of another program meanwhile cannot reach the network outside.
     host.write("/usr/local/sbin/intruder", &format!(
         "#!/bin/sh\nwhile :; do [ -e /run/netns/work ] && \
          timeout 1 ip netns exec work python3 /usr/local/share/probe.py {FAR} {FAR6} >/dev/null 2>&1; sleep 0.02; done\n"
@@ -134,7 +134,7 @@ fn a_build_that_is_killed_at_any_moment() {
     host.ok("runns-exec clean work -f --kill");
     for call in points(last, 24) {
         killed(&host, "build -s work", call);
-        // Nobody enters what is not complete.
+        // Nobody can enter an incomplete namespace.
         if host.user("alice").run("runns-exec work -- true").status != 125 {
             assert!(host.ok("runns-exec build -s work").contains("already"), "entered at {call}");
         }
@@ -176,7 +176,7 @@ fn clean_while_the_daemon_connects_again() {
         host.ok("runns-exec clean work -f");
         let _server = OpenVpnServer::start_with(&host, 1194, 8, SERVER);
         before.assert_same(&Snapshot::of(&host));
-        // A hook that comes too late, while somebody else has the turn.
+        // A hook that runs too late, while another process holds the lock.
         let late = host.run("flock /run/runns/lock timeout 10 runns-exec .tunnel-hook route-up work 0");
         assert!(late.status != 0 && late.status != 124, "{late}");
     }

@@ -1,7 +1,7 @@
-//! Tunnels (SPEC 9): real OpenVPN servers and WireGuard peers behind the host's uplink.
+//! Tunnels (SPEC 9), with real OpenVPN servers and WireGuard peers reached through the host's uplink.
 //!
-//! The uplink carries IPv4 and IPv6 and leads to [`FAR`], so that whatever does not go through a tunnel would get there
-//! as well, and be seen on the way.
+//! The uplink carries IPv4 and IPv6 and leads to [`FAR`] and [`FAR6`], so that packets that leave outside a tunnel get
+//! there as well, and are seen on the way.
 
 mod hostile;
 mod kill_switch;
@@ -10,11 +10,11 @@ mod wireguard;
 
 use crate::support::{Background, Host, wait_until};
 
-/// Where the probes go: nobody else speaks with these.
+/// The probes' destination, which nothing else sends to.
 pub const FAR: &str = "198.51.100.77";
 pub const FAR6: &str = "2001:db8:77::77";
 
-/// Sends by every protocol, all the time, and says how often.
+/// Sends probes of every protocol all the time, and prints how many rounds and packets it has sent.
 const PROBE: &str = r#"
 import os, socket, struct, sys, time
 v4, v6 = sys.argv[1:3]
@@ -46,7 +46,7 @@ while True:
     time.sleep(0.02)
 "#;
 
-/// A host with both families on its uplink, and the probes' target behind it.
+/// A host with both families on its uplink, which leads to the probes' destination.
 pub fn host() -> Host {
     let host = Host::new();
     for address in [FAR, "198.51.100.7"] {
@@ -55,9 +55,9 @@ pub fn host() -> Host {
     host.internet.net.ip("-6 address add 2001:db8::1/64 dev eth0 nodad");
     host.internet.net.ip(&format!("-6 address add {FAR6}/128 dev lo nodad"));
     host.ok("ip -6 address add 2001:db8::2/64 dev eth0 nodad && ip -6 route add default via 2001:db8::1");
-    // Forwarded IPv6 would leave as well.
+    // The host forwards IPv6, so that a leak over IPv6 would be seen as well.
     host.ok("sysctl -qw net.ipv6.conf.all.forwarding=1 net.ipv4.ip_forward=0");
-    // Everybody may ping, as systemd has it; the namespace inherits it.
+    // Everybody may ping, as systemd sets it up; the namespace inherits the setting.
     host.ok("sysctl -qw net.ipv4.ping_group_range='0 2147483647'");
     host.write("/usr/local/share/probe.py", PROBE);
     host
@@ -76,18 +76,18 @@ impl Probes {
 
     fn last(&self) -> (u64, u64) {
         let output = self.0.stdout();
-        // The last line may be half written.
+        // The last line may be incomplete.
         let line = output.rsplit('\n').nth(1).unwrap_or_default();
         let mut numbers = line.split(' ').map(|number| number.parse().unwrap_or(0));
         (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
     }
 
-    /// The first that could not be sent.
+    /// The error of the first probe that could not be sent.
     pub fn first_failure(&self) -> String {
         self.0.stderr().lines().next().unwrap_or_default().to_string()
     }
 
-    /// Waits for some more rounds; how many packets were sent in them.
+    /// Waits for some more rounds; returns how many packets were sent in them.
     #[track_caller]
     pub fn go_on(&self) -> u64 {
         let (round, sent) = self.last();
@@ -99,7 +99,7 @@ impl Probes {
     }
 }
 
-/// tcpdump(8) on all the host's links, for what only probes send and what only tunnels may carry.
+/// tcpdump(8) on all links of the host, for packets that only probes send and packets that only tunnels may carry.
 pub struct Watch<'a> {
     host: &'a Host,
     process: Background,
@@ -115,7 +115,7 @@ impl<'a> Watch<'a> {
         Self { host, process }
     }
 
-    /// What was seen; a last packet of the host's own proves that all was.
+    /// Returns the packets that were seen. A last packet, sent by the host itself, proves that none is still to come.
     #[track_caller]
     pub fn finish(self) -> Vec<String> {
         self.host
@@ -143,12 +143,12 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// Whether `alice` gets an answer from behind the tunnel to a ping.
+/// Whether `alice` gets an answer to a ping from the namespace.
 pub fn ping(host: &Host, namespace: &str, address: &str) -> bool {
     host.user("alice").run(&format!("runns-exec {namespace} -- ping -c1 -W1 {address}")).status == 0
 }
 
-/// Waits for an answer through the tunnel.
+/// Waits until [`ping`] gets an answer.
 #[track_caller]
 pub fn wait_for_ping(host: &Host, namespace: &str, address: &str) {
     wait_until(&format!("{address} answers in {namespace}"), || ping(host, namespace, address).then_some(()));
@@ -170,7 +170,7 @@ pub fn tunnel_field(host: &Host, user: &str, namespace: &str, field: &str) -> St
     ))
 }
 
-/// A resolver in the internet, at an address of a tunnel's other end that may not be there yet.
+/// Starts a resolver in the internet, at an address of a tunnel's other end that need not exist yet.
 pub fn start_resolver(host: &Host, address: &str, answer: &str) -> Background {
     host.root().inside(&host.internet.net).spawn(&format!(
         "exec dnsmasq --keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts --user=root --pid-file= \
@@ -178,7 +178,7 @@ pub fn start_resolver(host: &Host, address: &str, answer: &str) -> Background {
     ))
 }
 
-/// The host's uplink with another address, up, and its routes.
+/// Gives the host's uplink another IPv4 address, brings it up and restores its routes.
 pub fn set_uplink_address(host: &Host, address: &str) {
     host.ok(&format!(
         "ip -4 address flush dev eth0; ip link set eth0 up && ip address add {address}/24 dev eth0 && \

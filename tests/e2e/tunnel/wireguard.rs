@@ -1,4 +1,4 @@
-//! WireGuard by wg-quick files as providers hand them out, with wireguard-go on both sides.
+//! WireGuard with wg-quick files as providers hand them out, and wireguard-go on both sides.
 
 use super::{
     FAR, FAR6, Probes, Watch, daemons, host, ping, set_uplink_address, start_resolver, tunnel_field, wait_for_ping,
@@ -7,7 +7,7 @@ use crate::support::openvpn::{self, OpenVpnServer};
 use crate::support::{Background, Host, Snapshot, wait_until};
 use crate::turns::{calls, killed, points};
 
-/// A peer in the internet, as long as its host lives: 10.`net`.0.1 and fd`net`::1 behind port 518`net`.
+/// A peer in the internet, which lives as long as its host: 10.`net`.0.1 and fd`net`::1, reached through port 518`net`.
 struct Peer {
     host_key: String,
     own_public: String,
@@ -61,7 +61,7 @@ impl Peer {
         self.process = Self::run(host, self.net);
     }
 
-    /// What a provider would send to its customer.
+    /// The file that a provider would send to its customer.
     fn file(&self, endpoint: &str, more: &str) -> String {
         let net = self.net;
         format!(
@@ -76,7 +76,7 @@ impl Peer {
 
 fn host_with_peer() -> (Host, Peer) {
     let host = host();
-    // The peers' sockets are in this host's /run, too.
+    // The peers' sockets are in this host's /run as well.
     host.ok("mkdir -p /run/wireguard && echo '192.0.2.1 wg.test' >>/etc/hosts");
     let peer = Peer::start(&host, 20);
     host.write("/etc/wireguard/wg0.conf", &peer.file("wg.test", "DNS = 10.20.0.1, example.org\r\nMTU = 1380\r\n"));
@@ -84,7 +84,7 @@ fn host_with_peer() -> (Host, Peer) {
     (host, peer)
 }
 
-/// Notes each command line and environment that there is, as fast as it can.
+/// Prints every process's command line and environment once, searching for new ones as fast as it can.
 const SAMPLER: &str = r#"
 import glob
 seen = set()
@@ -113,7 +113,7 @@ fn a_providers_file_works_as_it_is() {
     let before = Snapshot::of(&host);
     let built =
         host.spawn("exec strace -f -qq -o /tmp/trace -e trace=execve,write,sendto -s 4096 runns-exec -v build -s work");
-    // strace stays with the driver.
+    // strace keeps running as long as wireguard-go does.
     wait_until("the build's end", || {
         assert!(built.is_running(), "{}", built.stderr());
         built.stdout().contains("enter it").then_some(())
@@ -138,7 +138,7 @@ fn a_providers_file_works_as_it_is() {
         assert!(!status.contains(&peer.own_public), "{status}");
     }
 
-    // Keys: not in any command line, message, file of ours or log; written to wg's input only.
+    // Keys are in no command line, message, log or file of ours; they are written to wg's input only.
     host.ok(&format!("kill {sampler_pid}"));
     for key in [&peer.host_key, &peer.preshared] {
         assert!(!sampler.stdout().contains(key.as_str()), "a key in a command line or environment");
@@ -168,8 +168,8 @@ fn nothing_leaves_outside_the_tunnel() {
     assert_eq!(host.ok(state), network);
     assert_eq!(host.ok("ip netns exec work ip -br link | cut -d' ' -f1"), "lo\nwg0");
     let probes = Probes::start(&host, "work");
-    // DNS over IPv6 is rejected: the resolver has no such address.
-    assert!(probes.go_on() >= 70, "while the tunnel is up, all others go: {}", probes.first_failure());
+    // DNS over IPv6 is rejected: the resolver has no IPv6 address.
+    assert!(probes.go_on() >= 70, "while the tunnel is up, all others are sent: {}", probes.first_failure());
     assert!(ping(&host, "work", FAR) && ping(&host, "work", FAR6));
 
     peer.stop(&host);
@@ -303,7 +303,7 @@ fn beside_openvpn_in_one_namespace() {
     assert!(status.contains("work.conf up") && status.contains("wg0.conf up"), "{status}");
     let curl =
         |address: &str| host.user("alice").ok(&format!("runns-exec work -- curl -sS --max-time 5 http://{address}/"));
-    // OpenVPN comes first, wherever the lines stand.
+    // OpenVPN comes first, in whatever order the options are.
     assert_eq!((curl(FAR), curl("198.51.100.7")), ("seen 10.8.0.2".into(), "seen 10.8.0.2".into()));
     host.ok("ip netns exec work ip link set tun0 down");
     assert_eq!(curl(FAR), "seen 10.20.0.2");
