@@ -1,5 +1,4 @@
-//! The command's view of the file system: /sys and the files of /etc/netns/NAME, and that the host sees none of it
-//! .
+//! The command's view of the file system: /sys and the files of /etc/netns/NAME, and that the host sees none of it.
 
 use crate::host_with_vpn1;
 use crate::support::Snapshot;

@@ -246,9 +246,8 @@ impl Wanted {
         let mut number = greatest;
         loop {
             number = number.saturating_add(1);
-            let free = Number::new(number).ok_or_else(|| {
-                Error::new("choose a name", "no number is left above the greatest vpnX")
-            })?;
+            let free = Number::new(number)
+                .ok_or_else(|| Error::new("choose a name", "no number is left above the greatest vpnX"))?;
             let request = self.request(NetnsName::new(format!("vpn{number}"))?);
             let interface_taken = self.interface.is_none() && taken.has_interface(&request.interface);
             if taken.is_free(free) && !interface_taken {
@@ -320,8 +319,11 @@ fn check(plan: &Plan, host: &Netlink) -> Result<()> {
         .hint("choose another name, or remove it: sudo ip netns delete NAME"));
     }
     if !request.kill_switch && host.link(request.interface.as_str())?.is_some() {
-        return Err(Error::new(format!("make interface {}", request.interface), "an interface of that name exists already")
-            .hint("choose another with -i or InterfaceIn"));
+        return Err(Error::new(
+            format!("make interface {}", request.interface),
+            "an interface of that name exists already",
+        )
+        .hint("choose another with -i or InterfaceIn"));
     }
     if let Some(uplink) = &request.uplink {
         if host.link(uplink.as_str())?.is_none() {
