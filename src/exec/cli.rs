@@ -1,5 +1,4 @@
-//! The command line: words to what is asked for. The syntax is lexopt's, the options are those of the table in
-//! [`crate::commands`].
+//! Parses the command line: lexopt knows the syntax, the table in [`crate::commands`] the options.
 
 use std::ffi::{OsStr, OsString};
 
@@ -20,19 +19,19 @@ use crate::verb::{check, enter, list};
 pub enum Request {
     /// Enter a namespace.
     Enter(enter::Options),
-    /// Look at one from inside.
+    /// Test one for leaks, from inside.
     Check(check::Options),
     /// List processes.
     List(list::Options),
     /// Show the state of what was built.
     Status(report::Options),
-    /// Execute the program for root, whose subcommand this is.
+    /// Execute the program for root, to which this subcommand belongs.
     OfRoot,
-    /// Print this text, of --help or --version, and be done.
+    /// Print this text, for --help or --version.
     Print(String),
 }
 
-/// A parsed command line: what to do, and whether to say each step.
+/// A parsed command line.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Parsed {
     /// What to do.
@@ -41,12 +40,12 @@ pub struct Parsed {
     pub verbose: bool,
 }
 
-/// The exit status for a failure, by the words of the command line alone.
+/// The exit status for failures, according to the words of the command line.
 pub fn failure_status(words: &[OsString]) -> u8 {
     if enters(words) { status::ENTER_FAILED } else { status::FAILED }
 }
 
-/// Whether the command line is about entering: so is every one that is not clearly about something else.
+/// Whether the command line asks to enter a namespace, which is so unless it clearly asks for something else.
 fn enters(words: &[OsString]) -> bool {
     let is_option = |word: &OsString| word.as_encoded_bytes().starts_with(b"-") && word != "--";
     let first = words.iter().skip(1).find(|word| !is_option(word));
@@ -75,7 +74,7 @@ fn interpret(words: Vec<OsString>) -> Result<Parsed> {
     };
     let rest: Vec<OsString> = parser.raw_args().map_err(|error| usage(error.to_string()))?.collect();
     let verbose = flags.contains(&"verbose");
-    // After `--` stands a name, whatever it is.
+    // What follows `--` is a name, whatever it looks like.
     let is_name = words[count - rest.len() - 2] == "--";
     let verb = first.to_str().filter(|word| !is_name && RESERVED.contains(word));
     let request = match verb {
@@ -101,7 +100,7 @@ fn no_namespace() -> Error {
     usage("no namespace is named").hint("runns-exec NAME [--] [COMMAND [ARG]...], or see runns-exec --help")
 }
 
-/// What comes next on the command line, once options are taken.
+/// What follows the options on the command line.
 enum Next {
     Operand(OsString),
     Help,
@@ -109,7 +108,7 @@ enum Next {
     End,
 }
 
-/// Takes options of `command`, whose names are added to `flags`, up to the next operand.
+/// Parses options of `command` up to the next operand, and adds their names to `flags`.
 fn next(command: &Command, parser: &mut Parser, flags: &mut Vec<&'static str>) -> Result<Next> {
     loop {
         let argument = parser.next().map_err(|error| usage(error.to_string()))?;
@@ -165,7 +164,7 @@ fn enter_explicitly(words: Vec<OsString>, mut flags: Vec<&'static str>) -> Resul
     }
 }
 
-/// The namespace and the command, taken as they stand but for one `--` between them.
+/// The namespace and the command, taken verbatim except for one `--` between them.
 fn enter_options(flags: &[&str], name: OsString, mut words: Vec<OsString>) -> enter::Options {
     if words.first().map(OsString::as_os_str) == Some(OsStr::new("--")) {
         words.remove(0);

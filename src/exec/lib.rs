@@ -1,4 +1,4 @@
-//! The program with capabilities. This file is its map: command line -> one of four subcommands -> exit status.
+//! The program with capabilities. This file is the map: command line -> subcommand -> exit status.
 //!
 //! | module | what it does | capabilities |
 //! |---|---|---|
@@ -8,7 +8,7 @@
 //! | [`launch`] | becoming the command | gone |
 //! | [`root_program`] | `build`, `clean`: executes the program for root | gone |
 //!
-//! What may raise a capability is the crate `runns_privileged`; what both programs know is `runns_shared`.
+//! Only the crate `runns_privileged` can raise a capability. `runns_shared` is what both programs have in common.
 
 #![forbid(unsafe_code)]
 
@@ -28,7 +28,7 @@ use runns_shared::error::{Context, Result};
 use runns_shared::output;
 use runns_sys::process::{self, Invocation};
 
-/// The program: from what it was started with to its exit status.
+/// Runs the program, and returns its exit status.
 pub fn run(invocation: Invocation) -> i32 {
     let words: Vec<OsString> =
         invocation.arguments.iter().map(|word| OsString::from_vec(word.to_bytes().to_vec())).collect();
@@ -44,7 +44,7 @@ pub fn run(invocation: Invocation) -> i32 {
 }
 
 fn dispatch(words: Vec<OsString>, invocation: &Invocation) -> Result<()> {
-    // Non-dumpable first of all: no other process of the same user can trace or read this one (ptrace(2)).
+    // First of all: from now on no other process of the same user can trace or read this one (ptrace(2)).
     process::make_undumpable().cannot(|| "make the process non-dumpable")?;
     process::open_standard_descriptors().cannot(|| "open /dev/null in place of a closed descriptor")?;
     let parsed = cli::parse(words)?;
@@ -56,7 +56,7 @@ fn dispatch(words: Vec<OsString>, invocation: &Invocation) -> Result<()> {
         Request::Enter(options) => verb::enter::run(options, environment).map(|never| match never {}),
         Request::Check(options) => verb::check::run(&options),
         Request::List(options) => verb::list::run(&options),
-        // Root's tools tell more than this program is to know of.
+        // What only root can find out takes tools that this program does not know.
         Request::Status(_) if caller_is_root() => {
             root_program::execute(arguments, environment).map(|never| match never {})
         }

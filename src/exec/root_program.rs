@@ -1,4 +1,4 @@
-//! The program for root: `runns-exec build` and its like are executed by it, with no capability left.
+//! Executes the program for root, which has the subcommands build and clean, without any capability.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
@@ -13,12 +13,12 @@ use runns_shared::output::step;
 use runns_shared::trusted::{self, Trust};
 use runns_sys::process;
 
-/// From PREFIX, the directory above the one that this program is in.
+/// Its path below PREFIX, the parent of the directory that contains this program.
 const PLACE: &str = "libexec/runns-exec/runns-exec-root";
 
-/// Becomes the program for root, with the same arguments and environment.
+/// Executes the program for root with the same arguments and environment.
 pub fn execute(arguments: &[&CStr], environment: &[&CStr]) -> Result<Infallible> {
-    // In there everybody can be root, and nothing is root's.
+    // In a user namespace anybody can be root, and nothing belongs to the real one.
     refuse_user_namespace("build or clean")?;
     let _unprivileged = renounce()?;
     let path = find()?;
@@ -28,7 +28,7 @@ pub fn execute(arguments: &[&CStr], environment: &[&CStr]) -> Result<Infallible>
     Err(Error::new(format!("execute {}", show(&path)), words(errno)))
 }
 
-/// Where it is: found from this program's own file, and root's with every directory above it.
+/// Its path, derived from that of this program. It and every directory above it must belong to root.
 fn find() -> Result<PathBuf> {
     const OWN: &str = "/proc/self/exe";
     let own = std::fs::read_link(OWN).cannot(|| format!("read {OWN}"))?;

@@ -1,9 +1,9 @@
-//! Capabilities as values: [`Privilege`] stands for "may be raised", [`Unprivileged`] for "gone for good".
+//! Capabilities as values: [`Privilege`] permits raising them, [`Unprivileged`] proves that they are gone for good.
 //!
 //! | capability | for |
 //! |---|---|
 //! | CAP_SYS_ADMIN | setns(2) to a network namespace, unshare(2) of the mount namespace, the mount calls in it |
-//! | CAP_NET_ADMIN | SIOCSIFFLAGS: loopback up, where it is down |
+//! | CAP_NET_ADMIN | SIOCSIFFLAGS, to bring up loopback if it is down |
 
 use std::path::Path;
 
@@ -16,25 +16,24 @@ use crate::netns::Entered;
 /// Inode of the initial user namespace's file (PROC_USER_INIT_INO, include/linux/proc_ns.h).
 const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
 
-/// Capabilities may be raised.
+/// Permission to raise capabilities.
 pub struct Privilege {
     root: bool,
 }
 
-/// No capability is left (or the caller is root, whose sets are his own). Only [`Privilege::give_up`] and
-/// [`renounce`] make one.
+/// Proof that no capability is left, or that the caller is root, who keeps theirs. Only [`Privilege::give_up`] and
+/// [`renounce`] return one.
 pub struct Unprivileged {
     _private: (),
 }
 
-/// Whether the caller is root, for whom no policy holds and whose capability sets stay as they are.
+/// Whether the caller is root, to whom no policy applies and whose capability sets are left unchanged.
 pub fn caller_is_root() -> bool {
     getuid().is_root() && geteuid().is_root()
 }
 
 impl Privilege {
-    /// Checks that the capabilities are there. If they are not, the error says which of the many ways to lose them it
-    /// was.
+    /// Checks that both capabilities are permitted. If they are not, the error says how they were lost.
     pub fn take() -> Result<Self> {
         refuse_user_namespace("enter a namespace")?;
         for needed in [Capability::CAP_SYS_ADMIN, Capability::CAP_NET_ADMIN] {
@@ -45,8 +44,8 @@ impl Privilege {
         Ok(Self { root: caller_is_root() })
     }
 
-    /// Runs `work` with `needed` in the effective set, and takes it out again whatever comes of the work. Root, who
-    /// has it there already, keeps it.
+    /// Runs `work` with `needed` in the effective set, and lowers it again whether or not `work` succeeds. If root has it
+    /// there already, it stays.
     pub fn raised<T>(&self, needed: Capability, work: impl FnOnce() -> Result<T>) -> Result<T> {
         if self.root && has(CapSet::Effective, needed)? {
             return work();
@@ -57,14 +56,14 @@ impl Privilege {
         result
     }
 
-    /// Gives up all capabilities for good, and checks that they are gone. It takes the proof that the namespace was
-    /// entered, so that nothing of the caller's can run before.
+    /// Drops all capabilities for good and checks that they are gone. It requires the proof that the namespace was
+    /// entered, so that nothing of the caller's can run earlier.
     pub fn give_up(self, _entered: Entered) -> Result<Unprivileged> {
         renounce()
     }
 }
 
-/// Gives up all capabilities without having used them. Root keeps his.
+/// Drops all capabilities without entering a namespace. Root keeps theirs.
 pub fn renounce() -> Result<Unprivileged> {
     if !caller_is_root() {
         // Whatever leaves the permitted or the inheritable set leaves the ambient set too (cap_capset in
@@ -86,8 +85,8 @@ fn has(set: CapSet, capability: Capability) -> Result<bool> {
     caps::has_cap(None, set, capability).map_err(|error| Error::new("read capabilities", error))
 }
 
-/// In a user namespace other than the initial one every capability is worth nothing outside it, and /run/netns may
-/// hold whatever its maker mounted there.
+/// Fails in any user namespace but the initial one: there, capabilities have no effect on the host, and /run/netns may be
+/// whatever the creator of the user namespace mounted.
 pub fn refuse_user_namespace(action: &str) -> Result<()> {
     let namespace = nix::sys::stat::stat("/proc/self/ns/user").cannot(|| "inspect /proc/self/ns/user")?;
     if namespace.st_ino != INITIAL_USER_NAMESPACE {
@@ -97,7 +96,7 @@ pub fn refuse_user_namespace(action: &str) -> Result<()> {
     Ok(())
 }
 
-/// Why a program with file capabilities did not get them (capabilities(7), execve(2), security/commoncap.c).
+/// Why the program did not get its file capabilities (capabilities(7), execve(2), security/commoncap.c).
 fn why_missing(capability: Capability) -> Error {
     let missing = |cause: &str| Error::new("get the capabilities of the program file", cause);
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

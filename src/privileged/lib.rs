@@ -1,16 +1,16 @@
-//! The part that runs with privilege, small enough to be read in one go. It assumes that the caller, a member of the
-//! group, is hostile: that he chooses arguments, environment, descriptors, limits, signals, working directory and
-//! timing, and owns other processes with the same uid.
+//! The code that raises capabilities, short enough to be read in one sitting. It assumes that the caller, a member of the
+//! group, is hostile: that they control arguments, environment, descriptors, limits, signals, working directory and
+//! timing, and own other processes with the same uid.
 //!
-//! What he must not get: the command running outside the namespace, a capability, a file of his in place of one of
-//! root's, a namespace that is not his. The order that sees to it:
+//! The caller must not obtain a command that runs outside the namespace, a capability, a file of their own in place of
+//! one of root's, or a namespace that they may not enter. The following order prevents this:
 //!
-//! 1. [`Privilege::take`] - not in a user namespace, and the two capabilities are there, in the permitted set only;
-//! 2. [`netns::open`] - what is at /run/netns/NAME is a network namespace, by descriptor;
-//! 3. [`netns::enter`] - setns, before anything else; its failure ends all;
-//! 4. [`view::make`] - a private mount namespace, with /sys and the files of /etc that belong to the namespace;
-//! 5. [`Privilege::give_up`] - every capability gone, and seen to be gone. Only its result, [`Unprivileged`], lets
-//!    the launch module run anything.
+//! 1. [`Privilege::take`] checks that this is the initial user namespace and that both capabilities are permitted.
+//! 2. [`netns::open`] opens /run/netns/NAME and checks, by descriptor, that it is a network namespace.
+//! 3. [`netns::enter`] calls setns before anything else. If that fails, nothing else happens.
+//! 4. [`view::make`] creates a private mount namespace with the /sys and the files of /etc that belong to the namespace.
+//! 5. [`Privilege::give_up`] clears every capability set and checks that it is empty. Only its result, an
+//!    [`Unprivileged`], allows the launch module to execute anything.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Opening a network namespace by name, and entering what was opened.
+//! Opens a network namespace by name, and enters what was opened.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -18,10 +18,10 @@ use runns_shared::record::Identity;
 use runns_shared::trusted;
 use runns_sys::{net, process};
 
-/// Where named network namespaces are (ip-netns(8)).
+/// The directory of named network namespaces (ip-netns(8)).
 pub const DIRECTORY: &str = "/run/netns";
 
-/// A file of /run/netns that is open, and is a network namespace.
+/// An open file of /run/netns that is a network namespace.
 pub struct Netns {
     name: NetnsName,
     directory: OwnedFd,
@@ -29,12 +29,12 @@ pub struct Netns {
     stat: FileStat,
 }
 
-/// The calling process is in the network namespace. Only [`enter`] makes one.
+/// Proof that the calling process is in the network namespace. Only [`enter`] returns one.
 pub struct Entered {
     _private: (),
 }
 
-/// Opens /run/netns/`name`: no symlink, no waiting for a FIFO's writer, and it must be a network namespace.
+/// Opens /run/netns/`name` without following a symbolic link and without blocking. It must be a network namespace.
 pub fn open(name: &NetnsName) -> Result<Netns> {
     let cannot = |cause: &str| Error::new(format!("open namespace {name}"), cause);
     let missing = || cannot("there is no such namespace");
@@ -52,12 +52,12 @@ pub fn open(name: &NetnsName) -> Result<Netns> {
     Ok(Netns { name: name.clone(), directory, file, stat })
 }
 
-/// Whether nothing is at /run/netns/`name`.
+/// Whether /run/netns/`name` does not exist.
 pub fn is_missing(name: &NetnsName) -> bool {
     lstat(&Path::new(DIRECTORY).join(name.as_str())) == Err(Errno::ENOENT)
 }
 
-/// The names in /run/netns, sorted; what has a name that is none is not ours.
+/// The valid names in /run/netns, sorted.
 pub fn names() -> Result<Vec<NetnsName>> {
     let entries = match std::fs::read_dir(DIRECTORY) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -72,12 +72,12 @@ pub fn names() -> Result<Vec<NetnsName>> {
 }
 
 impl Netns {
-    /// The inode of the namespace, by which processes in it are known.
+    /// The inode number of the namespace, which identifies the processes in it.
     pub fn inode(&self) -> u64 {
         self.stat.st_ino
     }
 
-    /// Whether the same namespace stands at /run/netns/`other` as well.
+    /// Whether /run/netns/`other` is the same namespace.
     pub fn is_also(&self, other: &NetnsName) -> Result<bool> {
         match fstatat(&self.directory, other.as_str(), AtFlags::empty()) {
             Err(Errno::ENOENT) => Ok(false),
@@ -91,8 +91,8 @@ impl Netns {
     }
 }
 
-/// Enters `netns`, makes sure that it is the one that `expected` names, and brings its loopback up. With
-/// `expected` absent (a namespace that runns-exec did not build), it must at least not be the host's own.
+/// Enters `netns`, checks that it is the one described by `expected`, and brings up its loopback interface. Without
+/// `expected` (runns-exec did not build the namespace), it must at least not be the host's own.
 pub fn enter(privilege: &Privilege, netns: &Netns, expected: Option<&Identity>) -> Result<(Entered, u64)> {
     let name = &netns.name;
     let cannot = |cause: &str| Error::new(format!("enter namespace {name}"), cause);
@@ -100,7 +100,7 @@ pub fn enter(privilege: &Privilege, netns: &Netns, expected: Option<&Identity>) 
     privilege.raised(Capability::CAP_SYS_ADMIN, || {
         setns(netns.file.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|errno| cannot(&words(errno)))
     })?;
-    // An unbound local socket: its namespace is this process's, and the interface ioctls work on any socket.
+    // An unbound local socket belongs to this process's namespace, and the interface ioctls work on any socket.
     let probe = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
         .cannot(|| "make a socket in the namespace")?;
     let cookie = net::namespace_cookie(&probe).map_err(|errno| cannot(&words(errno)))?;
@@ -112,7 +112,7 @@ pub fn enter(privilege: &Privilege, netns: &Netns, expected: Option<&Identity>) 
         Some(_) => {}
         None => refuse_host_namespace().map_err(|cause| cannot(&cause))?,
     }
-    // clean withdraws the name before it looks for processes: if it is still there now, clean will see this process.
+    // clean removes the name before it looks for processes. If the name still exists, clean will see this process.
     let now = fstatat(&netns.directory, name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW)
         .map_err(|_| cannot("it has just been removed"))?;
     if (now.st_dev, now.st_ino) != (netns.stat.st_dev, netns.stat.st_ino) {
@@ -127,8 +127,8 @@ pub fn enter(privilege: &Privilege, netns: &Netns, expected: Option<&Identity>) 
     Ok((Entered { _private: () }, cookie))
 }
 
-/// The host's own network under another name would be no isolation at all. Every network namespace has a
-/// /proc/PID/net/dev of its own inode, and anyone may stat pid 1's.
+/// Refuses the host's own network namespace under another name, which would provide no isolation. /proc/PID/net/dev has
+/// a different inode number in every network namespace, and anyone may stat that of pid 1.
 fn refuse_host_namespace() -> Result<(), String> {
     let inode = |path: &str| stat(path).map(|stat| stat.st_ino).map_err(|errno| format!("{path}: {}", words(errno)));
     if inode("/proc/self/net/dev")? == inode("/proc/1/net/dev")? {
@@ -137,7 +137,7 @@ fn refuse_host_namespace() -> Result<(), String> {
     Ok(())
 }
 
-/// The numbers of the network namespace that the calling thread is in.
+/// The numbers that identify the network namespace of the calling thread.
 pub fn identity_here() -> Result<Identity> {
     let probe = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
         .cannot(|| "make a socket in the namespace")?;
@@ -149,8 +149,8 @@ pub fn identity_here() -> Result<Identity> {
     })
 }
 
-/// Runs `look` inside the namespace called `name`, and comes back. The process is in it only meanwhile; if it cannot
-/// come back, it ends.
+/// Runs `look` inside the namespace called `name`, and returns to the previous one. If it cannot return, the process
+/// exits.
 fn visit<T>(privilege: &Privilege, name: &NetnsName, look: impl FnOnce() -> Result<T>) -> Result<T> {
     let netns = open(name)?;
     let home = std::fs::File::open("/proc/self/ns/net").cannot(|| "open /proc/self/ns/net")?;
@@ -173,7 +173,7 @@ pub fn devices(privilege: &Privilege, name: &NetnsName) -> Result<String> {
     visit(privilege, name, || std::fs::read_to_string(PATH).cannot(|| format!("read {PATH}")))
 }
 
-/// The numbers of the namespaces of these names, found by visiting each. One that cannot be visited is left out.
+/// The numbers of the namespaces with these names. One that cannot be entered is left out.
 pub fn identify(privilege: &Privilege, names: &[&NetnsName]) -> Vec<Identity> {
     let one =
         |name: &&NetnsName| visit(privilege, name, identity_here).inspect_err(|error| step(|| error.to_string())).ok();

@@ -1,12 +1,12 @@
-//! What the command sees of the file system: a private mount namespace, in which /sys shows the namespace's network
-//! devices and the files of /etc/netns/NAME stand in place of their namesakes in /etc.
+//! The command's view of the file system: a private mount namespace in which /sys shows the namespace's network devices
+//! and each file of /etc/netns/NAME covers its namesake in /etc.
 //!
-//! All mounts are made from descriptors: the entry that was checked is the entry that is mounted. Host mounts and
-//! unmounts still reach the view (it is a slave), and nothing of it reaches the host.
+//! All mounts are made from descriptors, so that the entry that was checked is the entry that is mounted. The view is a
+//! slave of the host's mount namespace: mounts and unmounts on the host reach it, its own never reach the host.
 //!
-//! To cover a path, all of /etc is first bound onto itself and the entries are mounted in that copy. Entered from
-//! inside another namespace, one unmount then takes away all that the outer runns-exec had put there; the source of
-//! its /sys, which only a privileged process can have chosen, says that it was there.
+//! Before files are covered, all of /etc is bound onto itself, and the entries are mounted in that copy. When runns-exec
+//! is started inside another namespace, a single unmount therefore removes everything that the outer one mounted there.
+//! The source of the outer /sys, which only a privileged process can have set, shows that there is an outer view.
 
 use std::ffi::{CStr, CString, OsString};
 use std::os::fd::{AsFd, OwnedFd};
@@ -30,10 +30,10 @@ use runns_shared::output::step;
 use runns_shared::trusted::{self, Trust};
 use runns_sys::mount::{self as api, Attributes};
 
-/// Where the files of namespaces are (ip-netns(8)).
+/// The directory of per-namespace files of /etc (ip-netns(8)).
 pub const ETC_NETNS: &str = "/etc/netns";
-/// Where services of the host answer questions for names: nscd(8), systemd-resolved(8), avahi-daemon(8). Build makes
-/// those that are missing, so that a service that starts after the command is covered too.
+/// Directories with the sockets of the host's name services: nscd(8), systemd-resolved(8), avahi-daemon(8). build creates
+/// those that are missing, so that a service that is started later is covered too.
 pub const NAME_SERVICES: [&str; 4] = ["/run/nscd", "/var/run/nscd", "/run/systemd/resolve", "/run/avahi-daemon"];
 /// The file whose presence makes a namespace's resolver its own.
 const RESOLV_CONF: &str = "resolv.conf";
@@ -44,10 +44,10 @@ const MARK: &CStr = c"runns-exec";
 /// Source of the sysfs of a view that has a copy of /etc.
 const MARK_ETC: &CStr = c"runns-exec:etc";
 
-/// /sys as it was found.
+/// /sys before it is covered.
 struct Sys {
     place: OwnedFd,
-    /// Its mount; none on kernels without listmount and statmount.
+    /// The id of its mount; `None` on kernels without listmount(2) and statmount(2).
     id: Option<u64>,
 }
 
@@ -57,9 +57,8 @@ struct Entry {
     place: OwnedFd,
 }
 
-/// Makes the view of namespace `name`, in which the calling process is. `required` are the files that the record
-/// lists: they must be there. Capabilities are raised for the mount calls alone; what is mounted is looked for and
-/// checked without.
+/// Creates the view of namespace `name`, which the calling process has entered. The files in `required`, those of the
+/// record, must exist. Capabilities are raised for the mount calls only; what is mounted is opened and checked without.
 pub fn make(privilege: &Privilege, _entered: &Entered, name: &NetnsName, required: &[String]) -> Result<()> {
     let cwd = nix::unistd::getcwd().ok();
     let (sys, undone) = privilege.raised(Capability::CAP_SYS_ADMIN, || {
@@ -100,8 +99,8 @@ fn say(undone: bool, name: &NetnsName, entries: &[Entry], services: &[(&str, Own
     }
 }
 
-/// Enters the working directory again by name, where something was put over it; `changed`, if that was more than
-/// /sys. Without privilege: the working directory is the caller's affair.
+/// Enters the working directory again, by name, if it has been covered; `changed` means that more than /sys has been. No
+/// capability is raised, because the caller chooses the working directory.
 fn enter_again(cwd: Option<PathBuf>, changed: bool) -> Result<()> {
     let covered = |path: &Path| {
         path.starts_with("/sys")
@@ -115,7 +114,7 @@ fn enter_again(cwd: Option<PathBuf>, changed: bool) -> Result<()> {
     }
 }
 
-/// In a view that was made: `file`, which must be root's, in place of /etc/hosts. For the namespace's own daemons.
+/// In an existing view, covers /etc/hosts by `file`, which must belong to root. For the namespace's own daemons.
 pub fn cover_hosts(privilege: &Privilege, file: &Path) -> Result<()> {
     privilege.raised(Capability::CAP_SYS_ADMIN, || {
         let (place, _) = trusted::locate(file, Trust::Strict)?;
@@ -125,7 +124,7 @@ pub fn cover_hosts(privilege: &Privilege, file: &Path) -> Result<()> {
     })
 }
 
-/// Takes away what an outer runns-exec put in place. /sys as it is then, and whether there was such a thing.
+/// Removes the view of an outer runns-exec. Returns the /sys below it, and whether there was such a view.
 fn undo_outer_view() -> Result<(Sys, bool)> {
     let mut undone = false;
     loop {
@@ -150,7 +149,7 @@ fn undo_outer_view() -> Result<(Sys, bool)> {
     }
 }
 
-/// The directories of the host's name services that are there; one that has two names, once.
+/// The existing directories of the host's name services; one that has two names is listed once.
 fn name_services() -> Result<Vec<(&'static str, OwnedFd)>> {
     let mut seen = Vec::new();
     let mut services = Vec::new();
@@ -166,8 +165,8 @@ fn name_services() -> Result<Vec<(&'static str, OwnedFd)>> {
     Ok(services)
 }
 
-/// Covers the directories of the host's name services with an empty one that is root's: a program that asks them by
-/// path finds nobody, and asks the namespace's resolver.
+/// Covers the directories of the host's name services by an empty one that belongs to root: a program that looks for
+/// their sockets finds none, and asks the namespace's resolver.
 fn mask(services: &[(&str, OwnedFd)]) -> Result<()> {
     let mut mask: Option<OwnedFd> = None;
     for (path, place) in services {
@@ -181,14 +180,14 @@ fn mask(services: &[(&str, OwnedFd)]) -> Result<()> {
     Ok(())
 }
 
-/// An empty directory of root's, that nobody can write to, whoever runs this.
+/// An empty directory that belongs to root and that nobody can write to, whoever the caller is.
 fn empty_directory() -> Result<OwnedFd> {
     let options = [(c"ro", c""), (c"mode", c"0555"), (c"uid", c"0"), (c"gid", c"0")];
     let attributes = Attributes::NOSUID_NODEV_NOEXEC.with(Attributes::RDONLY);
     api::new_filesystem(c"tmpfs", MASK, &options, attributes).cannot(|| "make an empty directory")
 }
 
-/// Opens `path` for its place only; `None` if it is not there (any more).
+/// Opens `path` with O_PATH; `None` if it does not exist (any longer).
 fn find(path: impl AsRef<Path>) -> Result<Option<OwnedFd>> {
     let path = path.as_ref();
     match open(path, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()) {
@@ -201,7 +200,7 @@ fn must_find(path: &str) -> Result<OwnedFd> {
     find(path)?.ok_or_else(|| Error::new(format!("open {path}"), words(Errno::ENOENT)))
 }
 
-/// The mount that `place`, which is at `path`, is on: its id, where the kernel tells, and its source.
+/// The mount that contains `place`, which is at `path`: its id, if the kernel reports it, and its source.
 fn mount_at(place: &OwnedFd, path: &str) -> Result<(Option<u64>, Vec<u8>)> {
     match api::mount_of(place).and_then(|(id, _)| Ok((Some(id), api::mount_source(id)?))) {
         Err(Errno::ENOSYS) => {
@@ -212,7 +211,7 @@ fn mount_at(place: &OwnedFd, path: &str) -> Result<(Option<u64>, Vec<u8>)> {
     }
 }
 
-/// Mounts a sysfs of the namespace on /sys, with what was mounted below the old one.
+/// Mounts the namespace's sysfs on /sys, and on it again what was mounted below the old one.
 fn cover_sys(sys: &Sys, mark: &CStr) -> Result<()> {
     let submounts = copies_below(sys)?;
     let flags = fstatvfs(&sys.place).cannot(|| "inspect /sys")?.flags();
@@ -223,14 +222,14 @@ fn cover_sys(sys: &Sys, mark: &CStr) -> Result<()> {
     let sysfs = api::new_filesystem(c"sysfs", mark, &[], attributes).cannot(|| "make a sysfs for the namespace")?;
     api::attach(sysfs.as_fd(), sys.place.as_fd(), c"").cannot(|| "mount the namespace's sysfs on /sys")?;
     for (path, tree) in submounts {
-        // A device's own directory, say: the namespace does not have it.
+        // For instance the directory of a device that the namespace does not have.
         let Some(target) = find(&path)? else { continue };
         api::attach(tree.as_fd(), target.as_fd(), c"").cannot(|| format!("mount {} again", show(&path)))?;
     }
     Ok(())
 }
 
-/// Copies of everything that is mounted below /sys: one for each uppermost mount, with what is below it.
+/// Copies of everything mounted below /sys: one for each topmost mount, including what is mounted below it.
 fn copies_below(sys: &Sys) -> Result<Vec<(PathBuf, OwnedFd)>> {
     let mut copies = Vec::new();
     for path in mounts_below(sys)? {
@@ -241,7 +240,7 @@ fn copies_below(sys: &Sys) -> Result<Vec<(PathBuf, OwnedFd)>> {
     Ok(copies)
 }
 
-/// The places below /sys at which something is mounted, but none below another one.
+/// The topmost mount points below /sys.
 fn mounts_below(sys: &Sys) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     match sys.id {
@@ -259,13 +258,13 @@ fn mounts_below(sys: &Sys) -> Result<Vec<PathBuf>> {
         }
     }
     paths.retain(|path| path.starts_with("/sys") && path != Path::new("/sys"));
-    // listmount(2) names what is mounted below those, too, but they are copied with all that is below them.
+    // listmount(2) also returns what is mounted below those, which is copied with them.
     paths.sort_unstable();
     paths.dedup_by(|below, above| below.starts_with(&*above));
     Ok(paths)
 }
 
-/// The entries of /etc/netns/`name` that are put in place, checked; none if there is no such directory.
+/// The checked entries of /etc/netns/`name`; none if there is no such directory.
 fn entries(name: &NetnsName) -> Result<Vec<Entry>> {
     let path = Path::new(ETC_NETNS).join(name.as_str());
     let Some(directory) = trusted::directory(&path)? else { return Ok(Vec::new()) };
@@ -335,7 +334,7 @@ pub fn parse_mount(line: &[u8]) -> Option<Mount> {
     Some(Mount { id, parent, point, source })
 }
 
-/// `\040` and its like, as the kernel writes blanks in mountinfo.
+/// Decodes `\040` and the like, which the kernel writes for blanks in mountinfo.
 fn unescape_octal(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;

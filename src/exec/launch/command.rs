@@ -1,4 +1,4 @@
-//! The command: what it is called with, and finding and becoming it as a shell would (execvp(3)).
+//! The command with its arguments and environment, found and executed as a shell would (execvp(3)).
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, OsString};
@@ -14,11 +14,11 @@ use runns_shared::escape::escape;
 use runns_shared::name::NetnsName;
 use runns_sys::process;
 
-/// The variable that tells a program which namespace it is in.
+/// The variable that contains the name of the namespace.
 const VARIABLE: &str = "RUNNS_NETNS=";
-/// Bytes of a command line that are described at least; the log cuts at less.
+/// How many bytes of a command line are described at least; the log shortens it further.
 const DESCRIBED: usize = 4096;
-/// Where programs are looked for without PATH (confstr(3), _CS_PATH).
+/// The search path if PATH is not set (confstr(3), _CS_PATH).
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
 
 /// A program with its arguments and environment, byte for byte as the user gave them.
@@ -42,12 +42,7 @@ impl Program {
         Self { arguments, environment, no_new_privs }
     }
 
-    /// A program that root runs: `arguments` and `environment` as they are.
-    pub fn of_root(arguments: Vec<CString>, environment: Vec<CString>) -> Self {
-        Self { arguments, environment, no_new_privs: false }
-    }
-
-    /// The command and its arguments, escaped, for the log and for `-v`; of very long ones the beginning.
+    /// The command and its arguments, escaped, for the log and for `-v`. Very long ones are shortened.
     pub fn describe(&self) -> String {
         let mut text = String::new();
         for word in &self.arguments {
@@ -80,7 +75,7 @@ impl Program {
         self.environment.iter().find_map(|variable| Some(&variable.to_bytes()[value(variable)?..]))
     }
 
-    /// Becomes the program.
+    /// Executes the program. Returns only on failure.
     pub fn execute(&self, _unprivileged: &Unprivileged) -> Result<Infallible> {
         if self.no_new_privs {
             nix::sys::prctl::set_no_new_privs().cannot(|| "set no_new_privs")?;
@@ -108,12 +103,12 @@ impl Program {
         denied.unwrap_or(Failure { found: false, cause: "command not found".to_string() })
     }
 
-    /// Tries one file; returns why it did not become the process.
+    /// Tries to execute one file, and returns why it failed.
     fn try_path(&self, path: &CStr) -> Failure {
         let arguments: Vec<&CStr> = self.arguments.iter().map(CString::as_c_str).collect();
         let environment: Vec<&CStr> = self.environment.iter().map(CString::as_c_str).collect();
         match process::execute(path, &arguments, &environment) {
-            // A script without #! is the shell's, as execvp(3) has it.
+            // A script without #! is run by the shell, as with execvp(3).
             Errno::ENOEXEC => {
                 let script: Vec<&CStr> = [c"/bin/sh", path].into_iter().chain(arguments[1..].iter().copied()).collect();
                 Failure { found: true, cause: words(process::execute(c"/bin/sh", &script, &environment)) }
@@ -131,7 +126,7 @@ impl Program {
     }
 }
 
-/// Why a program could not be executed, and whether it was there at all.
+/// Why a program could not be executed, and whether it exists.
 struct Failure {
     found: bool,
     cause: String,

@@ -1,5 +1,5 @@
-//! --detach: the command in the background, in a session of its own. A pipe that closes on exec tells whether it
-//! became the command.
+//! --detach: starts the command in the background, in a session of its own. A pipe that is closed on exec shows whether
+//! the command was executed.
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -37,7 +37,7 @@ pub fn start(unprivileged: &Unprivileged, program: &Program) -> Result<Infallibl
     }
 }
 
-/// A session of its own, nothing to read, and no output that somebody waits for.
+/// Starts a session without input, and without an output whose end somebody may wait for.
 pub fn become_background() -> Result<()> {
     setsid().cannot(|| "start a session")?;
     let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).cannot(|| "open /dev/null")?;
@@ -51,8 +51,8 @@ pub fn become_background() -> Result<()> {
     Ok(())
 }
 
-/// Whether somebody may wait for the end of what is written to `output`: at a terminal, or at the other end of a pipe
-/// or socket, as a command substitution or sshd(8) does. A file is only kept.
+/// Whether somebody may wait for the end of `output`: it is a terminal, or a pipe or socket, as with a command
+/// substitution or sshd(8). A file is kept.
 fn is_waited_for(output: BorrowedFd) -> bool {
     isatty(output).unwrap_or(false)
         || fstat(output).is_ok_and(|stat| matches!(kind(&stat), SFlag::S_IFIFO | SFlag::S_IFSOCK))
@@ -65,7 +65,7 @@ pub fn report(pipe: OwnedFd, error: &Error) {
     let _ = File::from(pipe).write_all(&[&[status], message.as_bytes()].concat());
 }
 
-/// Waits for the pipe to close; what came through it before is the error.
+/// Waits until the pipe is closed. Anything read from it before is the error.
 pub fn outcome(pipe: OwnedFd) -> Result<()> {
     let mut bytes = Vec::new();
     File::from(pipe).read_to_end(&mut bytes).cannot(|| "read the outcome of the start")?;
@@ -75,7 +75,7 @@ pub fn outcome(pipe: OwnedFd) -> Result<()> {
     }
 }
 
-/// Prints the pid of the command. One that nobody can learn of is not left running.
+/// Prints the pid of the command. If that fails the command is killed, because nobody would know of it.
 pub fn announce(pid: Pid) -> Result<()> {
     output::print(&format!("{pid}\n")).inspect_err(|_| {
         let _ = kill(pid, Signal::SIGKILL);

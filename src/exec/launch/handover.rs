@@ -1,5 +1,5 @@
-//! Programs that hand their work to an instance that runs already, outside the namespace; and launchers that leave the
-//! command's view of the file system. The user is warned; nothing is prevented.
+//! Warnings about programs that pass their work on to an instance already running outside the namespace, and about
+//! launchers that leave the command's view of the file system. Nothing is prevented.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -14,15 +14,15 @@ use runns_privileged::netns;
 use runns_shared::escape::{escape, show};
 use runns_shared::proc::{Proc, Process};
 
-/// A program that runs once for each user, or each profile.
+/// A program of which only one instance runs for each user or profile.
 struct SingleInstance {
-    /// What it is started as.
+    /// Names of its commands.
     commands: &'static [&'static str],
-    /// What its process is called: the file name of its executable.
+    /// File names of its executables.
     processes: &'static [&'static str],
-    /// Options that start an instance of its own.
+    /// Options that start a separate instance.
     own_instance: &'static [&'static str],
-    /// What to say.
+    /// What the warning recommends.
     advice: &'static str,
 }
 
@@ -84,7 +84,7 @@ const SINGLE_INSTANCES: [SingleInstance; 9] = [
     },
 ];
 
-/// Directories whose programs are started by a launcher with a view of its own.
+/// Directories whose programs are started by a launcher with its own view of the file system.
 const LAUNCHER_DIRECTORIES: [(&str, &str); 4] = [
     ("/snap/bin", "snap"),
     ("/var/lib/snapd/snap/bin", "snap"),

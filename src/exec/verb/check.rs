@@ -1,5 +1,5 @@
-//! `runns-exec check NAME`: looks from inside, as the user who asks, whether names and packets can leave another way.
-//! Every line is the result of a test that was made; what could not be tested is never called well.
+//! `runns-exec check NAME`: tests from inside, as the calling user, whether DNS queries or packets can leave by another
+//! way. Every line is the result of a test that was carried out; what could not be tested is never reported as OK.
 
 use std::ffi::OsString;
 use std::fs;
@@ -33,9 +33,9 @@ pub struct Options {
 }
 
 const RESOLV_CONF: &str = "resolv.conf";
-/// How long an answer may take.
+/// How long to wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Addresses where nobody is: 240.0.0.0/4 is reserved (RFC 1112), 2001:db8::/32 for documentation (RFC 3849).
+/// Addresses that nobody has: 240.0.0.0/4 is reserved (RFC 1112), 2001:db8::/32 for documentation (RFC 3849).
 const NOBODY_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(240, 0, 0, 53));
 const NOBODY_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x53));
 /// The stub of systemd-resolved.
@@ -44,18 +44,18 @@ const STUB: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53));
 /// The result of one test.
 #[derive(Debug, Serialize)]
 struct Finding {
-    /// What was looked at.
+    /// The name of the test.
     check: &'static str,
-    /// Whether it is well; `None` if it could not be tested.
+    /// Whether it passed; `None` if it could not be carried out.
     ok: Option<bool>,
-    /// What was seen.
+    /// What was found.
     detail: String,
-    /// What stands before the line in place of NOT TESTED.
+    /// The word to print instead of NOT TESTED.
     #[serde(skip)]
     word: Option<&'static str>,
 }
 
-/// All of them.
+/// All findings.
 #[derive(Debug, Serialize)]
 struct Report<'a> {
     namespace: &'a str,
@@ -73,7 +73,7 @@ impl Finding {
     }
 }
 
-/// Looks at a namespace and prints what it saw.
+/// Tests a namespace and prints the findings.
 pub fn run(options: &Options) -> Result<()> {
     let name = NetnsName::new(&options.name).map_err(|error| error.with_status(status::USAGE))?;
     let (_, decision) = go_in(&name)?;
@@ -101,7 +101,7 @@ pub fn run(options: &Options) -> Result<()> {
     Err(Error::new(format!("confirm that namespace {name} does not leak"), cause))
 }
 
-/// Whether the namespace is to have a resolver of its own. Without one it promises nothing about names.
+/// Whether the namespace is meant to have a resolver of its own. Without one, nothing is promised about names.
 fn has_resolver(name: &NetnsName, decision: &Decision) -> bool {
     let planned = decision.record.as_ref().is_some_and(|record| record.plan.resolver.is_some());
     planned || Path::new(ETC_NETNS).join(name.as_str()).join(RESOLV_CONF).exists()
@@ -116,7 +116,7 @@ fn no_resolver(servers: &[IpAddr]) -> Finding {
     Finding { check: "resolver", ok: None, word: Some("NOT SET   "), detail }
 }
 
-/// The servers of a resolv.conf, for people.
+/// The servers of a resolv.conf, in words.
 fn list(servers: &[IpAddr]) -> String {
     let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
     if servers.is_empty() { "no servers".to_string() } else { format!("servers: {}", servers.join(", ")) }
@@ -173,7 +173,7 @@ fn nsswitch() -> Finding {
     }
 }
 
-/// The name services of the host, by the sockets that programs ask them at.
+/// The name services of the host, by their sockets.
 fn services() -> Vec<Finding> {
     const SERVICES: [(&str, &[&str]); 3] = [
         ("nscd", &["/run/nscd/socket", "/var/run/nscd/socket"]),
@@ -201,13 +201,13 @@ fn services() -> Vec<Finding> {
     SERVICES.into_iter().map(service).collect()
 }
 
-/// Whether the directory of `socket` is not there, but could be made.
+/// Whether the directory of `socket` does not exist but could be created.
 fn is_missing(socket: &str) -> bool {
     let directory = Path::new(socket).parent().filter(|directory| !directory.exists());
     directory.and_then(Path::parent).is_some_and(Path::exists)
 }
 
-/// Whether the directory of `socket` is there as the host has it, not covered by an empty one.
+/// Whether the directory of `socket` is the host's, not covered by an empty one.
 fn is_uncovered(socket: &str) -> bool {
     let Some(directory) = Path::new(socket).parent().filter(|directory| directory.is_dir()) else { return false };
     let read_only = statvfs(directory).is_ok_and(|fs| fs.flags().contains(FsFlags::ST_RDONLY));
@@ -218,14 +218,14 @@ fn is_uncovered(socket: &str) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
     Answered,
-    /// This namespace said no at once: nothing left it.
+    /// Rejected within the namespace: nothing left it.
     Rejected,
-    /// No answer, or an error from somewhere on the way.
+    /// No answer, or an error from the network.
     Lost,
 }
 
-/// Queries to where nobody is. The lock treats them like those to loopback, which cannot leave: an answer to both is
-/// its doing, an answer to the first alone somebody else's on the way.
+/// Queries to addresses that nobody has. The lock treats them like those to loopback, which cannot leave. An answer to
+/// both comes through the lock, an answer to the former alone from somebody on the way.
 fn queries(servers: &[IpAddr]) -> Vec<Finding> {
     let mut findings = vec![resolver(servers)];
     let v4 = servers.iter().any(IpAddr::is_ipv4);
@@ -241,7 +241,7 @@ fn queries(servers: &[IpAddr]) -> Vec<Finding> {
             Finding::new("query to the stub", false, detail)
         }
     });
-    // There is no such address of IPv6: the rules for IPv4 stand for those of both.
+    // IPv6 has no such loopback address; the rules for IPv4 stand for both.
     let local = if v4 || udp_v4 != Answer::Rejected { stub } else { Answer::Answered };
     let v6 = servers.iter().any(IpAddr::is_ipv6);
     findings.push(query("query by IPv6", NOBODY_V6, v6, (udp(NOBODY_V6), local)));
@@ -269,7 +269,7 @@ fn query(check: &'static str, address: IpAddr, resolved: bool, (answer, local): 
     Finding::new(check, ok, format!("one to {address} {what}"))
 }
 
-/// A question (RFC 1035) for a name that nobody has, under .invalid (RFC 2606), so that whoever sees it learns nothing.
+/// A query (RFC 1035) for a nonexistent name under .invalid (RFC 2606), from which an observer learns nothing.
 fn question(id: u16) -> Vec<u8> {
     let mut packet = Vec::with_capacity(64);
     packet.extend(id.to_be_bytes());
@@ -298,7 +298,7 @@ fn udp(server: IpAddr) -> Answer {
         socket.send(&question(id))?;
         Ok(socket)
     };
-    // What fails before the first packet has left fails here; what fails later, elsewhere.
+    // A failure to send the first packet comes from this namespace, a later one from the network.
     let Ok(socket) = send() else { return Answer::Rejected };
     for _ in 0..2 {
         let mut answer = [0; 512];
@@ -330,7 +330,7 @@ fn tcp(server: IpAddr) -> Answer {
     }
 }
 
-/// Where packets leave by.
+/// The devices by which packets leave.
 fn routes(decision: &Decision) -> Vec<Finding> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let v4 = default_device_v4(&read("/proc/net/route"));
@@ -353,7 +353,7 @@ fn routes(decision: &Decision) -> Vec<Finding> {
     findings
 }
 
-/// The device of the best default route, or of the halves of one that VPNs set, in the text of /proc/net/route: fields
+/// The device of the best default route, or of its two halves as VPNs set them, in the text of /proc/net/route: fields
 /// Iface, Destination, Gateway, Flags, RefCnt, Use, Metric, Mask in hexadecimal network order.
 fn default_device_v4(text: &str) -> Option<String> {
     let mut best: Option<(bool, u32, &str)> = None;
@@ -364,7 +364,7 @@ fn default_device_v4(text: &str) -> Option<String> {
         if !is_half && (mask, destination) != ("00000000", "00000000") {
             continue;
         }
-        // A half is more specific than the whole.
+        // A half is more specific.
         let rank = (!is_half, metric.parse().unwrap_or(u32::MAX), device);
         if best.is_none_or(|best| (rank.0, rank.1) < (best.0, best.1)) {
             best = Some(rank);

@@ -1,4 +1,4 @@
-//! `runns-exec [OPTIONS] NAME [--] [COMMAND [ARG]...]`: enter a namespace, give up every privilege, become the command.
+//! `runns-exec [OPTIONS] NAME [--] [COMMAND [ARG]...]`: enters a namespace, drops all privileges, executes the command.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, OsString};
@@ -35,7 +35,7 @@ pub struct Options {
 pub fn run(options: Options, environment: &[&CStr]) -> Result<Infallible> {
     let shown = escape(options.name.as_encoded_bytes());
     enter(options, environment).inspect_err(|error| {
-        // An error of the command itself comes after its own line in the log.
+        // If the command itself failed, it has been logged already.
         if error.status().is_none() {
             log::refused(|| format!("{} netns={shown}: {error}", caller()));
         }
@@ -57,7 +57,7 @@ fn enter(options: Options, environment: &[&CStr]) -> Result<Infallible> {
     launch::start(&unprivileged, &program, options.mode)
 }
 
-/// Enters namespace `name` by every rule, and gives up every privilege.
+/// Enters namespace `name` according to all rules, and drops all privileges.
 pub fn go_in(name: &NetnsName) -> Result<(Unprivileged, Decision)> {
     let privilege = Privilege::take()?;
     let decision = policy::decide(name)?;
@@ -70,7 +70,7 @@ pub fn go_in(name: &NetnsName) -> Result<(Unprivileged, Decision)> {
     Ok((privilege.give_up(entered)?, decision))
 }
 
-/// Who asks, for the log.
+/// The caller, for the log.
 fn caller() -> String {
     let uid = getuid().as_raw();
     let user = account::user_by_id(uid).map_or(String::new(), |user| format!("({})", escape(user.name.as_bytes())));

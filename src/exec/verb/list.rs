@@ -1,5 +1,4 @@
-//! `runns-exec list`: which processes are in named network namespaces. A process belongs to the namespace that its
-//! main thread is in.
+//! `runns-exec list`: the processes in named network namespaces. A process belongs to the namespace of its main thread.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -56,7 +55,7 @@ pub fn run(options: &Options) -> Result<()> {
     if options.quiet {
         return print(&found.iter().map(|found| format!("{}\n", found.pid)).collect::<String>());
     }
-    // The rest is about files that the environment names, and about output.
+    // From here on files are read that the environment names, and the result is printed.
     let _unprivileged = renounce()?;
     let zone = Zone::of_user();
     let rows = rows(found, &namespaces.named, &zone);
@@ -72,10 +71,10 @@ struct Named {
     inode: u64,
 }
 
-/// All namespaces in /run/netns, by name. What is there under a name that is none, or is no namespace, is not ours.
+/// All namespaces in /run/netns, sorted by name. Files with invalid names, and other files, are ignored.
 fn named() -> Result<Vec<Named>> {
     let nsfs = stat("/proc/self/ns/net").cannot(|| "inspect /proc/self/ns/net")?.st_dev;
-    // What is left out has gone since the directory was read, or is an empty file.
+    // Ignored if it has been removed since the directory was read, or is an empty file.
     let namespace =
         |name| look(&name).ok().filter(|stat| stat.st_dev == nsfs).map(|stat| Named { name, inode: stat.st_ino });
     Ok(netns::names()?.into_iter().filter_map(namespace).collect())
@@ -107,14 +106,14 @@ fn unknown(name: &NetnsName) -> Error {
     }
 }
 
-/// The namespaces that are looked for, and what is known of their numbers. Each source of knowledge is asked only when
-/// a process comes that the ones before do not settle.
+/// The namespaces to be listed, and what is known of their numbers. Each source is consulted only when a process is found
+/// that the previous ones do not identify.
 struct Namespaces {
     /// By name.
     named: Vec<Named>,
-    /// From the inode of a namespace to its place in `named`; of several names the first.
+    /// From the inode number of a namespace to its index in `named`; of several names, the first.
     by_inode: HashMap<u64, Option<usize>>,
-    /// From the inode of a /proc/PID/net/dev to a place in `named`, or to none of them.
+    /// From the inode number of a /proc/PID/net/dev to an index in `named`, or to none.
     by_proc_inode: HashMap<u64, Option<usize>>,
     asked: Asked,
 }
@@ -132,7 +131,7 @@ impl Namespaces {
         Self { named, by_inode, by_proc_inode: HashMap::new(), asked: Asked::Nothing }
     }
 
-    /// The place in `named` of a process's namespace.
+    /// The index in `named` of a process's namespace.
     fn find(&mut self, network: Network) -> Option<usize> {
         let inode = match network {
             Network::Inode(inode) => return self.by_inode.get(&inode).copied().flatten(),
@@ -156,8 +155,8 @@ impl Namespaces {
         self.by_proc_inode.insert(proc_inode, self.by_inode.get(&inode).copied().flatten());
     }
 
-    /// This process's own namespace, mostly the host's, and those that build recorded. A record that is not of the
-    /// namespace that has the name now, or cannot be read, says nothing.
+    /// This process's own namespace, usually the host's, and the recorded ones. A record that cannot be read, or that
+    /// does not describe the namespace which has the name now, is ignored.
     fn ask_own_and_records(&mut self) {
         let inode = |path: &str| stat(path).map(|stat| stat.st_ino).ok();
         if let (Some(own), Some(own_proc)) = (inode("/proc/self/ns/net"), inode("/proc/self/net/dev")) {
@@ -171,8 +170,8 @@ impl Namespaces {
         }
     }
 
-    /// Enters each namespace whose number is not known for a moment. Who lacks the privilege does not see other
-    /// users' processes there.
+    /// Enters each namespace whose number is still unknown. Without the privilege to do so, other users' processes there
+    /// are not listed.
     fn ask_namespaces(&mut self) {
         let known: Vec<usize> = self.by_proc_inode.values().flatten().copied().collect();
         let unknown = self.by_inode.values().flatten().filter(|at| !known.contains(at));
@@ -189,8 +188,8 @@ impl Namespaces {
     }
 }
 
-/// Calls `work` with each process that is in one of the namespaces: the namespace's place, pid, real uid, process.
-/// Without `all`, only for the caller's own.
+/// Calls `work` for each process in one of the namespaces, with the index of the namespace, pid, real uid and process.
+/// Without `all`, only for the caller's own processes.
 fn for_each_process(
     namespaces: &mut Namespaces,
     all: bool,
@@ -206,7 +205,7 @@ fn for_each_process(
         if namespaces.find(network).is_none() {
             continue;
         }
-        // From here on by the process's own directory: the pid may be another's by now.
+        // From here on through the process's directory: the pid may have been reused.
         let Some(process) = proc.process(pid) else { continue };
         let Some(at) = process.network().and_then(|network| namespaces.find(network)) else { continue };
         match process.real_uid() {
@@ -217,14 +216,14 @@ fn for_each_process(
     Ok(())
 }
 
-/// A process that was found, in the namespace at this place.
+/// A process in the namespace with this index.
 struct Found {
     at: usize,
     pid: i32,
     detail: Option<Detail>,
 }
 
-/// What -q does not need.
+/// What -q does not print.
 struct Detail {
     uid: u32,
     ppid: i32,
@@ -261,7 +260,7 @@ fn rows<'a>(found: Vec<Found>, named: &'a [Named], zone: &'a Zone) -> Vec<Row<'a
     if found.is_empty() {
         return Vec::new();
     }
-    // Of each uid once: there are many processes, and few users.
+    // Each uid is looked up once.
     let mut users: Vec<(u32, String)> = Vec::new();
     let mut name_of = |uid: u32| match users.iter().find(|(known, _)| *known == uid) {
         Some((_, name)) => name.clone(),
@@ -290,7 +289,7 @@ fn rows<'a>(found: Vec<Found>, named: &'a [Named], zone: &'a Zone) -> Vec<Row<'a
     found.into_iter().filter_map(&mut row).collect()
 }
 
-/// A column: of the table if it has a heading, of the JSON always.
+/// A column of the JSON and, if it has a heading, of the table.
 struct Column {
     heading: Option<&'static str>,
     right: bool,
@@ -299,7 +298,7 @@ struct Column {
     value: fn(&Row) -> Value,
 }
 
-/// The last one is cut to the terminal's width.
+/// The last column is cut at the terminal's width.
 const COLUMNS: [Column; 7] = [
     Column {
         heading: Some("NAMESPACE"),
@@ -346,7 +345,7 @@ impl Serialize for Row<'_> {
     }
 }
 
-/// The columns of the terminal that the table goes to; `None` if it goes elsewhere.
+/// The width of standard output in columns; `None` if it is not a terminal.
 fn terminal_width() -> Option<usize> {
     let stdout = std::io::stdout();
     let size = stdout.is_terminal().then(|| tty::window_size(&stdout).ok())??;

@@ -1,4 +1,4 @@
-//! `runns-exec status [NAME]`, as far as members of the group can see. What root sees, the program for root prints.
+//! `runns-exec status [NAME]` for members of the group. For root, the program for root prints it.
 
 use runns_privileged::capability::renounce;
 use runns_privileged::{Privilege, netns};
@@ -9,7 +9,7 @@ use runns_shared::status::{self, Options, Sources};
 pub fn run(options: &Options) -> Result<()> {
     let records = status::records(options)?;
     let names = records.iter().map(|record| record.plan.request.name.clone());
-    // Without the privilege, what was last written down is shown.
+    // Without the privilege to enter, the last recorded state is shown.
     let privilege = Privilege::take().ok();
     let devices: Vec<_> =
         names.map(|name| (netns::devices(privilege.as_ref()?, &name).ok()).map(|text| (name, text))).collect();
