@@ -217,7 +217,7 @@ fn files_that_others_can_change_are_not_put_in_place() {
         ),
         ("rm /etc/netns/vpn1/resolv.conf && mkfifo /etc/netns/vpn1/resolv.conf", "neither a regular file"),
         ("rm /etc/netns/vpn1/resolv.conf && mkdir /etc/netns/vpn1/resolv.conf", "resolv.conf"),
-        ("rm /etc/netns/vpn1/resolv.conf", "gone since"),
+        ("rm /etc/netns/vpn1/resolv.conf", "was removed after"),
         ("touch /etc/netns/vpn1/nonsuch", "touch /etc/nonsuch"),
         ("chmod 666 /run/runns/vpn1.json", "others than root can write"),
         ("chown alice /run/runns", "belongs to uid"),

@@ -331,10 +331,10 @@ fn wait(pid: Pid) -> Result<()> {
             Err(nix::errno::Errno::EINTR) => {}
             Ok(WaitStatus::Exited(_, 0)) => return Ok(()),
             Ok(WaitStatus::Exited(_, code)) => {
-                return Err(Error::new("start OpenVPN", format!("it ended with status {code}")));
+                return Err(Error::new("start OpenVPN", format!("it exited with status {code}")));
             }
             Ok(WaitStatus::Signaled(_, signal, _)) => {
-                return Err(Error::new("start OpenVPN", format!("it was ended by {signal}")));
+                return Err(Error::new("start OpenVPN", format!("it was killed by {signal}")));
             }
             Ok(_) => {}
             Err(errno) => return Err(errno).cannot(|| "wait for OpenVPN"),
@@ -352,7 +352,7 @@ fn adopted(site: &Site, config: &Path) -> Result<Daemon> {
             }
         }
     }
-    Err(Error::new("start OpenVPN", "it ended at once"))
+    Err(Error::new("start OpenVPN", "it exited at once"))
 }
 
 /// Finds out why OpenVPN did not start. A daemon reports errors to the system log only, so OpenVPN is started again in

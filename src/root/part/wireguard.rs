@@ -191,7 +191,7 @@ fn start_userspace(site: &Site, file: &Path, device: &Device) -> Result<Daemon> 
     let adopted = started.map(|_| adopted(site.plan(), &device.outside));
     process::set_child_subreaper(false).cannot(cannot)?;
     let adopted = adopted?;
-    let daemon = adopted.ok_or_else(|| Error::new(cannot(), "it ended at once"))?;
+    let daemon = adopted.ok_or_else(|| Error::new(cannot(), "it exited at once"))?;
     Ok(Daemon { config: file.to_path_buf(), ..daemon })
 }
 

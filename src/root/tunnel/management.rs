@@ -82,6 +82,15 @@ pub fn reason(lines: &[String]) -> Option<&'static str> {
     lines.iter().rev().find_map(|line| REASONS.iter().find(|(sign, _)| line.contains(sign)).map(|(_, reason)| *reason))
 }
 
+/// What is said of a daemon that closed its socket.
+const EXITED: &str = "OpenVPN exited";
+
+/// Whether the daemon closed the socket. A daemon that is killed before it read all that was sent resets the connection
+/// (unix(7)).
+fn hung_up(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
+}
+
 /// A connection to a daemon.
 pub struct Management {
     reader: BufReader<UnixStream>,
@@ -101,7 +110,7 @@ impl Management {
                 Ok(stream) => {
                     return Ok(Self { reader: BufReader::new(stream), lines: VecDeque::new(), state: String::new() });
                 }
-                Err(_) if !is_alive() => return Err(Error::new("talk to OpenVPN", "it ended at once")),
+                Err(_) if !is_alive() => return Err(Error::new("talk to OpenVPN", "it exited at once")),
                 Err(error) if Instant::now() >= deadline => {
                     return Err(error).cannot(|| "talk to OpenVPN");
                 }
@@ -112,7 +121,10 @@ impl Management {
     }
 
     fn send(&mut self, command: &str) -> Result<()> {
-        self.reader.get_mut().write_all(format!("{command}\n").as_bytes()).cannot(|| "talk to OpenVPN")
+        match self.reader.get_mut().write_all(format!("{command}\n").as_bytes()) {
+            Err(error) if hung_up(&error) => Err(self.failure(EXITED)),
+            written => written.cannot(|| "talk to OpenVPN"),
+        }
     }
 
     /// Lets the daemon connect, and follows it until it is connected. `progress` is called with each step.
@@ -176,12 +188,13 @@ impl Management {
             let turn = left.min(Duration::from_millis(500));
             self.reader.get_mut().set_read_timeout(Some(turn)).cannot(|| "talk to OpenVPN")?;
             match self.reader.read_until(b'\n', &mut bytes) {
-                Ok(0) => return Err(self.failure("it ended")),
+                Ok(0) => return Err(self.failure(EXITED)),
                 Ok(_) if bytes.ends_with(b"\n") => return Ok(String::from_utf8_lossy(&bytes).trim_end().to_string()),
                 Ok(_) => {}
                 Err(error)
                     if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {
                 }
+                Err(error) if hung_up(&error) => return Err(self.failure(EXITED)),
                 Err(error) => return Err(error).cannot(|| "talk to OpenVPN"),
             }
         }

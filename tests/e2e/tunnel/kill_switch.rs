@@ -93,7 +93,7 @@ fn lose_device_and_daemon(host: &Host, probes: &Probes) {
     // The daemon is killed.
     host.ok(&format!("kill -9 {}", daemons(host, "work").join(" ")));
     wait_until("it is dead", || {
-        tunnel_field(host, "alice", "work", "reason").contains("daemon has ended").then_some(())
+        tunnel_field(host, "alice", "work", "reason").contains("daemon has exited").then_some(())
     });
     probes.go_on();
     assert_eq!(host.ok("ip netns exec work ip -br link | cut -d' ' -f1"), "lo");

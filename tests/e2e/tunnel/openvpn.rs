@@ -64,7 +64,7 @@ fn build_waits_and_pushed_dns_is_used_and_followed() {
     // A daemon that is killed.
     host.ok(&format!("kill -9 {}", daemons(&host, "work").join(" ")));
     wait_until("status says that it is dead", || {
-        tunnel_field(&host, "alice", "work", "reason").contains("daemon has ended").then_some(())
+        tunnel_field(&host, "alice", "work", "reason").contains("daemon has exited").then_some(())
     });
     host.ok("test ! -e /etc/pwned");
     host.ok("runns-exec clean work -f");
@@ -120,7 +120,7 @@ fn a_daemon_that_dies_while_build_waits() {
     host.ok(&format!("kill -9 {pid}"));
     let output = build.wait();
     assert_eq!(output.status, 1, "{output}");
-    assert!(output.stderr.contains("it ended"), "{output}");
+    assert!(output.stderr.contains("OpenVPN exited"), "{output}");
     before.assert_same(&Snapshot::of(&host));
 
     // Interrupted, it undoes everything as well.

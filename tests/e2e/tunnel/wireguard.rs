@@ -185,13 +185,13 @@ fn nothing_leaves_outside_the_tunnel() {
     host.ok("ip netns exec work ip link delete wg0");
     probes.go_on();
     let reason = tunnel_field(&host, "alice", "work", "reason");
-    assert!(reason.contains("gone") || reason.contains("daemon has ended"), "{reason}");
+    assert!(reason.contains("gone") || reason.contains("daemon has exited"), "{reason}");
     host.ok("runns-exec clean work -f --kill && runns-exec build -s work");
     let probes = Probes::start(&host, "work");
     host.ok(&format!("kill -9 {}", daemons(&host, "work").join(" ")));
     probes.go_on();
     let reason = tunnel_field(&host, "alice", "work", "reason");
-    assert!(reason.contains("daemon has ended"), "{reason}");
+    assert!(reason.contains("daemon has exited"), "{reason}");
     assert_eq!(host.ok("ip netns exec work ip -br link | cut -d' ' -f1"), "lo");
     host.ok("runns-exec clean work -f --kill");
     watch.assert_nothing();
