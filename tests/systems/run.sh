@@ -1,0 +1,207 @@
+#!/bin/bash
+# Boots real Debian systems in containers and tries runns-exec on them.
+#
+#   sudo tests/systems/run.sh [debian12|debian13]... [SCENARIO]...
+#
+# Without a release: on both. Without a scenario: all of them. The systems are kept in target/systems, the log of each
+# scenario in target/systems/logs. The network, the users and the files of this machine stay as they are.
+#
+#   RUNNS_SYSTEMS_MIRROR   a mirror of Debian; without it, the one that this machine's apt uses
+set -euo pipefail
+umask 022
+exec </dev/null
+here=$(cd "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+source=$(cd "$here/../.." && pwd)
+export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+cache=${CARGO_TARGET_DIR:-$source/target}/systems
+logs=$cache/logs
+time_limit=240
+
+fail() {
+    printf 'run.sh: %s\n' "$1" >&2
+    exit 1
+}
+
+# command:package of Debian and Ubuntu
+needed='mmdebstrap:mmdebstrap systemd-nspawn:systemd-container ip:iproute2 dnsmasq:dnsmasq-base openvpn:openvpn
+    openssl:openssl python3:python3 nsenter:util-linux unshare:util-linux curl:curl setcap:libcap2-bin diff:diffutils
+    groupadd:passwd ssh-keygen:openssh-client'
+
+missing_packages() {
+    local pair
+    for pair in $needed; do
+        command -v "${pair%:*}" >/dev/null || printf '%s\n' "${pair#*:}"
+    done | sort -u
+}
+
+install_tools() {
+    local missing
+    mapfile -t missing < <(missing_packages)
+    [ ${#missing[@]} -gt 0 ] || return 0
+    command -v apt-get >/dev/null || fail "cannot boot systems: install what Debian has as: ${missing[*]}"
+    apt-get update -q
+    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
+}
+
+codename() {
+    case $1 in
+        debian12) echo bookworm ;;
+        debian13) echo trixie ;;
+    esac
+}
+
+# Lines of sources.list for release $1, from the mirrors that this machine's apt uses.
+sources() {
+    local suite own
+    suite=$(codename "$1")
+    if [ -n "${RUNNS_SYSTEMS_MIRROR:-}" ]; then
+        printf 'deb %s %s main\n' "$RUNNS_SYSTEMS_MIRROR" "$suite"
+        return
+    fi
+    # shellcheck disable=SC1091
+    own=$(. /etc/os-release && echo "$VERSION_CODENAME")
+    # shellcheck disable=SC2016 # apt expands these.
+    apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Identifier: Packages' 'Origin: Debian' |
+        sort -u | sed -n "s/ $own/ $suite/; s/\(.*\)/deb \1 main/p"
+}
+
+# Builds the system that all scenarios of release $1 start from.
+make_base() {
+    local directory=$cache/$1 stamp
+    sources "$1" >"$cache/sources.$1"
+    [ -s "$cache/sources.$1" ] || fail "cannot find a mirror of Debian: set RUNNS_SYSTEMS_MIRROR"
+    stamp=$(cat "$cache/sources.$1" "$here/base.sh" | sha256sum)
+    [ "$(cat "$directory/stamp" 2>/dev/null)" != "$stamp" ] || return 0
+    printf 'making %s\n' "$1"
+    rm -rf "$directory"
+    mkdir -p "$directory/layers" "$directory/archives/partial"
+    if ! bash "$here/base.sh" "$(codename "$1")" "$directory/root" "$cache/sources.$1" >"$logs/$1.base" 2>&1; then
+        tail -n 20 "$logs/$1.base" >&2
+        fail "cannot make $1: see $logs/$1.base"
+    fi
+    printf '%s\n' "$stamp" >"$directory/stamp"
+}
+
+# Installs packages $2... in a layer above release $1, once, and sets $layer to its directory.
+make_layer() {
+    local release=$1 name
+    shift
+    layer=
+    [ $# -gt 0 ] || return 0
+    name=$(printf '%s\n' "$@" | sort | tr '\n' '_')
+    layer=$cache/$release/layers/$name
+    [ ! -e "$layer/done" ] || return 0
+    printf 'installing %s on %s\n' "$*" "$release"
+    rm -rf "$layer"
+    mkdir -p "$layer/upper" "$layer/work"
+    if ! unshare --mount --pid --fork --kill-child --mount-proc \
+        bash "$here/layer.sh" "$cache/$release" "$layer" "$@" >"$logs/$release.$name" 2>&1; then
+        tail -n 20 "$logs/$release.$name" >&2
+        fail "cannot install $*: see $logs/$release.$name"
+    fi
+    touch "$layer/done"
+}
+
+# The packages that scenario $1 asks for on release $2.
+packages_of() {
+    # shellcheck disable=SC2034,SC1090 # The scenario may look at $release.
+    (release=$2 packages='' && . "$here/scenarios/$1.sh" && echo "$packages")
+}
+
+# Under sudo the toolchain is usually in the home directory of the user who called it: the installer finds it there.
+build_program() {
+    local staged
+    staged=$(mktemp -d)
+    if ! DESTDIR=$staged "$source/install/install.sh" >"$logs/build" 2>&1; then
+        tail -n 20 "$logs/build" >&2
+        rm -rf "$staged"
+        fail "cannot build the program: see $logs/build"
+    fi
+    rm -rf "$staged"
+}
+
+# Runs scenario $2 on release $1, in namespaces of its own; sets $seconds.
+run_scenario() {
+    local release=$1 scenario=$2 log=$logs/$2.$1 group status=0 begin
+    # shellcheck disable=SC2046 # a list of words
+    make_layer "$release" $(packages_of "$scenario" "$release")
+    group=$cgroups/runns-systems.$$.$release.$scenario
+    mkdir "$group"
+    begin=$(date +%s%N)
+    (
+        echo "$BASHPID" >"$group/cgroup.procs"
+        exec timeout --kill-after=5 "$time_limit" unshare --mount --net --pid --cgroup --ipc --uts --fork --kill-child \
+            --mount-proc bash "$here/scenario.sh" "$source" "$cache/$release" "$layer" "$release" "$scenario" >"$log" 2>&1
+    ) || status=$?
+    seconds=$((($(date +%s%N) - begin) / 100000000))
+    seconds=$((seconds / 10)).$((seconds % 10))
+    [ "$status" != 124 ] && [ "$status" != 137 ] || printf 'FAILED: not done after %s s\n' "$time_limit" >>"$log"
+    remove_group "$group"
+    return "$status"
+}
+
+remove_group() {
+    local tries
+    for tries in {1..50}; do
+        ! find "$1" -depth -type d -exec rmdir {} + 2>/dev/null || return 0
+        sleep 0.1
+    done
+    printf 'run.sh: after %s tries, processes are left in %s\n' "$tries" "$1" >&2
+}
+
+# A cgroup2 hierarchy at a path of this process's own, whatever the machine mounts.
+find_cgroups() {
+    cgroups=$(findmnt -n -t cgroup2 -o TARGET | head -n 1)
+    [ -n "$cgroups" ] || fail 'cannot boot systems: no cgroup2 file system is mounted'
+}
+
+# What root makes in a user's directory is the user's in the end; the systems are root's.
+give_back() {
+    [ -z "${SUDO_UID:-}" ] || chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$logs"
+}
+
+releases=()
+scenarios=()
+for word; do
+    case $word in
+        debian12 | debian13) releases+=("$word") ;;
+        *)
+            [ -f "$here/scenarios/$word.sh" ] || fail "cannot run $word: there is no such scenario"
+            scenarios+=("$word")
+            ;;
+    esac
+done
+[ ${#releases[@]} -gt 0 ] || releases=(debian12 debian13)
+if [ ${#scenarios[@]} = 0 ]; then
+    for word in "$here"/scenarios/*.sh; do
+        scenarios+=("$(basename "$word" .sh)")
+    done
+fi
+
+[ "$(id -u)" = 0 ] || fail 'cannot boot systems: sudo tests/systems/run.sh'
+install_tools
+mkdir -p "$logs"
+trap give_back EXIT
+find_cgroups
+build_program
+for release in "${releases[@]}"; do
+    make_base "$release"
+done
+
+passed=0
+failed=0
+for release in "${releases[@]}"; do
+    for scenario in "${scenarios[@]}"; do
+        if run_scenario "$release" "$scenario"; then
+            printf 'ok      %s %s (%s s)\n' "$release" "$scenario" "$seconds"
+            passed=$((passed + 1))
+        else
+            printf 'FAILED  %s %s (%s s): see %s\n' "$release" "$scenario" "$seconds" "$logs/$scenario.$release"
+            sed -n '/^FAILED: /,/^\.$/{ /^\.$/!s/^/    /p }' "$logs/$scenario.$release"
+            failed=$((failed + 1))
+        fi
+        sed -n 's/^not run: /    not run: /p' "$logs/$scenario.$release"
+    done
+done
+printf '%s passed, %s failed\n' "$passed" "$failed"
+[ "$failed" = 0 ]

@@ -1,0 +1,31 @@
+# Runs one scenario: scenario.sh SOURCE DIRECTORY_OF_RELEASE LAYER RELEASE SCENARIO
+# Called in mount, net, pid, cgroup, ipc and uts namespaces of its own. The network namespace plays the internet.
+set -euo pipefail
+umask 022
+source=$1
+base=$2
+layer=$3
+release=$4
+scenario=$5
+here=$source/tests/systems
+
+# shellcheck source=tests/systems/library.sh
+. "$here/library.sh"
+
+packages=
+# What a scenario changes in the installed system before it boots for the first time; $root is where it is.
+prepare() { :; }
+scenario() { fail_now "$scenario.sh has no function scenario"; }
+# shellcheck disable=SC1090 # one of scenarios/*.sh
+. "$here/scenarios/$scenario.sh"
+
+make_place
+make_internet
+configure_system
+prepare
+DESTDIR=$root "$source/install/install.sh"
+boot
+in_system 'usermod -aG runns alice'
+set +e
+scenario
+finish
