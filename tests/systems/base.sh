@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2016
 # Makes a small installed system: base.sh CODENAME DIRECTORY SOURCES
 set -eu
 packages=systemd,systemd-sysv,dbus,libpam-systemd,polkitd,udev,kmod,ifupdown,iproute2,iptables,nftables,openvpn,curl

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Installs packages as an administrator would: layer.sh DIRECTORY_OF_RELEASE LAYER PACKAGE...
 # Called in a mount namespace of its own. What the packages enable is started at the next boot.
 set -eu

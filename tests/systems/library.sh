@@ -156,7 +156,7 @@ without_ifupdown() {
 boot() {
     local begin=$EPOCHREALTIME
     rm -f "$scratch/console"
-    ip link add eth0 type veth peer name uplink
+    ip link add eth0 address 02:00:5e:00:53:02 type veth peer name uplink
     ip link set uplink master lan up
     SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 systemd-nspawn --quiet --directory="$root" --boot --private-network \
         --network-interface=eth0 --capability=all --register=no --keep-unit --link-journal=no --resolv-conf=off \
@@ -244,20 +244,21 @@ make_internet() {
     ip route add 172.16.0.0/12 via "$address"
     internet python3 "$here/internet.py" internet "$web" 80 &
     neighbour python3 "$here/internet.py" neighbour 192.0.2.3 80 &
-    start_dns
+    start_dns "$address"
     wait_for 5 'the web servers' internet curl -sS "http://$web/"
     wait_for 5 'the web servers' neighbour curl -sS "http://192.0.2.3/"
 }
 
-# The names of the internet, and the LAN's DHCP server, which gives address $1 (192.0.2.2).
+# The names of the internet, and the LAN's DHCP server, which gives address $1.
 start_dns() {
-    local leased=${1:-$address}
+    local leased=$1
     if [ -n "${dnsmasq:-}" ]; then
         kill "$dnsmasq"
         wait "$dnsmasq" || true
+        rm -f "$scratch/leases"
     fi
-    dnsmasq --keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts --bind-interfaces --listen-address="$gateway" \
-        --user=root --pid-file= --log-queries --log-facility="$scratch/dnsmasq" --address="/web.example/$web" \
+    dnsmasq --keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts --bind-interfaces --interface=lan \
+        --except-interface=lo --user=root --pid-file= --log-queries --log-facility="$scratch/dnsmasq" --address="/web.example/$web" \
         --dhcp-range="$leased,$leased,255.255.255.0,2m" --dhcp-leasefile="$scratch/leases" --dhcp-authoritative \
         --dhcp-option=option:dns-server,"$gateway" --dhcp-option=option:router,"$gateway" &
     dnsmasq=$!

@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034,SC2317
 # Runs one scenario: scenario.sh SOURCE DIRECTORY_OF_RELEASE LAYER RELEASE SCENARIO
 # Called in mount, net, pid, cgroup, ipc and uts namespaces of its own. The network namespace plays the internet.
 set -euo pipefail

@@ -1,15 +1,15 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154
 # A server as Debian's installer leaves it: ifupdown, no firewall.
 scenario() {
     snapshot "$scratch/before"
     build -n demo || return
     use demo
     says 'list shows the program' 'sleep 60' as_user alice \
-        'runns-exec -d demo -- sleep 60 >/dev/null && runns-exec list demo'
+        'runns-exec -d demo -- sleep 60 >/dev/null 2>&1 && runns-exec list demo'
     says 'the user keeps his name' alice as_user alice 'runns-exec demo -- id -un'
     refused 'who is not in the group does not enter' as_user bob 'runns-exec demo -- true'
     says 'the log has the user and the command' 'alice' in_system 'journalctl -t runns-exec --no-pager'
-    as_user alice 'runns-exec -d demo -- nc -lk 8080' >/dev/null
+    as_user alice 'runns-exec -d demo -- nc -lk 8080 >/dev/null 2>&1' >/dev/null
     refused 'the LAN does not get in' neighbour curl -sS -m 2 http://172.24.0.2:8080/
     refused 'clean asks for the programs inside' in_system 'runns-exec clean demo -f'
     clean demo -f --kill
