@@ -20,6 +20,8 @@ scenario() { fail_now "$scenario.sh has no function scenario"; }
 # shellcheck disable=SC1090 # one of scenarios/*.sh
 . "$here/scenarios/$scenario.sh"
 
+# What ends a scenario early is a failure that says so.
+trap '[ -n "${finished:-}" ] || { fail "the scenario breaks off: see the end of the log"; exit 1; }' EXIT
 make_place
 make_internet
 configure_system

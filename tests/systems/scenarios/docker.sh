@@ -1,11 +1,14 @@
 # shellcheck shell=bash disable=SC2034,SC2154
 # Docker sets the policy of FORWARD to drop, and turns forwarding on.
 packages='docker.io busybox-static'
+[ "$release" = debian12 ] || packages="$packages docker-cli"
 
 prepare() {
     # Docker cannot lay its overlays on the overlay that the system is.
     mkdir -p "$root/var/lib/docker" "$root/etc/systemd/system"
     cat >"$root/etc/systemd/system/var-lib-docker.mount" <<'END'
+[Unit]
+Before=docker.service containerd.service
 [Mount]
 What=tmpfs
 Where=/var/lib/docker
@@ -21,14 +24,14 @@ start_docker() {
     ok 'docker starts' in_system 'systemctl start docker && docker info'
 }
 
-# Sets $container if containers run here.
+# Sets $container to yes if containers run here.
 try_container() {
-    in_system 'cd /tmp && mkdir -p image/bin && cp /usr/bin/busybox image/bin/busybox && ln -sf busybox image/bin/wget &&
-        tar -C image -c . | docker import - box' || return
-    container=1
-    try in_system "docker run --rm box wget -q -T 5 -O - http://$web/"
-    if [ "$status" != 0 ]; then
-        container=
+    container=
+    try in_system "mkdir -p /tmp/image/bin && cp /bin/busybox /tmp/image/bin/ && ln -sf busybox /tmp/image/bin/wget &&
+        tar -C /tmp/image -c . | docker import - box && docker run --rm box wget -q -T 5 -O - http://$web/"
+    if [ "$status" = 0 ]; then
+        container=yes
+    else
         not_run 'a container beside a namespace' "$output"
     fi
 }

@@ -15,6 +15,9 @@ method=auto
 [ipv6]
 method=disabled
 END
+    # What 85-nm-unmanaged.rules of the package says of every veth but eth*; in a container there is no udev to say it.
+    printf '[keyfile]\nunmanaged-devices=type:veth,except:interface-name:eth*\n' \
+        >"$root/etc/NetworkManager/conf.d/udev.conf"
     chmod 600 "$root/etc/NetworkManager/system-connections/uplink.nmconnection"
 }
 
