@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 # What scenarios are written with.
 #
 #   in_system SCRIPT          sh -c SCRIPT in the system, as root
@@ -103,7 +103,7 @@ $difference"
 }
 
 not_run() {
-    printf 'not run: %s: %s\n' "$1" "$2"
+    printf 'not run: %s: %s\n' "$1" "$(tr '\n' ' ' <<<"$2")"
 }
 
 wait_for() {
@@ -160,7 +160,7 @@ boot() {
     ip link add eth0 address 02:00:5e:00:53:02 type veth peer name uplink
     ip link set uplink master lan up
     SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 systemd-nspawn --quiet --directory="$root" --boot --private-network \
-        --network-interface=eth0 --capability=all --register=no --keep-unit --link-journal=no --resolv-conf=off \
+        --network-interface=eth0 --capability=all --system-call-filter='@keyring bpf' --register=no --keep-unit --link-journal=no --resolv-conf=off \
         --timezone=off --console=pipe --machine=system </dev/null >"$scratch/console" 2>&1 &
     nspawn=$!
     leader=

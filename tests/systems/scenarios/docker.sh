@@ -37,8 +37,8 @@ try_container() {
 }
 
 containers() {
-    [ -z "$container" ] ||
-        says 'a container has traffic' "internet $address" in_system "docker run --rm box wget -q -T 5 -O - http://$web/"
+    local box="docker run --rm box wget -q -T 5 -O - http://$web/"
+    [ -z "$container" ] || says "a container has traffic $1" "internet $address" in_system "$box"
 }
 
 scenario() {
@@ -49,16 +49,29 @@ scenario() {
     try_container
     ok 'docker restarts' in_system 'systemctl restart docker'
     use demo
-    containers
-    ok 'forwarding is left on for docker' in_system 'runns-exec clean demo -f'
-    containers
+    containers 'beside a namespace that was there first'
+    # Docker has found forwarding turned on, and relies on it.
+    clean demo -f
+    containers 'after clean -f of a namespace that was there first'
 
+    # Started where forwarding is off, Docker turns it on and has FORWARD drop.
+    ok 'docker starts first' in_system 'systemctl stop docker && sysctl -q net.ipv4.ip_forward=0 && systemctl start docker'
+    says 'docker drops what is forwarded' '-P FORWARD DROP' in_system 'iptables -S FORWARD'
     snapshot "$scratch/before"
     build -n demo || return
     use demo
-    containers
+    containers 'beside a namespace'
+    ok 'docker restarts' in_system 'systemctl restart docker'
+    use demo
     clean demo -f
-    containers
+    containers 'after clean -f'
     snapshot "$scratch/after"
     same 'the host is as it was' "$scratch/before" "$scratch/after"
+
+    build -n demo
+    reboot
+    ok 'docker starts' in_system 'systemctl start docker'
+    build -n demo
+    use demo
+    clean demo -f
 }
