@@ -10,6 +10,7 @@ pub mod openvpn;
 pub mod probe;
 pub mod pushed;
 pub mod resolver;
+pub mod transit;
 pub mod uplink;
 pub mod veth;
 pub mod wireguard;
@@ -65,8 +66,8 @@ pub trait Part {
 pub fn all() -> [&'static dyn Part; 10] {
     [
         &netns::NetworkNamespace,
-        &forwarding::Forwarding,
         &firewall::Firewall,
+        &forwarding::Forwarding,
         &uplink::Uplink,
         &veth::Veth,
         &resolver::Resolver,
