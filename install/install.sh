@@ -219,6 +219,15 @@ install_documents() {
     install_file "$completions/runns-exec.fish" "$prefix/share/fish/vendor_completions.d/runns-exec.fish"
 }
 
+# firewalld reads zones from this place alone, whatever PREFIX is.
+install_zone() {
+    install_file "$source/install/firewalld.xml" /usr/lib/firewalld/zones/runns.xml
+    if [ -z "$destdir" ] && have firewall-cmd && firewall-cmd --quiet --state 2>/dev/null &&
+        ! firewall-cmd --get-zones | grep -qw runns; then
+        firewall-cmd --quiet --reload && say 'reloaded firewalld, which now has the zone runns'
+    fi
+}
+
 say_what_next() {
     if [ -n "$destdir" ]; then
         [ -n "$gid" ] || say "note: $destdir has no etc/group; when the files are in place, create group $group, set the program's group, then its capabilities ($capabilities)"
@@ -248,4 +257,5 @@ install_file "$root_binary" "$prefix/libexec/runns-exec/runns-exec-root" 0755
 install_program
 install_config
 install_documents
+install_zone
 say_what_next

@@ -40,6 +40,8 @@ remove "$prefix/share/man/man5/runns.conf.5"
 remove "$prefix/share/bash-completion/completions/runns-exec"
 remove "$prefix/share/zsh/site-functions/_runns-exec"
 remove "$prefix/share/fish/vendor_completions.d/runns-exec.fish"
+remove /usr/lib/firewalld/zones/runns.xml
+rmdir -- "$destdir/usr/lib/firewalld/zones" "$destdir/usr/lib/firewalld" 2>/dev/null || true
 remove "$prefix/bin/runns-exec"
 remove "$prefix/libexec/runns-exec/runns-exec-root"
 rmdir -- "$destdir$prefix/libexec/runns-exec" 2>/dev/null || true

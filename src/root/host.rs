@@ -26,6 +26,8 @@ pub struct HostState {
     pub uplinks: BTreeMap<String, u8>,
     /// The original rp_filter of each uplink on which it was made loose.
     pub rp_filter: BTreeMap<String, String>,
+    /// Whether builds brought about firewalld's own copy of the zone `runns`.
+    pub firewalld_zone: bool,
     /// Directories that builds created, each before those below it.
     pub directories: Vec<PathBuf>,
     /// Whether a build made /run/netns a mount point.

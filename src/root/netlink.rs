@@ -187,8 +187,8 @@ impl Netlink {
         /// linux/if_ether.h
         const ETH_P_ALL: u16 = 3;
         let program = runns_sys::bpf::marking_classifier(mark).cannot(|| WHAT)?;
-        self.act(WHAT, self.handle.qdisc().replace(index.cast_signed()).ingress().execute())?;
-        let mut filter = TcMessage::with_index(index.cast_signed());
+        self.act(WHAT, self.handle.qdisc().replace(index as i32).ingress().execute())?;
+        let mut filter = TcMessage::with_index(index as i32);
         filter.header.parent = TcHandle { major: TcHandle::CLSACT.major, minor: TcHandle::MIN_INGRESS };
         filter.header.handle = TcHandle { major: 0, minor: 1 };
         // Priority and protocol.
@@ -197,7 +197,7 @@ impl Netlink {
         filter.attributes = vec![
             TcAttribute::Kind(TcFilterBpf::KIND.to_string()),
             TcAttribute::Options(vec![
-                option(TcFilterBpfOption::ProgFd(program.as_raw_fd().cast_unsigned())),
+                option(TcFilterBpfOption::ProgFd(program.as_raw_fd() as u32)),
                 option(TcFilterBpfOption::ProgName(mark_name(mark))),
                 option(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
             ]),
@@ -218,7 +218,7 @@ impl Netlink {
 
     /// Whether the packets that arrive on device `index` are marked with `mark`.
     pub fn marks_arriving(&self, index: u32, mark: u32) -> Result<bool> {
-        let filters = self.handle.traffic_filter(index.cast_signed()).get().ingress().execute();
+        let filters = self.handle.traffic_filter(index as i32).get().ingress().execute();
         let name = TcOption::Bpf(TcFilterBpfOption::ProgName(mark_name(mark)));
         let is_ours = |filter: &TcMessage| {
             filter

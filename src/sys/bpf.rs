@@ -36,10 +36,10 @@ struct Load {
 /// Loads a classifier for tc-bpf(8) that sets the mark of each packet and lets it pass.
 pub fn marking_classifier(mark: u32) -> Result<OwnedFd, Errno> {
     let program = [
-        Instruction(0xb4, 0x02, 0, mark.cast_signed()), // w2 = mark
-        Instruction(0x63, 0x21, MARK, 0),               // *(u32 *)(r1 + MARK) = w2
-        Instruction(0xb7, 0x00, 0, TC_ACT_UNSPEC),      // r0 = TC_ACT_UNSPEC
-        Instruction(0x95, 0x00, 0, 0),                  // exit
+        Instruction(0xb4, 0x02, 0, mark as i32),   // w2 = mark
+        Instruction(0x63, 0x21, MARK, 0),          // *(u32 *)(r1 + MARK) = w2
+        Instruction(0xb7, 0x00, 0, TC_ACT_UNSPEC), // r0 = TC_ACT_UNSPEC
+        Instruction(0x95, 0x00, 0, 0),             // exit
     ];
     let load = Load {
         kind: BPF_PROG_TYPE_SCHED_CLS,

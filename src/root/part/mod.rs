@@ -3,6 +3,7 @@
 
 pub mod dns_lock;
 pub mod firewall;
+pub mod firewalld;
 pub mod forwarding;
 pub mod netns;
 pub mod nft;
@@ -63,10 +64,11 @@ pub trait Part {
 }
 
 /// The parts, in the order in which they are made: whatever restricts traffic before what carries it.
-pub fn all() -> [&'static dyn Part; 10] {
+pub fn all() -> [&'static dyn Part; 11] {
     [
         &netns::NetworkNamespace,
         &firewall::Firewall,
+        &firewalld::Firewalld,
         &forwarding::Forwarding,
         &uplink::Uplink,
         &veth::Veth,
