@@ -119,7 +119,7 @@ impl Part for Uplink {
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
         let rules = site.host.delete_rules(&Packets::From(&site.plan().request.interface))?;
-        let routes = delete_table(&site.host, OLD_TABLES + u32::from(site.plan().number.get()))?;
+        let routes = remove_old(site)?;
         Ok(forget_unused(site, None)? | (rules + routes > 0))
     }
 }
@@ -173,6 +173,11 @@ pub fn forget_unused(site: &Site, kept: Option<&IfaceName>) -> Result<bool> {
         })?;
     }
     Ok(removed)
+}
+
+/// Empties the table of this namespace alone, which builds up to version 0.1.0 made; returns how many routes it had.
+pub fn remove_old(site: &Site) -> Result<usize> {
+    delete_table(&site.host, OLD_TABLES + u32::from(site.plan().number.get()))
 }
 
 fn delete_table(host: &Netlink, table: u32) -> Result<usize> {

@@ -230,6 +230,7 @@ fn reattach(lock: &Lock, name: &NetnsName, uplink: IfaceName) -> Result<()> {
     uplink::bind(&site, veth.index)?;
     uplink::forget_unused(&site, Some(&uplink))?;
     firewall::remove_old(&site)?;
+    uplink::remove_old(&site)?;
     firewall::Firewall.apply(&mut site)?;
     log::notice(|| format!("moved {name} to uplink {uplink}"));
     output::print(&format!("{name} now leaves by {uplink}\n"))
