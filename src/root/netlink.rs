@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use futures_util::{Stream, StreamExt};
@@ -24,8 +25,12 @@ use tokio::runtime::{Builder, Runtime};
 use runns_shared::error::{Context, Error, Result, words};
 use runns_shared::name::IfaceName;
 
-/// Marks routes and rules as ours (rtm_protocol in rtnetlink(7); values above 127 are free for anybody to use).
-pub const PROTOCOL: u8 = 172;
+/// The routing tables that are ours. Rules that lead to them are ours, too.
+pub const OWN_TABLES: RangeInclusive<u32> = 17_240_000..=17_259_999;
+
+/// The protocol of rules and routes of our own. systemd-networkd removes those of every other protocol when it starts
+/// (networkd.conf(5), ManageForeignRoutes and ManageForeignRoutingPolicyRules).
+const OWN_PROTOCOL: RouteProtocol = RouteProtocol::Kernel;
 
 /// RT_TABLE_MAIN (rtnetlink(7)).
 pub const MAIN_TABLE: u32 = 254;
@@ -288,9 +293,8 @@ impl Netlink {
 
     /// Adds an IPv4 route to `network` to `table`: through `hop`, or an unreachable route if that is `None`.
     pub fn add_route(&self, network: Network, table: u32, hop: Option<(u32, Option<Ipv4Addr>)>) -> Result<()> {
-        // The main table is only written to inside the namespace, where all of it is ours and no mark is needed: the
-        // route gets the protocol that `ip route add` gives it.
-        let protocol = if table == MAIN_TABLE { RouteProtocol::Boot } else { RouteProtocol::Other(PROTOCOL) };
+        // The main table is only written to inside the namespace: the route gets the protocol that `ip route add` gives it.
+        let protocol = if table == MAIN_TABLE { RouteProtocol::Boot } else { OWN_PROTOCOL };
         let mut route = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(network.address, network.prefix)
             .table_id(table)
@@ -320,7 +324,7 @@ impl Netlink {
         let mut request = self.handle.rule().add().v4().priority(priority).action(RuleAction::ToTable).table_id(table);
         let attributes = &mut request.message_mut().attributes;
         attributes.extend(packets.attributes());
-        attributes.push(RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)));
+        attributes.push(RuleAttribute::Protocol(OWN_PROTOCOL));
         match self.runtime.block_on(request.execute()) {
             Err(error) if code(&error) != Some(Errno::EEXIST) => Err(Error::new("add a routing rule", cause(&error))),
             _ => Ok(()),
@@ -330,8 +334,9 @@ impl Netlink {
     /// Our rules for `packets`, whatever table they look them up in.
     fn rules_of(&self, packets: &Packets) -> Result<Vec<RuleMessage>> {
         let ours = |rule: &RuleMessage| {
+            let is_own = |attribute: &RuleAttribute| matches!(attribute, RuleAttribute::Table(table) if OWN_TABLES.contains(table));
             let has = |wanted: &RuleAttribute| rule.attributes.contains(wanted);
-            packets.attributes().iter().all(has) && has(&RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)))
+            packets.attributes().iter().all(has) && rule.attributes.iter().any(is_own)
         };
         let rules = self.collect("list the routing rules", self.handle.rule().get(IpVersion::V4).execute())?;
         Ok(rules.into_iter().filter(ours).collect())

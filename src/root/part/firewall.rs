@@ -81,6 +81,8 @@ struct Rule {
     first: bool,
     matches: String,
     target: &'static str,
+    /// The same in nft(8)'s words, for [`native`]; empty if it has no place there.
+    nft: String,
 }
 
 impl Rule {
@@ -90,28 +92,51 @@ impl Rule {
     }
 }
 
-/// What all namespaces need, `veth` included, which may not be there yet. The drops stand in mangle, where no accept of another program precedes them.
+/// What all namespaces need, `veth` included, which may not be there yet. The drops stand in mangle, where no accept of
+/// another program precedes them.
 fn rules(veth: &IfaceName) -> Result<Vec<Rule>> {
+    const NFT_FROM: &str = "iifgroup & 0xffffff00 == 0x72756e00";
+    const NFT_TO: &str = "oifgroup & 0xffffff00 == 0x72756e00";
     let own = |direction: &str| format!("-m devgroup --{direction}-group {}", uplink::ANY_GROUP);
     let (from, to) = (own("src"), own("dst"));
-    let rule = |table, chain, matches: String, target| Rule { table, chain, first: false, matches, target };
+    let rule = |table, chain, (matches, target): (String, &'static str), nft: String| Rule {
+        table,
+        chain,
+        first: false,
+        matches,
+        target,
+        nft,
+    };
+    let forward = |matches: String, nft: String| rule("mangle", "FORWARD", (matches, "DROP"), nft + " drop");
+    // The namespace's own source address alone: the route back to it leads to where the packet comes from.
+    let source = (format!("{from} -m rpfilter --invert"), "DROP");
     let mut rules = vec![
-        // The namespace's own source address alone: the route back to it leads to where the packet comes from.
-        rule("mangle", "PREROUTING", format!("{from} -m rpfilter --invert"), "DROP"),
-        rule("mangle", "FORWARD", format!("{to} -m conntrack ! --ctstate RELATED,ESTABLISHED"), "DROP"),
+        rule("mangle", "PREROUTING", source, format!("{NFT_FROM} fib saddr . iif oif 0 drop")),
+        forward(
+            format!("{to} -m conntrack ! --ctstate RELATED,ESTABLISHED"),
+            format!("{NFT_TO} ct state != {{ established, related }}"),
+        ),
     ];
     for (uplink, bound) in Bound::all()? {
-        let group = format!("! -o {uplink} -m devgroup --src-group {:#x}", bound.group());
-        rules.push(rule("mangle", "FORWARD", group, "DROP"));
+        let group = bound.group();
+        rules.push(forward(
+            format!("! -o {uplink} -m devgroup --src-group {group:#x}"),
+            format!("oifname != \"{uplink}\" iifgroup {group:#x}"),
+        ));
     }
     for interface in transit::interfaces(veth)? {
-        rules.push(rule("mangle", "FORWARD", format!("-i {interface} {}", transit::NEW), "DROP"));
+        let nft = format!("iifname \"{interface}\" ct state != {{ established, related }} ct status & dnat == 0");
+        rules.push(forward(format!("-i {interface} {}", transit::NEW), nft));
     }
-    rules.push(rule("mangle", "FORWARD", from.clone(), MARK));
-    rules.push(Rule { first: true, ..rule("filter", "FORWARD", from, "ACCEPT") });
-    let replies = format!("{to} -m conntrack --ctstate RELATED,ESTABLISHED");
-    rules.push(Rule { first: true, ..rule("filter", "FORWARD", replies, "ACCEPT") });
-    rules.push(rule("nat", "POSTROUTING", format!("-m mark --mark {}", uplink::MASQUERADED), "MASQUERADE"));
+    let mark = format!("{NFT_FROM} meta mark set meta mark & 0x00ffffff | 0x80000000");
+    rules.push(rule("mangle", "FORWARD", (from.clone(), MARK), mark));
+    let accept =
+        |matches: String| Rule { first: true, ..rule("filter", "FORWARD", (matches, "ACCEPT"), String::new()) };
+    rules.push(accept(from));
+    rules.push(accept(format!("{to} -m conntrack --ctstate RELATED,ESTABLISHED")));
+    let masquerade = (format!("-m mark --mark {}", uplink::MASQUERADED), "MASQUERADE");
+    let nft = "meta mark & 0xff000000 == 0x80000000 masquerade".to_string();
+    rules.push(rule("nat", "POSTROUTING", masquerade, nft));
     Ok(rules)
 }
 
@@ -181,6 +206,33 @@ impl Part for Firewall {
     }
 }
 
+/// The table of nftables in which the rules stand once more where somebody flushes the tables of iptables.
+const NATIVE: &str = "ip runns";
+
+/// Puts the rules into a table of nftables of our own as well, whatever it contained; with no namespace left that needs
+/// them, the table is removed.
+pub fn make_native(site: &Site, owner: Option<&str>) -> Result<()> {
+    let mut commands = format!("add table {NATIVE}\ndelete table {NATIVE}\n");
+    if let Some(owner) = owner {
+        let rules = rules(&site.plan().request.interface)?;
+        let chains = [
+            ("mangle", "PREROUTING", "type filter hook prerouting priority mangle"),
+            ("mangle", "FORWARD", "type filter hook forward priority mangle"),
+            ("nat", "POSTROUTING", "type nat hook postrouting priority srcnat"),
+        ];
+        commands.push_str(&format!("table {NATIVE} {{\n"));
+        for (table, chain, hook) in chains {
+            commands.push_str(&format!("chain {chain} {{ {hook}; policy accept;\n"));
+            for rule in rules.iter().filter(|rule| rule.table == table && rule.chain == chain) {
+                commands.push_str(&format!("{} comment \"{owner}\"\n", rule.nft));
+            }
+            commands.push_str("}\n");
+        }
+        commands.push_str("}\n");
+    }
+    tool::run("nft", &["-f", "-"], &commands).map(drop)
+}
+
 /// What a backend has to contain: all rules or, if `iptables` means the other one, those that let traffic pass.
 fn needed(rules: &[Rule], is_primary: bool) -> Vec<Rule> {
     rules.iter().filter(|rule| is_primary || rule.table == "filter").cloned().collect()
@@ -204,7 +256,7 @@ pub fn remove_old(site: &Site) -> Result<()> {
 }
 
 /// The tag of another namespace that needs the rules, if there is one.
-fn heir(site: &Site) -> Result<Option<String>> {
+pub fn heir(site: &Site) -> Result<Option<String>> {
     let own = &site.plan().request.name;
     let records = Record::all()?;
     let mut plans = records.iter().map(|record| &record.plan);

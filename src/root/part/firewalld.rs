@@ -3,12 +3,15 @@
 //! it outlasts a reload or a restart of firewalld, and in force at once. An interface that the administrator has put into
 //! another zone stays there.
 //!
+//! When firewalld before version 2 is reloaded, it flushes the tables of iptables as well, whoever filled them. So the
+//! rules of [`super::firewall`] stand in a table of nftables of our own, too.
+//!
 //! firewalld is asked over D-Bus (firewalld.dbus(5)), with busctl(1), and while it does not run, its offline tool changes
 //! its files.
 
 use std::path::Path;
 
-use super::{Part, Site};
+use super::{Part, Site, firewall};
 use crate::host::HostState;
 use crate::tool;
 use runns_shared::error::{Context, Error, Result};
@@ -43,31 +46,16 @@ impl Part for Firewalld {
         if !Path::new(ZONE_FILE).exists() {
             HostState::update(site.lock, |host| host.firewalld_zone = true)?;
         }
-        if !is_running() {
-            return add_offline(interface);
+        if tool::find("nft").is_some() {
+            firewall::make_native(site, Some(&site.plan().tag()))?;
         }
-        let permanent = zone_of(PERMANENT, interface)?;
-        if permanent.as_deref().is_some_and(|zone| zone != ZONE) {
-            step(|| format!("firewalld has {interface} in zone {}", permanent.unwrap_or_default()));
-            return Ok(());
-        }
-        if permanent.is_none() {
-            let zone = permanent_zone()?;
-            call(&[&zone, PERMANENT_ZONE], &["addInterface", "s", interface.as_str()])?;
-        }
-        if zone_of(RUNTIME, interface)?.is_none() {
-            let add = |zone: &str| call(&RUNTIME, &["addInterface", "ss", zone, interface.as_str()]);
-            if add(ZONE).is_err() {
-                warn(&format!(
-                    "firewalld does not know the zone {ZONE} before it is reloaded; {interface} is in zone {STAND_IN} until then"
-                ));
-                add(STAND_IN)?;
-            }
-        }
-        Ok(())
+        if is_running() { add(interface) } else { add_offline(interface) }
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
+        if tool::find("nft").is_some() {
+            firewall::make_native(site, firewall::heir(site)?.as_deref())?;
+        }
         let interface = &site.plan().request.interface;
         let removed = if is_running() { remove(interface)? } else { remove_offline(interface)? };
         forget_zone_file(site)?;
@@ -107,6 +95,28 @@ fn permanent_zone() -> Result<String> {
         Err(_) => call(&PERMANENT, &["addZone2", "sa{sv}", ZONE, "1", "target", "s", "ACCEPT"])?,
     };
     word(&answer).ok_or_else(|| Error::new("talk to firewalld", "it has no object for its zone"))
+}
+
+fn add(interface: &IfaceName) -> Result<()> {
+    let permanent = zone_of(PERMANENT, interface)?;
+    if permanent.as_deref().is_some_and(|zone| zone != ZONE) {
+        step(|| format!("firewalld has {interface} in zone {}", permanent.unwrap_or_default()));
+        return Ok(());
+    }
+    if permanent.is_none() {
+        let zone = permanent_zone()?;
+        call(&[&zone, PERMANENT_ZONE], &["addInterface", "s", interface.as_str()])?;
+    }
+    if zone_of(RUNTIME, interface)?.is_none() {
+        let add = |zone: &str| call(&RUNTIME, &["addInterface", "ss", zone, interface.as_str()]);
+        if add(ZONE).is_err() {
+            warn(&format!(
+                "firewalld does not know the zone {ZONE} before it is reloaded; {interface} is in zone {STAND_IN} until then"
+            ));
+            add(STAND_IN)?;
+        }
+    }
+    Ok(())
 }
 
 fn remove(interface: &IfaceName) -> Result<bool> {

@@ -11,11 +11,11 @@ use std::net::Ipv4Addr;
 use super::{Part, Site};
 use crate::host::{HostState, set_sysctl, sysctl};
 use crate::lock::Lock;
-use crate::netlink::{Netlink, Network, Packets, Route};
+use crate::netlink::{Netlink, Network, OWN_TABLES, Packets, Route};
 use runns_shared::error::{Error, Result};
 use runns_shared::name::IfaceName;
 use runns_shared::output::{step, warn};
-use runns_shared::plan::{MAX_NUMBER, Plan};
+use runns_shared::plan::Plan;
 use runns_shared::record::Record;
 
 /// Group (`ip link set group`) of the veths whose traffic leaves as the host routes it; that of uplink N is N more.
@@ -95,11 +95,6 @@ pub const UNBOUND_GROUP: u32 = GROUPS;
 /// Whether a device is in one of our groups.
 pub fn is_own_group(group: u32) -> bool {
     group & 0xffff_ff00 == GROUPS
-}
-
-fn is_own_table(table: u32) -> bool {
-    (TABLES..=TABLES + u32::from(MOST)).contains(&table)
-        || (OLD_TABLES..=OLD_TABLES + u32::from(MAX_NUMBER)).contains(&table)
 }
 
 impl Part for Uplink {
@@ -230,7 +225,8 @@ fn is_wanted(route: &Route, wanted: &[Hop]) -> bool {
 pub fn reachable(site: &Site) -> Result<Option<Option<Ipv4Addr>>> {
     let routes = site.host.routes()?;
     let Some(uplink) = &site.plan().request.uplink else {
-        let by_default = |route: &Route| route.unicast && route.network.prefix <= 1 && !is_own_table(route.table);
+        let by_default =
+            |route: &Route| route.unicast && route.network.prefix <= 1 && !OWN_TABLES.contains(&route.table);
         return Ok(routes.iter().any(by_default).then_some(None));
     };
     let link = site.host.need_link(uplink.as_str())?;
@@ -254,7 +250,7 @@ pub fn reachable(site: &Site) -> Result<Option<Option<Ipv4Addr>>> {
 fn default_hop(routes: &[Route], index: u32) -> Option<(u32, Option<Ipv4Addr>)> {
     routes
         .iter()
-        .filter(|route| route.unicast && route.network.prefix <= 1 && !is_own_table(route.table))
+        .filter(|route| route.unicast && route.network.prefix <= 1 && !OWN_TABLES.contains(&route.table))
         .filter_map(|route| Some((route.metric, *route.hops.iter().find(|(hop, _)| *hop == index)?)))
         .min_by_key(|(metric, _)| *metric)
         .map(|(_, hop)| hop)
