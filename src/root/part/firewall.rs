@@ -172,7 +172,9 @@ impl Part for Firewall {
             let probe = if is_primary { probe.as_str() } else { "" };
             let input = saved.change(&needed(&rules, is_primary), &owner, None, probe);
             if !input.is_empty() {
-                remember_new_tables(site, backend)?;
+                if backend == Backend::Nft && !saved.has_all_chains() {
+                    remember_new_chains(site)?;
+                }
                 backend.restore(&input)?;
             }
         }
@@ -275,6 +277,14 @@ impl Saved {
     fn shared(&self, table: &str) -> Vec<String> {
         let lines = table_lines(&self.0, table).into_iter().filter(|line| is_shared(line));
         lines.filter_map(|line| line.strip_prefix("-A ")).map(unquoted).collect()
+    }
+
+    /// Whether all chains exist in which the rules stand.
+    fn has_all_chains(&self) -> bool {
+        CHAINS.iter().all(|(table, chain)| {
+            let head = format!(":{chain} ");
+            table_lines(&self.0, table).iter().any(|line| line.starts_with(&head))
+        })
     }
 
     /// The tag of the namespace that owns the rules for all namespaces.
@@ -405,10 +415,7 @@ const CHAINS: [(&str, &str); 5] = [
 
 /// iptables' nft backend makes tables and chains when they are first used. Those that were not there before are
 /// removed again.
-fn remember_new_tables(site: &Site, backend: Backend) -> Result<()> {
-    if backend != Backend::Nft {
-        return Ok(());
-    }
+fn remember_new_chains(site: &Site) -> Result<()> {
     let there = nft::chains()?;
     let new = CHAINS
         .iter()
