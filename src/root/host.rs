@@ -49,8 +49,12 @@ impl HostState {
         if !path.exists() {
             return Ok(Self::default());
         }
-        serde_json::from_str(&trusted::read(&path, Trust::Strict)?)
-            .map_err(|error| Error::new(format!("read {}", show(&path)), error))
+        serde_json::from_str(&trusted::read(&path, Trust::Strict)?).map_err(|error| {
+            Error::new(format!("read {}", show(&path)), error).hint(
+                "it is damaged: what builds changed on the host (IPv4 forwarding, rp_filter) can only be restored by hand; \
+                 remove the file to go on without it",
+            )
+        })
     }
 
     /// Applies `change` to the state and saves it; removes the file when nothing is left to restore.
