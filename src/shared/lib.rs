@@ -3,6 +3,7 @@
 //! | module | what it knows |
 //! |---|---|
 //! | [`error`], [`escape`], [`output`], [`suggest`], [`log`] | messages: what failed, untrusted bytes, stdout and stderr, near misses, syslog |
+//! | [`table`] | columns of text |
 //! | [`name`] | names of namespaces and interfaces, checked once |
 //! | [`trusted`] | files that only root can have written |
 //! | [`account`], [`access`] | users and groups without NSS; who is on a list |
@@ -30,5 +31,6 @@ pub mod record;
 pub mod resolv_conf;
 pub mod status;
 pub mod suggest;
+pub mod table;
 pub mod trusted;
 pub mod tunnel;
