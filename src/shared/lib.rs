@@ -11,7 +11,7 @@
 //! | [`plan`], [`record`], [`tunnel`], [`json`] | what a namespace consists of, as planned, as built, and how its tunnels are |
 //! | [`resolv_conf`] | name servers and the modules of nsswitch.conf |
 //! | [`proc`], [`clock`] | other processes, by /proc; times of day |
-//! | [`status`] | the report of `runns-exec status` |
+//! | [`inside`] | what a namespace shows of itself to a process inside |
 
 #![forbid(unsafe_code)]
 
@@ -21,6 +21,7 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod escape;
+pub mod inside;
 pub mod json;
 pub mod log;
 pub mod name;
@@ -29,7 +30,6 @@ pub mod plan;
 pub mod proc;
 pub mod record;
 pub mod resolv_conf;
-pub mod status;
 pub mod suggest;
 pub mod table;
 pub mod trusted;

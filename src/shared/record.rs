@@ -106,6 +106,9 @@ pub struct Record {
     pub files: Vec<String>,
     /// Daemons.
     pub daemons: Vec<Daemon>,
+    /// The generation of the namespace's nftables ruleset after the DNS lock was made (NFT_MSG_GETGEN): as long as it is
+    /// the same, nothing in it has changed.
+    pub lock_generation: Option<u64>,
 }
 
 /// Where the record of `name` is.
@@ -135,6 +138,7 @@ impl Record {
             identity: fields.optional("identity", |value| Identity::from_fields(&Fields::of(value)?))?,
             files: fields.list("files", json::text)?,
             daemons: fields.list("daemons", |value| Daemon::from_fields(&Fields::of(value)?))?,
+            lock_generation: fields.optional("lock_generation", json::number)?,
         })
     }
 

@@ -23,6 +23,7 @@ mod pty;
 mod refusals;
 mod state;
 mod status;
+mod truth;
 mod tunnel;
 mod turns;
 mod two_programs;

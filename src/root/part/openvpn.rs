@@ -18,11 +18,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
-use super::{Part, Site, netns as netns_part, pushed};
+use super::{Finding, Part, Site, netns as netns_part, pushed};
 use crate::daemon;
 use crate::host::{set_sysctl, sysctl};
 use crate::netlink::in_namespace;
 use crate::prompt;
+use crate::seen::Subject;
 use crate::tool;
 use crate::tunnel;
 use crate::tunnel::management::Management;
@@ -30,6 +31,7 @@ use runns_privileged::{Privilege, netns, view};
 use runns_shared::config::is_domain;
 use runns_shared::error::{Context, Error, Result, words as cause};
 use runns_shared::escape::{escape, show};
+use runns_shared::inside::{Inside, Route};
 use runns_shared::output;
 use runns_shared::output::warn;
 use runns_shared::plan::Plan;
@@ -81,6 +83,21 @@ impl Part for OpenVpn {
         site.record.daemons.clear();
         tunnel::remove_directories(&site.plan().request.name)?;
         Ok(stopped)
+    }
+
+    fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
+        Ok((0..subject.record.plan.request.vpn.len()).filter_map(|index| look(subject, index)).collect())
+    }
+
+    fn mend(&self, site: &mut Site, found: &[Finding]) -> Result<()> {
+        let files = site.plan().request.vpn.clone();
+        let broken =
+            |(_, config): &(usize, &std::path::PathBuf)| found.iter().any(|finding| finding.what == what(config));
+        let mut errors = Vec::new();
+        for (index, config) in files.iter().enumerate().filter(broken) {
+            errors.extend(restart(site, index, config).err());
+        }
+        Error::all(errors).map_or(Ok(()), Err)
     }
 }
 
@@ -430,6 +447,49 @@ fn ask(shown: &str, kind: &str, with_user: bool) -> Result<(String, String)> {
     let user = if with_user { prompt::ask(&format!("{shown}: user name: "), true)? } else { String::new() };
     let what = if with_user { "password" } else { "password of the private key" };
     Ok((user, prompt::ask(&format!("{shown}: {what}: "), false)?))
+}
+
+fn what(config: &Path) -> String {
+    format!("tunnel of {}", show(config))
+}
+
+fn look(subject: &Subject, index: usize) -> Option<Finding> {
+    let request = &subject.record.plan.request;
+    let tunnel = tunnel::condition(subject, index);
+    let by_device = |route: &Route| route.device == tunnel.state.device && route.network.0.is_ipv4();
+    let routes = subject.inside.as_ref().map(Inside::routes);
+    let lost = routes.as_ref().and_then(|routes| {
+        let everywhere = routes.iter().any(|route| by_device(route) && route.network.1 <= 1);
+        let beside = |route: &Route| route.network.1 == 32 && route.device == runns_shared::plan::INSIDE;
+        match request.kill_switch {
+            true if !everywhere => Some("its default route is gone"),
+            // OpenVPN adds a route to the server itself (redirect-gateway in openvpn(8)).
+            false if everywhere && !routes.iter().any(beside) => Some("the route to its server is gone"),
+            _ => None,
+        }
+    });
+    let how = tunnel.reason.or(lost.map(str::to_string))?;
+    let finding = Finding::degraded(what(&tunnel.config), how);
+    Some(Finding { fatal: request.kill_switch, ..finding })
+}
+
+/// Stops a tunnel's daemon, if it still runs, and starts it anew. If it does not connect in time, it goes on trying.
+fn restart(site: &mut Site, index: usize, config: &Path) -> Result<()> {
+    let name = site.plan().request.name.clone();
+    let (old, kept) = site.record.daemons.drain(..).partition(|daemon: &Daemon| daemon.config == config);
+    site.record.daemons = kept;
+    daemon::stop_all(&old, PATIENCE)?;
+    site.save()?;
+    // What it said last is no longer true, but its name servers are those that the namespace has.
+    let state = TunnelState { up: false, reason: None, ..TunnelState::load(&name, index) };
+    tunnel::make_directories(&name)?;
+    tunnel::save(&state, &name, index)?;
+    write_hosts(site)?;
+    turn_ipv6_off(site)?;
+    let daemon = start(site, index, config)?;
+    site.record.daemons.push(daemon);
+    site.save()?;
+    site.wait.map_or(Ok(()), |patience| follow(site, index, config, patience))
 }
 
 #[cfg(test)]
