@@ -8,6 +8,7 @@
 //! | [`part`] | the parts of a namespace: one file creates and removes each part |
 //! | [`tunnel`] | tunnel devices, wg-quick files, OpenVPN's management socket |
 //! | [`seen`], [`report`] | what can be seen of the host and inside of a namespace; how namespaces are |
+//! | [`salvage`] | what can be told of a namespace whose record cannot be read |
 //! | [`host`], [`lock`] | the original state of the host; the lock that admits one build or clean at a time |
 //! | [`netlink`], [`tool`], [`daemon`], [`prompt`] | links and routes; external programs; other processes; questions |
 
@@ -22,6 +23,7 @@ pub mod nfnetlink;
 pub mod part;
 pub mod prompt;
 pub mod report;
+pub mod salvage;
 pub mod seen;
 pub mod tool;
 pub mod tunnel;

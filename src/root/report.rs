@@ -239,10 +239,7 @@ const COLUMNS: [Column; 7] = [
         let tunnels: Vec<String> = status.tunnels.iter().map(word).collect();
         if tunnels.is_empty() { NOTHING.to_string() } else { tunnels.join(", ") }
     }),
-    Column {
-        heading: Heading("PROCESSES", true),
-        cell: |status| status.processes.map_or(NOTHING.to_string(), |count| count.to_string()),
-    },
+    column("PROCESSES", |status| status.processes.map_or(NOTHING.to_string(), |count| count.to_string())),
 ];
 
 fn word(state: Health) -> &'static str {

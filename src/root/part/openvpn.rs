@@ -32,6 +32,7 @@ use runns_shared::config::is_domain;
 use runns_shared::error::{Context, Error, Result, words as cause};
 use runns_shared::escape::{escape, show};
 use runns_shared::inside::{Inside, Route};
+use runns_shared::name::NetnsName;
 use runns_shared::output;
 use runns_shared::output::warn;
 use runns_shared::plan::Plan;
@@ -152,8 +153,13 @@ fn daemon_name(plan: &Plan) -> String {
 fn unrecorded(site: &Site) -> Vec<Daemon> {
     let Some(identity) = site.record.identity else { return Vec::new() };
     let request = &site.plan().request;
-    let sockets = tunnel::private_directory(&request.name);
     let candidates = if request.kill_switch { daemon::outside() } else { daemon::in_namespace(identity.inode) };
+    of_namespace(&request.name, candidates)
+}
+
+/// Those of the processes that are OpenVPN daemons of namespace `name`.
+fn of_namespace(name: &NetnsName, candidates: Vec<i32>) -> Vec<Daemon> {
+    let sockets = tunnel::private_directory(name);
     candidates
         .into_iter()
         .filter(|pid| {
@@ -490,6 +496,11 @@ fn restart(site: &mut Site, index: usize, config: &Path) -> Result<()> {
     site.record.daemons.push(daemon);
     site.save()?;
     site.wait.map_or(Ok(()), |patience| follow(site, index, config, patience))
+}
+
+/// Whether a daemon of namespace `name` runs outside, as under the kill switch.
+pub fn runs_outside(name: &NetnsName) -> bool {
+    !of_namespace(name, daemon::outside()).is_empty()
 }
 
 #[cfg(test)]

@@ -71,6 +71,12 @@ impl Bound {
         Ok(HostState::load()?.uplinks.into_iter().map(|(uplink, number)| (uplink, Self(number))).collect())
     }
 
+    /// The uplink whose veths are in this group.
+    pub fn uplink_of(group: u32) -> Result<Option<IfaceName>> {
+        let bound = Self::all()?.into_iter().find(|(_, bound)| bound.group() == group);
+        bound.map(|(uplink, _)| IfaceName::new(uplink)).transpose()
+    }
+
     /// The group of its veths.
     pub fn group(self) -> u32 {
         GROUPS + u32::from(self.0)

@@ -119,7 +119,7 @@ fn forwarding(interface: &str) -> String {
 
 /// The two ends, whatever they are called now: each has the other's index as its peer. An index is unique only within a
 /// namespace, so of several such pairs the one with the right names is meant, if there is one.
-fn pair(outside: &[Link], inside: &[Link], name: &str) -> Option<(Link, Link)> {
+pub fn pair(outside: &[Link], inside: &[Link], name: &str) -> Option<(Link, Link)> {
     let inner = |outer: &&Link| inside.iter().find(|inner| is_pair(outer, inner));
     let pairs = outside.iter().filter(|link| link.veth).filter_map(|outer| Some((outer, inner(&outer)?)));
     let best = pairs

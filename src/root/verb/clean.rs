@@ -11,6 +11,7 @@ use crate::lock::Lock;
 use crate::netlink::Netlink;
 use crate::part::{self, Part, Site, firewall, forwarding, netns, resolver, uplink};
 use crate::prompt::prompt;
+use crate::salvage;
 use runns_shared::config::{Config, DEFAULT_PATH};
 use runns_shared::error::{Context, Error, Result, status};
 use runns_shared::escape::escape;
@@ -89,7 +90,13 @@ fn find(options: &Options, named: Option<NetnsName>) -> Result<NetnsName> {
 }
 
 fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
-    let Some(record) = Record::load(name)? else { return clean_without_record(lock, name, options) };
+    let loaded = Record::load(name);
+    if let Err(error) = &loaded {
+        output::warn(&format!("{error}; going by what is there of {name}"));
+    }
+    let Some(record) = loaded.or_else(|_| salvage::reconstruct(name).map(Some))? else {
+        return clean_without_record(lock, name, options);
+    };
     let mut site = Site { record, lock, host: Netlink::here()?, wait: None, probe: None };
     // Held until the end, so that no other namespace can get its inode number meanwhile.
     let held = netns::open_built(&site)?.or_else(|| netns::open_by_process(&site.record));
