@@ -69,7 +69,7 @@ pub fn wrong(inside: &Inside, setup: &Setup) -> Option<String> {
     let has_ipv6 = setup.addresses.iter().any(|(address, _)| address.is_ipv6());
     let mut routes = setup.routes.iter().flat_map(|(network, _)| parts(*network, setup.split_default));
     let lost = routes.find(|part| (has_ipv6 || part.0.is_ipv4()) && !inside.has_route(masked(*part), &setup.name));
-    lost.map(|part| masked(part)).map(|(address, prefix)| format!("the route to {address}/{prefix} is gone"))
+    lost.map(masked).map(|(address, prefix)| format!("the route to {address}/{prefix} is gone"))
 }
 
 fn parts(network: Prefix, split_default: bool) -> Vec<Prefix> {
