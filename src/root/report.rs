@@ -172,7 +172,8 @@ fn problems(found: Vec<Finding>, plan: &Plan, seen: &Seen) -> Vec<Problem> {
 
 fn unseen(subject: &Subject) -> Vec<&'static str> {
     if subject.seen.root {
-        return Vec::new();
+        let old = subject.record.has_own_rules();
+        return if old { vec!["rules of an earlier version: clean and build again"] } else { Vec::new() };
     }
     let plan = &subject.record.plan;
     let parts = part::all().into_iter().filter(|part| part.describe(plan).is_some());
@@ -265,6 +266,7 @@ pub fn print(statuses: &[Status]) -> Result<()> {
             text.push_str(&format!("  {}; mend it: {}\n", problem.what, problem.cure));
         }
     }
+    let seen_by_root = nix::unistd::geteuid().is_root();
     let mut unseen: Vec<&str> = Vec::new();
     for what in statuses.iter().flat_map(|status| &status.unseen) {
         if !unseen.contains(what) {
@@ -272,7 +274,8 @@ pub fn print(statuses: &[Status]) -> Result<()> {
         }
     }
     if !unseen.is_empty() {
-        text.push_str(&format!("not looked at: {} (sudo runns-exec status)\n", unseen.join(", ")));
+        let hint = if seen_by_root { "" } else { " (sudo runns-exec status)" };
+        text.push_str(&format!("not looked at: {}{hint}\n", unseen.join(", ")));
     }
     output::print(&text)
 }

@@ -13,7 +13,7 @@ use runns_shared::access::Access;
 use runns_shared::error::Result;
 use runns_shared::name::{IfaceName, NetnsName};
 use runns_shared::plan::{Number, PREFIX, Plan, Request};
-use runns_shared::record::{Identity, Record, State};
+use runns_shared::record::{Identity, Record, State, VERSION};
 use runns_shared::tunnel::directory;
 
 /// A record from which the namespace `name` can be cleaned.
@@ -46,7 +46,7 @@ pub fn reconstruct(name: &NetnsName) -> Result<Record> {
     let identity = identity.or(Some(Identity { cookie: 0, inode: 0, proc_inode: 0 }));
     let plan = Plan { request, number: number.unwrap_or(nobodys), resolver: None };
     let (files, daemons) = (Vec::new(), Vec::new());
-    Ok(Record { state: State::Cleaning, plan, identity, files, daemons, lock_generation: None })
+    Ok(Record { version: VERSION, state: State::Cleaning, plan, identity, files, daemons, lock_generation: None })
 }
 
 /// The host's end of the veth pair: the device that is linked to one in the namespace or, if that is gone, a veth of ours

@@ -17,6 +17,10 @@ use crate::trusted::{self, Trust};
 pub const DIRECTORY: &str = "/run/runns";
 const SUFFIX: &str = ".json";
 
+/// The version of records that are written now. Those of version 0.1.0 have none, which is taken for 1: their namespaces have
+/// rules and a routing table of their own each.
+pub const VERSION: u64 = 2;
+
 /// How far the namespace has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -95,6 +99,8 @@ fn running(pid: i32) -> Option<Stat> {
 /// What was built.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Record {
+    /// Which version of records it is.
+    pub version: u64,
     /// How far it is.
     pub state: State,
     /// What it shall consist of.
@@ -132,7 +138,12 @@ impl Record {
     pub fn parse(text: &str) -> json::Result<Self> {
         let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
         let fields = Fields::of(&value)?;
+        let version = fields.optional("version", json::number)?.unwrap_or(1);
+        if version > VERSION {
+            return Err("a later version of runns-exec wrote it".to_string());
+        }
         Ok(Self {
+            version,
             state: fields.required("state", State::from_json)?,
             plan: Plan::from_fields(&fields)?,
             identity: fields.optional("identity", |value| Identity::from_fields(&Fields::of(value)?))?,
@@ -140,6 +151,11 @@ impl Record {
             daemons: fields.list("daemons", |value| Daemon::from_fields(&Fields::of(value)?))?,
             lock_generation: fields.optional("lock_generation", json::number)?,
         })
+    }
+
+    /// Whether the namespace has the rules of its own that version 0.1.0 made.
+    pub fn has_own_rules(&self) -> bool {
+        self.version < VERSION
     }
 
     /// The names of all records, sorted.

@@ -12,7 +12,8 @@ fn built(config: &str) -> Host {
 }
 
 /// What spoils a record.
-const SPOILED: [&str; 5] = [
+const SPOILED: [&str; 6] = [
+    "sed -i 's/\"version\": 2/\"version\": 3/' PATH",
     "truncate -s 100 PATH",
     ">PATH",
     "sed -i 's/\"state\"/\"condition\"/' PATH",

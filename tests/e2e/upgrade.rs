@@ -29,6 +29,9 @@ import json
 host = json.load(open('/run/runns/.host'))
 del host['uplinks'], host['firewalld_zone']
 json.dump(host, open('/run/runns/.host', 'w'))
+record = json.load(open('/run/runns/old.json'))
+del record['version'], record['lock_generation']
+json.dump(record, open('/run/runns/old.json', 'w'))
 END";
 
 #[test]

@@ -128,6 +128,9 @@ impl Part for Uplink {
 
     fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
         let Some(uplink) = &subject.record.plan.request.uplink else { return Ok(Vec::new()) };
+        if subject.record.has_own_rules() {
+            return Ok(Vec::new());
+        }
         // The same for all namespaces that are bound to it.
         subject.seen.once(&format!("uplink {uplink}"), || look(subject.seen, uplink))
     }

@@ -205,6 +205,9 @@ fn look_outside(subject: &Subject, link: &Link) -> Result<Vec<Finding>> {
     if !seen.has_sysctl(&format!("net/ipv6/conf/{interface}/disable_ipv6"), "1")? {
         found.push(Finding::degraded(&what, "IPv6 is on"));
     }
+    if subject.record.has_own_rules() {
+        return Ok(found);
+    }
     let bound = plan.request.uplink.as_ref().map(uplink::Bound::to).transpose()?.flatten();
     if link.group != bound.map_or(uplink::UNBOUND_GROUP, uplink::Bound::group) {
         found.push(Finding::down(&what, "in another group, which the firewall's rules are not for"));

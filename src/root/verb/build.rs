@@ -20,7 +20,7 @@ use runns_shared::name::{IfaceName, NetnsName};
 use runns_shared::output;
 use runns_shared::output::warn;
 use runns_shared::plan::{Number, PREFIX, Plan, Request};
-use runns_shared::record::{Record, State};
+use runns_shared::record::{Record, State, VERSION};
 use runns_sys::process::{self, Disposition};
 
 /// The shortest prefix of a route that makes its network taken: shorter ones are defaults and halves of them.
@@ -114,6 +114,7 @@ fn build(wanted: &Wanted, lock: &Lock, wait: Option<Duration>) -> Result<()> {
     let plan = wanted.plan(&host)?;
     check(&plan, &host)?;
     let record = Record {
+        version: VERSION,
         state: State::Building,
         plan,
         identity: None,

@@ -18,7 +18,7 @@ use runns_shared::escape::escape;
 use runns_shared::log;
 use runns_shared::name::{IfaceName, NetnsName};
 use runns_shared::output;
-use runns_shared::record::{Record, State};
+use runns_shared::record::{Record, State, VERSION};
 
 /// Which namespace to clean. Names are not validated yet.
 #[derive(Debug, PartialEq, Eq)]
@@ -209,6 +209,7 @@ fn reattach(lock: &Lock, name: &NetnsName, uplink: IfaceName) -> Result<()> {
     let mut site = Site { record, lock, host: Netlink::here()?, wait: None, probe: None };
     site.host.need_link(uplink.as_str())?;
     site.record.plan.request.uplink = Some(uplink.clone());
+    site.record.version = VERSION;
     site.save()?;
     // Nothing leaks in between: the new table has its unreachable route before anything is looked up in it, and the
     // rules of both uplinks are there while the veth goes from one to the other.

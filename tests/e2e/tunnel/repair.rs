@@ -10,7 +10,13 @@ const SERVER: &str = "push \"redirect-gateway def1\"\npush \"dhcp-option DNS 10.
 #[track_caller]
 fn damage(host: &Host, damage: &str, words: &str) {
     host.ok("runns-exec status");
-    host.ok(&damage.replace("DAEMONS", &daemons(host, "work").join(" ")));
+    let pids = daemons(host, "work").join(" ");
+    host.ok(&damage.replace("DAEMONS", &pids));
+    if damage.starts_with("kill") {
+        host.ok(&format!(
+            "for pid in {pids}; do while grep -qs '^State:.[^ZX]' /proc/$pid/status; do sleep 0.01; done; done"
+        ));
+    }
     let shown = host.run("runns-exec status work");
     assert!(shown.status == 1 && shown.stdout.contains(words), "{damage}: {shown}");
     let shown = host.user("alice").run("runns-exec status work");
