@@ -230,7 +230,7 @@ mod tests {
         let text = inside.to_text().repeat(2);
         assert_eq!(Inside::from_text(&text), Some(vec![inside.clone(), inside]));
         assert_eq!(Inside::from_text(""), Some(Vec::new()));
-        for broken in ["x", "\0", &text[1..], &text[..text.len() - 4]] {
+        for broken in ["x", "\0", &text[2..], &text[..text.len() - 4]] {
             assert_ne!(Inside::from_text(broken).map(|list| list.len()), Some(2), "{broken:?}");
         }
     }
