@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::lock::Lock;
 use crate::netlink::{Link, Netlink, Network};
-use crate::part::{self, Part, Site, firewall, openvpn, probe, resolver, uplink, wireguard};
+use crate::part::{self, Part, Site, firewall, openvpn, resolver, uplink, wireguard};
 use crate::tool;
 use runns_privileged::capability::refuse_user_namespace;
 use runns_privileged::netns;
@@ -90,15 +90,15 @@ fn build(wanted: &Wanted, lock: &Lock, wait: Option<Duration>) -> Result<()> {
     let host = Netlink::here()?;
     if let Some(name) = &wanted.name {
         if let Some(record) = Record::load(name)? {
-            return already_built(wanted, Site { record, lock, host, wait, probe: None });
+            return already_built(wanted, Site { record, lock, host, wait });
         }
     }
     let plan = wanted.plan(&host)?;
     check(&plan, &host)?;
     let record = Record { state: State::Building, plan, identity: None, files: Vec::new(), daemons: Vec::new() };
     lock.save(&record)?;
-    let mut site = Site { record, lock, host, wait, probe: None };
-    let built = probe::prepare(&mut site).and_then(|()| part::build(&mut site)).and_then(|()| {
+    let mut site = Site { record, lock, host, wait };
+    let built = part::build(&mut site).and_then(|()| {
         site.record.state = State::Built;
         site.save().inspect_err(|_| drop(part::undo(&mut site)))
     });

@@ -93,7 +93,7 @@ fn find(options: &Options, named: Option<NetnsName>) -> Result<NetnsName> {
 
 fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
     let Some(record) = Record::load(name)? else { return clean_without_record(lock, name, options) };
-    let mut site = Site { record, lock, host: Netlink::here()?, wait: None, probe: None };
+    let mut site = Site { record, lock, host: Netlink::here()?, wait: None };
     // Held until the end, so that no other namespace can get its inode number meanwhile.
     let held = hold(&site)?;
     let inside = held.as_ref().and(site.record.identity).map(|identity| identity.inode);
@@ -218,7 +218,7 @@ fn reattach(lock: &Lock, name: &NetnsName, uplink: IfaceName) -> Result<()> {
     if record.state != State::Built {
         return Err(Error::new(format!("move namespace {name}"), "an earlier build or clean of it was interrupted"));
     }
-    let mut site = Site { record, lock, host: Netlink::here()?, wait: None, probe: None };
+    let mut site = Site { record, lock, host: Netlink::here()?, wait: None };
     site.host.need_link(uplink.as_str())?;
     site.record.plan.request.uplink = Some(uplink.clone());
     site.save()?;
