@@ -25,7 +25,7 @@ fail() {
 # command:package of Debian and Ubuntu
 needed='mmdebstrap:mmdebstrap systemd-nspawn:systemd-container ip:iproute2 dnsmasq:dnsmasq-base openvpn:openvpn
     openssl:openssl python3:python3 nsenter:util-linux unshare:util-linux curl:curl setcap:libcap2-bin diff:diffutils
-    groupadd:passwd ssh-keygen:openssh-client'
+    groupadd:passwd rpmbuild:rpm ssh-keygen:openssh-client'
 
 missing_packages() {
     local pair
@@ -108,16 +108,16 @@ packages_of() {
     (release=$2 packages='' && . "$here/scenarios/$1.sh" && echo "$packages")
 }
 
-# Under sudo the toolchain is usually in the home directory of the user who called it: the installer finds it there.
+# Builds the program, and unpacks the tarball of it in $cache/program: what scenarios install needs no toolchain. Under
+# sudo the toolchain is usually in the home directory of the user who called it: the installer finds it there.
 build_program() {
-    local staged
-    staged=$(mktemp -d)
-    if ! DESTDIR=$staged "$source/install/install.sh" >"$logs/build" 2>&1; then
+    rm -rf "$cache/program"
+    mkdir "$cache/program"
+    if ! FORMATS=tar "$source/install/package.sh" "$cache/program" >"$logs/build" 2>&1; then
         tail -n 20 "$logs/build" >&2
-        rm -rf "$staged"
         fail "cannot build the program: see $logs/build"
     fi
-    rm -rf "$staged"
+    tar -x -z --strip-components=1 -C "$cache/program" -f "$cache/program"/*.tar.gz
 }
 
 # Runs scenario $2 on release $1, in namespaces of its own; sets $seconds.
@@ -131,7 +131,7 @@ run_scenario() {
     (
         echo "$BASHPID" >"$group/cgroup.procs"
         exec timeout --kill-after=5 "$time_limit" unshare --mount --net --pid --cgroup --ipc --uts --fork --kill-child \
-            --mount-proc bash "$here/scenario.sh" "$source" "$cache/$release" "$layer" "$release" "$scenario" >"$log" 2>&1
+            --mount-proc bash "$here/scenario.sh" "$source" "$cache" "$layer" "$release" "$scenario" >"$log" 2>&1
     ) || status=$?
     seconds=$((($(date +%s%N) - begin) / 100000000))
     seconds=$((seconds / 10)).$((seconds % 10))
