@@ -6,6 +6,7 @@
 # Without a release: on both. Without a scenario: all of them. The systems are kept in target/systems, the log of each
 # scenario in target/systems/logs. The network, the users and the files of this machine stay as they are.
 #
+#   RUNNS_SYSTEMS_JOBS     how many scenarios to run at a time (default: 2)
 #   RUNNS_SYSTEMS_MIRROR   a mirror of Debian; without it, the one that this machine's apt uses
 set -euo pipefail
 umask 022
@@ -15,7 +16,8 @@ source=$(cd "$here/../.." && pwd)
 export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 cache=${CARGO_TARGET_DIR:-$source/target}/systems
 logs=$cache/logs
-time_limit=240
+time_limit=300
+jobs=${RUNNS_SYSTEMS_JOBS:-2}
 
 fail() {
     printf 'run.sh: %s\n' "$1" >&2
@@ -140,6 +142,39 @@ run_scenario() {
     return "$status"
 }
 
+# Runs scenario $2 on release $1 and prints, at once, what became of it.
+try_scenario() {
+    local log=$logs/$2.$1 status=0 report
+    run_scenario "$1" "$2" || status=$?
+    if [ "$status" = 0 ]; then
+        report="ok      $1 $2 ($seconds s)"
+    else
+        report="FAILED  $1 $2 ($seconds s): see $log
+$(sed -n '/^FAILED: /,/^\.$/{ /^\.$/!s/^/    /p }' "$log")"
+    fi
+    printf '%s\n' "$report$(sed -n 's/^not run: /\n    not run: /p' "$log")"
+    return "$status"
+}
+
+# Waits for one scenario to end.
+collect() {
+    if wait -n; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+    fi
+    running=$((running - 1))
+}
+
+# Scenarios in the background do not get the signals of a terminal.
+kill_all() {
+    local group
+    for group in "$cgroups/runns-systems.$$."*; do
+        [ ! -d "$group" ] || echo 1 >"$group/cgroup.kill"
+    done
+    exit 1
+}
+
 remove_group() {
     local tries
     for tries in {1..50}; do
@@ -188,20 +223,27 @@ for release in "${releases[@]}"; do
     make_base "$release"
 done
 
-passed=0
-failed=0
+# One after the other, for scenarios share them.
 for release in "${releases[@]}"; do
     for scenario in "${scenarios[@]}"; do
-        if run_scenario "$release" "$scenario"; then
-            printf 'ok      %s %s (%s s)\n' "$release" "$scenario" "$seconds"
-            passed=$((passed + 1))
-        else
-            printf 'FAILED  %s %s (%s s): see %s\n' "$release" "$scenario" "$seconds" "$logs/$scenario.$release"
-            sed -n '/^FAILED: /,/^\.$/{ /^\.$/!s/^/    /p }' "$logs/$scenario.$release"
-            failed=$((failed + 1))
-        fi
-        sed -n 's/^not run: /    not run: /p' "$logs/$scenario.$release"
+        # shellcheck disable=SC2046 # a list of words
+        make_layer "$release" $(packages_of "$scenario" "$release")
     done
+done
+
+passed=0
+failed=0
+running=0
+trap kill_all HUP INT TERM
+for release in "${releases[@]}"; do
+    for scenario in "${scenarios[@]}"; do
+        [ "$running" -lt "$jobs" ] || collect
+        try_scenario "$release" "$scenario" &
+        running=$((running + 1))
+    done
+done
+while [ "$running" -gt 0 ]; do
+    collect
 done
 printf '%s passed, %s failed\n' "$passed" "$failed"
 [ "$failed" = 0 ]

@@ -4,6 +4,7 @@
 prepare() {
     start_openvpn
     cp "$root/etc/openvpn/client.conf" "$root/etc/openvpn/broken.conf"
+    sed "s/^remote .*/remote $gateway 1195/" "$root/etc/openvpn/client.conf" >"$root/etc/openvpn/silent.conf"
     sed -i 's/^ca .*/ca missing.crt/' "$root/etc/openvpn/broken.conf"
     cat >"$scratch/runns.conf" <<'END'
 [work]
@@ -13,6 +14,8 @@ vpn=/etc/openvpn/client.conf
 InterfaceOut=eth0
 [broken]
 vpn=/etc/openvpn/broken.conf
+[silent]
+vpn=/etc/openvpn/silent.conf
 END
 }
 
@@ -89,6 +92,12 @@ try_failure() {
     refused 'a tunnel that cannot start' in_system 'systemctl start runns@broken'
     says 'status has the reason of build' 'missing.crt' in_system 'systemctl --no-pager status runns@broken'
     refused 'nothing is left of it' in_system 'ls /run/netns/broken || pgrep -x openvpn'
+    snapshot "$scratch/before"
+    in_system 'systemctl start --no-block runns@silent'
+    wait_for 10 'a tunnel that does not come up' in_system 'pgrep -x openvpn'
+    ok 'stop while it starts' in_system 'systemctl stop runns@silent; systemctl reset-failed runns@silent || true'
+    snapshot "$scratch/after"
+    same 'the host is as it was' "$scratch/before" "$scratch/after"
     # As the manual says, for a tunnel that cannot be brought up yet.
     in_system 'mkdir -p /etc/systemd/system/runns@broken.service.d &&
         printf "[Service]\nRestart=on-failure\nRestartSec=2\n" >/etc/systemd/system/runns@broken.service.d/again.conf &&
