@@ -234,16 +234,20 @@ install_config() {
 # Installs everything else, by the list in install/files.
 install_files() {
     while read -r from to; do
+        case $to in
+            '' | /*) ;;
+            *) to=$prefix/$to ;;
+        esac
         case $from in
-            '' | '#'*) continue ;;
-            completions/*) install_file "$completions/${from#*/}" "$prefix/$to" ;;
+            '' | '#'*) ;;
+            completions/*) install_file "$completions/${from#*/}" "$to" ;;
             *.in)
                 # What is special in the replacement of sed.
                 escaped=$(printf '%s\n' "$prefix" | sed 's/[&|\\]/\\&/g')
                 sed "s|@PREFIX@|$escaped|g" "$source/$from" >"$temporary/unit"
-                install_file "$temporary/unit" "$prefix/$to"
+                install_file "$temporary/unit" "$to"
                 ;;
-            *) install_file "$source/$from" "$prefix/$to" ;;
+            *) install_file "$source/$from" "$to" ;;
         esac
     done <"$source/install/files"
 }
@@ -256,6 +260,14 @@ tell_systemd() {
         /usr | /usr/local) ;;
         *) say "note: systemd does not look for units in $prefix/lib/systemd/system: systemctl link $prefix/lib/systemd/system/runns@.service" ;;
     esac
+}
+
+# Until firewalld is reloaded, it does not know the zone.
+tell_firewalld() {
+    if [ -z "$destdir" ] && have firewall-cmd && firewall-cmd --quiet --state 2>/dev/null &&
+        ! firewall-cmd --get-zones | grep -qw runns; then
+        firewall-cmd --quiet --reload && say 'reloaded firewalld, which now has the zone runns'
+    fi
 }
 
 say_what_next() {
@@ -288,4 +300,5 @@ install_program
 install_config
 install_files
 tell_systemd
+tell_firewalld
 say_what_next

@@ -40,14 +40,18 @@ fi
 remove "$prefix/share/doc/runns-exec/runns.conf"
 while read -r from to; do
     case $from in
-        '' | '#'*) ;;
+        '' | '#'*) continue ;;
+    esac
+    case $to in
+        /*) remove "$to" ;;
         *) remove "$prefix/$to" ;;
     esac
 done <"$(dirname -- "$0")/files"
 remove "$prefix/bin/runns-exec"
 remove "$prefix/libexec/runns-exec/runns-exec-root"
-for directory in share/doc/runns-exec/examples share/doc/runns-exec libexec/runns-exec; do
-    rmdir -- "$destdir$prefix/$directory" 2>/dev/null || true
+for directory in "$prefix/share/doc/runns-exec/examples" "$prefix/share/doc/runns-exec" "$prefix/libexec/runns-exec" \
+    /usr/lib/firewalld/zones /usr/lib/firewalld; do
+    rmdir -- "$destdir$directory" 2>/dev/null || true
 done
 if [ -z "$destdir" ] && [ -d /run/systemd/system ]; then
     systemctl daemon-reload || true

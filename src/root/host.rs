@@ -22,8 +22,12 @@ const FILE: &str = ".host";
 pub struct HostState {
     /// The sysctls that turning IPv4 forwarding on overwrites, with their original values; ip_forward itself first.
     pub forwarding: Option<Vec<(String, String)>>,
+    /// The number of each uplink that a namespace is bound to (see `part::uplink`).
+    pub uplinks: BTreeMap<String, u8>,
     /// The original rp_filter of each uplink on which it was made loose.
     pub rp_filter: BTreeMap<String, String>,
+    /// Whether builds brought about firewalld's own copy of the zone `runns`.
+    pub firewalld_zone: bool,
     /// Directories that builds created, each before those below it.
     pub directories: Vec<PathBuf>,
     /// Whether a build made /run/netns a mount point.
@@ -45,8 +49,12 @@ impl HostState {
         if !path.exists() {
             return Ok(Self::default());
         }
-        serde_json::from_str(&trusted::read(&path, Trust::Strict)?)
-            .map_err(|error| Error::new(format!("read {}", show(&path)), error))
+        serde_json::from_str(&trusted::read(&path, Trust::Strict)?).map_err(|error| {
+            Error::new(format!("read {}", show(&path)), error).hint(
+                "it is damaged: what builds changed on the host (IPv4 forwarding, rp_filter) can only be restored by hand; \
+                 remove the file to go on without it",
+            )
+        })
     }
 
     /// Applies `change` to the state and saves it; removes the file when nothing is left to restore.

@@ -3,24 +3,34 @@
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use futures_util::{Stream, StreamExt};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
+use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType};
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use rtnetlink::packet_route::tc::{
+    TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcMessage, TcOption,
+};
 use rtnetlink::{Handle, IpVersion, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 use tokio::runtime::{Builder, Runtime};
 
 use runns_shared::error::{Context, Error, Result, words};
 use runns_shared::name::IfaceName;
 
-/// Marks routes and rules as ours (rtm_protocol in rtnetlink(7); values above 127 are free for anybody to use).
-pub const PROTOCOL: u8 = 172;
+/// The routing tables that are ours. Rules that lead to them are ours, too.
+pub const OWN_TABLES: RangeInclusive<u32> = 17_240_000..=17_259_999;
+
+/// The protocol of rules and routes of our own. systemd-networkd removes those of every other protocol when it starts
+/// (networkd.conf(5), ManageForeignRoutes and ManageForeignRoutingPolicyRules).
+const OWN_PROTOCOL: RouteProtocol = RouteProtocol::Kernel;
 
 /// RT_TABLE_MAIN (rtnetlink(7)).
 pub const MAIN_TABLE: u32 = 254;
@@ -42,6 +52,8 @@ pub struct Link {
     pub up: bool,
     /// Whether it is one end of a veth pair.
     pub veth: bool,
+    /// Its group (`ip link set group`); 0 unless somebody chose one.
+    pub group: u32,
 }
 
 /// An IPv4 network.
@@ -113,7 +125,12 @@ impl Netlink {
 
     /// The device called `name`, if there is one.
     pub fn link(&self, name: &str) -> Result<Option<Link>> {
-        Ok(self.links()?.into_iter().find(|link| link.name == name))
+        let request = self.handle.link().get().match_name(name.to_string());
+        match self.runtime.block_on(request.execute().collect::<Vec<_>>()).into_iter().next() {
+            Some(Err(error)) if code(&error) == Some(Errno::ENODEV) => Ok(None),
+            Some(Err(error)) => Err(Error::new(format!("look for interface {name}"), cause(&error))),
+            found => Ok(found.and_then(|message| message.ok()).as_ref().map(link)),
+        }
     }
 
     /// The device called `name`; it is an error if there is none.
@@ -145,11 +162,12 @@ impl Netlink {
         Ok(messages.into_iter().map(route).collect())
     }
 
-    /// Creates a veth pair: `host` here, `inside` in the network namespace `netns`; both are down.
-    pub fn add_veth(&self, host: &IfaceName, inside: &str, netns: impl AsFd) -> Result<()> {
+    /// Creates a veth pair: `host` here, in `group`, and `inside` in the network namespace `netns`; both are down.
+    pub fn add_veth(&self, host: &IfaceName, group: u32, inside: &str, netns: impl AsFd) -> Result<()> {
         let peer = LinkUnspec::new_with_name(inside).setns_by_fd(netns.as_fd().as_raw_fd()).build();
         let pair = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Veth)
             .name(host.as_str())
+            .link_group(group)
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
             .build();
         self.act(&format!("create the veth pair {host}"), self.handle.link().add(pair).execute())
@@ -159,6 +177,61 @@ impl Netlink {
     pub fn set_up(&self, index: u32) -> Result<()> {
         let message = LinkUnspec::new_with_index(index).up().build();
         self.act("bring an interface up", self.handle.link().change(message).execute())
+    }
+
+    /// Puts device `index` into `group`.
+    pub fn set_group(&self, index: u32, group: u32) -> Result<()> {
+        let message = LinkUnspec::new_with_index(index).link_group(group).build();
+        self.act("set the group of an interface", self.handle.link().change(message).execute())
+    }
+
+    /// Marks every packet that arrives on device `index` with `mark`, before it is routed: a filter of tc-bpf(8), which
+    /// no firewall removes. One that is there already is replaced.
+    pub fn mark_arriving(&self, index: u32, mark: u32) -> Result<()> {
+        const WHAT: &str = "mark the packets of an interface";
+        /// linux/if_ether.h
+        const ETH_P_ALL: u16 = 3;
+        let program = runns_sys::bpf::marking_classifier(mark).cannot(|| WHAT)?;
+        self.act(WHAT, self.handle.qdisc().replace(index as i32).ingress().execute())?;
+        let mut filter = TcMessage::with_index(index as i32);
+        filter.header.parent = TcHandle { major: TcHandle::CLSACT.major, minor: TcHandle::MIN_INGRESS };
+        filter.header.handle = TcHandle { major: 0, minor: 1 };
+        // Priority and protocol.
+        filter.header.info = u32::from(TcHandle { major: 1, minor: ETH_P_ALL.to_be() });
+        let option = |option| TcOption::Bpf(option);
+        filter.attributes = vec![
+            TcAttribute::Kind(TcFilterBpf::KIND.to_string()),
+            TcAttribute::Options(vec![
+                option(TcFilterBpfOption::ProgFd(program.as_raw_fd() as u32)),
+                option(TcFilterBpfOption::ProgName(mark_name(mark))),
+                option(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
+            ]),
+        ];
+        let mut message = NetlinkMessage::from(RouteNetlinkMessage::NewTrafficFilter(filter));
+        message.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+        let mut handle = self.handle.clone();
+        self.act(WHAT, async move {
+            let mut answers = handle.request(message)?;
+            while let Some(answer) = answers.next().await {
+                if let NetlinkPayload::Error(error) = answer.payload {
+                    return Err(rtnetlink::Error::NetlinkError(error));
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Whether the packets that arrive on device `index` are marked with `mark`.
+    pub fn marks_arriving(&self, index: u32, mark: u32) -> Result<bool> {
+        let filters = self.handle.traffic_filter(index as i32).get().ingress().execute();
+        let name = TcOption::Bpf(TcFilterBpfOption::ProgName(mark_name(mark)));
+        let is_ours = |filter: &TcMessage| {
+            filter
+                .attributes
+                .iter()
+                .any(|part| matches!(part, TcAttribute::Options(options) if options.contains(&name)))
+        };
+        Ok(self.collect("list the filters of an interface", filters)?.iter().any(is_ours))
     }
 
     /// Removes device `index`. It is not an error if it is gone already.
@@ -220,9 +293,8 @@ impl Netlink {
 
     /// Adds an IPv4 route to `network` to `table`: through `hop`, or an unreachable route if that is `None`.
     pub fn add_route(&self, network: Network, table: u32, hop: Option<(u32, Option<Ipv4Addr>)>) -> Result<()> {
-        // The main table is only written to inside the namespace, where all of it is ours and no mark is needed: the
-        // route gets the protocol that `ip route add` gives it.
-        let protocol = if table == MAIN_TABLE { RouteProtocol::Boot } else { RouteProtocol::Other(PROTOCOL) };
+        // The main table is only written to inside the namespace: the route gets the protocol that `ip route add` gives it.
+        let protocol = if table == MAIN_TABLE { RouteProtocol::Boot } else { OWN_PROTOCOL };
         let mut route = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(network.address, network.prefix)
             .table_id(table)
@@ -247,40 +319,37 @@ impl Netlink {
         self.forgiving("remove a route", self.handle.route().del(route.message.clone()).execute())
     }
 
-    /// Adds a rule with `priority` that looks up packets arriving on `interface` in `table`.
-    pub fn add_rule(&self, interface: &IfaceName, table: u32, priority: u32) -> Result<()> {
-        let mut request = self
-            .handle
-            .rule()
-            .add()
-            .v4()
-            .input_interface(interface.as_str())
-            .priority(priority)
-            .action(RuleAction::ToTable);
-        request = request.table_id(table);
-        request.message_mut().attributes.push(RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)));
-        self.act("add a routing rule", request.execute())
+    /// Adds a rule with `priority` that looks up what `packets` describes in `table`, unless it is there.
+    pub fn add_rule(&self, packets: &Packets, table: u32, priority: u32) -> Result<()> {
+        let mut request = self.handle.rule().add().v4().priority(priority).action(RuleAction::ToTable).table_id(table);
+        let attributes = &mut request.message_mut().attributes;
+        attributes.extend(packets.attributes());
+        attributes.push(RuleAttribute::Protocol(OWN_PROTOCOL));
+        match self.runtime.block_on(request.execute()) {
+            Err(error) if code(&error) != Some(Errno::EEXIST) => Err(Error::new("add a routing rule", cause(&error))),
+            _ => Ok(()),
+        }
     }
 
-    /// Our rules for packets arriving on `interface`.
-    fn rules_of(&self, interface: &IfaceName) -> Result<Vec<RuleMessage>> {
+    /// Our rules for `packets`, whatever table they look them up in.
+    fn rules_of(&self, packets: &Packets) -> Result<Vec<RuleMessage>> {
         let ours = |rule: &RuleMessage| {
-            let has = |wanted: RuleAttribute| rule.attributes.contains(&wanted);
-            has(RuleAttribute::Iifname(interface.as_str().to_string()))
-                && has(RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)))
+            let is_own = |attribute: &RuleAttribute| matches!(attribute, RuleAttribute::Table(table) if OWN_TABLES.contains(table));
+            let has = |wanted: &RuleAttribute| rule.attributes.contains(wanted);
+            packets.attributes().iter().all(has) && rule.attributes.iter().any(is_own)
         };
         let rules = self.collect("list the routing rules", self.handle.rule().get(IpVersion::V4).execute())?;
         Ok(rules.into_iter().filter(ours).collect())
     }
 
-    /// Whether there is a rule of ours for packets arriving on `interface`.
-    pub fn has_rule(&self, interface: &IfaceName) -> Result<bool> {
-        Ok(!self.rules_of(interface)?.is_empty())
+    /// Whether there is a rule of ours for `packets`.
+    pub fn has_rule(&self, packets: &Packets) -> Result<bool> {
+        Ok(!self.rules_of(packets)?.is_empty())
     }
 
-    /// Removes our rules for packets arriving on `interface`; returns how many there were.
-    pub fn delete_rules(&self, interface: &IfaceName) -> Result<usize> {
-        let rules = self.rules_of(interface)?;
+    /// Removes our rules for `packets`; returns how many there were.
+    pub fn delete_rules(&self, packets: &Packets) -> Result<usize> {
+        let rules = self.rules_of(packets)?;
         for rule in &rules {
             self.forgiving("remove a routing rule", self.handle.rule().del(rule.clone()).execute())?;
         }
@@ -295,6 +364,33 @@ impl Netlink {
             _ => Ok(()),
         }
     }
+}
+
+/// The packets that a routing rule is for.
+pub enum Packets<'a> {
+    /// Those that arrive on an interface.
+    From(&'a IfaceName),
+    /// Those whose mark, as far as the mask reaches, is this.
+    Marked {
+        /// The mark.
+        mark: u32,
+        /// The mask.
+        mask: u32,
+    },
+}
+
+impl Packets<'_> {
+    fn attributes(&self) -> Vec<RuleAttribute> {
+        match self {
+            Self::From(interface) => vec![RuleAttribute::Iifname(interface.to_string())],
+            Self::Marked { mark, mask } => vec![RuleAttribute::FwMark(*mark), RuleAttribute::FwMask(*mask)],
+        }
+    }
+}
+
+/// What the filter that sets `mark` is called.
+fn mark_name(mark: u32) -> String {
+    format!("runns:{mark:#x}")
 }
 
 /// Runs `work` in a new thread in the network namespace `file`. /proc/sys/net is that namespace's there, and sockets
@@ -337,7 +433,12 @@ fn link(message: &LinkMessage) -> Link {
         _ => false,
     });
     let up = message.header.flags.contains(LinkFlags::Up);
-    Link { index: message.header.index, name: name.unwrap_or_default(), up, veth }
+    let group = message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Group(group) => Some(*group),
+        _ => None,
+    });
+    let group = group.unwrap_or_default();
+    Link { index: message.header.index, name: name.unwrap_or_default(), up, veth, group }
 }
 
 fn route(message: RouteMessage) -> Route {

@@ -1,6 +1,7 @@
 //! System calls that `nix` and `caps` do not have, as thin safe functions, each with the contract that it relies on; and
 //! what a program needs before its first line. The only crate with `unsafe` code. No policy here.
 
+pub mod bpf;
 pub mod mount;
 pub mod net;
 pub mod process;

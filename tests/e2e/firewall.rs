@@ -55,6 +55,87 @@ fn every_rule_carries_the_tag_and_goes_again() {
     before.assert_same(&Snapshot::of(&host));
 }
 
+/// Rules that a packet can meet: lines of iptables-save, of nft and of `ip rule`.
+fn rules(host: &Host) -> usize {
+    let count = "{ iptables-save; ip6tables-save; iptables-legacy-save 2>/dev/null; } | grep -c ^-A; \
+                 nft list ruleset 2>/dev/null | grep -c counter; ip rule | wc -l; ip -6 rule | wc -l";
+    host.ok(count).lines().map(|line| line.trim().parse::<usize>().expect("a number")).sum()
+}
+
+#[test]
+fn rules_do_not_grow_with_the_number_of_namespaces() {
+    let (host, _web) = host();
+    let lan = Net::new();
+    host.add_uplink("lan0", "10.50.0.1/24", &lan, "10.50.0.2/24");
+    host.ok("iptables-legacy -P FORWARD DROP");
+    let before = Snapshot::of(&host);
+    host.ok("runns-exec build -n a && runns-exec build -n b -o eth0 && runns-exec build -n c -o lan0");
+    let few = rules(&host);
+    host.ok("for i in 1 2 3 4 5; do runns-exec build -n p$i && runns-exec build -n e$i -o eth0 && \
+             runns-exec build -n l$i -o lan0 || exit 1; done");
+    assert_eq!(rules(&host), few);
+    for name in ["a", "b", "p5", "e5"] {
+        has_connection(&host, name);
+    }
+    host.ok("for name in a b c p1 p2 p3 p4 p5; do runns-exec clean $name || exit 1; done");
+    has_connection(&host, "e1");
+    host.ok("for i in 1 2 3 4 5; do runns-exec clean e$i && runns-exec clean l$i -f || exit 1; done");
+    before.assert_same(&Snapshot::of(&host));
+}
+
+#[test]
+fn the_host_does_not_become_a_router_for_others() {
+    let (host, web) = host();
+    let lan = Net::new();
+    host.add_uplink("lan0", "10.50.0.1/24", &lan, "10.50.0.2/24");
+    lan.ip("route add default via 10.50.0.1");
+    host.internet.net.ip("route add 10.50.0.0/24 via 192.0.2.2");
+    let lan_web = lan.serve("10.50.0.2:80", "lan");
+    let from_lan = host.root().inside(&lan);
+    let from_uplink = host.root().inside(&host.internet.net);
+    let (to_uplink, to_lan) = ("curl -sS --max-time 2 http://192.0.2.1/", "curl -sS --max-time 2 http://10.50.0.2/");
+    let before = Snapshot::of(&host);
+    host.ok("runns-exec build -n a && runns-exec build -n b");
+    for _ in 0..2 {
+        assert_ne!(from_lan.run(to_uplink).status, 0, "lan0 to eth0");
+        assert_ne!(from_uplink.run(to_lan).status, 0, "eth0 to lan0");
+        has_connection(&host, "b");
+        assert_eq!(host.ok("runns-exec b -- curl -sS --max-time 5 http://10.50.0.2/"), "lan 10.50.0.1");
+        // The rules are the last one's now.
+        host.run("runns-exec clean a -f");
+    }
+    assert!(web.requests().iter().all(|from| from == "192.0.2.2") && lan_web.requests().len() == 2);
+    host.ok("runns-exec clean b -f");
+    before.assert_same(&Snapshot::of(&host));
+    // A host that was one before goes on.
+    host.ok("sysctl -qw net.ipv4.ip_forward=1 && runns-exec build");
+    assert_eq!(from_lan.ok(to_uplink), "seen 10.50.0.2");
+    assert_eq!(from_uplink.ok(to_lan), "lan 192.0.2.1");
+    host.ok("runns-exec clean vpn1 -f");
+    assert_eq!(from_lan.ok(to_uplink), "seen 10.50.0.2");
+}
+
+#[test]
+fn forwarding_stays_on_where_a_bridge_has_come_to_rely_on_it() {
+    let (host, _web) = host();
+    host.ok("runns-exec build");
+    // As Docker does it, which finds forwarding on and leaves it at that.
+    host.ok("ip link add docker0 type bridge && ip address add 10.60.0.1/24 dev docker0 && ip link set docker0 up");
+    let container = Net::new();
+    host.add_uplink("port0", "10.61.0.1/32", &container, "10.60.0.2/24");
+    host.ok("ip address flush dev port0; ip link set port0 master docker0; \
+             iptables -t nat -A POSTROUTING -s 10.60.0.0/24 ! -o docker0 -j MASQUERADE");
+    container.ip("route add default via 10.60.0.1");
+    let from_container = host.root().inside(&container);
+    let curl = "curl -sS --max-time 5 http://192.0.2.1/";
+    assert_eq!(from_container.ok(curl), "seen 192.0.2.2", "beside a namespace");
+    let said = host.run("runns-exec clean vpn1 -f");
+    assert!(said.status == 0 && said.stdout.contains("docker0"), "{said}");
+    assert_eq!(from_container.ok(curl), "seen 192.0.2.2", "without one");
+    host.ok("ip link delete docker0 && runns-exec build && runns-exec clean vpn1 -f");
+    assert_eq!(host.ok("sysctl -n net.ipv4.ip_forward"), "0");
+}
+
 #[test]
 fn policies_and_rules_that_drop_are_passed() {
     for (backend, prepare) in [

@@ -33,6 +33,7 @@ fn everything_is_installed_whatever_the_umask_and_removed_again() {
         "/usr/local/share/zsh/site-functions/_runns-exec",
         "/usr/local/share/fish/vendor_completions.d/runns-exec.fish",
         "/usr/local/lib/systemd/system/runns@.service",
+        "/usr/lib/firewalld/zones/runns.xml",
         "/usr/local/lib/sysusers.d/runns-exec.conf",
         "/usr/local/share/doc/runns-exec/examples/service.conf",
         "/usr/local/share/doc/runns-exec/examples/50-runns.rules",

@@ -26,6 +26,7 @@ mod status;
 mod tunnel;
 mod turns;
 mod two_programs;
+mod upgrade;
 mod uplink;
 mod view;
 

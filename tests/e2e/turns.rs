@@ -75,6 +75,29 @@ fn clean_killed_anywhere_then_clean() {
 }
 
 #[test]
+fn a_clean_killed_anywhere_leaves_the_others_alone() {
+    let host = Host::new();
+    let _web = host.internet.net.serve("192.0.2.1:80", "seen");
+    let before = Snapshot::of(&host);
+    host.ok("runns-exec build -n a -o eth0 && runns-exec build -n b -o eth0");
+    let last = calls(&host, "clean a");
+    host.ok("runns-exec build -n a -o eth0");
+    // The rules are b's now, then a's again.
+    for (name, other) in [("b", "a"), ("a", "b"), ("b", "a")] {
+        for call in points(last, 6) {
+            killed(&host, &format!("clean {name}"), call);
+            let curl = format!("runns-exec {other} -- curl -sS --max-time 5 http://192.0.2.1/");
+            assert_eq!(host.user("alice").ok(&curl), "seen 192.0.2.2", "killed at {call}");
+            host.ok(&format!("runns-exec clean {name}"));
+            assert_eq!(host.user("alice").ok(&curl), "seen 192.0.2.2", "killed at {call}, then cleaned");
+            host.ok(&format!("runns-exec build -n {name} -o eth0"));
+        }
+    }
+    host.ok("runns-exec clean a && runns-exec clean b -f");
+    before.assert_same(&Snapshot::of(&host));
+}
+
+#[test]
 fn any_number_of_builds_and_cleans_take_turns() {
     let host = Host::new();
     let before = Snapshot::of(&host);

@@ -59,6 +59,26 @@ fn traffic_leaves_by_the_uplink_or_not_at_all() {
 }
 
 #[test]
+fn a_flushed_firewall_opens_no_other_way() {
+    let TwoUplinks { host, first, .. } = &two_uplinks();
+    host.ok("runns-exec build -n out -o eth1 && iptables-legacy -A FORWARD -j ACCEPT");
+    let seen = host.spawn("exec tcpdump -p -Z root -n -l --immediate-mode -i eth0 -Q out net 172.24.0.0/13");
+    crate::support::wait_until("tcpdump listens", || seen.stderr().contains("listening on").then_some(()));
+    host.ok("nft flush ruleset; for table in mangle nat filter; do iptables-legacy -t $table -F; done");
+    assert!(!host.ok("iptables-save").contains("runns:"));
+    assert_ne!(host.run(&format!("runns-exec out -- {ASK}")).status, 0, "without NAT there are no answers");
+    host.ok("ip link set eth1 down");
+    assert_ne!(host.run(&format!("runns-exec out -- {ASK}")).status, 0);
+    assert!(first.requests().is_empty(), "something left by the wrong uplink");
+    // A last packet of the same kind proves that tcpdump saw all.
+    host.ok("ip address add 172.24.99.1/32 dev lo && ping -c 1 -W 1 -I 172.24.99.1 192.0.2.1 || true");
+    crate::support::wait_until("the last packet is seen", || seen.stdout().contains("172.24.99.1").then_some(()));
+    let packets = seen.stdout();
+    assert!(packets.lines().all(|line| line.contains("172.24.99.1")), "{packets}");
+    host.ok("runns-exec clean out -f");
+}
+
+#[test]
 fn an_uplink_that_is_removed_fails_closed() {
     let TwoUplinks { host, first, .. } = &two_uplinks();
     host.ok("runns-exec build -n out -o eth1");

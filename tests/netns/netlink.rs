@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
-use runns_exec_root::netlink::{MAIN_TABLE, Netlink, Network};
+use runns_exec_root::netlink::{MAIN_TABLE, Netlink, Network, Packets};
 use runns_shared::name::IfaceName;
 
 use crate::support::Net;
@@ -15,7 +15,7 @@ fn network(address: [u8; 4], prefix: u8) -> Network {
 fn veth() -> (Net, Net, Netlink, u32) {
     let (host, inside) = (Net::new(), Net::new());
     let netlink = Netlink::inside(host.file().as_fd()).unwrap();
-    netlink.add_veth(&IfaceName::new("vpn1").unwrap(), "eth0", inside.file()).unwrap();
+    netlink.add_veth(&IfaceName::new("vpn1").unwrap(), 7, "eth0", inside.file()).unwrap();
     let index = netlink.need_link("vpn1").unwrap().index;
     (host, inside, netlink, index)
 }
@@ -30,11 +30,50 @@ fn a_pair_has_one_end_in_each_namespace() {
     netlink.set_up(index).unwrap();
     netlink.add_address(index, network([172, 24, 1, 1], 24)).unwrap();
     assert!(host.ip("-o -4 address show dev vpn1").contains("172.24.1.1/24"));
+    assert!(link.group == 7 && host.ip("-o link show dev vpn1").contains("group 7 "));
+    netlink.set_group(index, 8).unwrap();
+    assert!(host.ip("-o link show dev vpn1").contains("group 8 "));
     assert!(netlink.addresses().unwrap().contains(&(index, network([172, 24, 1, 1], 24))));
-    assert!(netlink.add_veth(&IfaceName::new("vpn1").unwrap(), "eth1", inside.file()).is_err(), "the name is taken");
+    assert!(netlink.add_veth(&IfaceName::new("vpn1").unwrap(), 7, "eth1", inside.file()).is_err(), "the name is taken");
     netlink.delete_link(index).unwrap();
     netlink.delete_link(index).expect("what is gone is no error");
     assert_eq!(inside.ip("-br link show type veth"), "");
+}
+
+#[test]
+fn what_arrives_is_marked_before_it_is_routed() {
+    let (host, inside, netlink, index) = veth();
+    host.ip("address add 172.24.1.1/24 dev vpn1");
+    host.ip("link set vpn1 up");
+    inside.ip("address add 172.24.1.2/24 dev eth0");
+    inside.ip("link set eth0 up");
+    host.ip("rule add fwmark 0x82000000/0xff000000 lookup 99 priority 1");
+    host.ip("route add prohibit default table 99");
+    inside.ip("route add default via 172.24.1.1");
+    host.ip("route add blackhole default");
+    // The host does not forward at all yet, so only the rule's own answer tells that the mark was there.
+    let answer = || -> String {
+        let ping = ["ping", "-c", "1", "-W", "5", "203.0.113.1"];
+        let output = std::process::Command::new("nsenter")
+            .args([&format!("--net={}", inside.path())])
+            .args(ping)
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let forward = std::process::Command::new("nsenter")
+        .args([&format!("--net={}", host.path()), "sysctl", "-qw", "net.ipv4.ip_forward=1"])
+        .status()
+        .unwrap();
+    assert!(forward.success());
+    assert!(!netlink.marks_arriving(index, 0x8200_0000).unwrap());
+    netlink.mark_arriving(index, 0x8100_0000).unwrap();
+    assert!(!answer().contains("Packet filtered"), "another mark");
+    netlink.mark_arriving(index, 0x8200_0000).expect("one that is there is replaced");
+    assert!(
+        netlink.marks_arriving(index, 0x8200_0000).unwrap() && !netlink.marks_arriving(index, 0x8100_0000).unwrap()
+    );
+    assert!(answer().contains("Packet filtered"), "{}", answer());
 }
 
 #[test]
@@ -68,12 +107,19 @@ fn only_rules_of_our_own_go() {
     let (host, _inside, netlink, _) = veth();
     let vpn1 = IfaceName::new("vpn1").unwrap();
     host.ip("rule add iif vpn1 lookup 99 priority 7");
-    netlink.add_rule(&vpn1, 17_240_001, 1).unwrap();
-    assert!(host.ip("rule show").contains("1:\tfrom all iif vpn1 lookup 17240001"), "{}", host.ip("rule show"));
-    assert!(netlink.has_rule(&vpn1).unwrap());
-    assert_eq!(netlink.delete_rules(&vpn1).unwrap(), 1);
-    assert_eq!(netlink.delete_rules(&vpn1).unwrap(), 0);
-    assert!(!netlink.has_rule(&vpn1).unwrap());
+    host.ip("rule add fwmark 0x99000000/0xff000000 lookup 99 priority 8");
+    let by_mark = Packets::Marked { mark: 0x8100_0000, mask: 0xff00_0000 };
+    for (packets, shown) in [(Packets::From(&vpn1), "iif vpn1"), (by_mark, "fwmark 0x81000000/0xff000000")] {
+        netlink.add_rule(&packets, 17_240_001, 1).unwrap();
+        netlink.add_rule(&packets, 17_240_001, 1).expect("what is there is no error");
+        let rules = host.ip("rule show");
+        assert!(rules.contains(&format!("1:\tfrom all {shown} lookup 17240001")), "{rules}");
+        assert!(netlink.has_rule(&packets).unwrap());
+        assert_eq!(netlink.delete_rules(&packets).unwrap(), 1);
+        assert_eq!(netlink.delete_rules(&packets).unwrap(), 0);
+        assert!(!netlink.has_rule(&packets).unwrap());
+    }
+    assert!(host.ip("rule show").contains("fwmark 0x99000000/0xff000000 lookup 99"), "somebody else's stays");
     assert!(host.ip("rule show").contains("7:\tfrom all iif vpn1 lookup 99"), "somebody else's stays");
 }
 

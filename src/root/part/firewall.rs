@@ -1,17 +1,22 @@
-//! NAT and forwarding rules on the host. Every rule carries the namespace's tag as its comment, and undo removes what
-//! carries it, read back from the tables themselves: what is removed cannot drift from what was made.
+//! NAT and forwarding rules on the host. They are the same for all namespaces, whose veths they know by their group
+//! (`ip link set group`): a packet meets the same number of rules, however many namespaces there are.
+//!
+//! Every rule carries the tag of one namespace as its comment, its owner. When the owner is cleaned, another namespace
+//! inherits them; with the last namespace they go. What is removed is read back from the tables themselves, so it cannot
+//! drift from what was made.
 //!
 //! One `iptables-restore --noflush` for each backend makes all rules of a table at once, or none.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
 
-use super::{Part, Site, nft, probe};
+use super::uplink::Bound;
+use super::{Part, Site, forwarding, nft, probe, transit, uplink};
 use crate::host::HostState;
 use crate::tool;
 use runns_shared::error::{Context, Error, Result};
-use runns_shared::plan::{Plan, tag};
-use runns_shared::record::State;
+use runns_shared::name::IfaceName;
+use runns_shared::plan::Plan;
+use runns_shared::record::{Record, State};
 
 /// Waits for the lock of the tables as long as another program holds it (iptables(8), -w).
 const WAIT: &str = "-w";
@@ -67,25 +72,110 @@ fn legacy_is_used() -> bool {
     std::fs::read_to_string("/proc/net/ip_tables_names").is_ok_and(|names| !names.trim().is_empty())
 }
 
+/// One rule as iptables-save prints it, but for its comment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Rule {
+    table: &'static str,
+    chain: &'static str,
+    /// Whether it has to precede all rules of others.
+    first: bool,
+    matches: String,
+    target: &'static str,
+    /// The same in nft(8)'s words, for [`native`]; empty if it has no place there.
+    nft: String,
+}
+
+impl Rule {
+    /// Without the command (`-A`), as in iptables-save without quotes.
+    fn text(&self, tag: &str) -> String {
+        format!("{} {} -m comment --comment {tag} -j {}", self.chain, self.matches, self.target)
+    }
+}
+
+/// What all namespaces need, `veth` included, which may not be there yet. The drops stand in mangle, where no accept of
+/// another program precedes them.
+fn rules(veth: &IfaceName) -> Result<Vec<Rule>> {
+    const NFT_FROM: &str = "iifgroup & 0xffffff00 == 0x72756e00";
+    const NFT_TO: &str = "oifgroup & 0xffffff00 == 0x72756e00";
+    let own = |direction: &str| format!("-m devgroup --{direction}-group {}", uplink::ANY_GROUP);
+    let (from, to) = (own("src"), own("dst"));
+    let rule = |table, chain, (matches, target): (String, &'static str), nft: String| Rule {
+        table,
+        chain,
+        first: false,
+        matches,
+        target,
+        nft,
+    };
+    let forward = |matches: String, nft: String| rule("mangle", "FORWARD", (matches, "DROP"), nft + " drop");
+    // The namespace's own source address alone: the route back to it leads to where the packet comes from.
+    let source = (format!("{from} -m rpfilter --invert"), "DROP");
+    let mut rules = vec![
+        rule("mangle", "PREROUTING", source, format!("{NFT_FROM} fib saddr . iif oif 0 drop")),
+        forward(
+            format!("{to} -m conntrack ! --ctstate RELATED,ESTABLISHED"),
+            format!("{NFT_TO} ct state != {{ established, related }}"),
+        ),
+    ];
+    for (uplink, bound) in Bound::all()? {
+        let group = bound.group();
+        rules.push(forward(
+            format!("! -o {uplink} -m devgroup --src-group {group:#x}"),
+            format!("oifname != \"{uplink}\" iifgroup {group:#x}"),
+        ));
+    }
+    for interface in transit::interfaces(veth)? {
+        let nft = format!("iifname \"{interface}\" ct state != {{ established, related }} ct status & dnat == 0");
+        rules.push(forward(format!("-i {interface} {}", transit::NEW), nft));
+    }
+    let mark = format!("{NFT_FROM} meta mark set meta mark & 0x00ffffff | 0x80000000");
+    rules.push(rule("mangle", "FORWARD", (from.clone(), MARK), mark));
+    let accept =
+        |matches: String| Rule { first: true, ..rule("filter", "FORWARD", (matches, "ACCEPT"), String::new()) };
+    rules.push(accept(from));
+    rules.push(accept(format!("{to} -m conntrack --ctstate RELATED,ESTABLISHED")));
+    let masquerade = (format!("-m mark --mark {}", uplink::MASQUERADED), "MASQUERADE");
+    let nft = "meta mark & 0xff000000 == 0x80000000 masquerade".to_string();
+    rules.push(rule("nat", "POSTROUTING", masquerade, nft));
+    Ok(rules)
+}
+
+/// POSTROUTING does not know by which interface a packet came; the mark tells it.
+const MARK: &str = "MARK --set-xmark 0x80000000/0xff000000";
+
 /// The part.
 pub struct Firewall;
 
 impl Part for Firewall {
     fn describe(&self, plan: &Plan) -> Option<String> {
         (!plan.request.kill_switch)
-            .then(|| format!("NAT and forwarding for {} (rules with the comment {})", plan.number, plan.tag()))
+            .then(|| format!("NAT and forwarding for {} (rules with a comment runns:NAME)", plan.number))
     }
 
     fn apply(&self, site: &mut Site) -> Result<()> {
-        let plan = site.plan().clone();
+        if let Some(uplink) = &site.plan().request.uplink {
+            Bound::reserve(site.lock, uplink)?;
+        }
+        // The rules are there before the host forwards anything.
+        forwarding::remember(site.lock)?;
+        let plan = site.plan();
+        let probe = site.probe.map(|target| probe::rule(plan, target)).unwrap_or_default();
+        let rules = rules(&plan.request.interface)?;
         let primary = Backend::primary()?;
         for backend in Backend::BOTH {
-            let before = backend.save()?;
-            if backend == primary {
-                remember_new_tables(site, backend)?;
-                backend.restore(&rules(&plan, site.probe))?;
-            } else if has_forward_rules(&before) {
-                backend.restore(&filter_rules(&plan))?;
+            let saved = Saved::of(backend)?;
+            let is_primary = backend == primary;
+            if !is_primary && !has_forward_rules(&saved.0) {
+                continue;
+            }
+            let owner = saved.owner().unwrap_or_else(|| plan.tag());
+            let probe = if is_primary { probe.as_str() } else { "" };
+            let input = saved.change(&needed(&rules, is_primary), &owner, None, probe);
+            if !input.is_empty() {
+                if backend == Backend::Nft && !saved.has_all_chains() {
+                    remember_new_chains(site)?;
+                }
+                backend.restore(&input)?;
             }
         }
         Ok(())
@@ -95,76 +185,179 @@ impl Part for Firewall {
         if site.record.state == State::Building && tool::find("nft").is_some() {
             probe::remove_trace()?;
         }
-        let tag = tag(&site.plan().request.name);
+        let tag = site.plan().tag();
+        let heir = heir(site)?;
+        let rules = if heir.is_some() { rules(&site.plan().request.interface)? } else { Vec::new() };
+        let primary = Backend::primary()?;
         let mut removed = false;
         for backend in Backend::BOTH {
-            let rules = deletions(&backend.save()?, &tag);
-            if !rules.is_empty() {
-                backend.restore(&rules)?;
-                removed = true;
+            let saved = Saved::of(backend)?;
+            removed |= saved.0.lines().any(|line| has_comment(line, &tag));
+            let is_primary = backend == primary;
+            let wanted = if is_primary || saved.owner().is_some() { needed(&rules, is_primary) } else { Vec::new() };
+            let owner = saved.owner().filter(|owner| *owner != tag).or(heir.clone()).unwrap_or_default();
+            let input = saved.change(&wanted, &owner, Some(&tag), "");
+            if !input.is_empty() {
+                backend.restore(&input)?;
             }
         }
-        forget_new_tables(site)?;
+        if heir.is_none() {
+            forget_new_tables(site)?;
+        }
         Ok(removed)
     }
 }
 
-/// Makes the rules anew, after the plan changed: the new ones are there before the old ones go.
-pub fn replace(site: &mut Site) -> Result<()> {
-    let tag = site.plan().tag();
-    let mut old = Vec::new();
-    for backend in Backend::BOTH {
-        old.push((backend, deletions(&backend.save()?, &tag)));
+/// The table of nftables in which the rules stand once more where somebody flushes the tables of iptables.
+const NATIVE: &str = "ip runns";
+
+/// Puts the rules into a table of nftables of our own as well, whatever it contained; with no namespace left that needs
+/// them, the table is removed.
+pub fn make_native(site: &Site, owner: Option<&str>) -> Result<()> {
+    let mut commands = format!("add table {NATIVE}\ndelete table {NATIVE}\n");
+    if let Some(owner) = owner {
+        let rules = rules(&site.plan().request.interface)?;
+        let chains = [
+            ("mangle", "PREROUTING", "type filter hook prerouting priority mangle"),
+            ("mangle", "FORWARD", "type filter hook forward priority mangle"),
+            ("nat", "POSTROUTING", "type nat hook postrouting priority srcnat"),
+        ];
+        commands.push_str(&format!("table {NATIVE} {{\n"));
+        for (table, chain, hook) in chains {
+            commands.push_str(&format!("chain {chain} {{ {hook}; policy accept;\n"));
+            for rule in rules.iter().filter(|rule| rule.table == table && rule.chain == chain) {
+                commands.push_str(&format!("{} comment \"{owner}\"\n", rule.nft));
+            }
+            commands.push_str("}\n");
+        }
+        commands.push_str("}\n");
     }
-    Firewall.apply(site)?;
-    for (backend, rules) in old {
-        if !rules.is_empty() {
-            backend.restore(&rules)?;
+    tool::run("nft", &["-f", "-"], &commands).map(drop)
+}
+
+/// What a backend has to contain: all rules or, if `iptables` means the other one, those that let traffic pass.
+fn needed(rules: &[Rule], is_primary: bool) -> Vec<Rule> {
+    rules.iter().filter(|rule| is_primary || rule.table == "filter").cloned().collect()
+}
+
+/// Removes the rules of this namespace alone, which builds up to version 0.1.0 made.
+pub fn remove_old(site: &Site) -> Result<()> {
+    for backend in Backend::BOTH {
+        let saved = Saved::of(backend)?;
+        let own = TABLES
+            .iter()
+            .flat_map(|table| table_lines(&saved.0, table).into_iter().map(move |line| (table, line)))
+            .filter(|(_, line)| !is_shared(line) && has_comment(line, &site.plan().tag()));
+        let input: String =
+            own.map(|(table, line)| format!("*{table}\n{}\nCOMMIT\n", line.replacen("-A", "-D", 1))).collect();
+        if !input.is_empty() {
+            backend.restore(&input)?;
         }
     }
     Ok(())
 }
 
+/// The tag of another namespace that needs the rules, if there is one.
+pub fn heir(site: &Site) -> Result<Option<String>> {
+    let own = &site.plan().request.name;
+    let records = Record::all()?;
+    let mut plans = records.iter().map(|record| &record.plan);
+    Ok(plans.find(|plan| plan.request.name != *own && !plan.request.kill_switch).map(Plan::tag))
+}
+
+/// The rules of a backend, as iptables-save prints them, without quotes round the words of comments.
+struct Saved(String);
+
+impl Saved {
+    fn of(backend: Backend) -> Result<Self> {
+        Ok(Self(backend.save()?))
+    }
+
+    /// Those rules of `table` that are for all namespaces, as [`Rule::text`] has them, whoever owns them.
+    fn shared(&self, table: &str) -> Vec<String> {
+        let lines = table_lines(&self.0, table).into_iter().filter(|line| is_shared(line));
+        lines.filter_map(|line| line.strip_prefix("-A ")).map(unquoted).collect()
+    }
+
+    /// Whether all chains exist in which the rules stand.
+    fn has_all_chains(&self) -> bool {
+        CHAINS.iter().all(|(table, chain)| {
+            let head = format!(":{chain} ");
+            table_lines(&self.0, table).iter().any(|line| line.starts_with(&head))
+        })
+    }
+
+    /// The tag of the namespace that owns the rules for all namespaces.
+    fn owner(&self) -> Option<String> {
+        let all = TABLES.iter().flat_map(|table| self.shared(table));
+        all.filter_map(|rule| rule.split("--comment ").nth(1)?.split(' ').next().map(str::to_string)).next()
+    }
+
+    /// Input for iptables-restore that makes the rules for all namespaces those that are `wanted`, and takes out what
+    /// else `gone` has as its comment. Each table changes in one step. Empty if there is nothing to change.
+    fn change(&self, wanted: &[Rule], owner: &str, gone: Option<&str>, probe: &str) -> String {
+        let mut input = String::new();
+        for table in TABLES {
+            let rules: Vec<&Rule> = wanted.iter().filter(|rule| rule.table == table).collect();
+            let texts: Vec<String> = rules.iter().map(|rule| rule.text(owner)).collect();
+            let there = self.shared(table);
+            let own = table_lines(&self.0, table).into_iter();
+            let own = own.filter(|line| !is_shared(line) && gone.is_some_and(|tag| has_comment(line, tag)));
+            let mut lines: Vec<String> = own.map(|line| line.replacen("-A", "-D", 1)).collect();
+            if there != texts || !self.precede(&rules, owner) {
+                lines.extend(there.iter().map(|rule| format!("-D {rule}")));
+                let insert = |(rule, text): (&&Rule, &String)| {
+                    if rule.first { format!("-I {}", text.replacen(' ', " 1 ", 1)) } else { format!("-A {text}") }
+                };
+                let (first, rest): (Vec<_>, Vec<_>) = rules.iter().zip(&texts).partition(|(rule, _)| rule.first);
+                lines.extend(first.into_iter().rev().map(insert));
+                lines.extend(rest.into_iter().map(insert));
+            }
+            if table == "mangle" && !probe.is_empty() {
+                lines.push(format!("-I POSTROUTING 1 {probe}"));
+            }
+            if !lines.is_empty() {
+                input.push_str(&format!("*{table}\n{}\nCOMMIT\n", lines.join("\n")));
+            }
+        }
+        input
+    }
+
+    /// Whether those of `rules` that have to precede all others do.
+    fn precede(&self, rules: &[&Rule], owner: &str) -> bool {
+        let first: Vec<&&Rule> = rules.iter().filter(|rule| rule.first).collect();
+        let Some(rule) = first.first() else { return true };
+        let command = format!("-A {} ", rule.chain);
+        let lines = table_lines(&self.0, rule.table).into_iter().filter(|line| line.starts_with(&command));
+        lines.take(first.len()).map(unquoted).eq(first.iter().map(|rule| format!("-A {}", rule.text(owner))))
+    }
+}
+
+/// The tables that contain our rules.
+const TABLES: [&str; 3] = ["mangle", "filter", "nat"];
+
+/// Some versions of iptables-save put quotes round every comment.
+fn unquoted(rule: &str) -> String {
+    rule.replace('"', "")
+}
+
+/// Whether a rule, as iptables-save prints it, is one of those for all namespaces.
+fn is_shared(rule: &str) -> bool {
+    let signs = ["-group 0x72756e", "--mark 0x80000000/0xff000000", transit::NEW];
+    rule.starts_with("-A ")
+        && rule.contains("--comment")
+        && signs.iter().any(|sign| rule.contains(sign))
+        && is_tagged(rule)
+}
+
+fn is_tagged(rule: &str) -> bool {
+    let comment = rule.split("--comment ").nth(1).unwrap_or_default();
+    comment.trim_start_matches('"').starts_with("runns:")
+}
+
 /// Checks, before anything is made, that there is a firewall to put rules into.
 pub fn check() -> Result<()> {
     Backend::primary().map(drop)
-}
-
-/// All rules. The drops stand in mangle, where no accept of another program comes before them.
-fn rules(plan: &Plan, probe: Option<Ipv4Addr>) -> String {
-    let (interface, subnet) = (&plan.request.interface, plan.number);
-    let comment = format!("-m comment --comment {}", plan.tag());
-    let uplink = plan
-        .request
-        .uplink
-        .as_ref()
-        .map_or(String::new(), |uplink| format!("-A FORWARD -i {interface} ! -o {uplink} {comment} -j DROP\n"));
-    let probe = probe.map_or(String::new(), |target| format!("-I POSTROUTING 1 {}\n", probe::rule(plan, target)));
-    format!(
-        "*mangle\n\
-         {probe}\
-         -A PREROUTING -i {interface} ! -s {subnet} {comment} -j DROP\n\
-         -A FORWARD -o {interface} -m conntrack ! --ctstate RELATED,ESTABLISHED {comment} -j DROP\n\
-         {uplink}\
-         COMMIT\n\
-         {}\
-         *nat\n\
-         -A POSTROUTING -s {subnet} ! -o {interface} {comment} -j MASQUERADE\n\
-         COMMIT\n",
-        filter_rules(plan)
-    )
-}
-
-/// Forwarding accepted, ahead of every policy and rule.
-fn filter_rules(plan: &Plan) -> String {
-    let (interface, subnet) = (&plan.request.interface, plan.number);
-    let comment = format!("-m comment --comment {}", plan.tag());
-    format!(
-        "*filter\n\
-         -I FORWARD 1 -o {interface} -d {subnet} -m conntrack --ctstate RELATED,ESTABLISHED {comment} -j ACCEPT\n\
-         -I FORWARD 1 -i {interface} -s {subnet} {comment} -j ACCEPT\n\
-         COMMIT\n"
-    )
 }
 
 /// Whether the filter table's FORWARD chain has a policy or rule that could drop something.
@@ -222,10 +415,7 @@ const CHAINS: [(&str, &str); 5] = [
 
 /// iptables' nft backend makes tables and chains when they are first used. Those that were not there before are
 /// removed again.
-fn remember_new_tables(site: &Site, backend: Backend) -> Result<()> {
-    if backend != Backend::Nft {
-        return Ok(());
-    }
+fn remember_new_chains(site: &Site) -> Result<()> {
     let there = nft::chains()?;
     let new = CHAINS
         .iter()

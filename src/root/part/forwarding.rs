@@ -9,6 +9,7 @@ use runns_shared::plan::Plan;
 use runns_shared::record::{Record, State};
 
 const IP_FORWARD: &str = "net/ipv4/ip_forward";
+const INTERFACES: &str = "net/ipv4/conf";
 
 /// The part.
 pub struct Forwarding;
@@ -22,10 +23,7 @@ impl Part for Forwarding {
         if sysctl(IP_FORWARD)?.as_deref() == Some("1") {
             return Ok(());
         }
-        if HostState::load()?.forwarding.is_none() {
-            let before = overwritten()?;
-            HostState::update(site.lock, |host| host.forwarding = Some(before))?;
-        }
+        remember(site.lock)?;
         set_sysctl(IP_FORWARD, "1")
     }
 
@@ -39,9 +37,33 @@ impl Part for Forwarding {
     }
 }
 
+/// Saves the sysctls that turning forwarding on will overwrite; nothing if it is on.
+pub fn remember(lock: &Lock) -> Result<()> {
+    if sysctl(IP_FORWARD)?.as_deref() == Some("1") || HostState::load()?.forwarding.is_some() {
+        return Ok(());
+    }
+    let before = overwritten()?;
+    HostState::update(lock, |host| host.forwarding = Some(before))
+}
+
 /// Whether a build turned forwarding on and no built namespace is left that needs it.
 pub fn is_left_on() -> Result<bool> {
     Ok(HostState::load()?.forwarding.is_some() && Record::names()?.is_empty())
+}
+
+/// A bridge that was set up while builds had forwarding turned on, and that forwards: what set it up (Docker, libvirt)
+/// found forwarding on and relies on it.
+pub fn relied_on() -> Result<Option<String>> {
+    let before = HostState::load()?.forwarding.unwrap_or_default();
+    for entry in std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten() {
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let forwarding = format!("{INTERFACES}/{name}/forwarding");
+        let is_new = !before.iter().any(|(known, _)| *known == forwarding);
+        if is_new && entry.path().join("bridge").exists() && sysctl(&forwarding)?.as_deref() == Some("1") {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 /// Restores the host's forwarding sysctls; returns whether there was anything to restore.
@@ -59,7 +81,6 @@ pub fn restore(lock: &Lock) -> Result<bool> {
 
 /// The current values of ip_forward and then of all sysctls that writing it overwrites.
 fn overwritten() -> Result<Vec<(String, String)>> {
-    const INTERFACES: &str = "net/ipv4/conf";
     let mut names = vec![IP_FORWARD.to_string(), format!("{INTERFACES}/all/accept_redirects")];
     let path = format!("/proc/sys/{INTERFACES}");
     let mut interfaces = Vec::new();

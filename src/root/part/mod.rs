@@ -3,6 +3,7 @@
 
 pub mod dns_lock;
 pub mod firewall;
+pub mod firewalld;
 pub mod forwarding;
 pub mod netns;
 pub mod nft;
@@ -10,6 +11,7 @@ pub mod openvpn;
 pub mod probe;
 pub mod pushed;
 pub mod resolver;
+pub mod transit;
 pub mod uplink;
 pub mod veth;
 pub mod wireguard;
@@ -62,11 +64,12 @@ pub trait Part {
 }
 
 /// The parts, in the order in which they are made: whatever restricts traffic before what carries it.
-pub fn all() -> [&'static dyn Part; 10] {
+pub fn all() -> [&'static dyn Part; 11] {
     [
         &netns::NetworkNamespace,
-        &forwarding::Forwarding,
         &firewall::Firewall,
+        &firewalld::Firewalld,
+        &forwarding::Forwarding,
         &uplink::Uplink,
         &veth::Veth,
         &resolver::Resolver,

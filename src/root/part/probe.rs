@@ -214,7 +214,8 @@ fn parse_drop(line: &str) -> Option<Rule> {
     let what = words.next()?;
     let text = match what.strip_prefix("rule ") {
         Some(rule) => rule.strip_suffix("(verdict drop)")?,
-        None => what.trim().strip_suffix("policy drop").map(|_| "policy drop")?,
+        // The packet's mark may follow.
+        None => what.trim().strip_prefix("policy drop").map(|_| "policy drop")?,
     };
     Some(Rule { chain: escape(chain.as_bytes()), text: escape(text.trim().as_bytes()) })
 }
@@ -233,6 +234,8 @@ mod tests {
         assert!(cure(&rule, &IfaceName::new("vpn1").unwrap()).contains("--add-interface=vpn1"));
         let policy = parse_drop("trace id 1a2b3c4d inet guard forwarding policy drop ").unwrap();
         assert_eq!((policy.chain.as_str(), policy.text.as_str()), ("inet guard forwarding", "policy drop"));
+        let marked = parse_drop("trace id 1a2b3c4d inet guard forwarding policy drop meta mark 0x80000000 ");
+        assert_eq!(marked, Some(policy));
         for line in [
             "trace id 1a2b3c4d ip filter FORWARD packet: iif \"vpn1\" oif \"eth0\" ip saddr 172.24.1.2",
             "trace id 1a2b3c4d ip filter FORWARD rule counter packets 1 bytes 40 accept (verdict accept)",

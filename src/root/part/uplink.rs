@@ -1,21 +1,38 @@
 //! InterfaceOut: packets that arrive on the veth leave through one uplink or not at all, whatever the host's own routes
-//! are. A rule that precedes all others looks them up in a table of our own, with a default route through the uplink
-//! and an unreachable route of a higher metric. When the link goes down, the kernel removes the former; the latter
-//! stays.
+//! are. They are marked when they arrive, by a filter on the device itself, which no flush of a firewall removes. A
+//! routing rule that precedes all others looks up what is marked in a table of our own, with a default route through
+//! the uplink and an unreachable route of a higher metric. When the link goes down, the kernel removes the former; the
+//! latter stays.
+//!
+//! Mark, rule and table belong to the uplink, not to the namespace: a packet meets as many rules as there are uplinks.
 
 use std::net::Ipv4Addr;
 
 use super::{Part, Site};
 use crate::host::{HostState, set_sysctl, sysctl};
-use crate::netlink::{Netlink, Network, Route};
-use runns_shared::error::Result;
+use crate::lock::Lock;
+use crate::netlink::{Netlink, Network, OWN_TABLES, Packets, Route};
+use runns_shared::error::{Error, Result};
 use runns_shared::name::IfaceName;
-use runns_shared::output::warn;
-use runns_shared::plan::{MAX_NUMBER, Plan};
+use runns_shared::output::{step, warn};
+use runns_shared::plan::Plan;
 use runns_shared::record::Record;
 
-/// The table of the subnet with number 0; that of number X is `TABLES + X`.
-const TABLES: u32 = 17_240_000;
+/// Group (`ip link set group`) of the veths whose traffic leaves as the host routes it; that of uplink N is N more.
+const GROUPS: u32 = 0x7275_6e00;
+/// What all our groups have in common, as `-m devgroup` takes it (iptables-extensions(8)).
+pub const ANY_GROUP: &str = "0x72756e00/0xffffff00";
+/// The mark of uplink N is N more in the highest byte, which is ours alone.
+const MARKS: u8 = 0x80;
+const MARK_MASK: u32 = 0xff00_0000;
+/// The mark of what is to be masqueraded, with its mask.
+pub const MASQUERADED: &str = "0x80000000/0xff000000";
+/// The table of uplink N is N more.
+const TABLES: u32 = 17_250_000;
+/// Uplinks that can be told apart.
+const MOST: u8 = 0x7f;
+/// Up to version 0.1.0 each namespace had a table: that of the subnet with number X was X more.
+const OLD_TABLES: u32 = 17_240_000;
 /// Precedes every rule except the one for local addresses, which has priority 0 (ip-rule(8)).
 const PRIORITY: u32 = 1;
 const EVERYWHERE: Network = Network { address: Ipv4Addr::UNSPECIFIED, prefix: 0 };
@@ -23,62 +40,184 @@ const EVERYWHERE: Network = Network { address: Ipv4Addr::UNSPECIFIED, prefix: 0 
 /// The part.
 pub struct Uplink;
 
-fn table(plan: &Plan) -> u32 {
-    TABLES + u32::from(plan.number.get())
+/// An uplink that namespaces are bound to, by the number under which the host's tables have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bound(u8);
+
+impl Bound {
+    /// The number of `uplink`; `None` if no namespace is bound to it yet.
+    pub fn to(uplink: &IfaceName) -> Result<Option<Self>> {
+        Ok(HostState::load()?.uplinks.get(uplink.as_str()).copied().map(Self))
+    }
+
+    /// The number of `uplink`, a new one if it has none.
+    pub fn reserve(lock: &Lock, uplink: &IfaceName) -> Result<Self> {
+        let host = HostState::load()?;
+        if let Some(number) = host.uplinks.get(uplink.as_str()) {
+            return Ok(Self(*number));
+        }
+        let free = (1..=MOST).find(|number| !host.uplinks.values().any(|taken| taken == number));
+        let number = free.ok_or_else(|| Error::new(format!("use uplink {uplink}"), "too many uplinks are in use"))?;
+        HostState::update(lock, |host| {
+            host.uplinks.insert(uplink.to_string(), number);
+        })?;
+        Ok(Self(number))
+    }
+
+    /// All uplinks that namespaces are bound to, each with its number.
+    pub fn all() -> Result<Vec<(String, Self)>> {
+        Ok(HostState::load()?.uplinks.into_iter().map(|(uplink, number)| (uplink, Self(number))).collect())
+    }
+
+    /// The group of its veths.
+    pub fn group(self) -> u32 {
+        GROUPS + u32::from(self.0)
+    }
+
+    /// The mark of the packets that arrive on them.
+    pub fn mark(self) -> u32 {
+        u32::from(MARKS + self.0) << 24
+    }
+
+    /// The table in which they are looked up.
+    pub fn table(self) -> u32 {
+        TABLES + u32::from(self.0)
+    }
+
+    fn packets(self) -> Packets<'static> {
+        Packets::Marked { mark: self.mark(), mask: MARK_MASK }
+    }
 }
 
-fn is_own_table(table: u32) -> bool {
-    (TABLES..=TABLES + u32::from(MAX_NUMBER)).contains(&table)
+/// The group of a veth whose traffic leaves as the host routes it.
+pub const UNBOUND_GROUP: u32 = GROUPS;
+
+/// Whether a device is in one of our groups.
+pub fn is_own_group(group: u32) -> bool {
+    group & 0xffff_ff00 == GROUPS
 }
 
 impl Part for Uplink {
     fn describe(&self, plan: &Plan) -> Option<String> {
-        plan.request.uplink.as_ref().map(|uplink| format!("uplink {uplink} and no other (table {})", table(plan)))
+        plan.request.uplink.as_ref().map(|uplink| format!("uplink {uplink} and no other"))
     }
 
     fn apply(&self, site: &mut Site) -> Result<()> {
-        let plan = site.plan().clone();
-        let Some(uplink) = &plan.request.uplink else { return Ok(()) };
-        let table = table(&plan);
+        let Some(uplink) = site.plan().request.uplink.clone() else { return Ok(()) };
+        let bound = Bound::reserve(site.lock, &uplink)?;
         // The unreachable route comes first, so that an interrupted build fails closed.
-        site.host.add_route(EVERYWHERE, table, None)?;
-        if !site.host.has_rule(&plan.request.interface)? {
-            site.host.add_rule(&plan.request.interface, table, PRIORITY)?;
-        }
-        set_routes(&site.host, table, uplink)?;
-        loosen_reverse_path_filter(site, uplink)
+        site.host.add_route(EVERYWHERE, bound.table(), None)?;
+        site.host.add_rule(&bound.packets(), bound.table(), PRIORITY)?;
+        set_routes(&site.host, bound.table(), &uplink)?;
+        loosen_reverse_path_filter(site, &uplink)
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
-        let plan = site.plan().clone();
-        let rules = site.host.delete_rules(&plan.request.interface)?;
-        let table = table(&plan);
-        let routes: Vec<Route> = site.host.routes()?.into_iter().filter(|route| route.table == table).collect();
-        for route in &routes {
-            site.host.delete_route(route)?;
-        }
-        restore_reverse_path_filter(site, None)?;
-        Ok(rules + routes.len() > 0)
+        let rules = site.host.delete_rules(&Packets::From(&site.plan().request.interface))?;
+        let routes = remove_old(site)?;
+        Ok(forget_unused(site, None)? | (rules + routes > 0))
     }
 }
 
-/// Replaces the routes in `table`, except the unreachable one, with those of `uplink`.
-fn set_routes(host: &Netlink, table: u32, uplink: &IfaceName) -> Result<()> {
-    let link = host.need_link(uplink.as_str())?;
-    let routes = host.routes()?;
-    for route in routes.iter().filter(|route| route.table == table && route.unicast) {
+/// Binds the veth with this index to the namespace's uplink: its group, and the mark of what arrives on it.
+pub fn bind(site: &Site, index: u32) -> Result<()> {
+    let request = &site.plan().request;
+    let Some(bound) = request.uplink.as_ref().map(Bound::to).transpose()?.flatten() else {
+        return site.host.set_group(index, UNBOUND_GROUP);
+    };
+    let by_interface = Packets::From(&request.interface);
+    if let Err(error) = site.host.mark_arriving(index, bound.mark()) {
+        // Kernels without the filter (CONFIG_NET_CLS_BPF): a rule for each such interface.
+        step(|| format!("using a routing rule for {} alone: {error}", request.interface));
+        site.host.delete_rules(&by_interface)?;
+        site.host.add_rule(&by_interface, bound.table(), PRIORITY)?;
+    } else {
+        site.host.delete_rules(&by_interface)?;
+    }
+    site.host.set_group(index, bound.group())
+}
+
+/// Removes what stands for uplinks that no namespace is bound to any more; returns whether there were any. Of this
+/// namespace, only `kept` counts.
+pub fn forget_unused(site: &Site, kept: Option<&IfaceName>) -> Result<bool> {
+    let others = Record::all()?;
+    let is_used = |uplink: &str| {
+        kept.is_some_and(|kept| kept.as_str() == uplink)
+            || others.iter().map(|record| &record.plan.request).any(|request| {
+                request.name != site.plan().request.name
+                    && request.uplink.as_ref().is_some_and(|name| name.as_str() == uplink)
+            })
+    };
+    let host = HostState::load()?;
+    let mut removed = false;
+    for (uplink, number) in host.uplinks.iter().filter(|(uplink, _)| !is_used(uplink)) {
+        let bound = Bound(*number);
+        site.host.delete_rules(&bound.packets())?;
+        delete_table(&site.host, bound.table())?;
+        HostState::update(site.lock, |host| {
+            host.uplinks.remove(uplink);
+        })?;
+        removed = true;
+    }
+    for (uplink, value) in host.rp_filter.iter().filter(|(uplink, _)| !is_used(uplink)) {
+        if sysctl(&rp_filter(uplink))?.is_some() {
+            set_sysctl(&rp_filter(uplink), value)?;
+        }
+        HostState::update(site.lock, |host| {
+            host.rp_filter.remove(uplink);
+        })?;
+    }
+    Ok(removed)
+}
+
+/// Empties the table of this namespace alone, which builds up to version 0.1.0 made; returns how many routes it had.
+pub fn remove_old(site: &Site) -> Result<usize> {
+    delete_table(&site.host, OLD_TABLES + u32::from(site.plan().number.get()))
+}
+
+fn delete_table(host: &Netlink, table: u32) -> Result<usize> {
+    let routes: Vec<Route> = host.routes()?.into_iter().filter(|route| route.table == table).collect();
+    for route in &routes {
         host.delete_route(route)?;
     }
-    if let Some(hop) = default_hop(&routes, link.index) {
-        return host.add_route(EVERYWHERE, table, Some(hop));
+    Ok(routes.len())
+}
+
+/// A destination and its next hop.
+type Hop = (Network, (u32, Option<Ipv4Addr>));
+
+/// The routes, beside the unreachable one, by which traffic is to leave through `uplink`: everywhere by its gateway or,
+/// if it has none, to its own subnets.
+fn wanted_routes(host: &Netlink, routes: &[Route], uplink: &IfaceName) -> Result<Vec<Hop>> {
+    let link = host.need_link(uplink.as_str())?;
+    if let Some(hop) = default_hop(routes, link.index) {
+        return Ok(vec![(EVERYWHERE, hop)]);
     }
-    let subnets: Vec<Network> =
-        host.addresses()?.into_iter().filter(|(index, _)| *index == link.index).map(|(_, subnet)| subnet).collect();
-    warn(&format!("{uplink} has no gateway: only its own subnets ({}) are reachable", subnets.len()));
-    for subnet in subnets {
-        host.add_route(masked(subnet), table, Some((link.index, None)))?;
+    let own = host.addresses()?.into_iter().filter(|(index, _)| *index == link.index);
+    Ok(own.map(|(_, subnet)| (masked(subnet), (link.index, None))).collect())
+}
+
+/// Has `table` contain the routes of `uplink`. Those that are right already are not touched: other namespaces use them.
+fn set_routes(host: &Netlink, table: u32, uplink: &IfaceName) -> Result<()> {
+    let routes = host.routes()?;
+    let wanted = wanted_routes(host, &routes, uplink)?;
+    if !wanted.iter().any(|(network, _)| network.prefix == 0) {
+        warn(&format!("{uplink} has no gateway: only its own subnets ({}) are reachable", wanted.len()));
+    }
+    let in_table = routes.iter().filter(|route| route.table == table && route.unicast);
+    let (right, wrong): (Vec<&Route>, Vec<&Route>) = in_table.partition(|route| is_wanted(route, &wanted));
+    for (network, hop) in wanted.iter().filter(|hop| !right.iter().any(|route| is_wanted(route, &[**hop]))) {
+        host.add_route(*network, table, Some(*hop))?;
+    }
+    // One to the same network has been replaced by the new one.
+    for route in wrong.iter().filter(|route| !wanted.iter().any(|(network, _)| *network == route.network)) {
+        host.delete_route(route)?;
     }
     Ok(())
+}
+
+fn is_wanted(route: &Route, wanted: &[Hop]) -> bool {
+    wanted.iter().any(|(network, hop)| *network == route.network && route.hops == [*hop])
 }
 
 /// Whether traffic of the namespace has a way out of the host: `None` if it has none, `Some(None)` if it goes everywhere,
@@ -86,7 +225,8 @@ fn set_routes(host: &Netlink, table: u32, uplink: &IfaceName) -> Result<()> {
 pub fn reachable(site: &Site) -> Result<Option<Option<Ipv4Addr>>> {
     let routes = site.host.routes()?;
     let Some(uplink) = &site.plan().request.uplink else {
-        let by_default = |route: &Route| route.unicast && route.network.prefix <= 1 && !is_own_table(route.table);
+        let by_default =
+            |route: &Route| route.unicast && route.network.prefix <= 1 && !OWN_TABLES.contains(&route.table);
         return Ok(routes.iter().any(by_default).then_some(None));
     };
     let link = site.host.need_link(uplink.as_str())?;
@@ -110,7 +250,7 @@ pub fn reachable(site: &Site) -> Result<Option<Option<Ipv4Addr>>> {
 fn default_hop(routes: &[Route], index: u32) -> Option<(u32, Option<Ipv4Addr>)> {
     routes
         .iter()
-        .filter(|route| route.unicast && route.network.prefix <= 1 && !is_own_table(route.table))
+        .filter(|route| route.unicast && route.network.prefix <= 1 && !OWN_TABLES.contains(&route.table))
         .filter_map(|route| Some((route.metric, *route.hops.iter().find(|(hop, _)| *hop == index)?)))
         .min_by_key(|(metric, _)| *metric)
         .map(|(_, hop)| hop)
@@ -134,34 +274,6 @@ fn loosen_reverse_path_filter(site: &Site, uplink: &IfaceName) -> Result<()> {
         host.rp_filter.entry(uplink.to_string()).or_insert(now);
     })?;
     set_sysctl(&name, "2")
-}
-
-/// Restores what was changed for uplinks that the namespace no longer uses, after it was moved to another one.
-pub fn forget_other_uplinks(site: &Site) -> Result<()> {
-    restore_reverse_path_filter(site, site.plan().request.uplink.as_ref())
-}
-
-/// Restores the reverse path filter of uplinks that no built namespace uses any more. Of this namespace, only `kept`
-/// counts as used.
-fn restore_reverse_path_filter(site: &Site, kept: Option<&IfaceName>) -> Result<()> {
-    let others = Record::all()?;
-    for (uplink, value) in HostState::load()?.rp_filter {
-        let used = kept.is_some_and(|kept| kept.as_str() == uplink)
-            || others.iter().any(|record| {
-                let request = &record.plan.request;
-                request.name != site.plan().request.name
-                    && request.uplink.as_ref().is_some_and(|name| name.as_str() == uplink)
-            });
-        if !used {
-            if sysctl(&rp_filter(&uplink))?.is_some() {
-                set_sysctl(&rp_filter(&uplink), &value)?;
-            }
-            HostState::update(site.lock, |host| {
-                host.rp_filter.remove(&uplink);
-            })?;
-        }
-    }
-    Ok(())
 }
 
 fn rp_filter(interface: &str) -> String {

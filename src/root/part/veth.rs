@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use super::{Part, Site, netns, probe};
+use super::{Part, Site, netns, probe, uplink};
 use crate::host::{set_sysctl, sysctl};
 use crate::netlink::{MAIN_TABLE, Netlink, Network, in_namespace};
 use runns_shared::error::{Error, Result};
@@ -32,11 +32,12 @@ impl Part for Veth {
         let namespace =
             netns::open_built(site)?.ok_or_else(|| Error::new("create the veth pair", "the namespace is gone"))?;
         let (interface, number) = (&plan.request.interface, plan.number);
-        site.host.add_veth(interface, INSIDE, &namespace)?;
+        site.host.add_veth(interface, uplink::UNBOUND_GROUP, INSIDE, &namespace)?;
         disable_ipv6(interface.as_str())?;
         // Forwarding may be on for the host and yet off for new interfaces.
         set_sysctl(&format!("net/ipv4/conf/{interface}/forwarding"), "1")?;
         let link = site.host.need_link(interface.as_str())?;
+        uplink::bind(site, link.index)?;
         site.host.add_address(link.index, Network { address: number.host(), prefix: PREFIX })?;
         site.host.set_up(link.index)?;
         in_namespace(namespace.as_fd(), || disable_ipv6(INSIDE))?;

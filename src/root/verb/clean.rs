@@ -144,6 +144,9 @@ fn finish(lock: &Lock, options: &Options) -> Result<String> {
     if !options.disable_forward {
         return Ok("left IPv4 forwarding on (clean -f restores it)\n".to_string());
     }
+    if let Some(bridge) = forwarding::relied_on()? {
+        return Ok(format!("left IPv4 forwarding on, for {bridge} was set up meanwhile and relies on it\n"));
+    }
     forwarding::restore(lock)
         .map(|restored| if restored { "restored IPv4 forwarding\n".to_string() } else { String::new() })
 }
@@ -217,15 +220,18 @@ fn reattach(lock: &Lock, name: &NetnsName, uplink: IfaceName) -> Result<()> {
     }
     let mut site = Site { record, lock, host: Netlink::here()?, wait: None, probe: None };
     site.host.need_link(uplink.as_str())?;
-    let before = site.record.plan.request.uplink.replace(uplink.clone());
+    site.record.plan.request.uplink = Some(uplink.clone());
     site.save()?;
-    // Nothing leaks in between: the table keeps its unreachable route, and the rules that drop packets are replaced
-    // atomically.
+    // Nothing leaks in between: the new table has its unreachable route before anything is looked up in it, and the
+    // rules of both uplinks are there while the veth goes from one to the other.
     uplink::Uplink.apply(&mut site)?;
-    if before.as_ref() != Some(&uplink) {
-        firewall::replace(&mut site)?;
-        uplink::forget_other_uplinks(&site)?;
-    }
+    firewall::Firewall.apply(&mut site)?;
+    let veth = site.host.need_link(site.plan().request.interface.as_str())?;
+    uplink::bind(&site, veth.index)?;
+    uplink::forget_unused(&site, Some(&uplink))?;
+    firewall::remove_old(&site)?;
+    uplink::remove_old(&site)?;
+    firewall::Firewall.apply(&mut site)?;
     log::notice(|| format!("moved {name} to uplink {uplink}"));
     output::print(&format!("{name} now leaves by {uplink}\n"))
 }

@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2034,SC2154
 # Docker sets the policy of FORWARD to drop, and turns forwarding on.
-packages='docker.io busybox-static'
+packages=docker.io
 [ "$release" = debian12 ] || packages="$packages docker-cli"
 
 prepare() {
@@ -27,8 +27,10 @@ start_docker() {
 # Sets $container to yes if containers run here.
 try_container() {
     container=
-    try in_system "mkdir -p /tmp/image/bin && cp /bin/busybox /tmp/image/bin/ && ln -sf busybox /tmp/image/bin/wget &&
-        tar -C /tmp/image -c . | docker import - box && docker run --rm box wget -q -T 5 -O - http://$web/"
+    # An image of curl and its libraries.
+    # shellcheck disable=SC2016 # expanded in the system
+    try in_system 'tar -C / -chf - $({ echo /usr/bin/curl; ldd /usr/bin/curl | grep -o "/[^ ]*"; } | cut -c2-) |
+        docker import - box && docker run --rm box curl -sS -m 5 '"http://$web/"
     if [ "$status" = 0 ]; then
         container=yes
     else
@@ -37,7 +39,7 @@ try_container() {
 }
 
 containers() {
-    local box="docker run --rm box wget -q -T 5 -O - http://$web/"
+    local box="docker run --rm box curl -sS -m 5 http://$web/"
     [ -z "$container" ] || says "a container has traffic $1" "internet $address" in_system "$box"
 }
 
@@ -47,7 +49,7 @@ scenario() {
     start_docker || return
     use demo
     try_container
-    ok 'docker restarts' in_system 'systemctl restart docker'
+    ok 'docker restarts' in_system 'systemctl reset-failed docker && systemctl restart docker'
     use demo
     containers 'beside a namespace that was there first'
     # Docker has found forwarding turned on, and relies on it.
@@ -55,13 +57,13 @@ scenario() {
     containers 'after clean -f of a namespace that was there first'
 
     # Started where forwarding is off, Docker turns it on and has FORWARD drop.
-    ok 'docker starts first' in_system 'systemctl stop docker && sysctl -q net.ipv4.ip_forward=0 && systemctl start docker'
+    ok 'docker starts first' in_system 'systemctl reset-failed docker && systemctl stop docker && sysctl -q net.ipv4.ip_forward=0 && systemctl start docker'
     says 'docker drops what is forwarded' '-P FORWARD DROP' in_system 'iptables -S FORWARD'
     snapshot "$scratch/before"
     build -n demo || return
     use demo
     containers 'beside a namespace'
-    ok 'docker restarts' in_system 'systemctl restart docker'
+    ok 'docker restarts' in_system 'systemctl reset-failed docker && systemctl restart docker'
     use demo
     clean demo -f
     containers 'after clean -f'

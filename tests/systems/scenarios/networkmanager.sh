@@ -15,8 +15,9 @@ method=auto
 [ipv6]
 method=disabled
 END
-    # What 85-nm-unmanaged.rules of the package says of every veth but eth*; in a container there is no udev to say it.
-    printf '[keyfile]\nunmanaged-devices=type:veth,except:interface-name:eth*\n' \
+    # What 85-nm-unmanaged.rules of the package says of every veth but eth*; in a container there is no udev to say it,
+    # nor to have NetworkManager wait until it is said.
+    printf '[main]\nno-auto-default=*\n[keyfile]\nunmanaged-devices=driver:veth,except:interface-name:eth*\n' \
         >"$root/etc/NetworkManager/conf.d/udev.conf"
     chmod 600 "$root/etc/NetworkManager/system-connections/uplink.nmconnection"
 }
@@ -53,7 +54,7 @@ scenario() {
     ok 'restart with an uplink of its own' in_system 'systemctl restart NetworkManager'
     wait_for 20 'the uplink after it' connected
     use demo
-    ok 'the routing rule is still there' in_system 'ip rule | grep -q "iif demo"'
+    ok 'the routing rule is still there' in_system 'ip rule | grep -q "fwmark 0x81000000"'
     clean demo -f
 
     reboot

@@ -77,9 +77,8 @@ try_reload() {
     ok 'a section with a hyphen' in_system 'systemctl start runns@my-site' || return
     use my-site
     local table
-    table=$(in_system 'ip rule' | sed -n 's/.*iif my-site lookup \([0-9]*\).*/\1/p')
-    in_system "ip route flush table $table"
-    in_system "ip route add unreachable default table $table"
+    table=$(in_system 'ip rule' | sed -n 's/.*fwmark 0x81.* lookup \([0-9]*\).*/\1/p' | head -n 1)
+    ok 'the uplink loses its route' in_system "ip route delete default via $gateway table $table"
     no_traffic my-site
     ok 'reload mends' in_system 'systemctl reload runns@my-site'
     use my-site

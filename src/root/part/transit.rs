@@ -1,0 +1,53 @@
+//! Turning forwarding on makes the host a router, for its neighbours as well. Where builds did that, what arrives by an
+//! interface that did not forward before is dropped when it would be forwarded, unless it is a reply, or a connection
+//! that the host itself redirects, as for the published port of a container.
+//!
+//! Bridges and tunnels that other programs set up later are not concerned: such a program found forwarding on and relies
+//! on it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::uplink::{Bound, is_own_group};
+use crate::host::HostState;
+use runns_shared::error::Result;
+use runns_shared::name::IfaceName;
+
+/// What may not be forwarded (iptables-extensions(8), conntrack), as iptables-save prints it.
+pub const NEW: &str = "-m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT";
+
+/// The interfaces from which nothing may be forwarded: those that did not forward before builds turned it on, network
+/// cards that came later, and the uplinks that namespaces are bound to. None if the host forwarded before. `own` is the
+/// veth that is about to be created.
+pub fn interfaces(own: &IfaceName) -> Result<BTreeSet<String>> {
+    let Some(before) = HostState::load()?.forwarding else { return Ok(BTreeSet::new()) };
+    let before = || before.iter().filter_map(|(name, value)| Some((interface_of_sysctl(name)?, value)));
+    let later = std::fs::read_dir(DIRECTORY).into_iter().flatten().flatten();
+    let later = later.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| is_card(name));
+    let later = later.chain(Bound::all()?.into_iter().map(|(uplink, _)| uplink));
+    let later = later.filter(|name| !before().any(|(known, _)| known == name));
+    let off = before().filter(|(_, value)| *value == "0").map(|(name, _)| name.to_string());
+    let concerned = |name: &String| !["lo", "default", own.as_str()].contains(&name.as_str()) && !is_own(name);
+    Ok(off.chain(later).filter(concerned).collect())
+}
+
+const DIRECTORY: &str = "/sys/class/net";
+
+fn attribute(interface: &str, name: &str) -> PathBuf {
+    Path::new(DIRECTORY).join(interface).join(name)
+}
+
+/// Whether it is a network card rather than a device of software: only the former has a parent device.
+fn is_card(interface: &str) -> bool {
+    attribute(interface, "device").exists()
+}
+
+/// Whether it is the veth of a namespace.
+fn is_own(interface: &str) -> bool {
+    let group = std::fs::read_to_string(attribute(interface, "netdev_group")).unwrap_or_default();
+    group.trim().parse().is_ok_and(is_own_group)
+}
+
+fn interface_of_sysctl(name: &str) -> Option<&str> {
+    name.strip_prefix("net/ipv4/conf/")?.strip_suffix("/forwarding")
+}
