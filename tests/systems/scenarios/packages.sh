@@ -21,8 +21,9 @@ intact() {
     says "$1: capabilities" "$installed cap_net_admin,cap_sys_admin=p" in_system "getcap $installed"
 }
 
+# By dpkg, to which apt leaves all of it but dependencies and the archive.
 deb() {
-    ok "$1" in_system "DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends --allow-downgrades --reinstall /srv/$2/*.deb"
+    ok "$1" in_system "dpkg -i /srv/$2/*.deb"
 }
 
 # Debian's rpm 4.18 has to be told that this is meant; that of Debian 13 does not know the option.
@@ -57,7 +58,7 @@ goes_on() {
 
 try_deb() {
     files "$scratch/before"
-    deb 'apt installs' old
+    ok 'apt installs' in_system 'DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends /srv/old/*.deb'
     intact 'after installation'
     ok 'alice joins the group' in_system 'usermod -aG runns alice'
     says 'the configuration is a conffile' /etc/runns.conf in_system "dpkg-query -W -f '\${Conffiles}' runns-exec"
@@ -82,21 +83,21 @@ try_deb() {
     says 'alice enters with the new version' 'vpn 10.8.0.' as_user alice 'runns-exec vpnWork -- curl -sS -m 5 http://10.8.0.1/'
     refused 'bob does not' as_user bob 'runns-exec vpnWork -- true'
 
-    deb 'apt installs it again' new
+    deb 'reinstallation' new
     intact 'after reinstallation'
     goes_on 'after reinstallation'
-    deb 'apt goes back' old
+    deb 'going back' old
     intact 'after going back'
-    deb 'apt upgrades at once' new
-    intact 'after the second upgrade'
-    goes_on 'after the second upgrade'
+    ok 'apt upgrades' in_system 'DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends /srv/new/*.deb'
+    intact 'after the upgrade by apt'
+    goes_on 'after the upgrade by apt'
 
     ok 'an override of the administrator' in_system "dpkg-statoverride --update --add root sudo 0750 $installed"
-    deb 'apt installs over the override' new
+    deb 'installation over the override' new
     says 'the override holds' 'root:sudo 750' in_system "stat -c '%U:%G %a' $installed"
     says 'with capabilities' cap_sys_admin in_system "getcap $installed"
     ok 'the override is removed' in_system "dpkg-statoverride --remove $installed"
-    deb 'apt installs without the override' new
+    deb 'installation without the override' new
     intact 'without the override'
 }
 
@@ -109,7 +110,7 @@ remove_deb() {
     refused 'the unit has been cleaned' in_system 'test -e /run/netns/vpnWork'
     ok 'demo is still there' in_system 'test -e /run/netns/demo'
     says 'the configuration stays' vpnWork in_system 'cat /etc/runns.conf'
-    deb 'apt installs it again after removal' new
+    deb 'installation after removal' new
     intact 'after removal and installation'
     clean demo -f
 
@@ -122,9 +123,9 @@ remove_deb() {
     ok 'purge leaves the group' in_system 'getent group runns'
 
     ok 'without systemd-sysusers' in_system 'groupdel runns && mv /usr/bin/systemd-sysusers /usr/bin/away'
-    deb 'apt installs there' new
+    deb 'installation there' new
     intact 'without systemd-sysusers'
-    ok 'purge again' in_system 'mv /usr/bin/away /usr/bin/systemd-sysusers && apt-get purge -q -y runns-exec && groupdel runns'
+    ok 'purge again' in_system 'mv /usr/bin/away /usr/bin/systemd-sysusers && dpkg --purge runns-exec && groupdel runns'
 }
 
 # rpm on Debian: its own database, no dependencies, but the real files and scripts.
