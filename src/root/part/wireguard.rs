@@ -221,7 +221,7 @@ fn userspace_daemons(plan: &Plan, outside: &str) -> Vec<Daemon> {
         .into_iter()
         .filter(|pid| {
             let words = daemon::command_line(*pid);
-            daemon::is_roots(*pid)
+            daemon::user_of(*pid) == Some(0)
                 && words.last().is_some_and(|word| word == outside)
                 && words.iter().take(2).any(|word| Path::new(word).file_name() == program)
         })
