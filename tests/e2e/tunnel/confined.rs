@@ -1,5 +1,6 @@
 //! Tunnel daemons are worth little to a server that takes them over (SPEC 14.4): seen in /proc, and tried in their place.
 
+use super::wireguard::host_with_peer;
 use super::{FAR, daemons, host, ping, tunnel_field, wait_for_ping};
 use crate::support::openvpn::{self, OpenVpnServer};
 use crate::support::{Host, Snapshot, wait_until};
@@ -268,4 +269,30 @@ fn a_resolver_of_the_host_that_is_replaced_is_seen() {
     });
     let _server = OpenVpnServer::start_with(&host, 1194, 8, SERVER);
     wait_for_ping(&host, "work", FAR);
+}
+
+#[test]
+fn wireguard_go_has_no_capability_and_sees_no_secret() {
+    let (host, _peer) = host_with_peer();
+    for (kill_switch, mark) in [("KillSwitch=yes\n", ""), ("", ""), ("KillSwitch=yes\n", "FwMark = 0x77\\r\\n")] {
+        host.ok(&format!("sed '/^PrivateKey/s/$/\\n{mark}/' /etc/wireguard/wg0.conf >/etc/wireguard/a.conf"));
+        host.configure(&format!("[work]\n{kill_switch}WireGuard=/etc/wireguard/a.conf\n"));
+        let before = Snapshot::of(&host);
+        host.ok("runns-exec build -s work");
+        assert!(ping(&host, "work", FAR));
+        let pid = &daemons(&host, "work")[0];
+        // cap_net_admin, for SO_MARK, if the file asks for it.
+        let capabilities = if mark.is_empty() { NONE } else { "0000000000001000" };
+        assert_eq!(identity(&host, pid), confined(65536, capabilities));
+        assert_harmless(&host, pid, None);
+        let (status, said) = instead(&host, pid, "ls /etc/wireguard /run/runns");
+        assert!(status != 0 && said.matches("No such file").count() == 2, "{said}");
+        // wg(8) works as usual, and the daemon's socket is root's.
+        assert_eq!(host.ok("wg show rwg0-0 fwmark"), if mark.is_empty() { "off" } else { "0x77" });
+        host.ok("wg set rwg0-0 listen-port 51999 && ss -Hlun | grep -q :51999");
+        assert_ne!(host.user("alice").run("wg show rwg0-0").status, 0);
+        assert!(ping(&host, "work", FAR));
+        host.ok("runns-exec clean work -f");
+        before.assert_same(&Snapshot::of(&host));
+    }
 }
