@@ -106,6 +106,8 @@ pub struct Record {
     pub files: Vec<String>,
     /// Daemons.
     pub daemons: Vec<Daemon>,
+    /// The process beside each OpenVPN daemon that sets up what its tunnel needs, with the same configuration file.
+    pub keepers: Vec<Daemon>,
 }
 
 /// Where the record of `name` is.
@@ -135,6 +137,7 @@ impl Record {
             identity: fields.optional("identity", |value| Identity::from_fields(&Fields::of(value)?))?,
             files: fields.list("files", json::text)?,
             daemons: fields.list("daemons", |value| Daemon::from_fields(&Fields::of(value)?))?,
+            keepers: fields.list("keepers", |value| Daemon::from_fields(&Fields::of(value)?))?,
         })
     }
 

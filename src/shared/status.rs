@@ -64,7 +64,7 @@ struct Tunnel {
     up: bool,
     /// RFC 3339; since when it is up or down.
     since: Option<String>,
-    /// Why it is not up.
+    /// Why it is not up, or what is wrong with it although it is.
     reason: Option<String>,
     received: Option<u64>,
     sent: Option<u64>,
@@ -151,11 +151,16 @@ impl Viewer<'_> {
         let state = TunnelState::load(&request.name, index);
         let daemon = record.daemons.iter().find(|daemon| daemon.config == config);
         let dead = daemon.is_some_and(|daemon| !daemon.is_running());
+        let keeper = record.keepers.iter().find(|keeper| keeper.config == config);
+        let alone = keeper.is_some_and(|keeper| !keeper.is_running());
         let there = counters.iter().find(|(device, _)| *device == state.device).map(|(_, counts)| counts);
         // Where the namespace could not be looked into, what the daemon last said counts.
         let gone = state.up && !counters.is_empty() && there.is_none();
         let up = state.up && !dead && !gone;
         let reason = match (up, dead, &state.reason) {
+            (true, ..) if alone => {
+                Some("its keeper has exited: clean and build again before it has to reconnect".to_string())
+            }
             (true, ..) => None,
             (_, true, None) => Some("its daemon has exited without a message (killed?)".to_string()),
             (_, true, Some(reason)) => Some(format!("its daemon has exited: {reason}")),
@@ -217,6 +222,9 @@ fn tunnel_words(tunnel: &Tunnel) -> String {
         return format!("{} DOWN{since}: {}", tunnel.config, tunnel.reason.as_deref().unwrap_or("not connected"));
     }
     let mut words = format!("{} up{since} on {}", tunnel.config, tunnel.device);
+    if let Some(reason) = &tunnel.reason {
+        words.push_str(&format!(", but {reason}"));
+    }
     if let (Some(received), Some(sent)) = (tunnel.received, tunnel.sent) {
         words.push_str(&format!(", {} received, {} sent", bytes(received), bytes(sent)));
     }

@@ -7,7 +7,8 @@ use std::os::fd::AsFd;
 use super::wgquick::Prefix;
 use crate::host::{set_sysctl, sysctl};
 use crate::netlink::{Netlink, in_namespace};
-use runns_shared::error::Result;
+use runns_shared::error::{Context, Result};
+use runns_sys::tun::{self, Header, Kind};
 
 /// The destinations of the default routes of both families.
 pub const EVERYWHERE: [Prefix; 2] = [(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0), (IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0)];
@@ -42,6 +43,11 @@ pub fn install(host: &Netlink, outside: &str, file: &File, setup: &Setup) -> Res
         inside.delete_link(old.index)?;
     }
     host.move_link(device.index, file, &setup.name)?;
+    set_up(&inside, file, setup)
+}
+
+/// Sets up a device that is in the namespace `file` and has no addresses yet.
+pub fn set_up(inside: &Netlink, file: &File, setup: &Setup) -> Result<()> {
     let has_ipv6 = setup.addresses.iter().any(|(address, _)| address.is_ipv6());
     in_namespace(file.as_fd(), || ipv6(&setup.name, has_ipv6))?;
     let link = inside.need_link(&setup.name)?;
@@ -61,6 +67,29 @@ pub fn install(host: &Netlink, outside: &str, file: &File, setup: &Setup) -> Res
         }
     }
     Ok(())
+}
+
+/// Routes `networks` by `hop`, a device inside and its gateway, in place of the routes that an earlier call for the same
+/// tunnel made.
+pub fn route_beside(inside: &Netlink, networks: &[Prefix], hop: (u32, Ipv4Addr), order: u32) -> Result<()> {
+    let metric = FIRST_METRIC + order;
+    let is_ours = |route: &crate::netlink::Route| route.metric == metric && route.hops.iter().any(|to| to.0 == hop.0);
+    for route in inside.routes()?.iter().filter(|route| is_ours(route)) {
+        inside.delete_route(route)?;
+    }
+    for network in networks {
+        inside.add_device_route(masked(*network), hop.0, Some(hop.1.into()), metric)?;
+    }
+    Ok(())
+}
+
+/// Creates a persistent TUN or TAP device in the calling thread's network namespace, for a process with this user id to
+/// attach to.
+pub fn create_for(name: &str, kind: Kind, user: u32) -> Result<()> {
+    let cannot = || format!("create the device {name}");
+    let tun = File::options().read(true).write(true).open("/dev/net/tun").cannot(|| "open /dev/net/tun")?;
+    tun::create(&tun, name, kind, Header::None).cannot(cannot)?;
+    tun::give(&tun, user).cannot(cannot)
 }
 
 /// Turns IPv6 on `device` on or off; it is off if the device has no IPv6 address.

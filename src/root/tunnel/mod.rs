@@ -1,7 +1,11 @@
 //! Tunnels: their devices, their configuration and control, and their files in /run/runns/NAME.d.
 
 pub mod device;
+pub mod environment;
+pub mod keeper;
+pub mod launch;
 pub mod management;
+pub mod profile;
 pub mod wgquick;
 
 use std::fs::File;
@@ -14,14 +18,24 @@ use runns_shared::escape::show;
 use runns_shared::name::NetnsName;
 use runns_shared::tunnel::{TunnelState, directory, state_file};
 
-/// The directory of the namespace's management sockets, which only root can enter.
+/// The directory of what the daemons need, which only root can enter.
 pub fn private_directory(name: &NetnsName) -> PathBuf {
     directory(name).join("private")
 }
 
+/// Where the keeper of tunnel `index` has a file system for its daemon, in the keeper's mount namespace only.
+pub fn daemon_directory(name: &NetnsName, index: usize) -> PathBuf {
+    private_directory(name).join(index.to_string())
+}
+
+/// The one directory in which the daemon of tunnel `index` may write.
+pub fn own_directory(name: &NetnsName, index: usize) -> PathBuf {
+    daemon_directory(name, index).join("own")
+}
+
 /// The management socket of tunnel `index`.
 pub fn socket(name: &NetnsName, index: usize) -> PathBuf {
-    private_directory(name).join(format!("{index}.sock"))
+    own_directory(name, index).join("management")
 }
 
 /// The hosts(5) file for the namespace's daemons.

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::confine;
 use crate::lock::Lock;
 use crate::netlink::{Link, Netlink, Network};
 use crate::part::{self, Part, Site, firewall, openvpn, resolver, uplink, wireguard};
@@ -95,7 +96,14 @@ fn build(wanted: &Wanted, lock: &Lock, wait: Option<Duration>) -> Result<()> {
     }
     let plan = wanted.plan(&host)?;
     check(&plan, &host)?;
-    let record = Record { state: State::Building, plan, identity: None, files: Vec::new(), daemons: Vec::new() };
+    let record = Record {
+        state: State::Building,
+        plan,
+        identity: None,
+        files: Vec::new(),
+        daemons: Vec::new(),
+        keepers: Vec::new(),
+    };
     lock.save(&record)?;
     let mut site = Site { record, lock, host, wait };
     let built = part::build(&mut site).and_then(|()| {
@@ -339,6 +347,7 @@ fn check(plan: &Plan, host: &Netlink) -> Result<()> {
     }
     resolver::check(plan)?;
     openvpn::check(plan)?;
+    confine::check(plan)?;
     wireguard::check(plan)?;
     if request.kill_switch { Ok(()) } else { firewall::check() }
 }

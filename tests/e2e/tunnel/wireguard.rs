@@ -8,7 +8,7 @@ use crate::support::{Background, Host, Snapshot, wait_until};
 use crate::turns::{calls, killed, points};
 
 /// A peer in the internet, which lives as long as its host: 10.`net`.0.1 and fd`net`::1, reached through port 518`net`.
-struct Peer {
+pub struct Peer {
     host_key: String,
     own_public: String,
     preshared: String,
@@ -74,7 +74,7 @@ impl Peer {
     }
 }
 
-fn host_with_peer() -> (Host, Peer) {
+pub fn host_with_peer() -> (Host, Peer) {
     let host = host();
     // The peers' sockets are in this host's /run as well.
     host.ok("mkdir -p /run/wireguard && echo '192.0.2.1 wg.test' >>/etc/hosts");
