@@ -39,6 +39,10 @@ fn value(name: &'static str, short: Option<char>, placeholder: &'static str, hel
     }
 }
 
+fn names(help: &'static str) -> Arg {
+    Arg::new("NAME").value_name("NAME").num_args(0..).value_parser(value_parser!(OsString)).help(help)
+}
+
 fn entering(command: Command) -> Command {
     command
         .arg(flag("pty", Some('t'), "Run on a new pseudo-terminal"))
@@ -69,7 +73,11 @@ pub fn definition() -> Command {
         .subcommand(Command::new("clean").about("Remove what build made (root)").defer(define_clean))
         .subcommand(Command::new("check").about("Prove from inside that a namespace does not leak").defer(define_check))
         .subcommand(Command::new("list").about("List the processes in namespaces").defer(define_list))
-        .subcommand(Command::new("status").about("Say how namespaces and their tunnels are").defer(define_status))
+        .subcommand(
+            Command::new("status")
+                .about("Say whether namespaces are as they were built, and how their tunnels are")
+                .defer(define_status),
+        )
 }
 
 fn define_build(command: Command) -> Command {
@@ -123,18 +131,12 @@ fn define_check(command: Command) -> Command {
 }
 
 fn define_status(command: Command) -> Command {
-    command.arg(value("NAME", None, "NAME", "Only this namespace").long(None)).arg(flag("json", None, "As JSON"))
+    command.arg(names("Only these namespaces")).arg(flag("json", None, "As JSON"))
 }
 
 fn define_list(command: Command) -> Command {
     command
-        .arg(
-            Arg::new("NAME")
-                .value_name("NAME")
-                .num_args(0..)
-                .value_parser(value_parser!(OsString))
-                .help("Only processes in these namespaces"),
-        )
+        .arg(names("Only processes in these namespaces"))
         .arg(flag("all", Some('a'), "Everybody's processes, not only yours"))
         .arg(flag("quiet", Some('q'), "Only pids, one a line"))
         .arg(flag("json", None, "As JSON").conflicts_with("quiet"))

@@ -7,12 +7,11 @@ use lexopt::prelude::{Long, Short, Value};
 use runns_shared::error::{Error, Result, status};
 use runns_shared::escape::escape;
 use runns_shared::name::RESERVED;
-use runns_shared::status as report;
 use runns_shared::suggest::nearest;
 
 use crate::commands::{COMMANDS, Command, find};
 use crate::launch::Mode;
-use crate::verb::{check, enter, list};
+use crate::verb::{check, enter, list, status as report};
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -216,7 +215,7 @@ fn subcommand(command: &'static Command, words: Vec<OsString>) -> Result<Request
             here: given("here"),
             json: given("json"),
         }),
-        "status" => Request::Status(report::Options { name: operands.next(), json: given("json") }),
+        "status" => Request::Status(report::Options { names: operands.collect(), json: given("json") }),
         _ => Request::List(list::Options {
             names: operands.collect(),
             all: given("all"),
@@ -281,7 +280,7 @@ mod tests {
             &["--pty", "list"],
             &["--pty", "build"],
             &["status", "--bogus"],
-            &["status", "a", "b"],
+            &["status", "--json", "--json"],
             &["check"],
             &["help", "nope"],
         ] {
@@ -322,7 +321,10 @@ mod tests {
                 json: flag(&sub, "json"),
                 names: sub.remove_many("NAME").map(Iterator::collect).unwrap_or_default(),
             }),
-            "status" => Request::Status(report::Options { json: flag(&sub, "json"), name: sub.remove_one("NAME") }),
+            "status" => Request::Status(report::Options {
+                json: flag(&sub, "json"),
+                names: sub.remove_many("NAME").map(Iterator::collect).unwrap_or_default(),
+            }),
             "check" => Request::Check(check::Options {
                 here: flag(&sub, "here"),
                 json: flag(&sub, "json"),
@@ -342,7 +344,7 @@ mod tests {
     fn clap_reads_every_line_the_same_way() {
         let lines = "vpn1|vpn1 -- a -t|-t vpn1|-td --no-new-privs vpn1 x --|--pty --bogus x|list|list -aq|list -a -- -x|\
             list a b --json|list --json -q|list --al|list --all=1|list -h|list --help x|status|status a|status a b|\
-            status --json a|check|check a|check --json a|check a b|check --here a|-h|--help|help list|help check|exec --help|\
+            status --json a|check|check a|check --json a|check a b|check --here a|status a b --json|-h|--help|help list|help check|exec --help|\
             -v list a|list -v|-t|-x|--pty=1 a";
         for line in lines.split('|') {
             let line: Vec<&str> = line.split_whitespace().collect();

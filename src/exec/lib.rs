@@ -6,7 +6,7 @@
 //! | [`policy`] | who may enter what | permitted, none raised |
 //! | [`verb`] | enter, list, check, status | raised only inside `runns_privileged` |
 //! | [`launch`] | becoming the command | gone |
-//! | [`root_program`] | `build`, `clean`: executes the program for root | gone |
+//! | [`root_program`] | `build`, `clean`, `status`: executes the program for root | gone |
 //!
 //! Only the crate `runns_privileged` can raise a capability. `runns_shared` is what both programs have in common.
 
@@ -23,7 +23,6 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
 use cli::Request;
-use runns_privileged::capability::caller_is_root;
 use runns_shared::error::{Context, Result};
 use runns_shared::output;
 use runns_sys::process::{self, Invocation};
@@ -56,12 +55,8 @@ fn dispatch(words: Vec<OsString>, invocation: &Invocation) -> Result<()> {
         Request::Enter(options) => verb::enter::run(options, environment).map(|never| match never {}),
         Request::Check(options) => verb::check::run(&options),
         Request::List(options) => verb::list::run(&options),
-        // What only root can find out takes tools that this program does not know.
-        Request::Status(_) if caller_is_root() => {
-            root_program::execute(arguments, environment).map(|never| match never {})
-        }
-        Request::Status(options) => verb::status::run(&options),
-        Request::OfRoot => root_program::execute(arguments, environment).map(|never| match never {}),
+        Request::Status(options) => verb::status::run(&options, arguments, environment).map(|never| match never {}),
+        Request::OfRoot => root_program::execute("build or clean", arguments, environment).map(|never| match never {}),
         Request::Print(text) => output::print(&text),
     }
 }

@@ -1,4 +1,4 @@
-//! Executes the program for root, which has the subcommands build and clean, without any capability.
+//! Executes the program for root, which has the subcommands build, clean and status, without any capability.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
@@ -17,9 +17,10 @@ use runns_sys::process;
 const PLACE: &str = "libexec/runns-exec/runns-exec-root";
 
 /// Executes the program for root with the same arguments and environment.
-pub fn execute(arguments: &[&CStr], environment: &[&CStr]) -> Result<Infallible> {
+/// `action` is what it is for.
+pub fn execute(action: &str, arguments: &[&CStr], environment: &[&CStr]) -> Result<Infallible> {
     // In a user namespace anybody can be root, and nothing belongs to the real one.
-    refuse_user_namespace("build or clean")?;
+    refuse_user_namespace(action)?;
     let _unprivileged = renounce()?;
     let path = find()?;
     step(|| format!("executing {}", show(&path)));

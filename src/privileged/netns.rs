@@ -12,6 +12,7 @@ use nix::sys::stat::{FileStat, Mode, fstat, fstatat, lstat, stat};
 
 use crate::Privilege;
 use runns_shared::error::{Context, Error, Result, words};
+use runns_shared::inside::{FILES, Inside};
 use runns_shared::name::NetnsName;
 use runns_shared::output::step;
 use runns_shared::record::Identity;
@@ -100,9 +101,7 @@ pub fn enter(privilege: &Privilege, netns: &Netns, expected: Option<&Identity>) 
     privilege.raised(Capability::CAP_SYS_ADMIN, || {
         setns(netns.file.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|errno| cannot(&words(errno)))
     })?;
-    // An unbound local socket belongs to this process's namespace, and the interface ioctls work on any socket.
-    let probe = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
-        .cannot(|| "make a socket in the namespace")?;
+    let probe = local_socket()?;
     let cookie = net::namespace_cookie(&probe).map_err(|errno| cannot(&words(errno)))?;
     match expected {
         Some(expected) if expected.cookie != cookie => {
@@ -137,10 +136,15 @@ fn refuse_host_namespace() -> Result<(), String> {
     Ok(())
 }
 
+/// An unbound local socket: it belongs to the calling thread's namespace, and the interface ioctls work on any socket.
+fn local_socket() -> Result<OwnedFd> {
+    socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
+        .cannot(|| "make a socket in the namespace")
+}
+
 /// The numbers that identify the network namespace of the calling thread.
 pub fn identity_here() -> Result<Identity> {
-    let probe = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
-        .cannot(|| "make a socket in the namespace")?;
+    let probe = local_socket()?;
     let inode = |path: &str| stat(path).map(|stat| stat.st_ino).cannot(|| format!("inspect {path}"));
     Ok(Identity {
         cookie: net::namespace_cookie(&probe).cannot(|| "read the namespace's cookie")?,
@@ -167,10 +171,24 @@ fn visit<T>(privilege: &Privilege, name: &NetnsName, look: impl FnOnce() -> Resu
     result
 }
 
-/// The text of /proc/net/dev inside the namespace called `name` (proc_pid_net(5)).
-pub fn devices(privilege: &Privilege, name: &NetnsName) -> Result<String> {
-    const PATH: &str = "/proc/thread-self/net/dev";
-    visit(privilege, name, || std::fs::read_to_string(PATH).cannot(|| format!("read {PATH}")))
+/// What the namespace called `name` shows of itself inside.
+pub fn look_inside(privilege: &Privilege, name: &NetnsName) -> Result<Inside> {
+    visit(privilege, name, || {
+        let text = |file: &&str| {
+            let place = if file.starts_with("net/") { "/proc/thread-self" } else { "/proc" };
+            std::fs::read_to_string(Path::new(place).join(file)).unwrap_or_default()
+        };
+        let mut inside = Inside {
+            name: name.to_string(),
+            identity: identity_here()?,
+            up: Vec::new(),
+            files: FILES.iter().map(text).collect(),
+        };
+        let probe = local_socket()?;
+        let is_up = |device: &String| net::interface_is_up(&probe, device).unwrap_or(false);
+        inside.up = inside.devices().into_iter().map(|(device, _)| device).filter(is_up).collect();
+        Ok(inside)
+    })
 }
 
 /// The numbers of the namespaces with these names. One that cannot be entered is left out.

@@ -8,9 +8,8 @@ use clap::ArgMatches;
 use clap::error::ErrorKind;
 use runns_cli::definition;
 use runns_shared::error::{Error, Result, status};
-use runns_shared::status as report;
 
-use crate::verb::{build, clean};
+use crate::verb::{build, clean, status as report};
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -68,7 +67,10 @@ fn interpret(mut matches: ArgMatches) -> Result<Parsed> {
         "build" | "clean" | "status" if for_entering => return Err(usage(only_for_entering(&verb))),
         "build" => Request::Build(build_options(&mut sub)),
         "clean" => Request::Clean(clean_options(&mut sub)?),
-        "status" => Request::Status(report::Options { name: sub.remove_one("NAME"), json: sub.get_flag("json") }),
+        "status" => Request::Status(report::Options {
+            names: sub.remove_many("NAME").map(Iterator::collect).unwrap_or_default(),
+            json: sub.get_flag("json"),
+        }),
         _ => return Err(usage("this program has only build, clean and status; runns-exec has the other subcommands")),
     };
     Ok(Parsed { request, verbose })

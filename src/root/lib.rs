@@ -8,6 +8,8 @@
 //! | [`part`] | the parts of a namespace: one file creates and removes each part |
 //! | [`tunnel`] | tunnel devices, configuration files, and the keepers of OpenVPN daemons |
 //! | [`confine`] | user, capabilities and view of the file system of the daemons |
+//! | [`seen`], [`report`] | what can be seen of the host and inside of a namespace; how namespaces are |
+//! | [`salvage`] | what can be told of a namespace whose record cannot be read |
 //! | [`host`], [`lock`] | the original state of the host; the lock that admits one build or clean at a time |
 //! | [`netlink`], [`tool`], [`daemon`], [`prompt`] | links and routes; external programs; other processes; questions |
 
@@ -19,8 +21,12 @@ pub mod daemon;
 pub mod host;
 pub mod lock;
 pub mod netlink;
+pub mod nfnetlink;
 pub mod part;
 pub mod prompt;
+pub mod report;
+pub mod salvage;
+pub mod seen;
 pub mod tool;
 pub mod tunnel;
 pub mod verb;
@@ -37,7 +43,8 @@ use runns_sys::process::{self, Invocation};
 pub fn run(invocation: Invocation) -> i32 {
     output::die_on_panic(status::FAILED);
     match dispatch(&invocation) {
-        Ok(()) => 0,
+        Ok(true) => 0,
+        Ok(false) => status::FAILED.into(),
         Err(error) => {
             output::complain_error(&error);
             error.status().unwrap_or(status::FAILED).into()
@@ -45,22 +52,25 @@ pub fn run(invocation: Invocation) -> i32 {
     }
 }
 
-fn dispatch(invocation: &Invocation) -> Result<()> {
+/// Whether all is well.
+fn dispatch(invocation: &Invocation) -> Result<bool> {
     process::make_undumpable().cannot(|| "make the process non-dumpable")?;
     process::open_standard_descriptors().cannot(|| "open /dev/null in place of a closed descriptor")?;
-    let words: Vec<OsString> =
+    let mut words: Vec<OsString> =
         invocation.arguments.iter().map(|word| OsString::from_vec(word.to_bytes().to_vec())).collect();
     if let Some(tunnel::keeper::NAME) = words.get(1).and_then(|word| word.to_str()) {
-        return tunnel::keeper::run(&words[2..]);
+        return tunnel::keeper::run(&words[2..]).map(|()| true);
     }
+    let handed_over = verb::status::take_handed_over(&mut words)?;
     let parsed = cli::parse(words)?;
     if parsed.verbose {
         output::be_verbose();
     }
     match parsed.request {
-        Request::Build(options) => verb::build::run(options),
-        Request::Clean(options) => verb::clean::run(options),
-        Request::Status(options) => verb::status::run(&options),
-        Request::Print(text) => output::print(&text),
+        Request::Build(options) => verb::build::run(options)?,
+        Request::Clean(options) => verb::clean::run(options)?,
+        Request::Status(options) => return verb::status::run(&options, handed_over),
+        Request::Print(text) => output::print(&text)?,
     }
+    Ok(true)
 }

@@ -54,6 +54,8 @@ pub struct Link {
     pub veth: bool,
     /// Its group (`ip link set group`); 0 unless somebody chose one.
     pub group: u32,
+    /// The index of the device that it is linked to: of a veth, that of the other end, in the namespace where that is.
+    pub peer: Option<u32>,
 }
 
 /// An IPv4 network.
@@ -177,6 +179,14 @@ impl Netlink {
     pub fn set_up(&self, index: u32) -> Result<()> {
         let message = LinkUnspec::new_with_index(index).up().build();
         self.act("bring an interface up", self.handle.link().change(message).execute())
+    }
+
+    /// Renames device `index`, which is brought down for it: kernels before 6.2 rename no device that is up.
+    pub fn rename(&self, index: u32, name: &str) -> Result<()> {
+        let down = LinkUnspec::new_with_index(index).down().build();
+        let renamed = LinkUnspec::new_with_index(index).name(name).build();
+        self.act("bring an interface down", self.handle.link().change(down).execute())?;
+        self.act(&format!("rename an interface to {name}"), self.handle.link().change(renamed).execute())
     }
 
     /// Puts device `index` into `group`.
@@ -450,7 +460,11 @@ fn link(message: &LinkMessage) -> Link {
         _ => None,
     });
     let group = group.unwrap_or_default();
-    Link { index: message.header.index, name: name.unwrap_or_default(), up, veth, group }
+    let peer = message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Link(index) => Some(*index),
+        _ => None,
+    });
+    Link { index: message.header.index, name: name.unwrap_or_default(), up, veth, group, peer }
 }
 
 fn route(message: RouteMessage) -> Route {

@@ -3,6 +3,7 @@
 //! | module | what it knows |
 //! |---|---|
 //! | [`error`], [`escape`], [`output`], [`suggest`], [`log`] | messages: what failed, untrusted bytes, stdout and stderr, near misses, syslog |
+//! | [`table`] | columns of text |
 //! | [`name`] | names of namespaces and interfaces, checked once |
 //! | [`trusted`] | files that only root can have written |
 //! | [`account`], [`access`] | users and groups without NSS; who is on a list |
@@ -10,7 +11,7 @@
 //! | [`plan`], [`record`], [`tunnel`], [`json`] | what a namespace consists of, as planned, as built, and how its tunnels are |
 //! | [`resolv_conf`] | name servers and the modules of nsswitch.conf |
 //! | [`proc`], [`clock`] | other processes, by /proc; times of day |
-//! | [`status`] | the report of `runns-exec status` |
+//! | [`inside`] | what a namespace shows of itself to a process inside |
 
 #![forbid(unsafe_code)]
 
@@ -20,6 +21,7 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod escape;
+pub mod inside;
 pub mod json;
 pub mod log;
 pub mod name;
@@ -28,7 +30,7 @@ pub mod plan;
 pub mod proc;
 pub mod record;
 pub mod resolv_conf;
-pub mod status;
 pub mod suggest;
+pub mod table;
 pub mod trusted;
 pub mod tunnel;

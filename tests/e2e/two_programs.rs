@@ -33,9 +33,15 @@ fn arguments_environment_and_status_pass_and_capabilities_do_not() {
         }
         assert!(!output.stdout.contains("Uid:\t0"), "{output}");
     }
-    // Root's status is root's program's, a member's is not.
-    assert_eq!(host.run("runns-exec status").status, 7);
-    assert_eq!(host.user("alice").run("runns-exec status").status, 0);
+    // A member's status is preceded by what was seen inside with the capabilities; root's program sees that itself.
+    let output = host.run("runns-exec status x --json");
+    assert!(output.status == 7 && output.stdout.starts_with("status;x;--json;\n"), "{output}");
+    let output = host.user("alice").run("runns-exec status x --json");
+    assert!(output.status == 7 && output.stdout.starts_with(".inside;"), "{output}");
+    assert!(output.stdout.lines().next().unwrap().ends_with(";status;x;--json;"), "{output}");
+    for set in ["Inh", "Prm", "Eff", "Amb"] {
+        assert!(output.stdout.contains(&format!("Cap{set}:\t0000000000000000")), "{output}");
+    }
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::io::IsTerminal;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -10,7 +9,6 @@ use nix::sys::stat::{FileStat, lstat, stat};
 use nix::unistd::getuid;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
-use unicode_width::UnicodeWidthChar;
 
 use runns_privileged::capability::renounce;
 use runns_privileged::{Privilege, netns};
@@ -23,10 +21,8 @@ use runns_shared::output::{print, print_json, step};
 use runns_shared::proc::{Network, Proc, Process};
 use runns_shared::record::Record;
 use runns_shared::suggest::nearest;
-use runns_sys::{process, tty};
-
-/// Between two columns of the table.
-const GAP: &str = "  ";
+use runns_shared::table::{Heading, lines, terminal_width};
+use runns_sys::process;
 
 /// What the command line asks for; names are not checked yet.
 #[derive(Debug, PartialEq, Eq)]
@@ -345,56 +341,15 @@ impl Serialize for Row<'_> {
     }
 }
 
-/// The width of standard output in columns; `None` if it is not a terminal.
-fn terminal_width() -> Option<usize> {
-    let stdout = std::io::stdout();
-    let size = stdout.is_terminal().then(|| tty::window_size(&stdout).ok())??;
-    (size.ws_col > 0).then_some(size.ws_col.into())
-}
-
 /// The table: a heading, and a line for each row.
 fn table(rows: &[Row], width: Option<usize>) -> String {
-    let columns: Vec<(&str, &Column)> =
-        COLUMNS.iter().filter_map(|column| column.heading.map(|heading| (heading, column))).collect();
-    let heading: Vec<String> = columns.iter().map(|(heading, _)| heading.to_string()).collect();
-    let lines: Vec<Vec<String>> = std::iter::once(heading)
-        .chain(rows.iter().map(|row| columns.iter().map(|(_, column)| (column.cell)(row)).collect()))
+    let columns: Vec<(Heading, &Column)> = COLUMNS
+        .iter()
+        .filter_map(|column| column.heading.map(|heading| (Heading(heading, column.right), column)))
         .collect();
-    // The last column is as wide as it likes: padding others to it would cost memory without end.
-    let last = columns.len() - 1;
-    let widths: Vec<usize> =
-        (0..last).map(|at| lines.iter().map(|line| width_of(&line[at])).max().unwrap_or(0)).collect();
-    let mut text = String::new();
-    for line in &lines {
-        let mut out = String::new();
-        for ((cell, width), (_, column)) in line.iter().zip(&widths).zip(&columns) {
-            let blanks = " ".repeat(width.saturating_sub(width_of(cell)));
-            out.push_str(&if column.right { format!("{blanks}{cell}") } else { format!("{cell}{blanks}") });
-            out.push_str(GAP);
-        }
-        out.push_str(&line[last]);
-        text.push_str(cut(out.trim_end(), width));
-        text.push('\n');
-    }
-    text
-}
-
-/// The columns that `text` takes on a terminal.
-fn width_of(text: &str) -> usize {
-    text.chars().map(|character| character.width().unwrap_or(0)).sum()
-}
-
-/// As much of `text` as fits into `width` columns.
-fn cut(text: &str, width: Option<usize>) -> &str {
-    let Some(width) = width else { return text };
-    let mut used = 0;
-    for (at, character) in text.char_indices() {
-        used += character.width().unwrap_or(0);
-        if used > width {
-            return &text[..at];
-        }
-    }
-    text
+    let headings: Vec<Heading> = columns.iter().map(|(heading, _)| *heading).collect();
+    let cells = rows.iter().map(|row| columns.iter().map(|(_, column)| (column.cell)(row)).collect()).collect();
+    lines(&headings, cells, width).into_iter().map(|line| line + "\n").collect()
 }
 
 #[cfg(test)]
@@ -426,14 +381,6 @@ mod tests {
     fn without_processes_there_is_the_heading_alone() {
         assert_eq!(table(&[], None), "NAMESPACE  PID  USER  STARTED  COMMAND\n");
         assert_eq!(serde_json::to_string(&Vec::<Row>::new()).unwrap(), "[]");
-    }
-
-    #[test]
-    fn lines_are_cut_by_what_they_show() {
-        assert_eq!(cut("abcdef", Some(4)), "abcd");
-        assert_eq!(cut("a\u{4e2d}\u{6587}", Some(4)), "a\u{4e2d}");
-        assert_eq!(cut("e\u{301}x", Some(1)), "e\u{301}");
-        assert_eq!(cut("abc", Some(0)), "");
     }
 
     #[test]

@@ -1,19 +1,62 @@
-//! `runns-exec status [NAME]` for members of the group. For root, the program for root prints it.
+//! `runns-exec status [NAME]...`. The program for root prints it, for everybody: it knows the parts of a namespace and
+//! speaks netlink. For a member of the group, who may not enter a namespace without this program's capabilities, this
+//! program looks inside first and hands over what it saw, in a file without a name.
 
-use runns_privileged::capability::renounce;
+use std::convert::Infallible;
+use std::ffi::{CStr, CString, OsString};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use crate::root_program;
+use runns_privileged::capability::caller_is_root;
 use runns_privileged::{Privilege, netns};
-use runns_shared::error::Result;
-use runns_shared::status::{self, Options, Sources};
+use runns_shared::error::{Context, Result};
+use runns_shared::inside::HANDED_OVER;
+use runns_shared::name::NetnsName;
+use runns_shared::output::step;
+use runns_shared::record::Record;
 
-/// Prints the state of what was built.
-pub fn run(options: &Options) -> Result<()> {
-    let records = status::records(options)?;
-    let names = records.iter().map(|record| record.plan.request.name.clone());
-    // Without the privilege to enter, the last recorded state is shown.
-    let privilege = Privilege::take().ok();
-    let devices: Vec<_> =
-        names.map(|name| (netns::devices(privilege.as_ref()?, &name).ok()).map(|text| (name, text))).collect();
-    let _unprivileged = renounce()?;
-    let devices = |name: &_| devices.iter().flatten().find(|(known, _)| known == name).map(|(_, text)| text.clone());
-    status::print(&records, options, &Sources { devices: &devices, last_handshake: &|_, _| None })
+/// What the command line asks for; names are not checked yet.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Only these namespaces; all if empty.
+    pub names: Vec<OsString>,
+    /// As JSON.
+    pub json: bool,
+}
+
+/// Executes the program for root, which prints the state of what was built.
+pub fn run(options: &Options, arguments: &[&CStr], environment: &[&CStr]) -> Result<Infallible> {
+    const VERB: &str = "show the state of namespaces";
+    if caller_is_root() {
+        return root_program::execute(VERB, arguments, environment);
+    }
+    let mut file = File::from(memfd_create(c"runns", MFdFlags::empty()).cannot(|| "create a file in memory")?);
+    file.write_all(look(options).as_bytes()).cannot(|| "write a file in memory")?;
+    let descriptor = CString::new(file.as_raw_fd().to_string()).unwrap_or_default();
+    let handed_over = CString::new(HANDED_OVER).unwrap_or_default();
+    let (program, words) = arguments.split_first().unwrap_or((&c"runns-exec", &[]));
+    let arguments = [&[*program, &*handed_over, &*descriptor], words].concat();
+    root_program::execute(VERB, &arguments, environment)
+}
+
+/// Looks into the namespaces. One that cannot be entered is left out: the report says that it was not seen.
+fn look(options: &Options) -> String {
+    let names = if options.names.is_empty() {
+        Record::names().unwrap_or_default()
+    } else {
+        options.names.iter().filter_map(|name| NetnsName::new(name).ok()).collect()
+    };
+    let privilege = match Privilege::take() {
+        Ok(privilege) => privilege,
+        Err(error) => {
+            step(|| error.to_string());
+            return String::new();
+        }
+    };
+    let look = |name: &NetnsName| netns::look_inside(&privilege, name).inspect_err(|error| step(|| error.to_string()));
+    names.iter().filter_map(|name| look(name).ok()).map(|inside| inside.to_text()).collect()
 }

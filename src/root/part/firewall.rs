@@ -10,8 +10,9 @@
 use std::collections::BTreeSet;
 
 use super::uplink::Bound;
-use super::{Part, Site, forwarding, nft, probe, transit, uplink};
+use super::{Finding, Part, Site, forwarding, nft, probe, transit, uplink};
 use crate::host::HostState;
+use crate::seen::Subject;
 use crate::tool;
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::name::IfaceName;
@@ -207,6 +208,14 @@ impl Part for Firewall {
         }
         Ok(removed)
     }
+
+    fn look(&self, _subject: &Subject) -> Result<Vec<Finding>> {
+        Ok(Vec::new())
+    }
+
+    fn unseen(&self, _plan: &Plan) -> Option<&'static str> {
+        Some("firewall rules")
+    }
 }
 
 /// The table of nftables in which the rules stand once more where somebody flushes the tables of iptables.
@@ -351,6 +360,11 @@ fn is_shared(rule: &str) -> bool {
 fn is_tagged(rule: &str) -> bool {
     let comment = rule.split("--comment ").nth(1).unwrap_or_default();
     comment.trim_start_matches('"').starts_with("runns:")
+}
+
+/// Whether plain `iptables` means the legacy tables here.
+pub fn is_legacy() -> Result<bool> {
+    Ok(Backend::primary()? == Backend::Legacy)
 }
 
 /// Checks, before anything is made, that there is a firewall to put rules into.

@@ -11,8 +11,9 @@
 
 use std::path::Path;
 
-use super::{Part, Site, firewall};
+use super::{Finding, Part, Site, firewall};
 use crate::host::HostState;
+use crate::seen::Subject;
 use crate::tool;
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::name::IfaceName;
@@ -60,6 +61,10 @@ impl Part for Firewalld {
         let removed = if is_running() { remove(interface)? } else { remove_offline(interface)? };
         forget_zone_file(site)?;
         Ok(removed)
+    }
+
+    fn look(&self, _subject: &Subject) -> Result<Vec<Finding>> {
+        Ok(Vec::new())
     }
 }
 

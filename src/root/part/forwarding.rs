@@ -1,9 +1,10 @@
 //! IPv4 forwarding on the host. Turning it on overwrites other sysctls (inet_forward_change in net/ipv4/devinet.c), so
 //! all of them are saved first; `clean -f` restores them once no built namespace is left.
 
-use super::{Part, Site};
+use super::{Finding, Part, Site};
 use crate::host::{HostState, set_sysctl, sysctl};
 use crate::lock::Lock;
+use crate::seen::Subject;
 use runns_shared::error::{Context, Result};
 use runns_shared::plan::Plan;
 use runns_shared::record::{Record, State};
@@ -34,6 +35,11 @@ impl Part for Forwarding {
             return restore(site.lock);
         }
         Ok(false)
+    }
+
+    fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
+        let is_on = subject.seen.has_sysctl(IP_FORWARD, "1")?;
+        Ok(if is_on { Vec::new() } else { vec![Finding::down("IPv4 forwarding", "off")] })
     }
 }
 

@@ -1,5 +1,5 @@
-//! What a namespace consists of. Each part makes and unmakes itself in one file; [`all`] is their order. build walks
-//! it forwards; clean, and a build that failed, walk it backwards.
+//! What a namespace consists of. Each part makes, unmakes and examines itself in one file; [`all`] is their order. build,
+//! status and repair walk it forwards; clean, and a build that failed, walk it backwards.
 
 pub mod dns_lock;
 pub mod firewall;
@@ -10,6 +10,7 @@ pub mod nft;
 pub mod openvpn;
 pub mod probe;
 pub mod pushed;
+pub mod repair;
 pub mod resolver;
 pub mod transit;
 pub mod uplink;
@@ -18,6 +19,7 @@ pub mod wireguard;
 
 use crate::lock::Lock;
 use crate::netlink::Netlink;
+use crate::seen::Subject;
 use runns_shared::error::{Error, Result};
 use runns_shared::plan::Plan;
 use runns_shared::record::Record;
@@ -46,6 +48,42 @@ impl Site<'_> {
     }
 }
 
+/// Something that is not as it was built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What it is: `interface vpn1`.
+    pub what: String,
+    /// What is wrong with it: `down`.
+    pub how: String,
+    /// Nothing gets through.
+    pub fatal: bool,
+    /// What the administrator has to do; if `None`, building again mends it.
+    pub cure: Option<String>,
+}
+
+impl Finding {
+    /// The namespace works, but not as it was built.
+    pub fn degraded(what: impl Into<String>, how: impl Into<String>) -> Self {
+        Self { what: what.into(), how: how.into(), fatal: false, cure: None }
+    }
+
+    /// Nothing gets through.
+    pub fn down(what: impl Into<String>, how: impl Into<String>) -> Self {
+        Self { fatal: true, ..Self::degraded(what, how) }
+    }
+
+    /// Building again does not mend it; this does.
+    pub fn cure(self, cure: impl Into<String>) -> Self {
+        Self { cure: Some(cure.into()), ..self }
+    }
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "{}: {}", self.what, self.how)
+    }
+}
+
 /// One part of a namespace.
 pub trait Part {
     /// What it is, in a line for build's report; `None` if this plan does not have it.
@@ -57,6 +95,19 @@ pub trait Part {
     /// Unmakes it, as far as it is there; whether anything was. It may be called on what was never made, or only
     /// half.
     fn undo(&self, site: &mut Site) -> Result<bool>;
+
+    /// Compares it with what was built, from the kernel's own state, and changes nothing: what is wrong.
+    fn look(&self, subject: &Subject) -> Result<Vec<Finding>>;
+
+    /// What of it only root can look at, in a word or two; `None` if that is nothing.
+    fn unseen(&self, _plan: &Plan) -> Option<&'static str> {
+        None
+    }
+
+    /// Makes it as it was built again, where `found` says that it is not, and touches nothing else.
+    fn mend(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
+        self.apply(site)
+    }
 }
 
 /// The parts, in the order in which they are made: whatever restricts traffic before what carries it.

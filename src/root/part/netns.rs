@@ -1,7 +1,7 @@
 //! The network namespace itself, at /run/netns/NAME, as ip-netns(8) creates it.
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -9,11 +9,14 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
-use super::{Part, Site};
+use super::{Finding, Part, Site};
+use crate::daemon;
 use crate::host::{HostState, make_directory_for_now, set_sysctl, sysctl};
-use crate::netlink::in_thread;
+use crate::netlink::{in_namespace, in_thread};
+use crate::seen::Subject;
 use runns_privileged::netns::{DIRECTORY, identity_here};
-use runns_shared::error::{Context, Result};
+use runns_shared::error::{Context, Error, Result};
+use runns_shared::escape::show;
 use runns_shared::name::NetnsName;
 use runns_shared::plan::Plan;
 use runns_shared::record::{Identity, Record};
@@ -21,6 +24,9 @@ use runns_sys::net;
 
 /// Limits that are to have the same values inside as on the host.
 const INHERITED: [&str; 2] = ["net/ipv4/ping_group_range", "net/ipv4/ip_unprivileged_port_start"];
+
+/// One of them, with its value on the host.
+type Limit = (&'static str, Option<String>);
 
 /// The part.
 pub struct NetworkNamespace;
@@ -49,7 +55,7 @@ pub fn open_recorded(record: &Record) -> Result<Option<File>> {
     {
         return Ok(None);
     }
-    let cookie = crate::netlink::in_namespace(std::os::fd::AsFd::as_fd(&file), identity_here)?.cookie;
+    let cookie = in_namespace(file.as_fd(), identity_here)?.cookie;
     Ok((cookie == identity.cookie).then_some(file))
 }
 
@@ -61,23 +67,32 @@ impl Part for NetworkNamespace {
     fn apply(&self, site: &mut Site) -> Result<()> {
         let name = site.plan().request.name.clone();
         prepare_directory(site)?;
-        let limits = INHERITED.iter().map(|name| Ok((*name, sysctl(name)?))).collect::<Result<Vec<_>>>()?;
-        let (identity, file) = create(&limits)?;
+        let (identity, file) = create(&limits()?)?;
         // The identity is recorded first: from now on, clean can tell whether what is at the name is ours.
         site.record.identity = Some(identity);
         site.save()?;
         let path = path(&name);
-        let place = File::options().write(true).create_new(true).mode(0o000).open(&path);
-        place.cannot(|| format!("create {}", path.display()))?;
-        let source = format!("/proc/self/fd/{}", file.as_raw_fd());
-        mount(Some(source.as_str()), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
-            .cannot(|| format!("mount the namespace on {}", path.display()))
+        make_place(&path)?;
+        attach(&file, &path)
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
         let removed = withdraw(site)?;
         leave_directory(site)?;
         Ok(removed)
+    }
+
+    fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
+        look(subject)
+    }
+
+    fn mend(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
+        if open_built(site)?.is_none() {
+            attach_again(site)?;
+        }
+        let file = open_built(site)?.ok_or_else(|| Error::new("enter the namespace", "it is gone"))?;
+        let limits = limits()?;
+        in_namespace(file.as_fd(), || set_up_here(&limits))
     }
 }
 
@@ -105,17 +120,11 @@ pub fn withdraw(site: &Site) -> Result<bool> {
 }
 
 /// Creates a network namespace in a short-lived thread; returns its identity and a descriptor that keeps it alive.
-fn create(limits: &[(&str, Option<String>)]) -> Result<(Identity, OwnedFd)> {
+fn create(limits: &[Limit]) -> Result<(Identity, OwnedFd)> {
     let make = || -> Result<(Identity, OwnedFd)> {
         unshare(CloneFlags::CLONE_NEWNET).cannot(|| "create a network namespace")?;
         let file = File::open("/proc/thread-self/ns/net").cannot(|| "open the new network namespace")?;
-        for (name, value) in limits {
-            if let Some(value) = value {
-                set_sysctl(name, value)?;
-            }
-        }
-        let socket = std::os::unix::net::UnixDatagram::unbound().cannot(|| "create a socket")?;
-        net::bring_up(&socket, "lo").cannot(|| "bring the loopback interface up")?;
+        set_up_here(limits)?;
         Ok((identity_here()?, file.into()))
     };
     in_thread(make)
@@ -166,4 +175,93 @@ pub fn remove_made_directory(site: &Site, directory: &Path) -> Result<()> {
         HostState::update(site.lock, |host| host.directories.retain(|made| made != directory))?;
     }
     Ok(())
+}
+
+fn limits() -> Result<Vec<Limit>> {
+    INHERITED.iter().map(|name| Ok((*name, sysctl(name)?))).collect()
+}
+
+/// Sets up the calling thread's network namespace: its limits, and loopback.
+fn set_up_here(limits: &[Limit]) -> Result<()> {
+    for (name, value) in limits {
+        if let Some(value) = value {
+            set_sysctl(name, value)?;
+        }
+    }
+    let socket = std::os::unix::net::UnixDatagram::unbound().cannot(|| "create a socket")?;
+    net::bring_up(&socket, "lo").cannot(|| "bring the loopback interface up")
+}
+
+/// Creates the empty file on which the namespace is mounted.
+fn make_place(path: &Path) -> Result<()> {
+    let place = File::options().write(true).create_new(true).mode(0o000).open(path);
+    place.map(drop).cannot(|| format!("create {}", path.display()))
+}
+
+fn attach(namespace: &impl AsRawFd, path: &Path) -> Result<()> {
+    let source = format!("/proc/self/fd/{}", namespace.as_raw_fd());
+    mount(Some(source.as_str()), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .cannot(|| format!("mount the namespace on {}", path.display()))
+}
+
+/// Opens the namespace that was built through a process in it. Another namespace may have its inode number by now; the
+/// cookie tells them apart.
+pub fn open_by_process(record: &Record) -> Option<File> {
+    let identity = record.identity?;
+    let open = |pid: i32| File::open(format!("/proc/{pid}/ns/net")).ok();
+    let is_built =
+        |file: &File| in_namespace(file.as_fd(), identity_here).is_ok_and(|here| here.cookie == identity.cookie);
+    daemon::in_namespace(identity.inode).into_iter().filter_map(open).find(is_built)
+}
+
+/// Gives a namespace whose name is gone, but which has processes in it, its name back.
+fn attach_again(site: &Site) -> Result<()> {
+    let path = path(&site.plan().request.name);
+    let file = open_by_process(&site.record).ok_or_else(|| {
+        Error::new(format!("mount the namespace on {}", path.display()), "no process is in it any more")
+    })?;
+    prepare_directory(site)?;
+    match std::fs::symlink_metadata(&path) {
+        Ok(stat) if !stat.is_file() || stat.len() > 0 || is_nsfs(&stat) => {
+            return Err(Error::new(format!("mount the namespace on {}", path.display()), "something else is there"));
+        }
+        Ok(_) => {}
+        Err(_) => make_place(&path)?,
+    }
+    attach(&file, &path)
+}
+
+/// Whether it is a file of the file system of namespaces, that of /proc/self/ns/net.
+fn is_nsfs(stat: &std::fs::Metadata) -> bool {
+    std::fs::metadata("/proc/self/ns/net").is_ok_and(|own| own.dev() == stat.dev())
+}
+
+fn look(subject: &Subject) -> Result<Vec<Finding>> {
+    let request = &subject.record.plan.request;
+    let place = path(&request.name);
+    let (what, anew) = (show(&place), format!("sudo runns-exec clean {}, then build it again", request.name));
+    let Some(inside) = &subject.inside else {
+        let mounted = std::fs::symlink_metadata(&place).ok();
+        return Ok(match mounted.filter(is_nsfs) {
+            Some(_) if subject.replaced => vec![Finding::down(what, "another namespace").cure(anew)],
+            // Whoever cannot enter it does not know more.
+            Some(_) => Vec::new(),
+            None if subject.seen.root && open_by_process(subject.record).is_none() => {
+                vec![Finding::down(what, "gone, and no process is left in the namespace").cure(anew)]
+            }
+            None => vec![Finding::down(what, "not mounted: nobody can enter")],
+        });
+    };
+    let mut found = Vec::new();
+    if !inside.is_up("lo") {
+        found.push(Finding::degraded("loopback inside", "down"));
+    }
+    for name in INHERITED {
+        let host = sysctl(name)?;
+        if let Some(now) = inside.sysctl(name).filter(|now| host.as_ref().is_some_and(|host| host != now)) {
+            let name = name.rsplit('/').next().unwrap_or(name);
+            found.push(Finding::degraded(format!("{name} inside"), format!("{now}, not as on the host")));
+        }
+    }
+    Ok(found)
 }

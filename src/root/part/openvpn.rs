@@ -15,12 +15,13 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
-use super::{Part, Site, netns as netns_part, pushed};
+use super::{Finding, Part, Site, netns as netns_part, pushed};
 use crate::confine;
 use crate::daemon;
 use crate::host::{set_sysctl, sysctl};
 use crate::netlink::in_namespace;
 use crate::prompt;
+use crate::seen::Subject;
 use crate::tool;
 use crate::tunnel;
 use crate::tunnel::keeper;
@@ -30,6 +31,7 @@ use crate::tunnel::profile::{Profile, SCRIPTS, WRITERS};
 use runns_shared::config::is_domain;
 use runns_shared::error::{Context, Error, Result, words as words_of};
 use runns_shared::escape::{escape, show};
+use runns_shared::inside::{Inside, Route};
 use runns_shared::output;
 use runns_shared::output::warn;
 use runns_shared::plan::Plan;
@@ -82,6 +84,21 @@ impl Part for OpenVpn {
         }
         tunnel::remove_directories(&site.plan().request.name)?;
         Ok(stopped)
+    }
+
+    fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
+        Ok((0..subject.record.plan.request.vpn.len()).filter_map(|index| look(subject, index)).collect())
+    }
+
+    fn mend(&self, site: &mut Site, found: &[Finding]) -> Result<()> {
+        let files = site.plan().request.vpn.clone();
+        let broken =
+            |(_, config): &(usize, &std::path::PathBuf)| found.iter().any(|finding| finding.what == what(config));
+        let mut errors = Vec::new();
+        for (index, config) in files.iter().enumerate().filter(broken) {
+            errors.extend(restart(site, index, config).err());
+        }
+        Error::all(errors).map_or(Ok(()), Err)
     }
 }
 
@@ -264,4 +281,46 @@ fn ask(shown: &str, kind: &str, with_user: bool) -> Result<(String, String)> {
     let user = if with_user { prompt::ask(&format!("{shown}: user name: "), true)? } else { String::new() };
     let what = if with_user { "password" } else { "password of the private key" };
     Ok((user, prompt::ask(&format!("{shown}: {what}: "), false)?))
+}
+
+fn what(config: &Path) -> String {
+    format!("tunnel of {}", show(config))
+}
+
+fn look(subject: &Subject, index: usize) -> Option<Finding> {
+    let request = &subject.record.plan.request;
+    let tunnel = tunnel::condition(subject, index);
+    let by_device = |route: &Route| route.device == tunnel.state.device && route.network.0.is_ipv4();
+    let routes = subject.inside.as_ref().map(Inside::routes);
+    let lost = routes
+        .as_ref()
+        .filter(|routes| request.kill_switch && !routes.iter().any(|route| by_device(route) && route.network.1 <= 1));
+    let lost = lost.map(|_| "its default route is gone");
+    let how = tunnel.reason.or(lost.map(str::to_string))?;
+    let finding = Finding::degraded(what(&tunnel.config), how);
+    Some(Finding { fatal: request.kill_switch, ..finding })
+}
+
+/// Stops a tunnel's keeper and daemon, as far as they still run, and starts them anew.
+fn restart(site: &mut Site, index: usize, config: &Path) -> Result<()> {
+    let name = site.plan().request.name.clone();
+    let mut old = Vec::new();
+    for running in [&mut site.record.daemons, &mut site.record.keepers] {
+        old.extend(running.iter().filter(|daemon| daemon.config == config).cloned());
+        running.retain(|daemon| daemon.config != config);
+    }
+    daemon::stop_all(&old, PATIENCE)?;
+    remove_devices(&site.record, &site.host, index)?;
+    site.save()?;
+    // What it said last is no longer true, but its name servers are those that the namespace has.
+    let state = TunnelState { up: false, reason: None, ..TunnelState::load(&name, index) };
+    tunnel::make_directories(&name)?;
+    tunnel::save(&state, &name, index)?;
+    write_hosts(site)?;
+    turn_ipv6_off(site)?;
+    let mut management = start(site, index, config)?;
+    // If it does not connect in time, it goes on trying.
+    let followed = site.wait.map_or(Ok(()), |patience| follow(site, index, &mut management, patience));
+    management.send(keeper::STAY)?;
+    followed
 }

@@ -1,7 +1,8 @@
 //! The name servers that tunnels provide, pushed by an OpenVPN server or listed in a WireGuard file. They become the
 //! namespace's resolver if the section sets neither Resolve nor DNS.
 
-use super::{Part, Site, dns_lock::DnsLock, resolver};
+use super::{Finding, Part, Site, dns_lock::DnsLock, resolver};
+use crate::seen::Subject;
 use runns_shared::config::Dns;
 use runns_shared::error::Result;
 use runns_shared::plan::Plan;
@@ -54,5 +55,10 @@ impl Part for PushedResolver {
     /// Nothing to do: the parts Resolver and DnsLock remove their files and rules.
     fn undo(&self, _site: &mut Site) -> Result<bool> {
         Ok(false)
+    }
+
+    /// Nothing to do: the parts Resolver and DnsLock look at their files and rules.
+    fn look(&self, _subject: &Subject) -> Result<Vec<Finding>> {
+        Ok(Vec::new())
     }
 }

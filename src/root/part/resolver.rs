@@ -8,12 +8,13 @@
 use std::fs::File;
 use std::io::Write;
 use std::net::IpAddr;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::netns::remove_made_directory;
-use super::{Part, Site};
+use super::{Finding, Part, Site, pushed};
 use crate::host::make_directory_for_now;
+use crate::seen::Subject;
 use runns_privileged::view::{ETC_NETNS, NAME_SERVICES};
 use runns_shared::config::Dns;
 use runns_shared::error::{Context, Error, Result};
@@ -58,11 +59,9 @@ impl Part for Resolver {
         for made in [Path::new(ETC_NETNS), &directory].into_iter().chain(services) {
             make_directory_for_now(site.lock, made)?;
         }
-        for (name, text) in [(RESOLV_CONF, &resolver.text), (NSSWITCH, &resolver.nsswitch)] {
-            if let Some(text) = text {
-                write(&directory.join(name), &format!("{MARK} From {}\n{text}", resolver.from))?;
-                site.record.files.push(name.to_string());
-            }
+        for (name, text) in files(resolver) {
+            write(&directory.join(name), &text)?;
+            site.record.files.push(name.to_string());
         }
         site.save()
     }
@@ -76,6 +75,47 @@ impl Part for Resolver {
             NAME_SERVICES.iter().try_for_each(|path| remove_made_directory(site, Path::new(path)))?;
         }
         Ok(removed)
+    }
+
+    fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
+        let plan = &subject.record.plan;
+        let directory = directory(&plan.request.name);
+        let Some(resolver) = current(plan) else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        if let Ok(data) = std::fs::symlink_metadata(&directory).as_ref() {
+            found.extend(objection(data, true).map(|how| Finding::degraded(show(&directory), how)));
+        }
+        for (name, text) in files(&resolver) {
+            let path = directory.join(name);
+            found.extend(wrong(&path, &text).map(|how| Finding::degraded(show(&path), how)));
+        }
+        let own = directory.join(RESOLV_CONF);
+        if resolver.text.is_none() && !own.exists() {
+            let cure = format!("put it back, or: sudo runns-exec clean {}, then build it again", plan.request.name);
+            found.push(Finding::degraded(show(&own), "gone").cure(cure));
+        }
+        Ok(found)
+    }
+
+    fn mend(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
+        let Some(resolver) = current(site.plan()) else { return Ok(()) };
+        let directory = directory(&site.plan().request.name);
+        if std::fs::symlink_metadata(&directory).is_ok_and(|data| !data.is_dir()) {
+            std::fs::remove_file(&directory).cannot(|| format!("remove {}", show(&directory)))?;
+        }
+        for made in [Path::new(ETC_NETNS), &directory] {
+            if std::fs::symlink_metadata(made).is_err() {
+                make_directory_for_now(site.lock, made)?;
+            }
+        }
+        own(&directory, 0o755)?;
+        for (name, text) in files(&resolver) {
+            let path = directory.join(name);
+            if wrong(&path, &text).is_some() {
+                restore(&path, &text)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -260,6 +300,78 @@ pub fn remove_marked(name: &NetnsName) -> Result<bool> {
         let _ = std::fs::remove_dir(&directory);
     }
     Ok(removed)
+}
+
+/// The resolver that the namespace has now: the one that was built, with the servers that its tunnels provide by now.
+pub fn current(plan: &Plan) -> Option<plan::Resolver> {
+    let built = plan.resolver.as_ref()?;
+    let dns = pushed::collect(plan);
+    if built.from != pushed::FROM || dns.servers.is_empty() {
+        return Some(built.clone());
+    }
+    Some(plan::Resolver { text: Some(text_of(&dns)), servers: dns.servers, ..built.clone() })
+}
+
+/// The files that build creates in /etc/netns/NAME, each with its text.
+fn files(resolver: &plan::Resolver) -> Vec<(&'static str, String)> {
+    let marked = |text: &String| format!("{MARK} From {}\n{text}", resolver.from);
+    let texts = [(RESOLV_CONF, &resolver.text), (NSSWITCH, &resolver.nsswitch)];
+    texts.into_iter().filter_map(|(name, text)| Some((name, marked(text.as_ref()?)))).collect()
+}
+
+/// Why nobody enters with such a file or directory, or nothing.
+fn objection(data: &std::fs::Metadata, directory: bool) -> Option<String> {
+    match data.mode() & 0o7777 {
+        _ if data.file_type().is_symlink() => Some("a symbolic link".to_string()),
+        _ if directory != data.is_dir() => {
+            Some(format!("not a {}", if directory { "directory" } else { "regular file" }))
+        }
+        _ if data.uid() != 0 => Some(format!("owned by uid {}, not by root", data.uid())),
+        mode if mode & 0o022 != 0 => Some(format!("others than root can write it (mode {mode:04o})")),
+        mode if mode & 0o444 != 0o444 => Some(format!("not everybody can read it (mode {mode:04o})")),
+        _ => None,
+    }
+}
+
+/// What is wrong with a file that build created with `text`.
+fn wrong(path: &Path, text: &str) -> Option<String> {
+    let Ok(data) = std::fs::symlink_metadata(path) else { return Some("gone".to_string()) };
+    objection(&data, false).or_else(|| match std::fs::read(path) {
+        Ok(now) if now == text.as_bytes() => None,
+        Ok(now) if now.is_empty() => Some("empty".to_string()),
+        Ok(_) => Some("changed".to_string()),
+        Err(error) => Some(format!("cannot be read: {error}")),
+    })
+}
+
+fn own(path: &Path, mode: u32) -> Result<()> {
+    std::os::unix::fs::lchown(path, Some(0), Some(0)).cannot(|| format!("set the owner of {}", show(path)))?;
+    let mode = std::fs::Permissions::from_mode(mode);
+    std::fs::set_permissions(path, mode).cannot(|| format!("set the mode of {}", show(path)))
+}
+
+/// Restores a file. A regular file of root's alone is rewritten in place, so that programs that have it mounted see the
+/// change. Whoever could write another one may still have it open: it is replaced.
+fn restore(path: &Path, text: &str) -> Result<()> {
+    let cannot = || format!("restore {}", show(path));
+    let data = std::fs::symlink_metadata(path).ok();
+    if data.as_ref().is_some_and(|data| objection(data, false).is_none() && data.nlink() == 1) {
+        let flags = nix::libc::O_NOFOLLOW | nix::libc::O_CLOEXEC;
+        let file = File::options().write(true).custom_flags(flags).open(path);
+        return file
+            .and_then(|mut file| {
+                // Never shorter than it is to be: a reader finds no empty file.
+                file.write_all(text.as_bytes())?;
+                file.set_len(text.len() as u64)
+            })
+            .cannot(cannot);
+    }
+    match data {
+        Some(data) if data.is_dir() => std::fs::remove_dir_all(path).cannot(cannot)?,
+        Some(_) => std::fs::remove_file(path).cannot(cannot)?,
+        None => {}
+    }
+    write(path, text)
 }
 
 #[cfg(test)]

@@ -8,10 +8,12 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Part, Site};
+use super::{Finding, Part, Site};
 use crate::host::{HostState, set_sysctl, sysctl};
 use crate::lock::Lock;
-use crate::netlink::{Netlink, Network, OWN_TABLES, Packets, Route};
+use crate::netlink::{Link, Netlink, Network, OWN_TABLES, Packets, Route};
+use crate::seen::Seen;
+use crate::seen::Subject;
 use runns_shared::error::{Error, Result};
 use runns_shared::name::IfaceName;
 use runns_shared::output::{step, warn};
@@ -69,6 +71,12 @@ impl Bound {
         Ok(HostState::load()?.uplinks.into_iter().map(|(uplink, number)| (uplink, Self(number))).collect())
     }
 
+    /// The uplink whose veths are in this group.
+    pub fn uplink_of(group: u32) -> Result<Option<IfaceName>> {
+        let bound = Self::all()?.into_iter().find(|(_, bound)| bound.group() == group);
+        bound.map(|(uplink, _)| IfaceName::new(uplink)).transpose()
+    }
+
     /// The group of its veths.
     pub fn group(self) -> u32 {
         GROUPS + u32::from(self.0)
@@ -116,6 +124,18 @@ impl Part for Uplink {
         let rules = site.host.delete_rules(&Packets::From(&site.plan().request.interface))?;
         let routes = remove_old(site)?;
         Ok(forget_unused(site, None)? | (rules + routes > 0))
+    }
+
+    fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
+        let Some(uplink) = &subject.record.plan.request.uplink else { return Ok(Vec::new()) };
+        // The same for all namespaces that are bound to it.
+        subject.seen.once(&format!("uplink {uplink}"), || look(subject.seen, uplink))
+    }
+
+    fn mend(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
+        self.apply(site)?;
+        let uplink = site.plan().request.uplink.as_ref();
+        uplink.map_or(Ok(()), |uplink| set_sysctl(&forwarding(uplink.as_str()), "1"))
     }
 }
 
@@ -188,19 +208,18 @@ type Hop = (Network, (u32, Option<Ipv4Addr>));
 
 /// The routes, beside the unreachable one, by which traffic is to leave through `uplink`: everywhere by its gateway or,
 /// if it has none, to its own subnets.
-fn wanted_routes(host: &Netlink, routes: &[Route], uplink: &IfaceName) -> Result<Vec<Hop>> {
-    let link = host.need_link(uplink.as_str())?;
+fn wanted_routes(addresses: &[(u32, Network)], routes: &[Route], link: &Link) -> Vec<Hop> {
     if let Some(hop) = default_hop(routes, link.index) {
-        return Ok(vec![(EVERYWHERE, hop)]);
+        return vec![(EVERYWHERE, hop)];
     }
-    let own = host.addresses()?.into_iter().filter(|(index, _)| *index == link.index);
-    Ok(own.map(|(_, subnet)| (masked(subnet), (link.index, None))).collect())
+    let own = addresses.iter().filter(|(index, _)| *index == link.index);
+    own.map(|(_, subnet)| (masked(*subnet), (link.index, None))).collect()
 }
 
 /// Has `table` contain the routes of `uplink`. Those that are right already are not touched: other namespaces use them.
 fn set_routes(host: &Netlink, table: u32, uplink: &IfaceName) -> Result<()> {
     let routes = host.routes()?;
-    let wanted = wanted_routes(host, &routes, uplink)?;
+    let wanted = wanted_routes(&host.addresses()?, &routes, &host.need_link(uplink.as_str())?);
     if !wanted.iter().any(|(network, _)| network.prefix == 0) {
         warn(&format!("{uplink} has no gateway: only its own subnets ({}) are reachable", wanted.len()));
     }
@@ -265,11 +284,10 @@ fn masked(network: Network) -> Network {
 /// own route to their sender may use another one; a strict filter (RFC 3704) drops them, a loose one does not.
 fn loosen_reverse_path_filter(site: &Site, uplink: &IfaceName) -> Result<()> {
     let name = rp_filter(uplink.as_str());
-    let now = sysctl(&name)?.unwrap_or_default();
-    let all = sysctl(&rp_filter("all"))?.unwrap_or_default();
-    if now.as_str().max(all.as_str()) != "1" {
+    if !filters_strictly(uplink)? {
         return Ok(());
     }
+    let now = sysctl(&name)?.unwrap_or_default();
     HostState::update(site.lock, |host| {
         host.rp_filter.entry(uplink.to_string()).or_insert(now);
     })?;
@@ -278,4 +296,52 @@ fn loosen_reverse_path_filter(site: &Site, uplink: &IfaceName) -> Result<()> {
 
 fn rp_filter(interface: &str) -> String {
     format!("net/ipv4/conf/{interface}/rp_filter")
+}
+
+/// The greater of the device's value and that of all counts (ip-sysctl.rst).
+fn filters_strictly(uplink: &IfaceName) -> Result<bool> {
+    let now = sysctl(&rp_filter(uplink.as_str()))?.unwrap_or_default();
+    Ok(now.max(sysctl(&rp_filter("all"))?.unwrap_or_default()) == "1")
+}
+
+fn forwarding(interface: &str) -> String {
+    format!("net/ipv4/conf/{interface}/forwarding")
+}
+
+fn look(seen: &Seen, uplink: &IfaceName) -> Result<Vec<Finding>> {
+    let what = format!("uplink {uplink}");
+    let mut found = Vec::new();
+    let Some(bound) = Bound::to(uplink)? else {
+        return Ok(vec![Finding::down(what, "the host's tables have nothing for it")]);
+    };
+    let routes = seen.routes()?;
+    let in_table: Vec<&Route> = routes.iter().filter(|route| route.table == bound.table()).collect();
+    if !in_table.iter().any(|route| !route.unicast && route.network == EVERYWHERE) {
+        found.push(Finding::degraded(&what, "the route that keeps traffic from other uplinks is gone"));
+    }
+    if !seen.netlink()?.has_rule(&bound.packets())? {
+        found.push(Finding::down(&what, "its routing rule is gone"));
+    }
+    let Some(link) = seen.link(uplink.as_str())? else {
+        found.push(Finding::down(&what, "there is no such interface").cure(format!(
+            "when {uplink} is back, build again; or move the namespace: sudo runns-exec clean NAME -r IFACE"
+        )));
+        return Ok(found);
+    };
+    let wanted = wanted_routes(seen.addresses()?, routes, link);
+    let has = |hop: &Hop| in_table.iter().any(|route| route.unicast && is_wanted(route, std::slice::from_ref(hop)));
+    if !link.up {
+        found.push(Finding::down(&what, "down").cure(format!("sudo ip link set {uplink} up, then build again")));
+    } else if wanted.is_empty() {
+        found.push(Finding::down(&what, "no address and no route").cure("configure it, then build again".to_string()));
+    } else if !wanted.iter().all(has) || in_table.iter().any(|route| route.unicast && !is_wanted(route, &wanted)) {
+        found.push(Finding::down(&what, "its routes are not those of the host"));
+    }
+    if filters_strictly(uplink)? {
+        found.push(Finding::degraded(&what, "rp_filter is strict and may drop replies"));
+    }
+    if !seen.has_sysctl(&forwarding(uplink.as_str()), "1")? {
+        found.push(Finding::down(&what, "it does not forward"));
+    }
+    Ok(found)
 }

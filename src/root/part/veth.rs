@@ -1,10 +1,13 @@
 //! The veth pair: InterfaceIn on the host, eth0 inside, and the namespace's default route through it.
 
+use std::fs::File;
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
-use super::{Part, Site, netns, probe, uplink};
+use super::{Finding, Part, Site, netns, probe, uplink};
 use crate::host::{set_sysctl, sysctl};
-use crate::netlink::{MAIN_TABLE, Netlink, Network, in_namespace};
+use crate::netlink::{Link, MAIN_TABLE, Netlink, Network, Packets, in_namespace};
+use crate::seen::Subject;
 use runns_shared::error::{Error, Result};
 use runns_shared::plan::{PREFIX, Plan};
 
@@ -31,22 +34,8 @@ impl Part for Veth {
         let plan = site.plan().clone();
         let namespace =
             netns::open_built(site)?.ok_or_else(|| Error::new("create the veth pair", "the namespace is gone"))?;
-        let (interface, number) = (&plan.request.interface, plan.number);
-        site.host.add_veth(interface, uplink::UNBOUND_GROUP, INSIDE, &namespace)?;
-        disable_ipv6(interface.as_str())?;
-        // Forwarding may be on for the host and yet off for new interfaces.
-        set_sysctl(&format!("net/ipv4/conf/{interface}/forwarding"), "1")?;
-        let link = site.host.need_link(interface.as_str())?;
-        uplink::bind(site, link.index)?;
-        site.host.add_address(link.index, Network { address: number.host(), prefix: PREFIX })?;
-        site.host.set_up(link.index)?;
-        in_namespace(namespace.as_fd(), || disable_ipv6(INSIDE))?;
-        let inside = Netlink::inside(namespace.as_fd())?;
-        let link = inside.need_link(INSIDE)?;
-        inside.add_address(link.index, Network { address: number.inside(), prefix: PREFIX })?;
-        inside.set_up(link.index)?;
-        let everywhere = Network { address: std::net::Ipv4Addr::UNSPECIFIED, prefix: 0 };
-        inside.add_route(everywhere, MAIN_TABLE, Some((link.index, Some(number.host()))))?;
+        site.host.add_veth(&plan.request.interface, uplink::UNBOUND_GROUP, INSIDE, &namespace)?;
+        set_up(site, &namespace)?;
         // Now traffic must get through; a tunnel that waits for its server would only say that nobody answers.
         probe::run(site)
     }
@@ -57,6 +46,42 @@ impl Part for Veth {
             _ => Ok(false),
         }
     }
+
+    fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
+        look(subject)
+    }
+
+    fn mend(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
+        let namespace =
+            netns::open_built(site)?.ok_or_else(|| Error::new("mend the veth pair", "the namespace is gone"))?;
+        let name = site.plan().request.interface.clone();
+        let inside = Netlink::inside(namespace.as_fd())?;
+        let taken = site.host.link(name.as_str())?;
+        let Some((outer, inner)) = pair(&site.host.links()?, &inside.links()?, name.as_str()) else {
+            match taken {
+                Some(link) if !link.veth || !uplink::is_own_group(link.group) => {
+                    return Err(Error::new(
+                        format!("create interface {name}"),
+                        "an interface of that name exists already",
+                    )
+                    .hint("rename or remove that interface, then build again"));
+                }
+                Some(link) => site.host.delete_link(link.index)?,
+                None => {}
+            }
+            if let Some(link) = inside.link(INSIDE)? {
+                inside.delete_link(link.index)?;
+            }
+            return self.apply(site);
+        };
+        if outer.name != name.as_str() {
+            site.host.rename(outer.index, name.as_str())?;
+        }
+        if inner.name != INSIDE {
+            inside.rename(inner.index, INSIDE)?;
+        }
+        set_up(site, &namespace)
+    }
 }
 
 /// Disables IPv6 on `interface` in the calling thread's network namespace. This is done before it is brought up, so
@@ -65,4 +90,150 @@ fn disable_ipv6(interface: &str) -> Result<()> {
     let name = format!("net/ipv6/conf/{interface}/disable_ipv6");
     // On a kernel without IPv6 there is no such sysctl.
     if sysctl(&name)?.is_none() { Ok(()) } else { set_sysctl(&name, "1") }
+}
+
+/// Sets both ends up. What is so already is not touched.
+fn set_up(site: &Site, namespace: &File) -> Result<()> {
+    let (interface, number) = (&site.plan().request.interface, site.plan().number);
+    disable_ipv6(interface.as_str())?;
+    // Forwarding may be on for the host and yet off for new interfaces.
+    set_sysctl(&forwarding(interface.as_str()), "1")?;
+    let link = site.host.need_link(interface.as_str())?;
+    uplink::bind(site, link.index)?;
+    site.host.add_ip(link.index, number.host().into(), PREFIX)?;
+    site.host.set_up(link.index)?;
+    restore_subnet(&site.host, &link, number.network())?;
+    in_namespace(namespace.as_fd(), || disable_ipv6(INSIDE))?;
+    let inside = Netlink::inside(namespace.as_fd())?;
+    let link = inside.need_link(INSIDE)?;
+    inside.add_ip(link.index, number.inside().into(), PREFIX)?;
+    inside.set_up(link.index)?;
+    restore_subnet(&inside, &link, number.network())?;
+    let everywhere = Network { address: Ipv4Addr::UNSPECIFIED, prefix: 0 };
+    inside.add_route(everywhere, MAIN_TABLE, Some((link.index, Some(number.host()))))
+}
+
+fn forwarding(interface: &str) -> String {
+    format!("net/ipv4/conf/{interface}/forwarding")
+}
+
+/// The two ends, whatever they are called now: each has the other's index as its peer. An index is unique only within a
+/// namespace, so of several such pairs the one with the right names is meant, if there is one.
+pub fn pair(outside: &[Link], inside: &[Link], name: &str) -> Option<(Link, Link)> {
+    let inner = |outer: &&Link| inside.iter().find(|inner| is_pair(outer, inner));
+    let pairs = outside.iter().filter(|link| link.veth).filter_map(|outer| Some((outer, inner(&outer)?)));
+    let best = pairs
+        .min_by_key(|(outer, inner)| (outer.name != name, inner.name != INSIDE, !uplink::is_own_group(outer.group)));
+    best.map(|(outer, inner)| (outer.clone(), inner.clone()))
+}
+
+fn is_pair(outer: &Link, inner: &Link) -> bool {
+    inner.veth && outer.peer == Some(inner.index) && inner.peer == Some(outer.index)
+}
+
+fn look(subject: &Subject) -> Result<Vec<Finding>> {
+    let request = &subject.record.plan.request;
+    let mut found = match subject.seen.link(request.interface.as_str())? {
+        Some(link) => look_outside(subject, link)?,
+        None => vec![missing(subject)?],
+    };
+    let Some(inside) = &subject.inside else { return Ok(found) };
+    let what = format!("interface {INSIDE} inside");
+    let number = subject.record.plan.number;
+    if !inside.has_device(INSIDE) {
+        found.push(Finding::down(what, "gone"));
+        return Ok(found);
+    }
+    let down = |how: &str| Finding::down(&what, how);
+    if !inside.is_up(INSIDE) {
+        found.push(down("down"));
+    } else if !inside.has_address(number.inside().into()) {
+        found.push(down(&format!("without its address {}/{PREFIX}", number.inside())));
+    } else {
+        let subnet = (number.network().into(), PREFIX);
+        let by_default = |route: &runns_shared::inside::Route| {
+            route.network == (Ipv4Addr::UNSPECIFIED.into(), 0)
+                && route.device == INSIDE
+                && route.gateway == Some(number.host().into())
+        };
+        if !inside.has_route(subnet, INSIDE) {
+            found.push(down("the route to its subnet is gone"));
+        }
+        if !inside.routes().iter().any(by_default) {
+            found.push(down("the default route is gone"));
+        }
+    }
+    if inside.sysctl("net/ipv6/conf/eth0/disable_ipv6").is_some_and(|off| off != "1") {
+        found.push(Finding::degraded(&what, "IPv6 is on"));
+    }
+    Ok(found)
+}
+
+/// The host's end has another name, or is gone.
+fn missing(subject: &Subject) -> Result<Finding> {
+    let interface = &subject.record.plan.request.interface;
+    let what = format!("interface {interface}");
+    if let Some(namespace) = subject.namespace()? {
+        let inside = Netlink::inside(namespace.as_fd())?.links()?;
+        if let Some((outer, _)) = pair(subject.seen.links()?, &inside, interface.as_str()) {
+            return Ok(Finding::degraded(what, format!("renamed to {}", outer.name)));
+        }
+    }
+    Ok(Finding::down(what, "gone"))
+}
+
+fn look_outside(subject: &Subject, link: &Link) -> Result<Vec<Finding>> {
+    let plan = &subject.record.plan;
+    let interface = &plan.request.interface;
+    let what = format!("interface {interface}");
+    let seen = subject.seen;
+    let mut found = Vec::new();
+    let address = Network { address: plan.number.host(), prefix: PREFIX };
+    if let Some(namespace) = subject.namespace()? {
+        let inside = Netlink::inside(namespace.as_fd())?.links()?;
+        if !inside.iter().any(|inner| is_pair(link, inner)) {
+            return Ok(vec![Finding::down(what, "not linked to the namespace")]);
+        }
+    }
+    if !link.up {
+        found.push(Finding::down(&what, "down"));
+    }
+    if !seen.addresses()?.contains(&(link.index, address)) {
+        found.push(Finding::down(&what, format!("without its address {}/{PREFIX}", address.address)));
+    } else if link.up && !seen.routes()?.iter().any(|route| is_subnet(route, link, plan.number.network())) {
+        found.push(Finding::down(&what, "the route to its subnet is gone"));
+    }
+    if !seen.has_sysctl(&forwarding(interface.as_str()), "1")? {
+        found.push(Finding::down(&what, "it does not forward"));
+    }
+    if !seen.has_sysctl(&format!("net/ipv6/conf/{interface}/disable_ipv6"), "1")? {
+        found.push(Finding::degraded(&what, "IPv6 is on"));
+    }
+    let bound = plan.request.uplink.as_ref().map(uplink::Bound::to).transpose()?.flatten();
+    if link.group != bound.map_or(uplink::UNBOUND_GROUP, uplink::Bound::group) {
+        found.push(Finding::down(&what, "in another group, which the firewall's rules are not for"));
+    }
+    if let Some(bound) = bound {
+        let host = seen.netlink()?;
+        if !host.marks_arriving(link.index, bound.mark())? && !host.has_rule(&Packets::From(interface))? {
+            found.push(Finding::down(&what, "what arrives is not bound to the uplink"));
+        }
+    }
+    Ok(found)
+}
+
+/// Adds the route to the subnet, which the kernel adds with the address and not again if it was removed.
+fn restore_subnet(host: &Netlink, link: &Link, network: Ipv4Addr) -> Result<()> {
+    if host.routes()?.iter().any(|route| is_subnet(route, link, network)) {
+        return Ok(());
+    }
+    host.add_route(Network { address: network, prefix: PREFIX }, MAIN_TABLE, Some((link.index, None)))
+}
+
+fn is_subnet(route: &crate::netlink::Route, link: &Link, network: Ipv4Addr) -> bool {
+    let subnet = Network { address: network, prefix: PREFIX };
+    route.table == MAIN_TABLE
+        && route.unicast
+        && route.network == subnet
+        && route.hops.iter().any(|(index, _)| *index == link.index)
 }

@@ -18,14 +18,15 @@ use caps::Capability;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
-use super::{Part, Site, netns};
+use super::{Finding, Part, Site, netns};
 use crate::confine::{self, Identity, view::View};
 use crate::daemon;
 use crate::host::make_directory_for_now;
-use crate::netlink::in_namespace;
+use crate::netlink::{Netlink, in_namespace};
+use crate::seen::Subject;
 use crate::tool;
 use crate::tunnel;
-use crate::tunnel::device::{Setup, install};
+use crate::tunnel::device::{self, Setup, install};
 use crate::tunnel::wgquick::{self, Config};
 use runns_shared::clock;
 use runns_shared::error::{Context, Error, Result, words as words_of};
@@ -63,16 +64,8 @@ impl Part for WireGuard {
             tunnel::make_directories(&site.plan().request.name)?;
         }
         for (index, file) in files.iter().enumerate() {
-            let device =
-                Device { number: index, outside: outside_name(site.plan(), index), inside: format!("wg{index}") };
-            bring_up(site, file, &device).map_err(|error| {
-                let hint = error.hint_text().map(str::to_string);
-                let error = Error::new(format!("bring up the tunnel of {}", show(file)), error.cause());
-                match hint {
-                    Some(hint) => error.hint(hint),
-                    None => error,
-                }
-            })?;
+            let device = Device::new(site.plan(), index);
+            bring_up(site, file, &device).map_err(|error| error.within(bring_up_words(file)))?;
         }
         Ok(())
     }
@@ -81,25 +74,37 @@ impl Part for WireGuard {
         let plan = site.plan().clone();
         let mut removed = false;
         for index in 0..plan.request.wireguard.len() {
-            let outside = outside_name(&plan, index);
-            removed |= daemon::stop_found(|| userspace_daemons(&plan, index), PATIENCE)?;
-            let _ = std::fs::remove_file(socket_of(&outside));
-            if let Some(link) = site.host.link(&outside)? {
-                site.host.delete_link(link.index)?;
-                removed = true;
-            }
-            if let Some(namespace) = netns::open_built(site)? {
-                let inside = crate::netlink::Netlink::inside(namespace.as_fd())?;
-                if let Some(link) = inside.link(&format!("wg{index}"))? {
-                    inside.delete_link(link.index)?;
-                    removed = true;
-                }
-            }
+            removed |= remove(site, &Device::new(&plan, index))?;
         }
         netns::remove_made_directory(site, Path::new(SOCKETS))?;
         tunnel::remove_directories(&plan.request.name)?;
         Ok(removed)
     }
+
+    fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
+        let files = &subject.record.plan.request.wireguard;
+        Ok(files.iter().enumerate().filter_map(|(index, file)| look(subject, index, file)).collect())
+    }
+
+    fn unseen(&self, plan: &Plan) -> Option<&'static str> {
+        (!plan.request.wireguard.is_empty()).then_some("addresses, routes and handshakes of WireGuard devices")
+    }
+
+    fn mend(&self, site: &mut Site, found: &[Finding]) -> Result<()> {
+        let files = site.plan().request.wireguard.clone();
+        let mut errors = Vec::new();
+        for (index, file) in files.iter().enumerate() {
+            if found.iter().any(|finding| finding.what == what(file)) {
+                let mended = mend(site, file, &Device::new(site.plan(), index));
+                errors.extend(mended.map_err(|error| error.within(bring_up_words(file))).err());
+            }
+        }
+        Error::all(errors).map_or(Ok(()), Err)
+    }
+}
+
+fn bring_up_words(file: &Path) -> String {
+    format!("bring up the tunnel of {}", show(file))
 }
 
 /// One device and its names.
@@ -110,9 +115,13 @@ struct Device {
 }
 
 impl Device {
+    fn new(plan: &Plan, index: usize) -> Self {
+        Self { number: index, outside: outside_name(plan, index), inside: format!("wg{index}") }
+    }
+
     /// Where wg(8) looks for the socket of its userspace implementation.
     fn socket(&self) -> PathBuf {
-        socket_of(&self.outside)
+        Path::new(SOCKETS).join(format!("{}.sock", self.outside))
     }
 
     /// The user id of its userspace implementation.
@@ -121,8 +130,22 @@ impl Device {
     }
 }
 
-fn socket_of(outside: &str) -> PathBuf {
-    Path::new(SOCKETS).join(format!("{outside}.sock"))
+/// Removes a device and the program that drives it; returns whether there was anything.
+fn remove(site: &Site, device: &Device) -> Result<bool> {
+    let mut removed = daemon::stop_found(|| userspace_daemons(site.plan(), device.number), PATIENCE)?;
+    let _ = std::fs::remove_file(device.socket());
+    if let Some(link) = site.host.link(&device.outside)? {
+        site.host.delete_link(link.index)?;
+        removed = true;
+    }
+    if let Some(namespace) = netns::open_built(site)? {
+        let inside = Netlink::inside(namespace.as_fd())?;
+        if let Some(link) = inside.link(&device.inside)? {
+            inside.delete_link(link.index)?;
+            removed = true;
+        }
+    }
+    Ok(removed)
 }
 
 /// The device's name outside. It is unique because no two namespaces have the same subnet number.
@@ -172,17 +195,7 @@ fn bring_up(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
         Some(daemon) if !in_kernel && !daemon.is_running() => Error::new("start the device's driver", EXITED),
         _ => error,
     })?;
-    let with_ipv6 = plan.request.ipv6 != Some(false);
-    let wanted = |prefix: &&wgquick::Prefix| with_ipv6 || prefix.0.is_ipv4();
-    let setup = Setup {
-        name: device.inside.clone(),
-        addresses: config.addresses.iter().filter(wanted).copied().collect(),
-        mtu: Some(config.mtu.unwrap_or(MTU)),
-        routes: config.allowed.iter().filter(wanted).map(|network| (*network, None)).collect(),
-        order: (plan.request.vpn.len() + device.number) as u32,
-        split_default: !plan.request.kill_switch,
-    };
-    install(&site.host, &device.outside, &namespace, &setup)?;
+    install(&site.host, &device.outside, &namespace, &setup(&plan, device, &config))?;
     if let Some(patience) = site.wait {
         output::step(|| format!("waiting for the first handshake of {}", device.inside));
         wait_for_handshake(&namespace, device, &config, in_kernel, patience)?;
@@ -197,6 +210,20 @@ fn bring_up(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
         search: dns.search,
     };
     tunnel::save(&state, &plan.request.name, plan.request.vpn.len() + device.number)
+}
+
+/// How the device is set up inside.
+fn setup(plan: &Plan, device: &Device, config: &Config) -> Setup {
+    let with_ipv6 = plan.request.ipv6 != Some(false);
+    let wanted = |prefix: &&wgquick::Prefix| with_ipv6 || prefix.0.is_ipv4();
+    Setup {
+        name: device.inside.clone(),
+        addresses: config.addresses.iter().filter(wanted).copied().collect(),
+        mtu: Some(config.mtu.unwrap_or(MTU)),
+        routes: config.allowed.iter().filter(wanted).map(|network| (*network, None)).collect(),
+        order: (plan.request.vpn.len() + device.number) as u32,
+        split_default: !plan.request.kill_switch,
+    }
 }
 
 /// Starts the userspace implementation that drives the device where the kernel does not. It gets the device and its
@@ -423,4 +450,38 @@ fn latest_handshake(namespace: &File, device: &Device, in_kernel: bool) -> Resul
     let said =
         if in_kernel { in_namespace(namespace.as_fd(), || show(&device.inside))? } else { show(&device.outside)? };
     Ok(said.lines().filter_map(|line| line.split_whitespace().nth(1)?.parse().ok()).max().unwrap_or(0))
+}
+
+fn what(file: &Path) -> String {
+    format!("tunnel of {}", show(file))
+}
+
+fn look(subject: &Subject, index: usize, file: &Path) -> Option<Finding> {
+    let plan = &subject.record.plan;
+    let condition = tunnel::condition(subject, plan.request.vpn.len() + index);
+    let how = condition.reason.or_else(|| {
+        let inside = subject.inside.as_ref().filter(|_| subject.seen.root)?;
+        match read(file) {
+            Ok(config) => device::wrong(inside, &setup(plan, &Device::new(plan, index), &config)),
+            Err(error) => Some(format!("its file cannot be used: {}", error.cause())),
+        }
+    })?;
+    Some(Finding { fatal: plan.request.kill_switch, ..Finding::degraded(what(file), how) })
+}
+
+/// Sets the device up again or, if it or the program that drives it is gone, creates it anew.
+fn mend(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
+    let namespace = netns::open_built(site)?.ok_or_else(|| Error::new("create the device", "the namespace is gone"))?;
+    let is_there = Netlink::inside(namespace.as_fd())?.link(&device.inside)?.is_some();
+    let is_driven = site.record.daemons.iter().all(|daemon| daemon.config != file || daemon.is_running());
+    let is_recorded = TunnelState::load(&site.plan().request.name, site.plan().request.vpn.len() + device.number).up;
+    if is_there && is_driven && is_recorded {
+        return device::restore(&namespace, &setup(site.plan(), device, &read(file)?));
+    }
+    read(file)?;
+    remove(site, device)?;
+    site.record.daemons.retain(|daemon| daemon.config != file);
+    site.save()?;
+    tunnel::make_directories(&site.plan().request.name)?;
+    bring_up(site, file, device)
 }

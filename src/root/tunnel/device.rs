@@ -8,6 +8,7 @@ use super::wgquick::Prefix;
 use crate::host::{set_sysctl, sysctl};
 use crate::netlink::{Netlink, in_namespace};
 use runns_shared::error::{Context, Result};
+use runns_shared::inside::Inside;
 use runns_sys::tun::{self, Header, Kind};
 
 /// The destinations of the default routes of both families.
@@ -50,6 +51,36 @@ pub fn install(host: &Netlink, outside: &str, file: &File, setup: &Setup) -> Res
 pub fn set_up(inside: &Netlink, file: &File, setup: &Setup) -> Result<()> {
     let has_ipv6 = setup.addresses.iter().any(|(address, _)| address.is_ipv6());
     in_namespace(file.as_fd(), || ipv6(&setup.name, has_ipv6))?;
+    fill(inside, setup, has_ipv6)
+}
+
+/// Sets up a device in the namespace `file` again. What it has already is not touched.
+pub fn restore(file: &File, setup: &Setup) -> Result<()> {
+    set_up(&Netlink::inside(file.as_fd())?, file, setup)
+}
+
+/// What is wrong with a device that was set up, or nothing.
+pub fn wrong(inside: &Inside, setup: &Setup) -> Option<String> {
+    if !inside.has_device(&setup.name) {
+        return Some(format!("its device {} is gone", setup.name));
+    }
+    if !inside.is_up(&setup.name) {
+        return Some(format!("its device {} is down", setup.name));
+    }
+    if let Some((address, _)) = setup.addresses.iter().find(|(address, _)| !inside.has_address(*address)) {
+        return Some(format!("its device {} has lost the address {address}", setup.name));
+    }
+    let has_ipv6 = setup.addresses.iter().any(|(address, _)| address.is_ipv6());
+    let mut routes = setup.routes.iter().flat_map(|(network, _)| parts(*network, setup.split_default));
+    let lost = routes.find(|part| (has_ipv6 || part.0.is_ipv4()) && !inside.has_route(masked(*part), &setup.name));
+    lost.map(masked).map(|(address, prefix)| format!("the route to {address}/{prefix} is gone"))
+}
+
+fn parts(network: Prefix, split_default: bool) -> Vec<Prefix> {
+    if split_default { halves(network) } else { vec![network] }
+}
+
+fn fill(inside: &Netlink, setup: &Setup, has_ipv6: bool) -> Result<()> {
     let link = inside.need_link(&setup.name)?;
     if let Some(mtu) = setup.mtu {
         inside.set_mtu(link.index, mtu)?;
@@ -62,7 +93,7 @@ pub fn set_up(inside: &Netlink, file: &File, setup: &Setup) -> Result<()> {
         if network.0.is_ipv6() && !has_ipv6 {
             continue;
         }
-        for part in if setup.split_default { halves(*network) } else { vec![*network] } {
+        for part in parts(*network, setup.split_default) {
             inside.add_device_route(masked(part), link.index, *gateway, FIRST_METRIC + setup.order)?;
         }
     }

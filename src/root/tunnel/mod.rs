@@ -11,12 +11,14 @@ pub mod wgquick;
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::show;
 use runns_shared::name::NetnsName;
 use runns_shared::tunnel::{TunnelState, directory, state_file};
+
+use crate::seen::Subject;
 
 /// The directory of what the daemons need, which only root can enter.
 pub fn private_directory(name: &NetnsName) -> PathBuf {
@@ -80,4 +82,42 @@ pub fn save(state: &TunnelState, name: &NetnsName, index: usize) -> Result<()> {
         std::fs::rename(&temporary, &path)
     };
     write().cannot(|| format!("write {}", show(&path)))
+}
+
+/// How a tunnel is.
+pub struct Condition {
+    /// Its configuration file.
+    pub config: PathBuf,
+    /// What was last recorded.
+    pub state: TunnelState,
+    /// The bytes that its device has received and sent, if the device is there.
+    pub counters: Option<(u64, u64)>,
+    /// Why nothing goes through it; nothing if it is up.
+    pub reason: Option<String>,
+}
+
+/// How tunnel `index` of a namespace is. What could not be seen is taken to be as it was last recorded.
+pub fn condition(subject: &Subject, index: usize) -> Condition {
+    let (record, request) = (subject.record, &subject.record.plan.request);
+    let config = request.vpn.iter().chain(&request.wireguard).nth(index).map_or(Path::new(""), PathBuf::as_path);
+    let state = TunnelState::load(&request.name, index);
+    let daemon = record.daemons.iter().find(|daemon| daemon.config == config);
+    let dead = daemon.is_some_and(|daemon| !daemon.is_running()) && subject.seen.sees_processes();
+    let keeper = record.keepers.iter().find(|keeper| keeper.config == config);
+    let alone = keeper.is_some_and(|keeper| !keeper.is_running()) && subject.seen.sees_processes();
+    let devices = subject.inside.as_ref().map(|inside| inside.devices());
+    let counters = devices.as_ref().and_then(|all| all.iter().find(|(device, _)| *device == state.device));
+    let gone = devices.is_some() && counters.is_none();
+    let down = counters.is_some() && subject.inside.as_ref().is_some_and(|inside| !inside.is_up(&state.device));
+    let reason = match &state.reason {
+        Some(reason) if dead => Some(format!("its daemon has exited: {reason}")),
+        None if dead => Some("its daemon has exited without a message (killed?)".to_string()),
+        Some(reason) if !state.up => Some(reason.clone()),
+        None if !state.up => Some("not connected".to_string()),
+        _ if gone => Some("its device is gone".to_string()),
+        _ if down => Some("its device is down".to_string()),
+        _ if alone => Some("its keeper has exited, so it will not survive a reconnect".to_string()),
+        _ => None,
+    };
+    Condition { config: config.to_path_buf(), counters: counters.map(|(_, counts)| *counts), reason, state }
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use crate::confine;
 use crate::lock::Lock;
 use crate::netlink::{Link, Netlink, Network};
-use crate::part::{self, Part, Site, firewall, openvpn, resolver, uplink, wireguard};
+use crate::part::{self, Site, firewall, openvpn, repair, resolver, wireguard};
+use crate::seen::{Seen, Subject};
 use crate::tool;
 use runns_privileged::capability::refuse_user_namespace;
 use runns_privileged::netns;
@@ -76,10 +77,7 @@ pub fn run(options: Options) -> Result<()> {
     prepare("build")?;
     let wanted = Wanted::new(&options)?;
     if options.dry_run {
-        let host = Netlink::here()?;
-        let plan = wanted.plan(&host)?;
-        check(&plan, &host)?;
-        return output::print(&report("would make", &plan, None));
+        return rehearse(&wanted);
     }
     let lock = Lock::take()?;
     let result = build(&wanted, &lock, options.wait);
@@ -87,12 +85,32 @@ pub fn run(options: Options) -> Result<()> {
     result
 }
 
+/// Says what building would do.
+fn rehearse(wanted: &Wanted) -> Result<()> {
+    if let Some(record) = wanted.recorded()? {
+        standing(wanted, &record)?;
+        let seen = Seen::new(Vec::new());
+        let found = repair::look(&Subject::new(&record, &seen));
+        if found.is_empty() {
+            return output::print(&as_asked(&record));
+        }
+        let line = |finding: &part::Finding| match &finding.cure {
+            Some(cure) => format!("cannot mend {finding}; mend it: {cure}\n"),
+            None => format!("would mend {finding}\n"),
+        };
+        return output::print(&found.iter().map(line).collect::<String>());
+    }
+    let host = Netlink::here()?;
+    let plan = wanted.plan(&host)?;
+    check(&plan, &host)?;
+    output::print(&report("would make", &plan, None))
+}
+
 fn build(wanted: &Wanted, lock: &Lock, wait: Option<Duration>) -> Result<()> {
     let host = Netlink::here()?;
-    if let Some(name) = &wanted.name {
-        if let Some(record) = Record::load(name)? {
-            return already_built(wanted, Site { record, lock, host, wait });
-        }
+    if let Some(record) = wanted.recorded()? {
+        standing(wanted, &record)?;
+        return mend(Site { record, lock, host, wait });
     }
     let plan = wanted.plan(&host)?;
     check(&plan, &host)?;
@@ -103,6 +121,7 @@ fn build(wanted: &Wanted, lock: &Lock, wait: Option<Duration>) -> Result<()> {
         files: Vec::new(),
         daemons: Vec::new(),
         keepers: Vec::new(),
+        lock_generation: None,
     };
     lock.save(&record)?;
     let mut site = Site { record, lock, host, wait };
@@ -137,25 +156,35 @@ fn report(verb: &str, plan: &Plan, record: Option<&Record>) -> String {
     lines.concat()
 }
 
-/// What is recorded under this name stands: it is what was asked for, or it is in the way.
-fn already_built(wanted: &Wanted, mut site: Site) -> Result<()> {
-    let name = site.plan().request.name.clone();
+/// What is recorded under this name is what was asked for, or it is in the way.
+fn standing(wanted: &Wanted, record: &Record) -> Result<()> {
+    let name = record.plan.request.name.clone();
     let refuse = |cause: &str| {
-        Error::new(format!("build namespace {name}"), cause)
-            .hint(format!("sudo runns-exec clean {name}, then build it again"))
+        Err(Error::new(format!("build namespace {name}"), cause)
+            .hint(format!("sudo runns-exec clean {name}, then build it again")))
     };
-    if site.record.state != State::Built {
-        return Err(refuse("an earlier build or clean of it was interrupted"));
+    if record.state != State::Built {
+        return refuse("an earlier build or clean of it was interrupted");
     }
-    if wanted.request(name.clone()) != site.plan().request {
-        return Err(refuse("it is built already, but differently"));
+    if wanted.request(name.clone()) != record.plan.request {
+        return refuse("it is built already, but differently");
     }
-    if part::netns::open_built(&site)?.is_none() {
-        return Err(refuse("it was built, but no longer exists"));
+    Ok(())
+}
+
+fn as_asked(record: &Record) -> String {
+    format!("{} is built already, as asked\n", record.plan.request.name)
+}
+
+/// Mends what is no longer as it was built.
+fn mend(mut site: Site) -> Result<()> {
+    let name = site.plan().request.name.clone();
+    let mended = repair::run(&mut site).inspect_err(|error| log::refused(|| format!("build of {name}: {error}")))?;
+    if mended == 0 {
+        return output::print(&as_asked(&site.record));
     }
-    // A link that was down has lost its routes.
-    uplink::Uplink.apply(&mut site)?;
-    output::print(&format!("{name} is built already, as asked\n"))
+    log::notice(|| format!("mended {name}"));
+    output::print(&format!("{name} is as it was built again\n"))
 }
 
 /// What the command line and the section ask for, with checked names.
@@ -216,6 +245,13 @@ impl Wanted {
             ipv6: section.and_then(|section| section.ipv6),
             access: section.map_or_else(Default::default, |section| section.access.clone()),
         })
+    }
+
+    /// The record of the namespace that is asked for.
+    fn recorded(&self) -> Result<Option<Record>> {
+        let Some(name) = &self.name else { return Ok(None) };
+        let hint = || format!("sudo runns-exec clean {name}, then build it again");
+        Record::load(name).map_err(|error| error.hint(hint()))
     }
 
     /// The request for a namespace called `name`.

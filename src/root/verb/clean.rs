@@ -1,19 +1,17 @@
 //! `runns-exec clean`: removes what the record says that build created; with -r, moves a namespace to another uplink.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::{BufRead, IsTerminal};
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
 use super::build::prepare;
 use crate::daemon;
 use crate::lock::Lock;
-use crate::netlink::{Netlink, in_namespace};
+use crate::netlink::Netlink;
 use crate::part::{self, Part, Site, firewall, forwarding, netns, resolver, uplink};
 use crate::prompt::prompt;
-use runns_privileged::netns::identity_here;
+use crate::salvage;
 use runns_shared::config::{Config, DEFAULT_PATH};
 use runns_shared::error::{Context, Error, Result, status};
 use runns_shared::escape::escape;
@@ -92,10 +90,16 @@ fn find(options: &Options, named: Option<NetnsName>) -> Result<NetnsName> {
 }
 
 fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
-    let Some(record) = Record::load(name)? else { return clean_without_record(lock, name, options) };
+    let loaded = Record::load(name);
+    if let Err(error) = &loaded {
+        output::warn(&format!("{error}; going by what is there of {name}"));
+    }
+    let Some(record) = loaded.or_else(|_| salvage::reconstruct(name).map(Some))? else {
+        return clean_without_record(lock, name, options);
+    };
     let mut site = Site { record, lock, host: Netlink::here()?, wait: None };
     // Held until the end, so that no other namespace can get its inode number meanwhile.
-    let held = hold(&site)?;
+    let held = netns::open_built(&site)?.or_else(|| netns::open_by_process(&site.record));
     let inside = held.as_ref().and(site.record.identity).map(|identity| identity.inode);
     let others = inside.map_or(Vec::new(), |inode| strangers(&site, inode));
     if !others.is_empty() && !options.kill {
@@ -166,22 +170,6 @@ fn clean_without_record(lock: &Lock, name: &NetnsName, options: &Options) -> Res
     }
     report.push_str(&finish(lock, options)?);
     output::print(&report)
-}
-
-/// Opens the namespace that was built: by its name or, if that is gone, through a process that is still in it.
-fn hold(site: &Site) -> Result<Option<File>> {
-    if let Some(file) = netns::open_built(site)? {
-        return Ok(Some(file));
-    }
-    // Another namespace may have its inode number by now; the cookie tells them apart.
-    let Some(identity) = site.record.identity else { return Ok(None) };
-    for pid in daemon::in_namespace(identity.inode) {
-        let Ok(file) = File::open(format!("/proc/{pid}/ns/net")) else { continue };
-        if in_namespace(file.as_fd(), identity_here).is_ok_and(|here| here == identity) {
-            return Ok(Some(file));
-        }
-    }
-    Ok(None)
 }
 
 /// The processes in the namespace, except its own daemons.

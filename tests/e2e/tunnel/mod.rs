@@ -7,6 +7,7 @@ mod confined;
 mod hostile;
 mod kill_switch;
 mod openvpn;
+mod repair;
 mod wireguard;
 
 use crate::support::{Background, Host, wait_until};

@@ -48,7 +48,12 @@ fn build_waits_and_pushed_dns_is_used_and_followed() {
         assert_eq!(tunnel_field(&host, user, "work", "up"), "True");
         let runner = if user == "root" { host.root() } else { host.user(user) };
         let line = runner.ok("runns-exec status work");
-        assert!(line.contains("DNS 10.8.0.1 (from the tunnel, locked)") && line.contains("work.conf up"), "{line}");
+        assert!(line.contains("  10.8.0.1 (locked)  work.conf up  "), "{line}");
+        assert!(
+            runner
+                .ok("runns-exec status --json")
+                .contains(r#""resolver":{"from":"the tunnel","servers":["10.8.0.1"],"locked":true}"#)
+        );
     }
 
     // The server comes back and names another resolver.

@@ -1,0 +1,150 @@
+//! Examines the parts of a namespace in their order, and makes those as they were built that no longer are.
+
+use super::{Finding, Part, Site, all, dns_lock, netns};
+use crate::seen::{Seen, Subject};
+use runns_shared::config::Config;
+use runns_shared::error::{Error, Result};
+use runns_shared::escape::show;
+use runns_shared::output;
+use runns_shared::plan::Request;
+use runns_shared::record::{Record, State};
+
+/// All that is not as it was built.
+pub fn look(subject: &Subject) -> Vec<Finding> {
+    let name = &subject.record.plan.request.name;
+    let unfinished = |what: &str| {
+        let cure = format!("wait for it; if it was interrupted: sudo runns-exec clean {name}");
+        vec![Finding::down(what, "not finished").cure(cure)]
+    };
+    match subject.record.state {
+        State::Building => unfinished("build"),
+        State::Cleaning => unfinished("clean"),
+        State::Built => all().into_iter().flat_map(|part| look_at(part, subject)).collect(),
+    }
+}
+
+fn look_at(part: &dyn Part, subject: &Subject) -> Vec<Finding> {
+    let plan = &subject.record.plan;
+    if part.describe(plan).is_none() {
+        return Vec::new();
+    }
+    part.look(subject).unwrap_or_else(|error| {
+        let how = format!("cannot {}: {}", error_action(&error), error.cause());
+        vec![Finding::degraded("examination", how).cure(error.hint_text().unwrap_or("see the message").to_string())]
+    })
+}
+
+/// What it was that failed.
+fn error_action(error: &Error) -> String {
+    let text = error.to_string();
+    let action = text.strip_prefix("cannot ").and_then(|text| text.strip_suffix(error.cause()));
+    action.unwrap_or(&text).trim_end_matches(": ").to_string()
+}
+
+/// Looks anew at one part of the namespace.
+fn look_again(part: &dyn Part, record: &Record) -> Vec<Finding> {
+    let seen = Seen::new(Vec::new());
+    look_at(part, &Subject::new(record, &seen))
+}
+
+/// Mends what is broken, and nothing else. The parts that restrict traffic come first, and what cannot be mended ends it:
+/// nothing that carries traffic is restored without them. Says each thing that it mended; returns how many there were.
+pub fn run(site: &mut Site) -> Result<usize> {
+    let recorded = site.record.lock_generation;
+    let generation = match netns::open_built(site)? {
+        Some(namespace) => dns_lock::generation(&namespace)?,
+        None => None,
+    };
+    let mut mended = 0;
+    for part in all() {
+        let found = look_again(part, &site.record);
+        if found.is_empty() {
+            continue;
+        }
+        let what = found.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        if let Some(finding) = found.iter().find(|finding| finding.cure.is_some()) {
+            return Err(unmendable(finding));
+        }
+        output::step(|| format!("mending {what}"));
+        part.mend(site, &found).map_err(|error| {
+            let cause = format!("cannot {}: {}", error_action(&error), error.cause());
+            let hint = error.hint_text().map(str::to_string);
+            let error = Error::new(format!("mend {what}"), cause);
+            hint.into_iter().fold(error, Error::hint)
+        })?;
+        let left = look_again(part, &site.record);
+        if let Some(finding) = left.first() {
+            return Err(unmendable(finding));
+        }
+        mended += found.len();
+        output::print(&found.iter().map(|finding| format!("mended {finding}\n")).collect::<String>())?;
+    }
+    // The lock was found to be right in this generation, or was mended, which has recorded a later one.
+    if site.record.lock_generation == recorded {
+        dns_lock::remember(site, generation)?;
+    }
+    Ok(mended)
+}
+
+fn unmendable(finding: &Finding) -> Error {
+    let error = Error::new(format!("mend {}", finding.what), &finding.how);
+    finding.cure.iter().fold(error, |error, cure| error.hint(cure))
+}
+
+/// The command that builds, or mends, what was built by this request.
+pub fn command(request: &Request, config: Option<&Config>) -> String {
+    let mut words = vec!["sudo runns-exec build".to_string()];
+    let section = request.section.as_ref().and_then(|section| {
+        words.push(format!("-s {}", quoted(section)));
+        config?.sections.iter().find(|known| known.name.eq_ignore_ascii_case(section))
+    });
+    let by_section = request.section.is_some();
+    let mut add = |option: &str, value: Option<String>, default: Option<String>| {
+        if let Some(value) = value.filter(|value| Some(value) != default.as_ref()) {
+            words.push(format!("{option} {}", quoted(&value)));
+        }
+    };
+    let text = |value: &dyn ToString| value.to_string();
+    let name = request.name.to_string();
+    let known = section.map(|section| section.netns.to_string()).or(by_section.then(|| name.clone()));
+    add("-n", Some(name), known);
+    let interface = request.interface.to_string();
+    let default = section.and_then(|section| section.interface_in.as_ref().map(|name| text(name)));
+    let default = default.or_else(|| Some(request.name.default_interface().to_string()));
+    add("-i", Some(interface), default);
+    if !by_section || section.is_some() {
+        let uplink = section.and_then(|section| section.interface_out.as_ref().map(|name| text(name)));
+        add("-o", request.uplink.as_ref().map(|name| text(name)), uplink);
+    }
+    if request.resolve_named {
+        add("-r", request.resolve.as_ref().map(show), None);
+    }
+    words.join(" ")
+}
+
+/// A word for a shell.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./+:@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_string()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_for_a_shell() {
+        assert_eq!(quoted("a-b.c"), "a-b.c");
+        assert_eq!(quoted("my work's"), "'my work'\\''s'");
+        assert_eq!(quoted(""), "''");
+    }
+
+    #[test]
+    fn an_error_says_what_failed() {
+        assert_eq!(error_action(&Error::new("use interface x", "it is gone")), "use interface x");
+    }
+}

@@ -1,0 +1,316 @@
+//! The report of `runns-exec status`. Everything in it may be known to every member of the group: no keys, no names of
+//! users at the other end.
+
+use std::io::IsTerminal;
+
+use serde::Serialize;
+
+use crate::part::{self, Finding, wireguard};
+use crate::seen::{Seen, Subject};
+use crate::tunnel::{self, Condition};
+use runns_shared::clock::Zone;
+use runns_shared::error::Result;
+use runns_shared::escape::{one_line, show};
+use runns_shared::name::NetnsName;
+use runns_shared::output;
+use runns_shared::plan::{PREFIX, Plan};
+use runns_shared::proc::{Network, Proc};
+use runns_shared::record::Record;
+use runns_shared::table::{Heading, lines, terminal_width};
+
+/// How a namespace is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// As it was built.
+    Ok,
+    /// Not as it was built.
+    Degraded,
+    /// Nothing gets through, or nobody can enter.
+    Down,
+}
+
+/// One namespace.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    namespace: String,
+    /// How it is.
+    pub state: Health,
+    /// Its address on the veth, if it has one.
+    address: Option<String>,
+    uplink: Option<String>,
+    kill_switch: bool,
+    resolver: Option<Resolver>,
+    tunnels: Vec<Tunnel>,
+    /// `None` if they cannot be counted.
+    processes: Option<usize>,
+    problems: Vec<Problem>,
+    /// What only root can look at.
+    unseen: Vec<&'static str>,
+    /// Whether its record could be read.
+    #[serde(skip)]
+    known: bool,
+}
+
+/// Something that is not as it was built.
+#[derive(Debug, Serialize)]
+struct Problem {
+    what: String,
+    cure: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Resolver {
+    from: String,
+    servers: Vec<String>,
+    locked: bool,
+}
+
+/// One tunnel.
+#[derive(Debug, Serialize)]
+struct Tunnel {
+    config: String,
+    device: String,
+    up: bool,
+    /// RFC 3339; since when it is up or down.
+    since: Option<String>,
+    /// Why it is not up.
+    reason: Option<String>,
+    received: Option<u64>,
+    sent: Option<u64>,
+    /// RFC 3339; WireGuard only, and known to root only.
+    handshake: Option<String>,
+}
+
+/// A namespace with its record, as far as that can be read.
+pub type Named = (NetnsName, Result<Record>);
+
+/// How each namespace is.
+pub fn look(named: &[Named], seen: &Seen) -> Vec<Status> {
+    let (counts, zone) = (count(named, seen), Zone::of_user());
+    let status = |((name, record), count): (&Named, Option<usize>)| match record {
+        Ok(record) => status(&Subject::new(record, seen), count, &zone),
+        Err(error) => unreadable(name, &error.to_string()),
+    };
+    named.iter().zip(counts).map(status).collect()
+}
+
+fn unreadable(name: &NetnsName, cause: &str) -> Status {
+    Status {
+        namespace: name.to_string(),
+        state: Health::Down,
+        address: None,
+        uplink: None,
+        kill_switch: false,
+        resolver: None,
+        tunnels: Vec::new(),
+        processes: None,
+        problems: vec![Problem {
+            what: format!("record: {cause}"),
+            cure: format!("sudo runns-exec clean {name}, then build it again"),
+        }],
+        unseen: Vec::new(),
+        known: false,
+    }
+}
+
+/// How many processes are in each namespace, its own daemons not counted.
+fn count(named: &[Named], seen: &Seen) -> Vec<Option<usize>> {
+    let records: Vec<Option<&Record>> = named.iter().map(|(_, record)| record.as_ref().ok()).collect();
+    let mut counts: Vec<Option<usize>> =
+        records.iter().map(|record| record.filter(|_| seen.sees_processes())?.identity.map(|_| 0)).collect();
+    let Ok(proc) = Proc::open() else { return vec![None; named.len()] };
+    for pid in proc.pids().unwrap_or_default() {
+        let Some(network) = proc.network(pid) else { continue };
+        let is_inside = |record: &&Record| {
+            record.identity.is_some_and(|identity| match network {
+                Network::Inode(inode) => inode == identity.inode,
+                Network::ProcInode(inode) => inode == identity.proc_inode,
+            }) && !record.daemons.iter().any(|daemon| daemon.pid == pid)
+        };
+        let place = records.iter().position(|record| record.as_ref().is_some_and(is_inside));
+        if let Some(count) = place.and_then(|place| counts[place].as_mut()) {
+            *count += 1;
+        }
+    }
+    counts
+}
+
+fn status(subject: &Subject, processes: Option<usize>, zone: &Zone) -> Status {
+    let (plan, seen) = (&subject.record.plan, subject.seen);
+    let request = &plan.request;
+    let found = part::repair::look(subject);
+    let state = found.iter().map(|finding| if finding.fatal { Health::Down } else { Health::Degraded });
+    let tunnels = 0..request.vpn.len() + request.wireguard.len();
+    Status {
+        namespace: request.name.to_string(),
+        state: state.max().unwrap_or(Health::Ok),
+        address: (!request.kill_switch).then(|| format!("{}/{PREFIX}", plan.number.inside())),
+        uplink: request.uplink.as_ref().map(ToString::to_string),
+        kill_switch: request.kill_switch,
+        resolver: part::resolver::current(plan).map(|resolver| Resolver {
+            from: resolver.from.clone(),
+            servers: resolver.servers.iter().map(ToString::to_string).collect(),
+            locked: resolver.lock,
+        }),
+        tunnels: tunnels.map(|index| tunnel(subject, index, zone)).collect(),
+        processes,
+        problems: problems(found, plan, seen),
+        unseen: unseen(subject),
+        known: true,
+    }
+}
+
+fn problems(found: Vec<Finding>, plan: &Plan, seen: &Seen) -> Vec<Problem> {
+    let again = || part::repair::command(&plan.request, seen.config());
+    let problem = |finding: Finding| Problem {
+        what: one_line(&finding.to_string()),
+        cure: one_line(&finding.cure.clone().unwrap_or_else(again)),
+    };
+    found.into_iter().map(problem).collect()
+}
+
+fn unseen(subject: &Subject) -> Vec<&'static str> {
+    if subject.seen.root {
+        return Vec::new();
+    }
+    let plan = &subject.record.plan;
+    let parts = part::all().into_iter().filter(|part| part.describe(plan).is_some());
+    let mut unseen: Vec<&str> = parts.filter_map(|part| part.unseen(plan)).collect();
+    if subject.inside.is_none() && !subject.replaced {
+        unseen.push("the inside of the namespace");
+    }
+    if !subject.seen.sees_processes() {
+        unseen.push("processes of other users");
+    }
+    unseen
+}
+
+fn tunnel(subject: &Subject, index: usize, zone: &Zone) -> Tunnel {
+    let Condition { config, state, counters, reason } = tunnel::condition(subject, index);
+    let time = |seconds: i64| (seconds > 0).then(|| zone.rfc3339(seconds));
+    let wireguard = index.checked_sub(subject.record.plan.request.vpn.len());
+    Tunnel {
+        config: show(config),
+        device: state.device,
+        up: reason.is_none(),
+        since: time(state.since),
+        reason,
+        received: counters.map(|(received, _)| received),
+        sent: counters.map(|(_, sent)| sent),
+        handshake: wireguard.and_then(|index| wireguard::last_handshake(subject.record, index)).and_then(time),
+    }
+}
+
+/// A column of the table.
+struct Column {
+    heading: Heading,
+    cell: fn(&Status) -> String,
+}
+
+const fn column(heading: &'static str, cell: fn(&Status) -> String) -> Column {
+    Column { heading: Heading(heading, false), cell }
+}
+
+/// Where there is nothing to say.
+const NOTHING: &str = "-";
+
+const COLUMNS: [Column; 7] = [
+    column("NAMESPACE", |status| status.namespace.clone()),
+    column("STATE", |status| word(status.state).to_string()),
+    column("ADDRESS", |status| status.address.clone().unwrap_or(NOTHING.to_string())),
+    column("UPLINK", |status| match &status.uplink {
+        _ if !status.known => NOTHING.to_string(),
+        _ if status.kill_switch => "the tunnel only".to_string(),
+        Some(uplink) => format!("{uplink} only"),
+        None => "any".to_string(),
+    }),
+    column("DNS", |status| match &status.resolver {
+        _ if !status.known => NOTHING.to_string(),
+        Some(resolver) if resolver.locked => format!("{} (locked)", resolver.servers.join(" ")),
+        Some(resolver) => resolver.servers.join(" "),
+        None => "the host's".to_string(),
+    }),
+    column("TUNNEL", |status| {
+        let word = |tunnel: &Tunnel| {
+            let file = tunnel.config.rsplit('/').next().unwrap_or_default();
+            format!("{file} {}", if tunnel.up { "up" } else { "down" })
+        };
+        let tunnels: Vec<String> = status.tunnels.iter().map(word).collect();
+        if tunnels.is_empty() { NOTHING.to_string() } else { tunnels.join(", ") }
+    }),
+    column("PROCESSES", |status| status.processes.map_or(NOTHING.to_string(), |count| count.to_string())),
+];
+
+fn word(state: Health) -> &'static str {
+    match state {
+        Health::Ok => "ok",
+        Health::Degraded => "degraded",
+        Health::Down => "down",
+    }
+}
+
+/// The table; below each namespace a line for each thing that is wrong; at the end what was not looked at.
+pub fn print(statuses: &[Status]) -> Result<()> {
+    let headings = COLUMNS.map(|column| column.heading);
+    let cells = |status: &Status| COLUMNS.iter().map(|column| one_line(&(column.cell)(status))).collect();
+    let rows = statuses.iter().map(cells).collect();
+    let coloured = is_coloured();
+    let mut table = lines(&headings, rows, terminal_width()).into_iter();
+    let mut text = table.next().unwrap_or_default() + "\n";
+    for (line, status) in table.zip(statuses) {
+        let line = if coloured { in_colour(&line, status.state) } else { line };
+        text.push_str(&format!("{line}\n"));
+        for problem in &status.problems {
+            text.push_str(&format!("  {}; mend it: {}\n", problem.what, problem.cure));
+        }
+    }
+    let mut unseen: Vec<&str> = Vec::new();
+    for what in statuses.iter().flat_map(|status| &status.unseen) {
+        if !unseen.contains(what) {
+            unseen.push(what);
+        }
+    }
+    if !unseen.is_empty() {
+        text.push_str(&format!("not looked at: {} (sudo runns-exec status)\n", unseen.join(", ")));
+    }
+    output::print(&text)
+}
+
+/// Whether the output is for a terminal that shows colours, to somebody who wants them (no-color.org).
+fn is_coloured() -> bool {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    std::io::stdout().is_terminal() && !unwanted && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// The line with the word for the state, the first after the name, in green, yellow or red.
+fn in_colour(line: &str, state: Health) -> String {
+    let colour = match state {
+        Health::Ok => 32,
+        Health::Degraded => 33,
+        Health::Down => 31,
+    };
+    let Some((name, rest)) = line.split_once("  ") else { return line.to_string() };
+    let word = word(state);
+    format!("{name}  {}", rest.replacen(word, &format!("\x1b[{colour}m{word}\x1b[0m"), 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_state_is_coloured() {
+        assert_eq!(in_colour("down  down      x", Health::Down), "down  \x1b[31mdown\x1b[0m      x");
+        assert_eq!(
+            in_colour("a     ok  x ok", Health::Ok),
+            "a      \x1b[32mok\x1b[0m  x ok".replacen("      ", "     ", 1)
+        );
+        assert_eq!(in_colour("cut", Health::Ok), "cut");
+    }
+
+    #[test]
+    fn the_worst_finding_decides() {
+        assert!(Health::Ok < Health::Degraded && Health::Degraded < Health::Down);
+    }
+}

@@ -1,0 +1,70 @@
+//! A record that cannot be read (truncated, damaged, or of another version) says nothing about its namespace. clean goes
+//! by what is there: the namespace at the recorded name, the veth that is linked to it, and what carries its tag.
+
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+
+use crate::netlink::{Link, Netlink, in_namespace};
+use crate::part::uplink::{Bound, is_own_group};
+use crate::part::veth::pair;
+use runns_privileged::netns::{self, Netns, identity_here};
+use runns_shared::access::Access;
+use runns_shared::error::Result;
+use runns_shared::name::{IfaceName, NetnsName};
+use runns_shared::plan::{Number, PREFIX, Plan, Request};
+use runns_shared::record::{Identity, Record, State};
+use runns_shared::tunnel::directory;
+
+/// A record from which the namespace `name` can be cleaned.
+pub fn reconstruct(name: &NetnsName) -> Result<Record> {
+    let host = Netlink::here()?;
+    let namespace = netns::open(name).ok();
+    let veth = veth(&host, name, namespace.as_ref())?;
+    let number = veth.as_ref().map(|link| number(&host, link)).transpose()?.flatten();
+    let identity = namespace.map(|namespace| in_namespace(namespace.file().as_fd(), identity_here)).transpose()?;
+    // The part that stops daemons and removes their files is asked if there are any.
+    let tunnels = Some(directory(name)).filter(|directory| directory.exists());
+    let request = Request {
+        name: name.clone(),
+        section: None,
+        interface: veth.as_ref().map_or_else(|| Ok(name.default_interface()), |link| IfaceName::new(&link.name))?,
+        uplink: veth.as_ref().map(|link| Bound::uplink_of(link.group)).transpose()?.flatten(),
+        resolve: None,
+        resolve_named: false,
+        dns: None,
+        dns_lock: None,
+        vpn: tunnels.into_iter().collect(),
+        wireguard: Vec::new(),
+        userspace: None,
+        kill_switch: false,
+        ipv6: None,
+        access: Access::default(),
+    };
+    let nobodys = Number::all().last().unwrap_or_else(|| unreachable!());
+    // No namespace has this one: what is at its name is an empty file, if anything.
+    let identity = identity.or(Some(Identity { cookie: 0, inode: 0, proc_inode: 0 }));
+    let plan = Plan { request, number: number.unwrap_or(nobodys), resolver: None };
+    let (files, daemons, keepers) = (Vec::new(), Vec::new(), Vec::new());
+    Ok(Record { state: State::Cleaning, plan, identity, files, daemons, keepers, lock_generation: None })
+}
+
+/// The host's end of the veth pair: the device that is linked to one in the namespace or, if that is gone, a veth of ours
+/// with the name that it has by default.
+fn veth(host: &Netlink, name: &NetnsName, namespace: Option<&Netns>) -> Result<Option<Link>> {
+    let default = name.default_interface();
+    let links = host.links()?;
+    if let Some(namespace) = namespace {
+        let inside = Netlink::inside(namespace.file().as_fd())?.links()?;
+        return Ok(pair(&links, &inside, default.as_str()).map(|(outer, _)| outer));
+    }
+    let is_ours = |link: &Link| link.name == default.as_str() && link.veth && is_own_group(link.group);
+    Ok(links.into_iter().find(is_ours))
+}
+
+/// The number of the subnet, by the address of the host's end.
+fn number(host: &Netlink, link: &Link) -> Result<Option<Number>> {
+    let is_own = |address: Ipv4Addr| Number::all().find(|number| number.host() == address);
+    let addresses = host.addresses()?.into_iter();
+    let own = addresses.filter(|(index, network)| *index == link.index && network.prefix == PREFIX);
+    Ok(own.filter_map(|(_, network)| is_own(network.address)).next())
+}

@@ -1,0 +1,134 @@
+//! What can be seen of the host and of the inside of a namespace, for [`crate::part::Part::look`]. What is the same for
+//! all namespaces is looked up once, when it is first asked for.
+
+use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
+use std::fs::File;
+
+use crate::host::sysctl;
+use crate::netlink::{Link, Netlink, Network, Route};
+use crate::part::{Finding, netns as netns_part};
+use runns_privileged::{Privilege, netns};
+use runns_shared::config::Config;
+use runns_shared::error::Result;
+use runns_shared::inside::Inside;
+use runns_shared::proc::Proc;
+use runns_shared::record::Record;
+
+/// The host, as it was when it was first looked at.
+pub struct Seen {
+    /// Whether root looks, who sees everything.
+    pub root: bool,
+    /// What another process saw inside the namespaces.
+    handed_over: Vec<Inside>,
+    netlink: OnceCell<Result<Netlink>>,
+    links: OnceCell<Result<Vec<Link>>>,
+    addresses: OnceCell<Result<Vec<(u32, Network)>>>,
+    routes: OnceCell<Result<Vec<Route>>>,
+    config: OnceCell<Option<Config>>,
+    findings: RefCell<BTreeMap<String, Result<Vec<Finding>>>>,
+}
+
+impl Seen {
+    /// Nothing has been looked at yet but what was `handed_over`.
+    pub fn new(handed_over: Vec<Inside>) -> Self {
+        Self {
+            root: nix::unistd::geteuid().is_root(),
+            handed_over,
+            netlink: OnceCell::new(),
+            links: OnceCell::new(),
+            addresses: OnceCell::new(),
+            routes: OnceCell::new(),
+            config: OnceCell::new(),
+            findings: RefCell::new(BTreeMap::new()),
+        }
+    }
+
+    /// The host's network.
+    pub fn netlink(&self) -> Result<&Netlink> {
+        self.netlink.get_or_init(Netlink::here).as_ref().map_err(Clone::clone)
+    }
+
+    /// The host's devices.
+    pub fn links(&self) -> Result<&[Link]> {
+        let links = self.links.get_or_init(|| self.netlink()?.links());
+        links.as_deref().map_err(Clone::clone)
+    }
+
+    /// The host's device called `name`.
+    pub fn link(&self, name: &str) -> Result<Option<&Link>> {
+        Ok(self.links()?.iter().find(|link| link.name == name))
+    }
+
+    /// The host's IPv4 addresses, each with the index of its device.
+    pub fn addresses(&self) -> Result<&[(u32, Network)]> {
+        let addresses = self.addresses.get_or_init(|| self.netlink()?.addresses());
+        addresses.as_deref().map_err(Clone::clone)
+    }
+
+    /// The host's IPv4 routes in all tables.
+    pub fn routes(&self) -> Result<&[Route]> {
+        let routes = self.routes.get_or_init(|| self.netlink()?.routes());
+        routes.as_deref().map_err(Clone::clone)
+    }
+
+    /// Whether the host's sysctl `name` has this value. One that does not exist is taken to have it.
+    pub fn has_sysctl(&self, name: &str, value: &str) -> Result<bool> {
+        Ok(sysctl(name)?.is_none_or(|now| now == value))
+    }
+
+    /// /etc/runns.conf, if it can be read and there is no error in it.
+    pub fn config(&self) -> Option<&Config> {
+        self.config.get_or_init(|| Config::load_default().ok()).as_ref()
+    }
+
+    /// What `look` finds, which is the same for every namespace that has `what`: it looks once.
+    pub fn once(&self, what: &str, look: impl FnOnce() -> Result<Vec<Finding>>) -> Result<Vec<Finding>> {
+        if let Some(found) = self.findings.borrow().get(what) {
+            return found.clone();
+        }
+        let found = look();
+        self.findings.borrow_mut().insert(what.to_string(), found.clone());
+        found
+    }
+
+    /// Whether the processes of other users can be seen (proc(5), hidepid).
+    pub fn sees_processes(&self) -> bool {
+        self.root || Proc::open().is_ok_and(|proc| proc.network(1).is_some())
+    }
+
+    fn inside(&self, record: &Record) -> Option<Inside> {
+        let name = &record.plan.request.name;
+        if self.root {
+            return netns::look_inside(&Privilege::take().ok()?, name).ok();
+        }
+        self.handed_over.iter().find(|inside| inside.name == name.as_str()).cloned()
+    }
+}
+
+/// A namespace that is looked at.
+pub struct Subject<'a> {
+    /// What was built.
+    pub record: &'a Record,
+    /// What it shows of itself inside; `None` if it could not be entered by its name.
+    pub inside: Option<Inside>,
+    /// Its name leads to another namespace.
+    pub replaced: bool,
+    /// The host.
+    pub seen: &'a Seen,
+}
+
+impl<'a> Subject<'a> {
+    /// Looks inside.
+    pub fn new(record: &'a Record, seen: &'a Seen) -> Self {
+        let inside = seen.inside(record);
+        let same = |inside: &Inside| record.identity.is_some_and(|built| built.cookie == inside.identity.cookie);
+        let replaced = inside.as_ref().is_some_and(|inside| !same(inside));
+        Self { record, inside: inside.filter(|_| !replaced), replaced, seen }
+    }
+
+    /// The namespace, open, for what only root can look at; `None` for everybody else, or if it is not there.
+    pub fn namespace(&self) -> Result<Option<File>> {
+        if self.seen.root && self.inside.is_some() { netns_part::open_recorded(self.record) } else { Ok(None) }
+    }
+}

@@ -1,0 +1,108 @@
+//! The table and the JSON of `status`.
+
+use crate::support::{Host, Terminal};
+
+fn host() -> Host {
+    let host = Host::new();
+    host.write("/etc/vpn.resolv", "nameserver 198.51.100.53\n");
+    host.configure("[work]\nInterfaceOut=eth0\nResolve=/etc/vpn.resolv\n\n[a-longer-name]\n");
+    host.ok("runns-exec build -s work && runns-exec build -s a-longer-name");
+    host
+}
+
+#[test]
+fn the_table_is_aligned_and_names_can_be_chosen() {
+    let host = host();
+    host.user("alice").ok("runns-exec -d work -- sleep 1000; runns-exec -d work -- sleep 1000");
+    let table = [
+        "NAMESPACE      STATE  ADDRESS        UPLINK     DNS                     TUNNEL  PROCESSES",
+        "a-longer-name  ok     172.24.1.2/24  any        the host's              -       0",
+        "work           ok     172.24.0.2/24  eth0 only  198.51.100.53 (locked)  -       2",
+    ];
+    assert_eq!(host.ok("runns-exec status"), table.join("\n"));
+    let member = host.user("alice").ok("runns-exec status");
+    assert_eq!(
+        member,
+        format!("{}\nnot looked at: firewall rules, DNS lock rules (sudo runns-exec status)", table.join("\n"))
+    );
+    assert_eq!(host.ok("runns-exec status work a-longer-name work | cut -d' ' -f1"), "NAMESPACE\na-longer-name\nwork");
+    assert_eq!(host.ok("runns-exec status a-longer-name").lines().count(), 2);
+    for runner in [host.root(), host.user("alice")] {
+        runner.run("runns-exec status work wrok").refused(1, &["wrok", "did you mean work?"]);
+        runner.run("runns-exec status ..").refused(2, &[".."]);
+        runner.run("runns-exec status --bogus").refused(2, &["--bogus"]);
+    }
+    host.ok("runns-exec clean work --kill && runns-exec clean a-longer-name");
+    assert_eq!(host.ok("runns-exec status"), "NAMESPACE  STATE  ADDRESS  UPLINK  DNS  TUNNEL  PROCESSES");
+    assert_eq!(host.ok("runns-exec status --json"), "[]");
+}
+
+#[test]
+fn json_has_the_fields_of_the_manual() {
+    let host = host();
+    host.ok("ip link set work down");
+    let json = host.run("runns-exec status --json work");
+    let alias = "sudo runns-exec build -s work";
+    assert_eq!(json.status, 1);
+    assert_eq!(
+        json.stdout.trim_end(),
+        format!(
+            "[{{\"namespace\":\"work\",\"state\":\"down\",\"address\":\"172.24.0.2/24\",\"uplink\":\"eth0\",\
+             \"kill_switch\":false,\"resolver\":{{\"from\":\"/etc/vpn.resolv\",\"servers\":[\"198.51.100.53\"],\
+             \"locked\":true}},\"tunnels\":[],\"processes\":0,\"problems\":[{{\"what\":\"interface work: down\",\
+             \"cure\":\"{alias}\"}}],\"unseen\":[]}}]"
+        )
+    );
+    let json = host.user("alice").run("runns-exec status --json work").stdout;
+    assert!(json.contains("\"unseen\":[\"firewall rules\",\"DNS lock rules\"]"), "{json}");
+    // The command that mends it is the one that built it.
+    host.ok("runns-exec build -n by-hand -i byhand0 -o eth0 -r /etc/vpn.resolv && ip link set byhand0 down");
+    let shown = host.run("runns-exec status by-hand").stdout;
+    let command = "sudo runns-exec build -n by-hand -i byhand0 -o eth0 -r /etc/vpn.resolv";
+    assert!(shown.contains(command), "{shown}");
+    host.ok(command.strip_prefix("sudo ").unwrap());
+    host.ok("runns-exec status by-hand");
+}
+
+#[test]
+fn colours_are_for_terminals_and_for_those_who_want_them() {
+    let host = host();
+    host.ok("ip -n work link set lo down && ip link set a-longer-name down");
+    let shown = |set: &str| {
+        let script = format!("{set} runns-exec status; echo END");
+        let mut terminal = Terminal::start(&host.root(), &["sh", "-c", &script]);
+        String::from_utf8_lossy(&terminal.expect("END\r\n")).into_owned()
+    };
+    for set in ["TERM=xterm", "TERM=xterm NO_COLOR="] {
+        let shown = shown(set);
+        assert!(
+            shown.contains("work           \x1b[33mdegraded\x1b[0m") && shown.contains("\x1b[31mdown\x1b[0m"),
+            "{shown}"
+        );
+    }
+    for set in ["TERM=dumb", "NO_COLOR=1", "TERM=xterm NO_COLOR=0"] {
+        assert!(!shown(set).contains('\x1b'), "{set}");
+    }
+    assert!(!host.run("TERM=xterm runns-exec status").stdout.contains('\x1b'));
+}
+
+#[test]
+fn what_a_member_cannot_see_is_never_called_ok_without_saying_so() {
+    let host = host();
+    let alice = host.user("alice");
+    host.ok("mount -o remount,hidepid=2 /proc");
+    let shown = alice.ok("runns-exec status work");
+    assert!(shown.contains("  -       -\n") && shown.contains("processes of other users"), "{shown}");
+    let json = alice.ok("runns-exec status work --json");
+    assert!(json.contains("\"processes\":null") && json.contains("\"processes of other users\""), "{json}");
+    host.ok("mount -o remount,hidepid=0 /proc");
+    // Without its capabilities it cannot look inside.
+    let shown = alice.ok("setpriv --no-new-privs runns-exec status work");
+    assert!(shown.contains("the inside of the namespace"), "{shown}");
+    // What another process claims to have seen is nothing that it could not see itself.
+    let program = "/usr/local/libexec/runns-exec/runns-exec-root";
+    for words in [".inside", ".inside x status", ".inside 99 status", ".inside 0 status"] {
+        let output = alice.run(&format!("{program} {words} </etc/passwd"));
+        assert!(output.status != 0 && output.stderr.starts_with("runns-exec: cannot "), "{output}");
+    }
+}
