@@ -283,6 +283,10 @@ impl Keeper {
         for line in lines {
             // The device is set up before build learns that the tunnel is.
             self.handle(&line);
+            // The variables are the keeper's business, and there may be many.
+            if line.starts_with(">UPDOWN:") {
+                continue;
+            }
             // Whether it gets there is up to build. One that was stopped does not read, and loses lines; one that has
             // ended may have left a word that is still to be read.
             let _ = self.build.as_mut().map(|build| build.write_all(format!("{line}\n").as_bytes()));

@@ -153,7 +153,7 @@ impl Management {
                         return Err(self.failure(""));
                     }
                 }
-                // The keeper's business.
+                // UpDown and Variable are the keeper's business, which does not pass them on.
                 Event::UpDown(_) | Event::Variable(_) | Event::Other => {}
             }
         }
