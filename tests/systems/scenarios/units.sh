@@ -6,6 +6,10 @@ prepare() {
     cp "$root/etc/openvpn/client.conf" "$root/etc/openvpn/broken.conf"
     sed "s/^remote .*/remote $gateway 1195/" "$root/etc/openvpn/client.conf" >"$root/etc/openvpn/silent.conf"
     sed -i 's/^ca .*/ca missing.crt/' "$root/etc/openvpn/broken.conf"
+    for unit in other.service xrunns@.service; do
+        printf '[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n' >"$root/etc/systemd/system/$unit"
+    done
+    printf '[Unit]\nDescription=A target\n' >"$root/etc/systemd/system/runns@.target"
     cat >"$scratch/runns.conf" <<'END'
 [work]
 NetworkNamespace=vpnWork
@@ -116,9 +120,13 @@ try_polkit() {
     may 'restart it' restart runns@my-site
     may 'stop it' stop runns@my-site
     may_not 'start it' bob start runns@my-site
-    may_not 'start another unit' alice start ssh@x.service
-    may_not 'stop another unit' alice stop cron.service dbus.service
-    may_not 'restart a unit whose name only begins so' alice restart runns@my-site.socket
+    # Units that exist, so that nothing but the rule refuses.
+    local unit
+    for unit in other.service xrunns@my-site.service runns@my-site.target; do
+        may_not "start $unit" alice start "$unit"
+        ok "root starts $unit" in_system "systemctl start $unit"
+        may_not "stop $unit" alice stop "$unit"
+    done
     may_not 'enable it' alice enable runns@my-site
     may_not 'mask it' alice mask --runtime runns@my-site
     may_not 'change its properties' alice set-property --runtime runns@my-site CPUWeight=5
