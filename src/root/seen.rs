@@ -4,9 +4,11 @@
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::fd::AsFd;
 
 use crate::host::sysctl;
-use crate::netlink::{Link, Netlink, Network, Route};
+use crate::netlink::{Link, Netlink, Network, Route, in_namespace};
+use crate::nfnetlink;
 use crate::part::{Finding, netns as netns_part};
 use runns_privileged::{Privilege, netns};
 use runns_shared::config::Config;
@@ -116,6 +118,7 @@ pub struct Subject<'a> {
     pub replaced: bool,
     /// The host.
     pub seen: &'a Seen,
+    deep: OnceCell<Result<Option<Deep>>>,
 }
 
 impl<'a> Subject<'a> {
@@ -124,11 +127,30 @@ impl<'a> Subject<'a> {
         let inside = seen.inside(record);
         let same = |inside: &Inside| record.identity.is_some_and(|built| built.cookie == inside.identity.cookie);
         let replaced = inside.as_ref().is_some_and(|inside| !same(inside));
-        Self { record, inside: inside.filter(|_| !replaced), replaced, seen }
+        Self { record, inside: inside.filter(|_| !replaced), replaced, seen, deep: OnceCell::new() }
     }
 
-    /// The namespace, open, for what only root can look at; `None` for everybody else, or if it is not there.
-    pub fn namespace(&self) -> Result<Option<File>> {
-        if self.seen.root && self.inside.is_some() { netns_part::open_recorded(self.record) } else { Ok(None) }
+    /// What only root can look at inside; `None` for everybody else, or if the namespace could not be entered.
+    pub fn deep(&self) -> Result<Option<&Deep>> {
+        if !self.seen.root || self.inside.is_none() {
+            return Ok(None);
+        }
+        let look = || {
+            let look_here = || Ok((Netlink::here()?.links()?, nfnetlink::generation_here()));
+            let Some(file) = netns_part::open_recorded(self.record)? else { return Ok(None) };
+            let (links, generation) = in_namespace(file.as_fd(), look_here)?;
+            Ok(Some(Deep { file, links, generation }))
+        };
+        self.deep.get_or_init(look).as_ref().map(Option::as_ref).map_err(Clone::clone)
     }
+}
+
+/// What only root can look at inside of a namespace.
+pub struct Deep {
+    /// The namespace.
+    pub file: File,
+    /// Its devices.
+    pub links: Vec<Link>,
+    /// The generation of its nftables ruleset.
+    pub generation: Option<u64>,
 }

@@ -29,6 +29,11 @@ impl Net {
         net
     }
 
+    /// The same one once more.
+    pub fn clone_of(other: &Self) -> Self {
+        Self { file: Arc::clone(&other.file) }
+    }
+
     /// A path to it, for programs on this machine.
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())

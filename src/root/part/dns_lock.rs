@@ -222,15 +222,15 @@ fn look(subject: &Subject) -> Result<Vec<Finding>> {
     if inside.sysctl(ROUTE_LOCALNET).is_some_and(|on| on != "1") {
         found.push(Finding::degraded(WHAT, "route_localnet is off: queries to loopback addresses get lost"));
     }
-    let Some(namespace) = subject.namespace()? else { return Ok(found) };
+    let Some(deep) = subject.deep()? else { return Ok(found) };
     let as_built = plan.resolver.as_ref().is_some_and(|built| built.servers == resolver.servers);
     let recorded = subject.record.lock_generation;
-    if as_built && recorded.is_some() && generation(&namespace)? == recorded {
+    if as_built && recorded.is_some() && deep.generation == recorded {
         return Ok(found);
     }
     let tag = plan.tag();
     let wanted = made_elsewhere(&resolver.servers, &tag)?;
-    let there = in_namespace(namespace.as_fd(), saved_here)?;
+    let there = in_namespace(deep.file.as_fd(), saved_here)?;
     if !wanted.iter().zip(&there).all(|(wanted, there)| begins_with(there, wanted)) {
         let found_any = there.iter().any(|saved| saved.lines().any(|line| firewall::has_comment(line, &tag)));
         let how = if found_any { "its rules are not those that were made" } else { "its rules are gone" };

@@ -173,9 +173,8 @@ fn look(subject: &Subject) -> Result<Vec<Finding>> {
 fn missing(subject: &Subject) -> Result<Finding> {
     let interface = &subject.record.plan.request.interface;
     let what = format!("interface {interface}");
-    if let Some(namespace) = subject.namespace()? {
-        let inside = Netlink::inside(namespace.as_fd())?.links()?;
-        if let Some((outer, _)) = pair(subject.seen.links()?, &inside, interface.as_str()) {
+    if let Some(inside) = subject.deep()? {
+        if let Some((outer, _)) = pair(subject.seen.links()?, &inside.links, interface.as_str()) {
             return Ok(Finding::degraded(what, format!("renamed to {}", outer.name)));
         }
     }
@@ -189,11 +188,8 @@ fn look_outside(subject: &Subject, link: &Link) -> Result<Vec<Finding>> {
     let seen = subject.seen;
     let mut found = Vec::new();
     let address = Network { address: plan.number.host(), prefix: PREFIX };
-    if let Some(namespace) = subject.namespace()? {
-        let inside = Netlink::inside(namespace.as_fd())?.links()?;
-        if !inside.iter().any(|inner| is_pair(link, inner)) {
-            return Ok(vec![Finding::down(what, "not linked to the namespace")]);
-        }
+    if subject.deep()?.is_some_and(|inside| !inside.links.iter().any(|inner| is_pair(link, inner))) {
+        return Ok(vec![Finding::down(what, "not linked to the namespace")]);
     }
     if !link.up {
         found.push(Finding::down(&what, "down"));

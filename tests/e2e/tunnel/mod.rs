@@ -8,6 +8,7 @@ mod hostile;
 mod kill_switch;
 mod openvpn;
 mod repair;
+mod storm;
 mod wireguard;
 
 use crate::support::{Background, Host, wait_until};
