@@ -10,6 +10,9 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 # builder's own directories are not named in it.
 flags="-C relocation-model=static --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}/registry/src=crates"
 flags="$flags --remap-path-prefix=$PWD=runns-exec"
+flags="$flags --remap-path-prefix=$target_dir=target"
+# The crate const-random, which the INI reader brings, makes numbers up at build time: the same ones for the same sources.
+export CONST_RANDOM_SEED=runns-exec
 # Apart from each other, so that neither program decides about the features of the other's crates.
 build() {
     for program in runns-exec runns-exec-root; do

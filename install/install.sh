@@ -3,11 +3,11 @@
 #
 #   PREFIX    where to install (default: /usr/local)
 #   DESTDIR   install below this directory instead of /. If it contains a system (it has an etc/group), the group is
-#             created there. Otherwise (a package is being staged), the program belongs to root:root and nobody else can
-#             access it; the package's own script must then do what finish_program does here.
+#             created there. Otherwise (a package is being staged), the program belongs to root:root, or to a caller who
+#             is not root, and nobody else can access it; the package's own script must then do what finish_program does.
 #
 # For packagers and tests:
-#   RUNNS_EXEC_BINARY       install this program instead of building one
+#   RUNNS_EXEC_BINARY       install this program instead of building one; runns-exec-root is beside it
 #   RUNNS_EXEC_COMPLETIONS  a directory with runns-exec.bash, _runns-exec and runns-exec.fish, to be used as they are
 set -eu
 umask 022
@@ -36,14 +36,23 @@ have() {
     command -v "$1" >/dev/null 2>&1
 }
 
+is_root() {
+    [ "$(id -u)" = 0 ]
+}
+
 clean_up() {
     if [ -n "$temporary" ]; then rm -rf -- "$temporary"; fi
 }
 trap clean_up EXIT
 trap 'exit 1' HUP INT TERM
 
+# Whether a package is being staged: there is no system below DESTDIR.
+is_staging() {
+    [ -n "$destdir" ] && [ ! -f "$destdir/etc/group" ]
+}
+
 check_request() {
-    [ "$(id -u)" = 0 ] || fail 'cannot install: must be run as root' "sudo $0"
+    if ! is_root && ! is_staging; then fail 'cannot install: must be run as root' "sudo $0"; fi
     case $prefix in
         /*) ;;
         *) fail "cannot install to $prefix: PREFIX must be an absolute path" ;;
@@ -52,6 +61,7 @@ check_request() {
         '' | /*) ;;
         *) fail "cannot install below $destdir: DESTDIR must be an absolute path" ;;
     esac
+    is_root || return 0
     for tool in setcap getcap; do
         have "$tool" || fail "cannot set file capabilities: $tool is missing" \
             'install the package libcap2-bin (Debian, Ubuntu), libcap (Fedora, Arch), libcap-progs (SUSE) or libcap-utils (Alpine)'
@@ -92,10 +102,15 @@ as_builder() {
     fi
 }
 
-# Builds what is not given in the environment; sets $binary, $root_binary and $completions.
+# Builds what is neither given in the environment nor contained in built/, as in the tarball that package.sh makes; sets
+# $binary, $root_binary and $completions.
 make_parts() {
     binary=${RUNNS_EXEC_BINARY:-}
     completions=${RUNNS_EXEC_COMPLETIONS:-}
+    if [ -d "$source/built" ]; then
+        binary=${binary:-$source/built/runns-exec}
+        completions=${completions:-$source/built/completions}
+    fi
     if [ -z "$binary" ] || [ -z "$completions" ]; then
         as_builder sh -c 'command -v cargo' >/dev/null ||
             fail 'cannot build: cargo is missing' 'install Rust 1.85 or later: https://rustup.rs'
@@ -161,6 +176,10 @@ mount_options() {
 
 # Sets owner, group, mode and capabilities of program $1, in this order, because chown(2) clears capabilities.
 finish_program() {
+    if ! is_root; then
+        chmod 0750 "$1"
+        return
+    fi
     chown "0:${gid:-0}" "$1"
     chmod 0750 "$1"
     setcap "$capabilities" "$1" || fail "cannot set file capabilities on $1: see the line above" \
@@ -195,7 +214,8 @@ install_program() {
 install_file() {
     [ -f "$1" ] || fail "cannot install $1: no such file"
     mkdir -p "$(dirname "$destdir$2")"
-    install -m "${3:-0644}" -o 0 -g 0 "$1" "$destdir$2.new"
+    install -m "${3:-0644}" "$1" "$destdir$2.new"
+    ! is_root || chown 0:0 "$destdir$2.new"
     mv -f "$destdir$2.new" "$destdir$2"
     say "installed $destdir$2"
 }
@@ -211,17 +231,39 @@ install_config() {
     install_file "$source/install/runns.conf" "$prefix/share/doc/runns-exec/runns.conf"
 }
 
-install_documents() {
-    install_file "$source/docs/runns-exec.8" "$prefix/share/man/man8/runns-exec.8"
-    install_file "$source/docs/runns.conf.5" "$prefix/share/man/man5/runns.conf.5"
-    install_file "$completions/runns-exec.bash" "$prefix/share/bash-completion/completions/runns-exec"
-    install_file "$completions/_runns-exec" "$prefix/share/zsh/site-functions/_runns-exec"
-    install_file "$completions/runns-exec.fish" "$prefix/share/fish/vendor_completions.d/runns-exec.fish"
+# Installs everything else, by the list in install/files.
+install_files() {
+    while read -r from to; do
+        case $to in
+            '' | /*) ;;
+            *) to=$prefix/$to ;;
+        esac
+        case $from in
+            '' | '#'*) ;;
+            completions/*) install_file "$completions/${from#*/}" "$to" ;;
+            *.in)
+                # What is special in the replacement of sed.
+                escaped=$(printf '%s\n' "$prefix" | sed 's/[&|\\]/\\&/g')
+                sed "s|@PREFIX@|$escaped|g" "$source/$from" >"$temporary/unit"
+                install_file "$temporary/unit" "$to"
+                ;;
+            *) install_file "$source/$from" "$to" ;;
+        esac
+    done <"$source/install/files"
 }
 
-# firewalld reads zones from this place alone, whatever PREFIX is.
-install_zone() {
-    install_file "$source/install/firewalld.xml" /usr/lib/firewalld/zones/runns.xml
+# systemd reads units once; /run/systemd/system exists where it runs (sd_booted(3)).
+tell_systemd() {
+    [ -z "$destdir" ] && [ -d /run/systemd/system ] || return 0
+    systemctl daemon-reload || say 'note: cannot tell systemd about the unit runns@.service: systemctl daemon-reload'
+    case $prefix in
+        /usr | /usr/local) ;;
+        *) say "note: systemd does not look for units in $prefix/lib/systemd/system: systemctl link $prefix/lib/systemd/system/runns@.service" ;;
+    esac
+}
+
+# Until firewalld is reloaded, it does not know the zone.
+tell_firewalld() {
     if [ -z "$destdir" ] && have firewall-cmd && firewall-cmd --quiet --state 2>/dev/null &&
         ! firewall-cmd --get-zones | grep -qw runns; then
         firewall-cmd --quiet --reload && say 'reloaded firewalld, which now has the zone runns'
@@ -244,7 +286,7 @@ say_what_next() {
     say 'Next steps:'
     say "  sudo usermod -aG $group USER    let USER enter namespaces, after logging in again (or: newgrp $group)"
     say '  sudo editor /etc/runns.conf     describe a namespace'
-    say '  sudo runns-exec build -s SECTION'
+    say '  sudo runns-exec build -s SECTION      or, now and at each boot: sudo systemctl enable --now runns@SECTION'
     say '  runns-exec NAME -- COMMAND'
 }
 
@@ -256,6 +298,7 @@ make_group
 install_file "$root_binary" "$prefix/libexec/runns-exec/runns-exec-root" 0755
 install_program
 install_config
-install_documents
-install_zone
+install_files
+tell_systemd
+tell_firewalld
 say_what_next

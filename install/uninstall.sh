@@ -25,6 +25,10 @@ if [ -z "$destdir" ]; then
         printf 'note: namespace %s still exists; to remove it, install runns-exec again and run: sudo runns-exec clean %s\n' \
             "${name%.json}" "${name%.json}"
     done
+    for link in /etc/systemd/system/*.wants/runns@*.service; do
+        [ -L "$link" ] || continue
+        printf 'note: %s is still enabled; to disable it: sudo systemctl disable %s\n' "${link##*/}" "${link##*/}"
+    done
 fi
 
 sample=$destdir$prefix/share/doc/runns-exec/runns.conf
@@ -34,15 +38,22 @@ elif [ -e "$destdir/etc/runns.conf" ]; then
     printf 'kept %s: it has been edited, or was there before\n' "$destdir/etc/runns.conf"
 fi
 remove "$prefix/share/doc/runns-exec/runns.conf"
-rmdir -- "$destdir$prefix/share/doc/runns-exec" 2>/dev/null || true
-remove "$prefix/share/man/man8/runns-exec.8"
-remove "$prefix/share/man/man5/runns.conf.5"
-remove "$prefix/share/bash-completion/completions/runns-exec"
-remove "$prefix/share/zsh/site-functions/_runns-exec"
-remove "$prefix/share/fish/vendor_completions.d/runns-exec.fish"
-remove /usr/lib/firewalld/zones/runns.xml
-rmdir -- "$destdir/usr/lib/firewalld/zones" "$destdir/usr/lib/firewalld" 2>/dev/null || true
+while read -r from to; do
+    case $from in
+        '' | '#'*) continue ;;
+    esac
+    case $to in
+        /*) remove "$to" ;;
+        *) remove "$prefix/$to" ;;
+    esac
+done <"$(dirname -- "$0")/files"
 remove "$prefix/bin/runns-exec"
 remove "$prefix/libexec/runns-exec/runns-exec-root"
-rmdir -- "$destdir$prefix/libexec/runns-exec" 2>/dev/null || true
+for directory in "$prefix/share/doc/runns-exec/examples" "$prefix/share/doc/runns-exec" "$prefix/libexec/runns-exec" \
+    /usr/lib/firewalld/zones /usr/lib/firewalld; do
+    rmdir -- "$destdir$directory" 2>/dev/null || true
+done
+if [ -z "$destdir" ] && [ -d /run/systemd/system ]; then
+    systemctl daemon-reload || true
+fi
 printf 'kept group runns (to remove it: groupdel runns)\n'

@@ -126,6 +126,7 @@ fn define_clean(command: Command) -> Command {
 fn define_check(command: Command) -> Command {
     command
         .arg(value("NAME", None, "NAME", "Namespace to look at").long(None).required(true))
+        .arg(flag("here", None, "Do not enter it: look at where this process is, say a service"))
         .arg(flag("json", None, "As JSON"))
 }
 

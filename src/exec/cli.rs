@@ -210,7 +210,11 @@ fn subcommand(command: &'static Command, words: Vec<OsString>) -> Result<Request
     let given = |flag: &str| flags.contains(&flag);
     let mut operands = operands.into_iter();
     Ok(match command.name {
-        "check" => Request::Check(check::Options { name: operands.next().unwrap_or_default(), json: given("json") }),
+        "check" => Request::Check(check::Options {
+            name: operands.next().unwrap_or_default(),
+            here: given("here"),
+            json: given("json"),
+        }),
         "status" => Request::Status(report::Options { names: operands.collect(), json: given("json") }),
         _ => Request::List(list::Options {
             names: operands.collect(),
@@ -322,6 +326,7 @@ mod tests {
                 names: sub.remove_many("NAME").map(Iterator::collect).unwrap_or_default(),
             }),
             "check" => Request::Check(check::Options {
+                here: flag(&sub, "here"),
                 json: flag(&sub, "json"),
                 name: sub.remove_one("NAME").unwrap_or_default(),
             }),
@@ -339,7 +344,7 @@ mod tests {
     fn clap_reads_every_line_the_same_way() {
         let lines = "vpn1|vpn1 -- a -t|-t vpn1|-td --no-new-privs vpn1 x --|--pty --bogus x|list|list -aq|list -a -- -x|\
             list a b --json|list --json -q|list --al|list --all=1|list -h|list --help x|status|status a|status a b|\
-            status --json a|check|check a|check --json a|check a b|status a b --json|-h|--help|help list|help check|exec --help|\
+            status --json a|check|check a|check --json a|check a b|check --here a|status a b --json|-h|--help|help list|help check|exec --help|\
             -v list a|list -v|-t|-x|--pty=1 a";
         for line in lines.split('|') {
             let line: Vec<&str> = line.split_whitespace().collect();

@@ -63,9 +63,9 @@ pub fn command_line(pid: i32) -> Vec<String> {
     words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
-/// Whether the process's real uid is 0.
-pub fn is_roots(pid: i32) -> bool {
-    Proc::open().is_ok_and(|proc| proc.process(pid).and_then(|process| process.real_uid()) == Some(0))
+/// The process's real user id; `None` if it has ended.
+pub fn user_of(pid: i32) -> Option<u32> {
+    Proc::open().ok()?.process(pid)?.real_uid()
 }
 
 /// The children of the calling process.

@@ -4,9 +4,10 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`cli`] | the command line |
-//! | [`verb`] | build, clean and status, and the hook that OpenVPN calls |
+//! | [`verb`] | build, clean and status |
 //! | [`part`] | the parts of a namespace: one file creates and removes each part |
-//! | [`tunnel`] | tunnel devices, wg-quick files, OpenVPN's management socket |
+//! | [`tunnel`] | tunnel devices, configuration files, and the keepers of OpenVPN daemons |
+//! | [`confine`] | user, capabilities and view of the file system of the daemons |
 //! | [`seen`], [`report`] | what can be seen of the host and inside of a namespace; how namespaces are |
 //! | [`salvage`] | what can be told of a namespace whose record cannot be read |
 //! | [`host`], [`lock`] | the original state of the host; the lock that admits one build or clean at a time |
@@ -15,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod confine;
 pub mod daemon;
 pub mod host;
 pub mod lock;
@@ -56,8 +58,8 @@ fn dispatch(invocation: &Invocation) -> Result<bool> {
     process::open_standard_descriptors().cannot(|| "open /dev/null in place of a closed descriptor")?;
     let mut words: Vec<OsString> =
         invocation.arguments.iter().map(|word| OsString::from_vec(word.to_bytes().to_vec())).collect();
-    if let Some(verb::tunnel_hook::NAME) = words.get(1).and_then(|word| word.to_str()) {
-        return verb::tunnel_hook::run(&words[2..], &invocation.environment).map(|()| true);
+    if let Some(tunnel::keeper::NAME) = words.get(1).and_then(|word| word.to_str()) {
+        return tunnel::keeper::run(&words[2..]).map(|()| true);
     }
     let handed_over = verb::status::take_handed_over(&mut words)?;
     let parsed = cli::parse(words)?;

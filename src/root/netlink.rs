@@ -15,7 +15,7 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType};
-use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage, RuleUidRange};
 use rtnetlink::packet_route::tc::{
     TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcMessage, TcOption,
 };
@@ -335,6 +335,18 @@ impl Netlink {
         let attributes = &mut request.message_mut().attributes;
         attributes.extend(packets.attributes());
         attributes.push(RuleAttribute::Protocol(OWN_PROTOCOL));
+        match self.runtime.block_on(request.execute()) {
+            Err(error) if code(&error) != Some(Errno::EEXIST) => Err(Error::new("add a routing rule", cause(&error))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Adds a rule that looks up the packets of processes with this user id in `table` (ip-rule(8), uidrange), unless
+    /// there is one with this priority.
+    pub fn add_user_rule(&self, user: u32, table: u32, priority: u32) -> Result<()> {
+        let mut request = self.handle.rule().add().v4().priority(priority).table_id(table).action(RuleAction::ToTable);
+        let range = RuleUidRange { start: user, end: user };
+        request.message_mut().attributes.push(RuleAttribute::UidRange(range));
         match self.runtime.block_on(request.execute()) {
             Err(error) if code(&error) != Some(Errno::EEXIST) => Err(Error::new("add a routing rule", cause(&error))),
             _ => Ok(()),

@@ -14,13 +14,14 @@ pub fn prompt(question: &str) {
 pub fn ask(question: &str, echo: bool) -> Result<String> {
     use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
     let stdin = std::io::stdin();
-    prompt(question);
     let before = tcgetattr(&stdin).cannot(|| "read the terminal's mode")?;
     if !echo {
         let mut silent = before.clone();
         silent.local_flags.remove(LocalFlags::ECHO);
         tcsetattr(&stdin, SetArg::TCSAFLUSH, &silent).cannot(|| "set the terminal's mode")?;
     }
+    // Only now: what is typed before would be thrown away (TCSAFLUSH).
+    prompt(question);
     let mut answer = String::new();
     let result = stdin.lock().read_line(&mut answer).cannot(|| "read the answer");
     if !echo {

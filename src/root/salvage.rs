@@ -5,7 +5,6 @@ use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
 use crate::netlink::{Link, Netlink, in_namespace};
-use crate::part::openvpn;
 use crate::part::uplink::{Bound, is_own_group};
 use crate::part::veth::pair;
 use runns_privileged::netns::{self, Netns, identity_here};
@@ -37,7 +36,7 @@ pub fn reconstruct(name: &NetnsName) -> Result<Record> {
         vpn: tunnels.into_iter().collect(),
         wireguard: Vec::new(),
         userspace: None,
-        kill_switch: openvpn::runs_outside(name),
+        kill_switch: false,
         ipv6: None,
         access: Access::default(),
     };
@@ -45,8 +44,17 @@ pub fn reconstruct(name: &NetnsName) -> Result<Record> {
     // No namespace has this one: what is at its name is an empty file, if anything.
     let identity = identity.or(Some(Identity { cookie: 0, inode: 0, proc_inode: 0 }));
     let plan = Plan { request, number: number.unwrap_or(nobodys), resolver: None };
-    let (files, daemons) = (Vec::new(), Vec::new());
-    Ok(Record { version: VERSION, state: State::Cleaning, plan, identity, files, daemons, lock_generation: None })
+    let (files, daemons, keepers) = (Vec::new(), Vec::new(), Vec::new());
+    Ok(Record {
+        version: VERSION,
+        state: State::Cleaning,
+        plan,
+        identity,
+        files,
+        daemons,
+        keepers,
+        lock_generation: None,
+    })
 }
 
 /// The host's end of the veth pair: the device that is linked to one in the namespace or, if that is gone, a veth of ours

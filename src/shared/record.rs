@@ -112,6 +112,8 @@ pub struct Record {
     pub files: Vec<String>,
     /// Daemons.
     pub daemons: Vec<Daemon>,
+    /// The process beside each OpenVPN daemon that sets up what its tunnel needs, with the same configuration file.
+    pub keepers: Vec<Daemon>,
     /// The generation of the namespace's nftables ruleset after the DNS lock was made (NFT_MSG_GETGEN): as long as it is
     /// the same, nothing in it has changed.
     pub lock_generation: Option<u64>,
@@ -149,6 +151,7 @@ impl Record {
             identity: fields.optional("identity", |value| Identity::from_fields(&Fields::of(value)?))?,
             files: fields.list("files", json::text)?,
             daemons: fields.list("daemons", |value| Daemon::from_fields(&Fields::of(value)?))?,
+            keepers: fields.list("keepers", |value| Daemon::from_fields(&Fields::of(value)?))?,
             lock_generation: fields.optional("lock_generation", json::number)?,
         })
     }

@@ -7,6 +7,7 @@ pub mod net;
 pub mod process;
 mod start;
 pub mod tty;
+pub mod tun;
 
 use nix::errno::Errno;
 use nix::libc;

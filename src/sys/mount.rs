@@ -9,6 +9,7 @@ use nix::libc;
 
 use super::check;
 
+const SYS_MOUNT_SETATTR: libc::c_long = 442;
 const SYS_STATMOUNT: libc::c_long = 457;
 const SYS_LISTMOUNT: libc::c_long = 458;
 const OPEN_TREE_CLONE: libc::c_uint = 1;
@@ -33,6 +34,10 @@ impl Attributes {
     pub const RDONLY: Self = Self(0x1);
     /// nosuid, nodev and noexec.
     pub const NOSUID_NODEV_NOEXEC: Self = Self(0x2 | 0x4 | 0x8);
+    /// nosuid and nodev.
+    pub const NOSUID_NODEV: Self = Self(0x2 | 0x4);
+    /// nosuid and noexec.
+    pub const NOSUID_NOEXEC: Self = Self(0x2 | 0x8);
     /// Both sets of attributes.
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -95,6 +100,25 @@ pub fn new_filesystem(
     configure(FSCONFIG_CMD_CREATE, std::ptr::null(), std::ptr::null())?;
     // SAFETY: fsmount takes numbers only.
     check(unsafe { libc::syscall(libc::SYS_fsmount, fs.as_raw_fd(), FSMOUNT_CLOEXEC, attributes.0) }).map(owned)
+}
+
+/// `struct mount_attr`.
+#[repr(C)]
+struct MountAttributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+
+/// Sets `attributes` on the mount whose root is `mount`; with `recursive`, also on what is mounted below it. Attributes
+/// that are set already stay. mount_setattr(2), Linux 5.12.
+pub fn restrict(mount: BorrowedFd, attributes: Attributes, recursive: bool) -> Result<(), Errno> {
+    let wanted = MountAttributes { set: attributes.0.into(), clear: 0, propagation: 0, user_namespace: 0 };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    let (mount, size) = (mount.as_raw_fd(), size_of::<MountAttributes>());
+    // SAFETY: the path is NUL-terminated; the kernel reads `size` bytes of `wanted`.
+    check(unsafe { libc::syscall(SYS_MOUNT_SETATTR, mount, c"".as_ptr(), flags, &raw const wanted, size) }).map(drop)
 }
 
 /// The unique id of the mount that `fd` is on, and whether `fd` is the root of it. ENOSYS on kernels before 6.8.

@@ -34,7 +34,8 @@ pub fn namespace_cookie(socket: impl AsFd) -> Result<u64, Errno> {
     Ok(cookie)
 }
 
-fn interface_request(name: &str) -> libc::ifreq {
+/// A request for the interface `name`, otherwise all zeroes.
+pub(crate) fn interface_request(name: &str) -> libc::ifreq {
     // SAFETY: ifreq is plain data, for which all zeroes are a valid value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     let room = libc::IFNAMSIZ - 1;

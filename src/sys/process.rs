@@ -195,6 +195,41 @@ pub fn make_undumpable() -> Result<(), Errno> {
     nix::sys::prctl::set_dumpable(false)
 }
 
+/// Gives the process a new, empty session keyring. Without one of its own, it could read the keys in that of the process
+/// that started it, whatever its user (session-keyring(7)). A kernel without keyrings has nothing to hide.
+pub fn leave_session_keyring() -> Result<(), Errno> {
+    /// include/uapi/linux/keyctl.h
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_ulong = 1;
+    // SAFETY: without a name, which is a null pointer, keyctl touches no memory of ours.
+    match check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<c_char>()) }) {
+        Ok(_) | Err(Errno::ENOSYS) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// From now on, in this process and in what it executes, ioctl(2) with SIOCSIFMTU does nothing and succeeds. Needs
+/// no_new_privs or CAP_SYS_ADMIN. seccomp(2).
+pub fn pretend_to_set_mtu() -> Result<(), Errno> {
+    const RETURN_ZERO: u32 = libc::SECCOMP_RET_ERRNO;
+    let load = |offset: usize| (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, offset as u32);
+    let unless = |value: u32, skip: u8| (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, skip, value);
+    let request = std::mem::offset_of!(libc::seccomp_data, args) + size_of::<u64>();
+    // The kernel looks only at the lower half of an ioctl's request.
+    let request = if cfg!(target_endian = "big") { request + 4 } else { request };
+    let filter = [
+        load(std::mem::offset_of!(libc::seccomp_data, nr)),
+        unless(libc::SYS_ioctl as u32, 3),
+        load(request),
+        unless(libc::SIOCSIFMTU as u32, 1),
+        (libc::BPF_RET | libc::BPF_K, 0, 0, RETURN_ZERO),
+        (libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ]
+    .map(|(code, jt, jf, k)| libc::sock_filter { code: code as u16, jt, jf, k });
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+    // SAFETY: the kernel copies the program, `len` instructions at `filter`, and does not write to it.
+    check(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) }.into()).map(drop)
+}
+
 /// Whether one of the signals that ask to stop has come since [`catch_interrupts`].
 static INTERRUPTED: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
 

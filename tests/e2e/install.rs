@@ -32,6 +32,11 @@ fn everything_is_installed_whatever_the_umask_and_removed_again() {
         "/usr/local/share/bash-completion/completions/runns-exec",
         "/usr/local/share/zsh/site-functions/_runns-exec",
         "/usr/local/share/fish/vendor_completions.d/runns-exec.fish",
+        "/usr/local/lib/systemd/system/runns@.service",
+        "/usr/lib/firewalld/zones/runns.xml",
+        "/usr/local/lib/sysusers.d/runns-exec.conf",
+        "/usr/local/share/doc/runns-exec/examples/service.conf",
+        "/usr/local/share/doc/runns-exec/examples/50-runns.rules",
     ] {
         assert_eq!(host.ok(&format!("stat -c '%U:%G %a' {file}")), "root:root 644", "{file}");
     }
@@ -91,6 +96,8 @@ fn prefix_and_destdir() {
     let host = Host::without_program();
     installer(&host).env("PREFIX", "/opt/runns").ok("/runns-source/install/install.sh");
     assert_eq!(host.ok("stat -c '%U:%G %a' /opt/runns/bin/runns-exec"), "root:runns 750");
+    let unit = host.ok("cat /opt/runns/lib/systemd/system/runns@.service");
+    assert!(unit.contains("ExecStart=:\"/opt/runns/bin/runns-exec\" build ") && !unit.contains("@PREFIX@"), "{unit}");
     host.root().env("PREFIX", "/opt/runns").ok("/runns-source/install/uninstall.sh");
     assert_eq!(host.ok("find /opt/runns -type f"), "");
     // A system below DESTDIR gets its own group.
@@ -102,6 +109,10 @@ fn prefix_and_destdir() {
     let said = installer(&host).env("DESTDIR", "/mnt/stage").ok("/runns-source/install/install.sh");
     assert_eq!(host.ok("stat -c '%u:%g %a' /mnt/stage/usr/local/bin/runns-exec"), "0:0 750");
     assert!(said.contains("note: "), "{said}");
+    // Staging needs no root.
+    let alice = installer(&host).env("DESTDIR", "/home/alice/stage");
+    alice.ok("install -d -o alice /home/alice/stage && setpriv --reuid alice --clear-groups /runns-source/install/install.sh");
+    assert_eq!(host.ok("stat -c '%U %a' /home/alice/stage/usr/local/bin/runns-exec"), "alice 750");
     host.root().env("DESTDIR", "/mnt/stage").ok("/runns-source/install/uninstall.sh");
     assert_eq!(host.ok("find /mnt/stage -type f"), "");
 }

@@ -17,8 +17,8 @@
 #
 # $root is the system's root directory, $scratch a directory outside of it.
 
-# shellcheck disable=SC2154 # source, base, layer, release: set by scenario.sh
-: "$source" "$base" "$layer" "$release"
+# shellcheck disable=SC2154 # source, program, base, layer, release: set by scenario.sh
+: "$source" "$program" "$base" "$layer" "$release"
 
 place=/run/runns-systems
 root=$place/root
@@ -304,6 +304,8 @@ cert client.crt
 key client.key
 verb 3
 END
+    # Debian's openvpn.service would start it too, on the host, at boot.
+    echo AUTOSTART=none >>"$root/etc/default/openvpn"
     wait_for 5 'the web server behind the VPN' internet curl -s http://10.8.0.1/
 }
 

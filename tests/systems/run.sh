@@ -6,6 +6,7 @@
 # Without a release: on both. Without a scenario: all of them. The systems are kept in target/systems, the log of each
 # scenario in target/systems/logs. The network, the users and the files of this machine stay as they are.
 #
+#   RUNNS_SYSTEMS_JOBS     how many scenarios to run at a time (default: 2)
 #   RUNNS_SYSTEMS_MIRROR   a mirror of Debian; without it, the one that this machine's apt uses
 set -euo pipefail
 umask 022
@@ -15,7 +16,8 @@ source=$(cd "$here/../.." && pwd)
 export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 cache=${CARGO_TARGET_DIR:-$source/target}/systems
 logs=$cache/logs
-time_limit=240
+time_limit=300
+jobs=${RUNNS_SYSTEMS_JOBS:-2}
 
 fail() {
     printf 'run.sh: %s\n' "$1" >&2
@@ -25,7 +27,7 @@ fail() {
 # command:package of Debian and Ubuntu
 needed='mmdebstrap:mmdebstrap systemd-nspawn:systemd-container ip:iproute2 dnsmasq:dnsmasq-base openvpn:openvpn
     openssl:openssl python3:python3 nsenter:util-linux unshare:util-linux curl:curl setcap:libcap2-bin diff:diffutils
-    groupadd:passwd ssh-keygen:openssh-client'
+    groupadd:passwd rpmbuild:rpm ssh-keygen:openssh-client'
 
 missing_packages() {
     local pair
@@ -108,16 +110,16 @@ packages_of() {
     (release=$2 packages='' && . "$here/scenarios/$1.sh" && echo "$packages")
 }
 
-# Under sudo the toolchain is usually in the home directory of the user who called it: the installer finds it there.
+# Builds the program, and unpacks the tarball of it in $cache/program: what scenarios install needs no toolchain. Under
+# sudo the toolchain is usually in the home directory of the user who called it: the installer finds it there.
 build_program() {
-    local staged
-    staged=$(mktemp -d)
-    if ! DESTDIR=$staged "$source/install/install.sh" >"$logs/build" 2>&1; then
+    rm -rf "$cache/program"
+    mkdir "$cache/program"
+    if ! FORMATS=tar "$source/install/package.sh" "$cache/program" >"$logs/build" 2>&1; then
         tail -n 20 "$logs/build" >&2
-        rm -rf "$staged"
         fail "cannot build the program: see $logs/build"
     fi
-    rm -rf "$staged"
+    tar -x -z --strip-components=1 -C "$cache/program" -f "$cache/program"/*.tar.gz
 }
 
 # Runs scenario $2 on release $1, in namespaces of its own; sets $seconds.
@@ -131,13 +133,46 @@ run_scenario() {
     (
         echo "$BASHPID" >"$group/cgroup.procs"
         exec timeout --kill-after=5 "$time_limit" unshare --mount --net --pid --cgroup --ipc --uts --fork --kill-child \
-            --mount-proc bash "$here/scenario.sh" "$source" "$cache/$release" "$layer" "$release" "$scenario" >"$log" 2>&1
+            --mount-proc bash "$here/scenario.sh" "$source" "$cache" "$layer" "$release" "$scenario" >"$log" 2>&1
     ) || status=$?
     seconds=$((($(date +%s%N) - begin) / 100000000))
     seconds=$((seconds / 10)).$((seconds % 10))
     [ "$status" != 124 ] && [ "$status" != 137 ] || printf 'FAILED: not done after %s s\n' "$time_limit" >>"$log"
     remove_group "$group"
     return "$status"
+}
+
+# Runs scenario $2 on release $1 and prints, at once, what became of it.
+try_scenario() {
+    local log=$logs/$2.$1 status=0 report
+    run_scenario "$1" "$2" || status=$?
+    if [ "$status" = 0 ]; then
+        report="ok      $1 $2 ($seconds s)"
+    else
+        report="FAILED  $1 $2 ($seconds s): see $log
+$(sed -n '/^FAILED: /,/^\.$/{ /^\.$/!s/^/    /p }' "$log")"
+    fi
+    printf '%s\n' "$report$(sed -n 's/^not run: /\n    not run: /p' "$log")"
+    return "$status"
+}
+
+# Waits for one scenario to end.
+collect() {
+    if wait -n; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+    fi
+    running=$((running - 1))
+}
+
+# Scenarios in the background do not get the signals of a terminal.
+kill_all() {
+    local group
+    for group in "$cgroups/runns-systems.$$."*; do
+        [ ! -d "$group" ] || echo 1 >"$group/cgroup.kill"
+    done
+    exit 1
 }
 
 remove_group() {
@@ -188,20 +223,27 @@ for release in "${releases[@]}"; do
     make_base "$release"
 done
 
-passed=0
-failed=0
+# One after the other, for scenarios share them.
 for release in "${releases[@]}"; do
     for scenario in "${scenarios[@]}"; do
-        if run_scenario "$release" "$scenario"; then
-            printf 'ok      %s %s (%s s)\n' "$release" "$scenario" "$seconds"
-            passed=$((passed + 1))
-        else
-            printf 'FAILED  %s %s (%s s): see %s\n' "$release" "$scenario" "$seconds" "$logs/$scenario.$release"
-            sed -n '/^FAILED: /,/^\.$/{ /^\.$/!s/^/    /p }' "$logs/$scenario.$release"
-            failed=$((failed + 1))
-        fi
-        sed -n 's/^not run: /    not run: /p' "$logs/$scenario.$release"
+        # shellcheck disable=SC2046 # a list of words
+        make_layer "$release" $(packages_of "$scenario" "$release")
     done
+done
+
+passed=0
+failed=0
+running=0
+trap kill_all HUP INT TERM
+for release in "${releases[@]}"; do
+    for scenario in "${scenarios[@]}"; do
+        [ "$running" -lt "$jobs" ] || collect
+        try_scenario "$release" "$scenario" &
+        running=$((running + 1))
+    done
+done
+while [ "$running" -gt 0 ]; do
+    collect
 done
 printf '%s passed, %s failed\n' "$passed" "$failed"
 [ "$failed" = 0 ]

@@ -1,10 +1,11 @@
 # shellcheck shell=bash disable=SC2034,SC2317
-# Runs one scenario: scenario.sh SOURCE DIRECTORY_OF_RELEASE LAYER RELEASE SCENARIO
+# Runs one scenario: scenario.sh SOURCE DIRECTORY_OF_SYSTEMS LAYER RELEASE SCENARIO
 # Called in mount, net, pid, cgroup, ipc and uts namespaces of its own. The network namespace plays the internet.
 set -euo pipefail
 umask 022
 source=$1
-base=$2
+program=$2/program
+base=$2/$4
 layer=$3
 release=$4
 scenario=$5
@@ -14,8 +15,12 @@ here=$source/tests/systems
 . "$here/library.sh"
 
 packages=
+# Packages of every system, whose versions matter too.
+systems_own='systemd iptables nftables openvpn iproute2 polkitd ifupdown'
 # What a scenario changes in the installed system before it boots for the first time; $root is where it is.
 prepare() { :; }
+# How the program gets into it.
+install_program() { DESTDIR=$root "$program/install/install.sh"; }
 scenario() { fail_now "$scenario.sh has no function scenario"; }
 # shellcheck disable=SC1090 # one of scenarios/*.sh
 . "$here/scenarios/$scenario.sh"
@@ -26,9 +31,11 @@ make_place
 make_internet
 configure_system
 prepare
-DESTDIR=$root "$source/install/install.sh"
+install_program
 boot
-in_system 'usermod -aG runns alice'
+# shellcheck disable=SC2086 # a list of words
+in_system "dpkg-query -W -f 'version: \${Package} \${Version}\n' $systems_own $packages"
+! grep -q '^runns:' "$root/etc/group" || in_system 'usermod -aG runns alice'
 set +e
 scenario
 finish

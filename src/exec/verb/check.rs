@@ -14,7 +14,10 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use serde::Serialize;
 
 use super::enter::go_in;
-use crate::policy::Decision;
+use crate::policy::{self, Decision};
+use runns_privileged::Unprivileged;
+use runns_privileged::capability::renounce;
+use runns_privileged::netns::identity_here;
 use runns_privileged::view::ETC_NETNS;
 use runns_shared::error::{Error, Result, status};
 use runns_shared::escape::one_line;
@@ -28,6 +31,8 @@ use runns_shared::resolv_conf::{OWN_MODULES, servers};
 pub struct Options {
     /// The namespace, not checked yet.
     pub name: OsString,
+    /// Test this process's own surroundings instead of entering.
+    pub here: bool,
     /// As JSON.
     pub json: bool,
 }
@@ -76,7 +81,7 @@ impl Finding {
 /// Tests a namespace and prints the findings.
 pub fn run(options: &Options) -> Result<()> {
     let name = NetnsName::new(&options.name).map_err(|error| error.with_status(status::USAGE))?;
-    let (_, decision) = go_in(&name)?;
+    let (_, decision) = if options.here { stay(&name)? } else { go_in(&name)? };
     let servers = servers(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
     let mut findings = if has_resolver(&name, &decision) {
         let mut findings = vec![access(&decision), resolv_conf(&name, &servers), nsswitch()];
@@ -99,6 +104,18 @@ pub fn run(options: &Options) -> Result<()> {
     let broken = findings.iter().any(|finding| finding.ok == Some(false));
     let cause = if broken { "it leaks: see the lines marked NOT OK" } else { "see the lines that are not marked OK" };
     Err(Error::new(format!("confirm that namespace {name} does not leak"), cause))
+}
+
+/// Drops all privileges where this process is, which must be in namespace `name` already: a service, say, whose view of
+/// the file system systemd has made.
+fn stay(name: &NetnsName) -> Result<(Unprivileged, Decision)> {
+    let unprivileged = renounce()?;
+    let decision = policy::decide(name)?;
+    let built = decision.record.as_ref().and_then(|record| record.identity.as_ref());
+    if built.map(|built| built.cookie) == Some(identity_here()?.cookie) {
+        return Ok((unprivileged, decision));
+    }
+    Err(Error::new(format!("check namespace {name}"), "this process is not in it"))
 }
 
 /// Whether the namespace is meant to have a resolver of its own. Without one, nothing is promised about names.
@@ -207,11 +224,13 @@ fn is_missing(socket: &str) -> bool {
     directory.and_then(Path::parent).is_some_and(Path::exists)
 }
 
-/// Whether the directory of `socket` is the host's, not covered by an empty one.
+/// Whether the directory of `socket` is the host's, not covered by a read-only file system of its own. That need not be
+/// empty: systemd makes a stub-resolv.conf in it where a service's resolv.conf is a link to one.
 fn is_uncovered(socket: &str) -> bool {
     let Some(directory) = Path::new(socket).parent().filter(|directory| directory.is_dir()) else { return false };
+    let device = |path: &Path| fs::metadata(path).map(|data| data.dev()).ok();
     let read_only = statvfs(directory).is_ok_and(|fs| fs.flags().contains(FsFlags::ST_RDONLY));
-    !(read_only && fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none()))
+    !read_only || device(directory) == directory.parent().and_then(device)
 }
 
 /// What became of a query.

@@ -131,6 +131,9 @@ fn rules(veth: &IfaceName) -> Result<Vec<Rule>> {
     }
     let mark = format!("{NFT_FROM} meta mark set meta mark & 0x00ffffff | 0x80000000");
     rules.push(rule("mangle", "FORWARD", (from.clone(), MARK), mark));
+    // Behind all that could drop a packet before, and ahead of all that could do so here.
+    let tried = format!("-m mark --mark {} {}", uplink::MASQUERADED, probe::MATCHES);
+    rules.push(Rule { first: true, ..rule("mangle", "POSTROUTING", (tried, "DROP"), String::new()) });
     let accept =
         |matches: String| Rule { first: true, ..rule("filter", "FORWARD", (matches, "ACCEPT"), String::new()) };
     rules.push(accept(from));
@@ -160,7 +163,6 @@ impl Part for Firewall {
         // The rules are there before the host forwards anything.
         forwarding::remember(site.lock)?;
         let plan = site.plan();
-        let probe = site.probe.map(|target| probe::rule(plan, target)).unwrap_or_default();
         let rules = rules(&plan.request.interface)?;
         let primary = Backend::primary()?;
         for backend in Backend::BOTH {
@@ -170,8 +172,7 @@ impl Part for Firewall {
                 continue;
             }
             let owner = saved.owner().unwrap_or_else(|| plan.tag());
-            let probe = if is_primary { probe.as_str() } else { "" };
-            let input = saved.change(&needed(&rules, is_primary), &owner, None, probe);
+            let input = saved.change(&needed(&rules, is_primary), &owner, None);
             if !input.is_empty() {
                 if backend == Backend::Nft && !saved.has_all_chains() {
                     remember_new_chains(site)?;
@@ -197,7 +198,7 @@ impl Part for Firewall {
             let is_primary = backend == primary;
             let wanted = if is_primary || saved.owner().is_some() { needed(&rules, is_primary) } else { Vec::new() };
             let owner = saved.owner().filter(|owner| *owner != tag).or(heir.clone()).unwrap_or_default();
-            let input = saved.change(&wanted, &owner, Some(&tag), "");
+            let input = saved.change(&wanted, &owner, Some(&tag));
             if !input.is_empty() {
                 backend.restore(&input)?;
             }
@@ -234,7 +235,7 @@ pub fn make_native(site: &Site, owner: Option<&str>) -> Result<()> {
         commands.push_str(&format!("table {NATIVE} {{\n"));
         for (table, chain, hook) in chains {
             commands.push_str(&format!("chain {chain} {{ {hook}; policy accept;\n"));
-            for rule in rules.iter().filter(|rule| rule.table == table && rule.chain == chain) {
+            for rule in rules.iter().filter(|rule| rule.table == table && rule.chain == chain && !rule.nft.is_empty()) {
                 commands.push_str(&format!("{} comment \"{owner}\"\n", rule.nft));
             }
             commands.push_str("}\n");
@@ -304,7 +305,7 @@ impl Saved {
 
     /// Input for iptables-restore that makes the rules for all namespaces those that are `wanted`, and takes out what
     /// else `gone` has as its comment. Each table changes in one step. Empty if there is nothing to change.
-    fn change(&self, wanted: &[Rule], owner: &str, gone: Option<&str>, probe: &str) -> String {
+    fn change(&self, wanted: &[Rule], owner: &str, gone: Option<&str>) -> String {
         let mut input = String::new();
         for table in TABLES {
             let rules: Vec<&Rule> = wanted.iter().filter(|rule| rule.table == table).collect();
@@ -321,9 +322,6 @@ impl Saved {
                 let (first, rest): (Vec<_>, Vec<_>) = rules.iter().zip(&texts).partition(|(rule, _)| rule.first);
                 lines.extend(first.into_iter().rev().map(insert));
                 lines.extend(rest.into_iter().map(insert));
-            }
-            if table == "mangle" && !probe.is_empty() {
-                lines.push(format!("-I POSTROUTING 1 {probe}"));
             }
             if !lines.is_empty() {
                 input.push_str(&format!("*{table}\n{}\nCOMMIT\n", lines.join("\n")));

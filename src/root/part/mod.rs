@@ -17,8 +17,6 @@ pub mod uplink;
 pub mod veth;
 pub mod wireguard;
 
-use std::net::Ipv4Addr;
-
 use crate::lock::Lock;
 use crate::netlink::Netlink;
 use crate::seen::Subject;
@@ -36,8 +34,6 @@ pub struct Site<'a> {
     pub host: Netlink,
     /// How long to wait for each tunnel; not at all if `None`.
     pub wait: Option<std::time::Duration>,
-    /// Where the packet goes by which the host's firewall is tried, if it is.
-    pub probe: Option<Ipv4Addr>,
 }
 
 impl Site<'_> {

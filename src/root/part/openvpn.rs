@@ -1,24 +1,22 @@
-//! OpenVPN: each `vpn=` is one daemon, `openvpn --daemon openvpn-NAME --config FILE`.
+//! OpenVPN: each `vpn=` is one daemon, and beside it a keeper, which does for it what needs root.
 //!
-//! Without the kill switch, the daemon runs in the namespace and sees its files in /etc. Under the kill switch, it runs
-//! outside and sets no addresses and routes itself; `.tunnel-hook` (see [`crate::verb::tunnel_hook`]) moves its device
-//! into the namespace and sets them there. build starts the connection through the daemon's management socket and
-//! follows it until it is established.
+//! Without the kill switch, the daemon runs in the namespace and sees its files in /etc; under the kill switch, it runs
+//! outside. How it is confined says [`crate::tunnel::launch`], what its keeper does [`crate::tunnel::keeper`]. build
+//! starts the keeper, and follows the connection through it until it is established.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
-use std::io::{IsTerminal, Read, Seek};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::fs::File;
+use std::io::IsTerminal;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
 use super::{Finding, Part, Site, netns as netns_part, pushed};
+use crate::confine;
 use crate::daemon;
 use crate::host::{set_sysctl, sysctl};
 use crate::netlink::in_namespace;
@@ -26,28 +24,25 @@ use crate::prompt;
 use crate::seen::Subject;
 use crate::tool;
 use crate::tunnel;
+use crate::tunnel::keeper;
+use crate::tunnel::launch::{PROGRAM, daemon_name, remove_devices};
 use crate::tunnel::management::Management;
-use runns_privileged::{Privilege, netns, view};
+use crate::tunnel::profile::{Profile, SCRIPTS, WRITERS};
 use runns_shared::config::is_domain;
-use runns_shared::error::{Context, Error, Result, words as cause};
+use runns_shared::error::{Context, Error, Result, words as words_of};
 use runns_shared::escape::{escape, show};
 use runns_shared::inside::{Inside, Route};
-use runns_shared::name::NetnsName;
 use runns_shared::output;
 use runns_shared::output::warn;
 use runns_shared::plan::Plan;
 use runns_shared::record::Daemon;
-use runns_shared::trusted::{self, Trust};
 use runns_shared::tunnel::TunnelState;
 use runns_sys::process::{self, Fork};
 
-const PROGRAM: &str = "openvpn";
 /// From SIGTERM to SIGKILL.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Options that run scripts on events that we handle ourselves.
-const SCRIPTS: [&str; 5] = ["up", "down", "route-up", "route-pre-down", "ipchange"];
-/// How long OpenVPN may take to report why it does not start.
-const EXPLANATION: Duration = Duration::from_secs(3);
+/// How long a keeper may take to start its daemon, or to find out why it does not start.
+const STARTING: Duration = Duration::from_secs(15);
 
 /// The part.
 pub struct OpenVpn;
@@ -69,19 +64,24 @@ impl Part for OpenVpn {
             }
         }
         for (index, config) in files.iter().enumerate() {
-            let daemon = start(site, index, config)?;
-            site.record.daemons.push(daemon);
-            site.save()?;
+            let mut management = start(site, index, config)?;
             if let Some(patience) = site.wait {
-                follow(site, index, config, patience)?;
+                follow(site, index, &mut management, patience)?;
             }
+            management.send(keeper::STAY)?;
         }
         Ok(())
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
-        let stopped = daemon::stop_all(&daemons(site), PATIENCE)? | daemon::stop_found(|| unrecorded(site), PATIENCE)?;
+        let own: Vec<Daemon> = site.record.daemons.iter().chain(&site.record.keepers).cloned().collect();
+        let mut stopped = daemon::stop_all(&own, PATIENCE)? | daemon::stop_found(|| unrecorded(site), PATIENCE)?;
         site.record.daemons.clear();
+        site.record.keepers.clear();
+        // A keeper that was killed has left them.
+        for index in 0..site.plan().request.vpn.len() {
+            stopped |= remove_devices(&site.record, &site.host, index)?;
+        }
         tunnel::remove_directories(&site.plan().request.name)?;
         Ok(stopped)
     }
@@ -102,30 +102,28 @@ impl Part for OpenVpn {
     }
 }
 
-/// The namespace's daemons: those in the record, and those of a build that was killed before it could record them.
+/// The namespace's daemons and their keepers: those in the record, and those of a build that was killed before it could
+/// record them.
 pub fn daemons(site: &Site) -> Vec<Daemon> {
-    site.record.daemons.iter().cloned().chain(unrecorded(site)).collect()
+    let recorded = site.record.daemons.iter().chain(&site.record.keepers).cloned();
+    recorded.chain(unrecorded(site)).collect()
 }
 
-/// Checks the program and the configuration files before anything is created. OpenVPN runs programs that these files
-/// name, as root, so nobody but root may be able to write them.
+/// Checks the program and the configuration files before anything is created.
 pub fn check(plan: &Plan) -> Result<()> {
     if plan.request.vpn.is_empty() {
         return Ok(());
     }
     tool::need(PROGRAM, "openvpn")?;
     for config in &plan.request.vpn {
-        let text = trusted::read(config, Trust::Strict)?;
-        let scripts: Vec<&str> = options(&text).map(|(option, _)| option).filter(|o| SCRIPTS.contains(o)).collect();
-        if !scripts.is_empty() {
-            let (file, scripts) = (show(config), scripts.join(", "));
-            warn(&format!("{file}: left out: {scripts} (these scripts would change the host's own resolver)"));
-        }
-        if options(&text).any(|(option, _)| option == "chroot") {
-            return Err(Error::new(
-                format!("use {}", show(config)),
-                "chroot would hide runns-exec's hooks from OpenVPN",
-            ));
+        let profile = Profile::read(config)?;
+        for (options, why) in [
+            (profile.which(&SCRIPTS), "these scripts would change the host's own resolver"),
+            (profile.which(&WRITERS), "the daemon can write no files; it logs to the system log"),
+        ] {
+            if !options.is_empty() {
+                warn(&format!("{}: left out: {} ({why})", show(config), options.join(", ")));
+            }
         }
     }
     if !Path::new("/dev/net/tun").exists() {
@@ -134,41 +132,19 @@ pub fn check(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// The options of a configuration, each with its first argument. Lines of inline files are taken for options too, which
-/// does no harm.
-fn options(text: &str) -> impl Iterator<Item = (&str, &str)> {
-    text.lines().filter_map(|line| {
-        let mut words = line.split_whitespace();
-        let option = words.next()?;
-        Some((option.strip_prefix("--").unwrap_or(option), words.next().unwrap_or_default()))
-    })
-}
-
-/// What the daemons are called in the system log.
-fn daemon_name(plan: &Plan) -> String {
-    format!("{PROGRAM}-{}", plan.request.name)
-}
-
-/// OpenVPN daemons of this namespace that are not in the record.
+/// Processes of this namespace that are not in the record: keepers, which are root's, and whatever has the user id of one
+/// of its daemons, which nothing else has.
 fn unrecorded(site: &Site) -> Vec<Daemon> {
-    let Some(identity) = site.record.identity else { return Vec::new() };
-    let request = &site.plan().request;
-    let candidates = if request.kill_switch { daemon::outside() } else { daemon::in_namespace(identity.inode) };
-    of_namespace(&request.name, candidates)
-}
-
-/// Those of the processes that are OpenVPN daemons of namespace `name`.
-fn of_namespace(name: &NetnsName, candidates: Vec<i32>) -> Vec<Daemon> {
-    let sockets = tunnel::private_directory(name);
-    candidates
-        .into_iter()
-        .filter(|pid| {
-            let words = daemon::command_line(*pid);
-            let ours = |pair: &[String]| pair[0] == "--management" && Path::new(&pair[1]).starts_with(&sockets);
-            daemon::is_roots(*pid) && words.windows(2).any(ours)
-        })
-        .filter_map(|pid| Daemon::identify(pid, Path::new("")))
-        .collect()
+    let plan = site.plan();
+    let users: Vec<u32> = (0..plan.request.vpn.len()).map(|index| confine::user(plan, index)).collect();
+    let is_ours = |pid: &i32| match daemon::user_of(*pid) {
+        Some(0) => {
+            daemon::command_line(*pid).get(1..3) == Some(&[keeper::NAME.to_string(), plan.request.name.to_string()])
+        }
+        Some(user) => users.contains(&user),
+        None => false,
+    };
+    daemon::all().into_iter().filter(is_ours).filter_map(|pid| Daemon::identify(pid, Path::new(""))).collect()
 }
 
 /// IPv6=no: disables IPv6 on the device that OpenVPN will create inside, whatever the server pushes.
@@ -189,7 +165,7 @@ fn write_hosts(site: &Site) -> Result<()> {
     }
     let mut lines = String::new();
     for config in &request.vpn {
-        for name in remotes(&trusted::read(config, Trust::Strict)?) {
+        for name in remotes(&Profile::read(config)?) {
             let addresses = tool::addresses_of(&name);
             if addresses.is_empty() {
                 warn(&format!("{}: the server's name {name} was not found outside", show(config)));
@@ -206,9 +182,9 @@ fn write_hosts(site: &Site) -> Result<()> {
 }
 
 /// The host names in the `remote` lines of a configuration; addresses need no lookup.
-fn remotes(text: &str) -> Vec<String> {
+fn remotes(profile: &Profile) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
-    for (_, host) in options(text).filter(|(option, _)| *option == "remote") {
+    for host in profile.all("remote").map(|line| line.value()) {
         let is_name = host.parse::<std::net::IpAddr>().is_err() && is_domain(host);
         if is_name && !names.iter().any(|known| known == host) {
             names.push(host.to_string());
@@ -217,205 +193,59 @@ fn remotes(text: &str) -> Vec<String> {
     names
 }
 
-/// Starts one daemon. OpenVPN goes into the background by itself once it has read its configuration.
-fn start(site: &Site, index: usize, config: &Path) -> Result<Daemon> {
+/// Starts the keeper of a tunnel, which starts the daemon; returns the connection to it.
+fn start(site: &mut Site, index: usize, config: &Path) -> Result<Management> {
     let cannot = || format!("start OpenVPN with {}", show(config));
-    let words = words(site, index, config, true)?;
-    // The daemon's parent exits. As subreaper, this process then becomes the daemon's parent and so learns its pid.
-    process::set_child_subreaper(true).cannot(cannot)?;
-    let result = match process::fork().cannot(cannot)? {
-        Fork::Child => end_child(become_openvpn(site, config, words, None)),
-        Fork::Parent(pid) => wait(pid).and_then(|()| adopted(site, config)),
+    let (ours, theirs) = UnixStream::pair().cannot(cannot)?;
+    let pid = match process::fork().cannot(cannot)? {
+        Fork::Child => {
+            let Err(error) = become_keeper(site, index, theirs);
+            output::complain_error(&error);
+            process::exit_now(1)
+        }
+        Fork::Parent(pid) => pid,
     };
-    process::set_child_subreaper(false).cannot(cannot)?;
-    result.map_err(|error| {
-        let reason = explain(site, index, config).unwrap_or_else(|| error.cause().to_string());
-        Error::new(cannot(), reason).hint(format!("the system log may say more, under {}", daemon_name(site.plan())))
-    })
-}
-
-fn end_child(result: Result<Infallible>) -> ! {
-    let Err(error) = result;
-    output::complain_error(&error);
-    process::exit_now(1)
-}
-
-/// The daemon's command line. Options after `--config` override those in the file.
-fn words(site: &Site, index: usize, config: &Path, background: bool) -> Result<Vec<CString>> {
-    let request = &site.plan().request;
-    let directory = config.parent().unwrap_or(Path::new("/"));
-    let text = |bytes: &[u8]| CString::new(bytes).unwrap_or_default();
-    let mut words = vec![text(tool::need(PROGRAM, "openvpn")?.as_os_str().as_bytes())];
-    let mut add = |more: &[&[u8]]| words.extend(more.iter().map(|word| text(word)));
-    if background {
-        add(&[b"--daemon", daemon_name(site.plan()).as_bytes()]);
+    drop(theirs);
+    site.record.keepers.extend(Daemon::identify(pid.as_raw(), config));
+    site.save()?;
+    let mut management = Management::new(ours);
+    let said = management.line(Instant::now() + STARTING).map_err(|error| Error::new(cannot(), error.cause()))?;
+    if let Some(pid) = said.strip_prefix(keeper::STARTED).and_then(|pid| pid.parse().ok()) {
+        site.record.daemons.extend(Daemon::identify(pid, config));
+        site.save()?;
+        return Ok(management);
     }
-    add(&[b"--config", config.as_os_str().as_bytes(), b"--cd", directory.as_os_str().as_bytes()]);
-    let socket = tunnel::socket(&request.name, index);
-    add(&[b"--management", socket.as_os_str().as_bytes(), b"unix"]);
-    if site.wait.is_some() {
-        add(&[b"--management-hold", b"--management-query-passwords"]);
-    }
-    let program = std::env::current_exe().cannot(|| "find this program's own executable")?;
-    let hook = |event: &str| format!("\"{}\" .tunnel-hook {event} {} {index}", program.display(), request.name);
-    let (route_up, version) = (hook(if request.kill_switch { "route-up" } else { "none" }), version());
-    add(&[b"--script-security", b"2", b"--up", hook("up").as_bytes(), b"--down", hook("down").as_bytes()]);
-    add(&[b"--up-restart", b"--route-up", route_up.as_bytes()]);
-    add(&[b"--route-pre-down", hook("none").as_bytes(), b"--ipchange", hook("none").as_bytes()]);
-    // The hooks need root after a reconnect as well.
-    add(&[b"--user", b"root", b"--group", b"root"]);
-    if request.kill_switch {
-        add(&[b"--ifconfig-noexec", b"--route-noexec"]);
-        // A name that no other device has, so that the hook cannot move the wrong one.
-        let kind = device_type(&trusted::read(config, Trust::Strict)?);
-        add(&[b"--dev", format!("rvpn{}-{index}", site.plan().number.get()).as_bytes()]);
-        add(&[b"--dev-type", kind.as_bytes()]);
-        // A device of the kernel's driver (DCO) belongs to the network namespace in which it was created.
-        if version >= (2, 6) {
-            add(&[b"--disable-dco"]);
-        }
-    }
-    // The default updown command would change the host's own resolver (openvpn(8) of 2.7).
-    if version >= (2, 7) {
-        add(&[b"--dns-updown", b"disable"]);
-    }
-    if request.ipv6 == Some(false) {
-        for option in ["ifconfig-ipv6", "route-ipv6", "redirect-gateway ipv6"] {
-            add(&[b"--pull-filter", b"ignore", option.as_bytes()]);
-        }
-    }
-    Ok(words)
+    let failure = said.strip_prefix(keeper::FAILED).unwrap_or_default();
+    let (cause, hint) = failure.split_once(keeper::SEPARATOR).unwrap_or((failure, ""));
+    let error = Error::new(cannot(), cause);
+    Err(if hint.is_empty() { error } else { error.hint(hint) })
 }
 
-/// OpenVPN's version; 0.0 if it does not report one.
-fn version() -> (u32, u32) {
-    let said = tool::run(PROGRAM, &["--version"], "").unwrap_or_default();
-    parse_version(&said).unwrap_or_default()
-}
-
-/// From `OpenVPN 2.6.14 x86_64-...` or `OpenVPN 2.7_rc1 ...`.
-fn parse_version(said: &str) -> Option<(u32, u32)> {
-    let mut numbers = said.strip_prefix("OpenVPN ")?.split(|c: char| !c.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
-}
-
-/// tun or tap, as in the configuration.
-fn device_type(text: &str) -> &'static str {
-    let given = |wanted: &str| options(text).filter(|(option, _)| *option == wanted).last().map(|(_, value)| value);
-    let name = given("dev-type").or(given("dev")).unwrap_or_default();
-    if name.starts_with("tap") { "tap" } else { "tun" }
-}
-
-/// In the child: enters the namespace and its view of the file system as `runns-exec NAME` does (but not under the kill
-/// switch), and executes OpenVPN. Its output goes to `said`.
-fn become_openvpn(site: &Site, config: &Path, words: Vec<CString>, said: Option<&OwnedFd>) -> Result<Infallible> {
-    // Without a terminal, it asks for passwords through the management socket.
+/// In the child: executes this program as the keeper. Its input is the connection to build.
+fn become_keeper(site: &Site, index: usize, build: UnixStream) -> Result<Infallible> {
     setsid().cannot(|| "start a session")?;
     site.lock.close_on_exec()?;
-    let null = nix::fcntl::open(
-        "/dev/null",
-        nix::fcntl::OFlag::O_RDWR | nix::fcntl::OFlag::O_CLOEXEC,
-        nix::sys::stat::Mode::empty(),
-    )
-    .cannot(|| "open /dev/null")?;
-    dup2_stdin(null.as_fd()).cannot(|| "redirect input")?;
-    let output = said.unwrap_or(&null);
-    dup2_stdout(output.as_fd()).cannot(|| "redirect output")?;
-    let request = &site.plan().request;
-    let directory = config.parent().unwrap_or(Path::new("/"));
-    if !request.kill_switch {
-        enter(site)?;
-    }
-    nix::unistd::chdir(directory).cannot(|| format!("enter {}", show(directory)))?;
-    dup2_stderr(output.as_fd()).cannot(|| "redirect error output")?;
+    let null = File::options().read(true).write(true).open("/dev/null").cannot(|| "open /dev/null")?;
+    dup2_stdin(build.as_fd()).cannot(|| "redirect input")?;
+    dup2_stdout(null.as_fd()).cannot(|| "redirect output")?;
+    nix::unistd::chdir("/").cannot(|| "enter /")?;
+    dup2_stderr(null.as_fd()).cannot(|| "redirect error output")?;
+    let program = std::env::current_exe().cannot(|| "find this program's own executable")?;
+    let mode = if site.wait.is_some() { keeper::FOLLOW } else { keeper::ALONE };
+    let (name, index) = (site.plan().request.name.to_string(), index.to_string());
+    let words = [&program.to_string_lossy(), keeper::NAME, &name, &index, mode]
+        .map(|word| CString::new(word).unwrap_or_default());
     let words: Vec<&CStr> = words.iter().map(CString::as_c_str).collect();
     let environment = CString::new(format!("PATH={}", tool::PATH)).unwrap_or_default();
-    let errno = process::execute(words[0], &words, &[&environment]);
-    Err(Error::new("execute OpenVPN", cause(errno)))
-}
-
-/// Enters the namespace and its view of the file system, as members of the group enter it.
-fn enter(site: &Site) -> Result<()> {
-    let name = &site.plan().request.name;
-    let privilege = Privilege::take()?;
-    let namespace = netns::open(name)?;
-    let (entered, _) = netns::enter(&privilege, &namespace, site.record.identity.as_ref())?;
-    view::make(&privilege, &entered, name, &site.record.files)?;
-    let hosts = tunnel::hosts_file(name);
-    if hosts.exists() {
-        view::cover_hosts(&privilege, &hosts)?;
-    }
-    Ok(())
-}
-
-fn wait(pid: Pid) -> Result<()> {
-    loop {
-        match waitpid(pid, None) {
-            Err(nix::errno::Errno::EINTR) => {}
-            Ok(WaitStatus::Exited(_, 0)) => return Ok(()),
-            Ok(WaitStatus::Exited(_, code)) => {
-                return Err(Error::new("start OpenVPN", format!("it exited with status {code}")));
-            }
-            Ok(WaitStatus::Signaled(_, signal, _)) => {
-                return Err(Error::new("start OpenVPN", format!("it was killed by {signal}")));
-            }
-            Ok(_) => {}
-            Err(errno) => return Err(errno).cannot(|| "wait for OpenVPN"),
-        }
-    }
-}
-
-/// The daemon that has become our child: the one that is not in the record yet.
-fn adopted(site: &Site, config: &Path) -> Result<Daemon> {
-    let is_known = |pid: &i32| site.record.daemons.iter().any(|daemon| daemon.pid == *pid);
-    for pid in daemon::children().into_iter().filter(|pid| !is_known(pid)) {
-        if let Ok(WaitStatus::StillAlive) = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
-            if let Some(daemon) = Daemon::identify(pid, config) {
-                return Ok(daemon);
-            }
-        }
-    }
-    Err(Error::new("start OpenVPN", "it exited at once"))
-}
-
-/// Finds out why OpenVPN did not start. A daemon reports errors to the system log only, so OpenVPN is started again in
-/// the foreground, where it fails in the same way and prints the reason.
-fn explain(site: &Site, index: usize, config: &Path) -> Option<String> {
-    let said = memfd_create(c"openvpn", MFdFlags::MFD_CLOEXEC).ok()?;
-    let words = words(site, index, config, false).ok()?;
-    match process::fork().ok()? {
-        Fork::Child => end_child(become_openvpn(site, config, words, Some(&said))),
-        Fork::Parent(pid) => {
-            let deadline = Instant::now() + EXPLANATION;
-            while let Ok(WaitStatus::StillAlive) = waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
-                if Instant::now() > deadline {
-                    let _ = kill(pid, Signal::SIGKILL);
-                    let _ = waitpid(pid, None);
-                    return None;
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        }
-    }
-    last_line(said)
-}
-
-/// The last line that is not empty or boilerplate.
-fn last_line(said: OwnedFd) -> Option<String> {
-    let mut file = std::fs::File::from(said);
-    let mut text = Vec::new();
-    file.rewind().ok()?;
-    file.take(1 << 16).read_to_end(&mut text).ok()?;
-    let text = String::from_utf8_lossy(&text);
-    const EMPTY_WORDS: [&str; 3] = ["Use --help for more", "Exiting due to fatal error", "Please correct these errors"];
-    let telling = |line: &&str| !line.trim().is_empty() && !EMPTY_WORDS.iter().any(|words| line.contains(words));
-    text.lines().rfind(telling).map(|line| escape(line.trim().as_bytes()))
+    // The very program that runs, even if another one is installed at this moment.
+    let errno = process::execute(c"/proc/self/exe", &words, &[&environment]);
+    Err(Error::new("execute the tunnel's keeper", words_of(errno)))
 }
 
 /// Follows a daemon until it is connected and its device is set up in the namespace.
-fn follow(site: &Site, index: usize, config: &Path, patience: Duration) -> Result<()> {
-    let name = &site.plan().request.name;
-    let shown = show(config);
+fn follow(site: &Site, index: usize, management: &mut Management, patience: Duration) -> Result<()> {
+    let request = &site.plan().request;
+    let shown = show(&request.vpn[index]);
     let cannot = |error: Error| {
         let hint = error.hint_text().map(str::to_string);
         let error = Error::new(format!("bring up the tunnel of {shown}"), error.cause());
@@ -424,19 +254,17 @@ fn follow(site: &Site, index: usize, config: &Path, patience: Duration) -> Resul
             None => error,
         }
     };
-    let deadline = Instant::now() + patience;
     let progress = |step: &str| {
         if std::io::stderr().is_terminal() {
             output::complain(&format!("{shown}: {step}"));
         }
     };
-    let is_alive = || site.record.daemons.last().is_some_and(Daemon::is_running);
-    let mut management = Management::connect(&tunnel::socket(name, index), deadline, &is_alive).map_err(cannot)?;
     let ask = |kind: &str, with_user: bool| ask(&shown, kind, with_user);
-    management.wait(deadline, &ask, &progress).map_err(cannot)?;
-    if !TunnelState::load(name, index).up {
+    management.wait(Instant::now() + patience, &ask, &progress).map_err(cannot)?;
+    if !TunnelState::load(&request.name, index).up {
+        let name = daemon_name(site.plan());
         return Err(cannot(Error::new("connect", "it is connected, but its device could not be set up inside"))
-            .hint(format!("the system log says why, under {} and runns-exec", daemon_name(site.plan()))));
+            .hint(format!("the system log says why, under {name} and runns-exec")));
     }
     Ok(())
 }
@@ -464,27 +292,25 @@ fn look(subject: &Subject, index: usize) -> Option<Finding> {
     let tunnel = tunnel::condition(subject, index);
     let by_device = |route: &Route| route.device == tunnel.state.device && route.network.0.is_ipv4();
     let routes = subject.inside.as_ref().map(Inside::routes);
-    let lost = routes.as_ref().and_then(|routes| {
-        let everywhere = routes.iter().any(|route| by_device(route) && route.network.1 <= 1);
-        let beside = |route: &Route| route.network.1 == 32 && route.device == runns_shared::plan::INSIDE;
-        match request.kill_switch {
-            true if !everywhere => Some("its default route is gone"),
-            // OpenVPN adds a route to the server itself (redirect-gateway in openvpn(8)).
-            false if everywhere && !routes.iter().any(beside) => Some("the route to its server is gone"),
-            _ => None,
-        }
-    });
+    let lost = routes
+        .as_ref()
+        .filter(|routes| request.kill_switch && !routes.iter().any(|route| by_device(route) && route.network.1 <= 1));
+    let lost = lost.map(|_| "its default route is gone");
     let how = tunnel.reason.or(lost.map(str::to_string))?;
     let finding = Finding::degraded(what(&tunnel.config), how);
     Some(Finding { fatal: request.kill_switch, ..finding })
 }
 
-/// Stops a tunnel's daemon, if it still runs, and starts it anew. If it does not connect in time, it goes on trying.
+/// Stops a tunnel's keeper and daemon, as far as they still run, and starts them anew.
 fn restart(site: &mut Site, index: usize, config: &Path) -> Result<()> {
     let name = site.plan().request.name.clone();
-    let (old, kept) = site.record.daemons.drain(..).partition(|daemon: &Daemon| daemon.config == config);
-    site.record.daemons = kept;
+    let mut old = Vec::new();
+    for running in [&mut site.record.daemons, &mut site.record.keepers] {
+        old.extend(running.iter().filter(|daemon| daemon.config == config).cloned());
+        running.retain(|daemon| daemon.config != config);
+    }
     daemon::stop_all(&old, PATIENCE)?;
+    remove_devices(&site.record, &site.host, index)?;
     site.save()?;
     // What it said last is no longer true, but its name servers are those that the namespace has.
     let state = TunnelState { up: false, reason: None, ..TunnelState::load(&name, index) };
@@ -492,35 +318,9 @@ fn restart(site: &mut Site, index: usize, config: &Path) -> Result<()> {
     tunnel::save(&state, &name, index)?;
     write_hosts(site)?;
     turn_ipv6_off(site)?;
-    let daemon = start(site, index, config)?;
-    site.record.daemons.push(daemon);
-    site.save()?;
-    site.wait.map_or(Ok(()), |patience| follow(site, index, config, patience))
-}
-
-/// Whether a daemon of namespace `name` runs outside, as under the kill switch.
-pub fn runs_outside(name: &NetnsName) -> bool {
-    !of_namespace(name, daemon::outside()).is_empty()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_servers() {
-        let text = "client\nremote a.example 1194 udp\nremote 192.0.2.1\n<connection>\nremote b.example\n</connection>\n\
-                    remote a.example 443 tcp\nremote-cert-tls server\nremote $(x)\n";
-        assert_eq!(remotes(text), ["a.example", "b.example"]);
-    }
-
-    #[test]
-    fn versions_and_devices() {
-        assert_eq!(parse_version("OpenVPN 2.6.14 x86_64-pc-linux-gnu [SSL (OpenSSL)]\n"), Some((2, 6)));
-        assert_eq!(parse_version("OpenVPN 2.7_rc1 x86_64"), Some((2, 7)));
-        assert_eq!(parse_version("OpenVPN"), None);
-        assert_eq!(device_type("client\ndev tap\n"), "tap");
-        assert_eq!(device_type("dev myvpn\ndev-type tap\n"), "tap");
-        assert_eq!(device_type("--dev tun3\n"), "tun");
-    }
+    let mut management = start(site, index, config)?;
+    // If it does not connect in time, it goes on trying.
+    let followed = site.wait.map_or(Ok(()), |patience| follow(site, index, &mut management, patience));
+    management.send(keeper::STAY)?;
+    followed
 }

@@ -3,19 +3,24 @@
 //! base chain can drop a packet, whatever other chains say, so the rule that dropped it is asked for (nft(8), monitor).
 
 use std::io::{BufRead, BufReader, ErrorKind};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
-use std::os::fd::AsFd;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrIn, connect, getsockopt, setsockopt, socket, sockopt,
+};
 
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::escape;
 use runns_shared::name::IfaceName;
 use runns_shared::output::{step, warn};
-use runns_shared::plan::Plan;
 
-use super::{Site, firewall, netns, uplink};
+use super::{Site, netns, uplink};
 use crate::netlink::in_namespace;
 use crate::tool;
 
@@ -34,55 +39,50 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// The table that marks packets to be traced.
 const TRACE_TABLE: &str = "runns_trace";
 
-/// Decides where the packet is sent to. There is none under the kill switch, where nothing is forwarded, and where the
-/// host has no way out by which it could go.
-pub fn prepare(site: &mut Site) -> Result<()> {
-    if !site.plan().request.kill_switch {
-        site.probe = uplink::reachable(site)?.map(|only| only.unwrap_or(FAR));
-    }
-    Ok(())
-}
+/// What only such a packet has: a DSCP (RFC 2474) that nobody assigned, and a TTL that is used up behind the host.
+const DSCP: u8 = 0x2d;
+const TTL: u32 = 2;
 
-/// The rule that counts and drops the packet, for iptables-restore: the first of its chain.
-pub fn rule(plan: &Plan, target: Ipv4Addr) -> String {
-    format!("-s {} -d {target} -m comment --comment {} -j DROP", plan.number.inside(), plan.tag())
-}
+/// The rule that counts and drops the packets, as far as they come from a namespace: what it matches, for iptables and
+/// for nft's trace.
+pub const MATCHES: &str = "-m ttl --ttl-eq 1 -m dscp --dscp 0x2d";
+const TRACED: &str = "ip dscp 0x2d";
 
-/// Sends packets until one has been counted by [`rule`], which is there, and takes the rule away. If none is, the error
-/// names the rule that dropped them.
-pub fn run(site: &Site, target: Ipv4Addr) -> Result<()> {
-    let plan = site.plan();
+/// Sends packets until one has been counted. If none is, the error names the rule that dropped them. Nothing is sent where
+/// the host has no way out by which it could go.
+pub fn run(site: &Site) -> Result<()> {
+    let Some(target) = uplink::reachable(site)?.map(|only| only.unwrap_or(FAR)) else { return Ok(()) };
     step(|| format!("sending a packet to {target} through the host's firewall; it is dropped before it leaves"));
-    let cannot = |cause: &dyn std::fmt::Display| Error::new("try the host's firewall", cause);
-    let iptables = iptables::new(false).map_err(|error| cannot(&error))?;
-    let was_counted = || -> Result<bool> {
-        let listed = iptables.execute("mangle", "-v -S POSTROUTING").map_err(|error| cannot(&error))?;
-        Ok(is_counted(&String::from_utf8_lossy(&listed.stdout), &plan.tag()))
-    };
+    let before = counted()?;
     let deadline = Instant::now() + PATIENCE;
     let mut failure = send(site, target)?;
-    let mut passed = was_counted()?;
+    let mut passed = counted()? > before;
     while !passed && Instant::now() < deadline {
         std::thread::sleep(PAUSE);
         failure = send(site, target)?.or(failure);
-        passed = was_counted()?;
+        passed = counted()? > before;
     }
-    let mut result = if passed { Ok(()) } else { explain(site, target, failure) };
-    if result.is_err() && was_counted()? {
-        // Later than we had patience for, but it got through.
-        result = Ok(());
+    if passed {
+        return Ok(());
     }
-    iptables.delete("mangle", "POSTROUTING", &rule(plan, target)).map_err(|error| cannot(&error))?;
-    result
+    let explained = explain(site, target, failure);
+    // Later than we had patience for, but it got through.
+    if explained.is_err() && counted()? > before { Ok(()) } else { explained }
 }
 
-/// Whether a rule with the comment `tag` has counted a packet, in the output of `iptables -v -S`.
-fn is_counted(listed: &str, tag: &str) -> bool {
-    let counted = |line: &str| {
-        let mut words = line.split(' ').skip_while(|word| *word != "-c");
-        words.nth(1).and_then(|packets| packets.parse::<u64>().ok()).is_some_and(|packets| packets > 0)
-    };
-    listed.lines().any(|line| firewall::has_comment(line, tag) && line.ends_with("-j DROP") && counted(line))
+/// How many packets the rule has counted.
+fn counted() -> Result<u64> {
+    let cannot = |cause: &dyn std::fmt::Display| Error::new("try the host's firewall", cause);
+    let iptables = iptables::new(false).map_err(|error| cannot(&error))?;
+    let listed = iptables.execute("mangle", "-v -S POSTROUTING").map_err(|error| cannot(&error))?;
+    Ok(packets(&String::from_utf8_lossy(&listed.stdout)))
+}
+
+/// The packets that our rule has counted, in the output of `iptables -v -S`.
+fn packets(listed: &str) -> u64 {
+    let rule = listed.lines().find(|line| line.contains(MATCHES) && line.contains("runns:"));
+    let counter = |line: &str| line.split(' ').skip_while(|word| *word != "-c").nth(1)?.parse().ok();
+    rule.and_then(counter).unwrap_or_default()
 }
 
 /// Sends a TCP SYN and a UDP packet from inside; how the first one failed at once, if it did.
@@ -90,13 +90,29 @@ fn send(site: &Site, target: Ipv4Addr) -> Result<Option<ErrorKind>> {
     let namespace =
         netns::open_built(site)?.ok_or_else(|| Error::new("try the host's firewall", "the namespace is gone"))?;
     in_namespace(namespace.as_fd(), || {
-        let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).cannot(|| "make a socket in the namespace")?;
-        // One router further the packet would end, if another program took the rule away in this moment.
-        let _ = udp.set_ttl(2);
+        let cannot = || "make a socket in the namespace";
+        let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).cannot(cannot)?;
+        disguise(&udp).cannot(cannot)?;
         let _ = udp.send_to(&[], (target, UDP_PORT));
-        let attempt = TcpStream::connect_timeout(&SocketAddr::from((target, TCP_PORT)), PAUSE);
-        Ok(attempt.err().map(|error| error.kind()).filter(|kind| *kind != ErrorKind::TimedOut))
+        let tcp = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)
+            .cannot(cannot)?;
+        disguise(&tcp).cannot(cannot)?;
+        match connect(tcp.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(target, TCP_PORT))) {
+            Err(Errno::EINPROGRESS) | Ok(()) => {}
+            Err(errno) => return Ok(Some(std::io::Error::from(errno).kind())),
+        }
+        // A firewall that rejects the packet, or a host without a route, answers.
+        let mut events = [PollFd::new(tcp.as_fd(), PollFlags::POLLOUT)];
+        let _ = poll(&mut events, PollTimeout::from(PAUSE.as_millis() as u16));
+        let error = getsockopt(&tcp, sockopt::SocketError).unwrap_or_default();
+        Ok((error != 0).then(|| std::io::Error::from_raw_os_error(error).kind()))
     })
+}
+
+/// Has the packets of a socket be those that the rule counts.
+fn disguise(socket: &impl AsFd) -> Result<(), Errno> {
+    setsockopt(socket, sockopt::Ipv4Tos, &(i32::from(DSCP) << 2))?;
+    setsockopt(socket, sockopt::Ipv4Ttl, &(TTL as i32))
 }
 
 /// Why no packet got through, as an error that names the rule. A host without a route is warned of only: it may get one
@@ -189,7 +205,7 @@ fn watch(site: &Site, target: Ipv4Addr, lines: &Receiver<String>) -> Result<Opti
                 Ok(line) => {
                     let rule = parse_drop(&line);
                     // Our own rule, behind all others.
-                    if rule.as_ref().is_some_and(|rule| rule.text.contains(&target.to_string())) {
+                    if rule.as_ref().is_some_and(|rule| rule.text.contains(TRACED)) {
                         return Ok(None);
                     }
                     if rule.is_some() {
@@ -249,13 +265,13 @@ mod tests {
 
     #[test]
     fn counters_of_the_probe_alone_count() {
-        let rule = |packets: u32, comment: &str, target: &str| {
-            format!("-A POSTROUTING -s 172.24.1.2/32 -m comment --comment {comment} -c {packets} 60 -j {target}\n")
+        let rule = |packets: u32, matches: &str| {
+            format!(
+                "-A POSTROUTING -m mark --mark 0x80000000/0xff000000 {matches} -m comment --comment \"runns:a\" -c {packets} 60 -j DROP\n"
+            )
         };
-        assert!(is_counted(&rule(1, "\"runns:vpn1\"", "DROP"), "runns:vpn1"));
-        assert!(is_counted(&rule(1, "runns:vpn1", "DROP"), "runns:vpn1"));
-        assert!(!is_counted(&rule(0, "runns:vpn1", "DROP"), "runns:vpn1"));
-        assert!(!is_counted(&rule(5, "runns:vpn11", "DROP"), "runns:vpn1"));
-        assert!(!is_counted(&rule(5, "runns:vpn1", "ACCEPT"), "runns:vpn1"));
+        assert_eq!(packets(&(rule(5, "-p tcp") + &rule(3, MATCHES))), 3);
+        assert_eq!(packets(&rule(5, "-p tcp")), 0);
+        assert_eq!(packets(""), 0);
     }
 }

@@ -4,13 +4,22 @@
 //!
 //! Keys go from the file to wg(8)'s standard input and nowhere else: not into arguments, files, logs or messages.
 
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::net::{IpAddr, UdpSocket};
-use std::os::fd::AsFd;
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use caps::Capability;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
+
 use super::{Finding, Part, Site, netns};
+use crate::confine::{self, Identity, view::View};
 use crate::daemon;
 use crate::host::make_directory_for_now;
 use crate::netlink::{Netlink, in_namespace};
@@ -20,7 +29,7 @@ use crate::tunnel;
 use crate::tunnel::device::{self, Setup, install};
 use crate::tunnel::wgquick::{self, Config};
 use runns_shared::clock;
-use runns_shared::error::{Context, Error, Result};
+use runns_shared::error::{Context, Error, Result, words as words_of};
 use runns_shared::escape::{escape, show};
 use runns_shared::output;
 use runns_shared::output::warn;
@@ -28,7 +37,8 @@ use runns_shared::plan::Plan;
 use runns_shared::record::{Daemon, Record};
 use runns_shared::trusted::{self, Trust};
 use runns_shared::tunnel::TunnelState;
-use runns_sys::process;
+use runns_sys::process::{self, Fork};
+use runns_sys::tun::{self, Header, Kind};
 
 /// Where userspace implementations have the sockets through which wg(8) talks to them.
 const SOCKETS: &str = "/run/wireguard";
@@ -108,16 +118,23 @@ impl Device {
     fn new(plan: &Plan, index: usize) -> Self {
         Self { number: index, outside: outside_name(plan, index), inside: format!("wg{index}") }
     }
+
+    /// Where wg(8) looks for the socket of its userspace implementation.
+    fn socket(&self) -> PathBuf {
+        Path::new(SOCKETS).join(format!("{}.sock", self.outside))
+    }
+
+    /// The user id of its userspace implementation.
+    fn user(&self, plan: &Plan) -> u32 {
+        confine::user(plan, plan.request.vpn.len() + self.number)
+    }
 }
 
 /// Removes a device and the program that drives it; returns whether there was anything.
 fn remove(site: &Site, device: &Device) -> Result<bool> {
-    let (plan, outside) = (site.plan(), &device.outside);
-    // The userspace implementation ends with its device; one that had not finished its start is found by name.
-    let mut removed = daemon::stop_found(|| userspace_daemons(plan, outside), PATIENCE)?;
-    // If it was killed, its socket is left behind.
-    let _ = std::fs::remove_file(Path::new(SOCKETS).join(format!("{outside}.sock")));
-    if let Some(link) = site.host.link(outside)? {
+    let mut removed = daemon::stop_found(|| userspace_daemons(site.plan(), device.number), PATIENCE)?;
+    let _ = std::fs::remove_file(device.socket());
+    if let Some(link) = site.host.link(&device.outside)? {
         site.host.delete_link(link.index)?;
         removed = true;
     }
@@ -169,11 +186,15 @@ fn bring_up(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
     config.setconf = resolve_endpoints(&config.setconf)?;
     let in_kernel = site.host.add_wireguard(&device.outside)?;
     if !in_kernel {
-        let daemon = start_userspace(site, file, device)?;
+        let fwmark = config.setconf.contains("\nFwMark = ");
+        let daemon = start_userspace(site, file, device, fwmark)?;
         site.record.daemons.push(daemon);
         site.save()?;
     }
-    configure(&device.outside, &config.setconf)?;
+    configure(&device.outside, &config.setconf).map_err(|error| match site.record.daemons.last() {
+        Some(daemon) if !in_kernel && !daemon.is_running() => Error::new("start the device's driver", EXITED),
+        _ => error,
+    })?;
     install(&site.host, &device.outside, &namespace, &setup(&plan, device, &config))?;
     if let Some(patience) = site.wait {
         output::step(|| format!("waiting for the first handshake of {}", device.inside));
@@ -205,9 +226,9 @@ fn setup(plan: &Plan, device: &Device, config: &Config) -> Setup {
     }
 }
 
-/// Starts the userspace implementation that drives the device where the kernel does not. It goes into the background by
-/// itself.
-fn start_userspace(site: &Site, file: &Path, device: &Device) -> Result<Daemon> {
+/// Starts the userspace implementation that drives the device where the kernel does not. It gets the device and its
+/// socket as open descriptors, in the variables that wireguard-go(8) has for them, and so needs no capability.
+fn start_userspace(site: &Site, file: &Path, device: &Device, fwmark: bool) -> Result<Daemon> {
     let name = userspace(site.plan());
     let program = tool::find(&name).ok_or_else(|| {
         Error::new(
@@ -218,28 +239,101 @@ fn start_userspace(site: &Site, file: &Path, device: &Device) -> Result<Daemon> 
     })?;
     let cannot = || format!("start {name}");
     make_directory_for_now(site.lock, Path::new(SOCKETS))?;
-    process::set_child_subreaper(true).cannot(cannot)?;
-    site.lock.close_on_exec()?;
-    let started = tool::run(&program.to_string_lossy(), &[&device.outside], "");
-    site.lock.inherit()?;
-    let adopted = started.map(|_| adopted(site.plan(), &device.outside));
-    process::set_child_subreaper(false).cannot(cannot)?;
-    let adopted = adopted?;
-    let daemon = adopted.ok_or_else(|| Error::new(cannot(), "it exited at once"))?;
-    Ok(Daemon { config: file.to_path_buf(), ..daemon })
+    let tun = File::options().read(true).write(true).open("/dev/net/tun").cannot(|| "open /dev/net/tun")?;
+    tun::create(&tun, &device.outside, Kind::Tun, header(&program))
+        .cannot(|| format!("create the device {}", device.outside))?;
+    let identity = Identity {
+        user: device.user(site.plan()),
+        // SO_MARK (socket(7)).
+        capability: fwmark.then_some(Capability::CAP_NET_ADMIN),
+        lock_memory: false,
+    };
+    let socket = listen(&device.socket(), identity.user)?;
+    let userspace = Userspace { program, device, identity, tun: tun.into(), socket: socket.into() };
+    match process::fork().cannot(cannot)? {
+        Fork::Child => {
+            let Err(error) = site.lock.close_on_exec().and_then(|()| userspace.become_it());
+            output::complain_error(&error);
+            process::exit_now(1)
+        }
+        Fork::Parent(pid) => Daemon::identify(pid.as_raw(), file).ok_or_else(|| Error::new(cannot(), EXITED)),
+    }
 }
 
-/// The userspace implementation in the background, of which this process has become the parent. Its command line is
-/// empty for a moment during execve(2), hence the repeated search.
-fn adopted(plan: &Plan, outside: &str) -> Option<Daemon> {
-    let deadline = Instant::now() + Duration::from_secs(1);
-    loop {
-        let found = userspace_daemons(plan, outside).into_iter().next();
-        if found.is_some() || Instant::now() > deadline {
-            return found;
+/// Said of a userspace implementation that has ended.
+const EXITED: &str = "it exited at once: it must take its device and socket from WG_TUN_FD and WG_UAPI_FD, as \
+                      wireguard-go does, and run without a capability";
+
+/// The socket through which wg(8) talks to the userspace implementation. It is root's only by root's right to open
+/// everything: the daemon watches it.
+fn listen(path: &Path, user: u32) -> Result<UnixListener> {
+    let cannot = || format!("create {}", show(path));
+    let _ = std::fs::remove_file(path);
+    let listener = UnixListener::bind(path).cannot(cannot)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).cannot(cannot)?;
+    std::os::unix::fs::chown(path, Some(user), Some(user)).cannot(cannot)?;
+    Ok(listener)
+}
+
+/// What the program expects before each packet, by the version that it reports. wireguard-go cannot be told, and does
+/// not ask the device (tun/tun_linux.go of its sources); other programs, such as boringtun, expect nothing.
+fn header(program: &Path) -> Header {
+    /// The first version of wireguard-go with the virtio header.
+    const OFFLOAD: u32 = 20230223;
+    let said = tool::run(&program.to_string_lossy(), &["--version"], "").unwrap_or_default();
+    let Some(version) = said.strip_prefix("wireguard-go v0.0.") else { return Header::None };
+    let digits: String = version.chars().take_while(char::is_ascii_digit).collect();
+    if digits.parse::<u32>().is_ok_and(|version| version < OFFLOAD) { Header::Information } else { Header::Offload }
+}
+
+/// A userspace implementation that is about to be executed.
+struct Userspace<'a> {
+    program: PathBuf,
+    device: &'a Device,
+    identity: Identity,
+    tun: OwnedFd,
+    socket: OwnedFd,
+}
+
+impl Userspace<'_> {
+    /// In the child: becomes the confined program.
+    fn become_it(&self) -> Result<Infallible> {
+        setsid().cannot(|| "start a session")?;
+        let null = File::options().read(true).write(true).open("/dev/null").cannot(|| "open /dev/null")?;
+        let mut view = View::new();
+        view.show(&self.program, &self.program);
+        for place in [
+            self.device.socket(),
+            Path::new("/var").join(self.device.socket().strip_prefix("/").unwrap_or(Path::new(""))),
+        ] {
+            view.show(self.device.socket(), place);
         }
-        std::thread::sleep(Duration::from_millis(5));
+        view.enter(self.identity.user)?;
+        confine::give_up_root(&self.identity)?;
+        // It sets an MTU at its start, for which it lacks the capability. build sets the right one.
+        process::pretend_to_set_mtu().cannot(|| "filter system calls")?;
+        for fd in [&self.tun, &self.socket] {
+            fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).cannot(|| "pass on a descriptor")?;
+        }
+        let variables = [
+            format!("PATH={}", tool::PATH),
+            "WG_PROCESS_FOREGROUND=1".to_string(),
+            format!("WG_TUN_FD={}", self.tun.as_raw_fd()),
+            format!("WG_UAPI_FD={}", self.socket.as_raw_fd()),
+        ];
+        let text = |text: &str| CString::new(text).unwrap_or_default();
+        let words = [text(&self.program.to_string_lossy()), text(&self.device.outside)];
+        let variables = variables.map(|variable| text(&variable));
+        dup2_stdin(null.as_fd()).cannot(|| "redirect input")?;
+        dup2_stdout(null.as_fd()).cannot(|| "redirect output")?;
+        dup2_stderr(null.as_fd()).cannot(|| "redirect error output")?;
+        let errno = process::execute(&words[0], &refer(&words), &refer(&variables));
+        Err(Error::new("execute it", words_of(errno)))
     }
+}
+
+fn refer(strings: &[CString]) -> Vec<&CStr> {
+    strings.iter().map(CString::as_c_str).collect()
 }
 
 /// The userspace implementation: a name, or an absolute path.
@@ -247,20 +341,11 @@ fn userspace(plan: &Plan) -> String {
     plan.request.userspace.as_ref().map_or(USERSPACE.to_string(), |program| program.to_string_lossy().into_owned())
 }
 
-/// Root's processes that drive the device called `outside`: the program itself, or its interpreter if it is a script.
-fn userspace_daemons(plan: &Plan, outside: &str) -> Vec<Daemon> {
-    let program = userspace(plan);
-    let program = Path::new(&program).file_name();
-    daemon::outside()
-        .into_iter()
-        .filter(|pid| {
-            let words = daemon::command_line(*pid);
-            daemon::is_roots(*pid)
-                && words.last().is_some_and(|word| word == outside)
-                && words.iter().take(2).any(|word| Path::new(word).file_name() == program)
-        })
-        .filter_map(|pid| Daemon::identify(pid, Path::new("")))
-        .collect()
+/// The processes that drive the device: nothing else has their user id.
+fn userspace_daemons(plan: &Plan, index: usize) -> Vec<Daemon> {
+    let user = confine::user(plan, plan.request.vpn.len() + index);
+    let is_its = |pid: &i32| daemon::user_of(*pid) == Some(user);
+    daemon::all().into_iter().filter(is_its).filter_map(|pid| Daemon::identify(pid, Path::new(""))).collect()
 }
 
 /// Replaces host names of endpoints with addresses: wg(8) would retry for minutes on a name that does not resolve.
@@ -352,7 +437,7 @@ pub fn last_handshake(record: &Record, index: usize) -> Option<i64> {
     }
     let namespace = netns::open_recorded(record).ok()??;
     let outside = outside_name(&record.plan, index);
-    let in_kernel = userspace_daemons(&record.plan, &outside).is_empty();
+    let in_kernel = userspace_daemons(&record.plan, index).is_empty();
     let device = Device { number: index, outside, inside: format!("wg{index}") };
     latest_handshake(&namespace, &device, in_kernel).ok()
 }

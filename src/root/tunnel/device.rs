@@ -7,8 +7,9 @@ use std::os::fd::AsFd;
 use super::wgquick::Prefix;
 use crate::host::{set_sysctl, sysctl};
 use crate::netlink::{Netlink, in_namespace};
-use runns_shared::error::Result;
+use runns_shared::error::{Context, Result};
 use runns_shared::inside::Inside;
+use runns_sys::tun::{self, Header, Kind};
 
 /// The destinations of the default routes of both families.
 pub const EVERYWHERE: [Prefix; 2] = [(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0), (IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0)];
@@ -43,16 +44,19 @@ pub fn install(host: &Netlink, outside: &str, file: &File, setup: &Setup) -> Res
         inside.delete_link(old.index)?;
     }
     host.move_link(device.index, file, &setup.name)?;
+    set_up(&inside, file, setup)
+}
+
+/// Sets up a device that is in the namespace `file` and has no addresses yet.
+pub fn set_up(inside: &Netlink, file: &File, setup: &Setup) -> Result<()> {
     let has_ipv6 = setup.addresses.iter().any(|(address, _)| address.is_ipv6());
     in_namespace(file.as_fd(), || ipv6(&setup.name, has_ipv6))?;
-    set_up(&inside, setup, has_ipv6)
+    fill(inside, setup, has_ipv6)
 }
 
 /// Sets up a device in the namespace `file` again. What it has already is not touched.
 pub fn restore(file: &File, setup: &Setup) -> Result<()> {
-    let has_ipv6 = setup.addresses.iter().any(|(address, _)| address.is_ipv6());
-    in_namespace(file.as_fd(), || ipv6(&setup.name, has_ipv6))?;
-    set_up(&Netlink::inside(file.as_fd())?, setup, has_ipv6)
+    set_up(&Netlink::inside(file.as_fd())?, file, setup)
 }
 
 /// What is wrong with a device that was set up, or nothing.
@@ -76,7 +80,7 @@ fn parts(network: Prefix, split_default: bool) -> Vec<Prefix> {
     if split_default { halves(network) } else { vec![network] }
 }
 
-fn set_up(inside: &Netlink, setup: &Setup, has_ipv6: bool) -> Result<()> {
+fn fill(inside: &Netlink, setup: &Setup, has_ipv6: bool) -> Result<()> {
     let link = inside.need_link(&setup.name)?;
     if let Some(mtu) = setup.mtu {
         inside.set_mtu(link.index, mtu)?;
@@ -94,6 +98,29 @@ fn set_up(inside: &Netlink, setup: &Setup, has_ipv6: bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Routes `networks` by `hop`, a device inside and its gateway, in place of the routes that an earlier call for the same
+/// tunnel made.
+pub fn route_beside(inside: &Netlink, networks: &[Prefix], hop: (u32, Ipv4Addr), order: u32) -> Result<()> {
+    let metric = FIRST_METRIC + order;
+    let is_ours = |route: &crate::netlink::Route| route.metric == metric && route.hops.iter().any(|to| to.0 == hop.0);
+    for route in inside.routes()?.iter().filter(|route| is_ours(route)) {
+        inside.delete_route(route)?;
+    }
+    for network in networks {
+        inside.add_device_route(masked(*network), hop.0, Some(hop.1.into()), metric)?;
+    }
+    Ok(())
+}
+
+/// Creates a persistent TUN or TAP device in the calling thread's network namespace, for a process with this user id to
+/// attach to.
+pub fn create_for(name: &str, kind: Kind, user: u32) -> Result<()> {
+    let cannot = || format!("create the device {name}");
+    let tun = File::options().read(true).write(true).open("/dev/net/tun").cannot(|| "open /dev/net/tun")?;
+    tun::create(&tun, name, kind, Header::None).cannot(cannot)?;
+    tun::give(&tun, user).cannot(cannot)
 }
 
 /// Turns IPv6 on `device` on or off; it is off if the device has no IPv6 address.

@@ -1,15 +1,16 @@
-//! OpenVPN's management interface (management-notes.txt of its sources), on a socket that only root can open: it
+//! OpenVPN's management interface (management-notes.txt of its sources), as build uses it through the daemon's keeper: it
 //! reports the progress of the connection and why it failed, and asks for passwords.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::escape;
 
+/// The longest line that is read from the socket, in bytes. OpenVPN's own are at most some 10 KiB.
+pub const LONGEST: usize = 1 << 16;
 /// How many lines of the daemon's log are kept for the hint of an error.
 const LAST_LINES: usize = 5;
 
@@ -26,6 +27,10 @@ pub enum Event {
     Fatal(String),
     /// A line of its log.
     Log(String),
+    /// The tunnel came up or is going down: UP or DOWN. Variables follow.
+    UpDown(String),
+    /// A variable of that event, `NAME=VALUE`; `END` after the last.
+    Variable(String),
     /// Anything else.
     Other,
 }
@@ -43,6 +48,10 @@ pub fn parse(line: &str) -> Event {
         "PASSWORD" if rest.starts_with("Need ") => Event::Need(quoted(), rest.contains("username/password")),
         "PASSWORD" if rest.starts_with("Verification Failed") => Event::Refused(quoted()),
         "FATAL" => Event::Fatal(rest.to_string()),
+        "UPDOWN" => match rest.strip_prefix("ENV,") {
+            Some(variable) => Event::Variable(variable.to_string()),
+            None => Event::UpDown(rest.to_string()),
+        },
         "LOG" => Event::Log(rest.splitn(3, ',').nth(2).unwrap_or_default().to_string()),
         _ => Event::Other,
     }
@@ -103,24 +112,13 @@ pub struct Management {
 pub type Credentials<'a> = &'a dyn Fn(&str, bool) -> Result<(String, String)>;
 
 impl Management {
-    /// Connects to the socket, waiting for it to appear until `deadline` or until the daemon has ended.
-    pub fn connect(path: &Path, deadline: Instant, is_alive: &dyn Fn() -> bool) -> Result<Self> {
-        loop {
-            match UnixStream::connect(path) {
-                Ok(stream) => {
-                    return Ok(Self { reader: BufReader::new(stream), lines: VecDeque::new(), state: String::new() });
-                }
-                Err(_) if !is_alive() => return Err(Error::new("talk to OpenVPN", "it exited at once")),
-                Err(error) if Instant::now() >= deadline => {
-                    return Err(error).cannot(|| "talk to OpenVPN");
-                }
-                // The daemon has just been started, and nothing announces the socket: poll for it.
-                Err(_) => std::thread::sleep(Duration::from_millis(10)),
-            }
-        }
+    /// A connection by way of the daemon's keeper.
+    pub fn new(stream: UnixStream) -> Self {
+        Self { reader: BufReader::new(stream), lines: VecDeque::new(), state: String::new() }
     }
 
-    fn send(&mut self, command: &str) -> Result<()> {
+    /// Sends a command.
+    pub fn send(&mut self, command: &str) -> Result<()> {
         match self.reader.get_mut().write_all(format!("{command}\n").as_bytes()) {
             Err(error) if hung_up(&error) => Err(self.failure(EXITED)),
             written => written.cannot(|| "talk to OpenVPN"),
@@ -129,14 +127,14 @@ impl Management {
 
     /// Lets the daemon connect, and follows it until it is connected. `progress` is called with each step.
     pub fn wait(&mut self, deadline: Instant, credentials: Credentials, progress: &dyn Fn(&str)) -> Result<()> {
-        for command in ["state on", "log on", "hold off", "hold release"] {
+        for command in ["hold off", "hold release"] {
             self.send(command)?;
         }
         loop {
             match parse(&self.line(deadline)?) {
                 Event::State(state, _) if state == "CONNECTED" => {
                     progress("connected");
-                    return self.send("quit");
+                    return Ok(());
                 }
                 Event::State(state, remark) => {
                     describe_state(&state).into_iter().for_each(progress);
@@ -155,7 +153,8 @@ impl Management {
                         return Err(self.failure(""));
                     }
                 }
-                Event::Other => {}
+                // UpDown and Variable are the keeper's business, which does not pass them on.
+                Event::UpDown(_) | Event::Variable(_) | Event::Other => {}
             }
         }
     }
@@ -177,7 +176,7 @@ impl Management {
     }
 
     /// Reads the next line, waiting until `deadline`.
-    fn line(&mut self, deadline: Instant) -> Result<String> {
+    pub fn line(&mut self, deadline: Instant) -> Result<String> {
         let mut bytes = Vec::new();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -189,6 +188,7 @@ impl Management {
             self.reader.get_mut().set_read_timeout(Some(turn)).cannot(|| "talk to OpenVPN")?;
             match self.reader.read_until(b'\n', &mut bytes) {
                 Ok(0) => return Err(self.failure(EXITED)),
+                Ok(_) if bytes.len() > LONGEST => return Err(self.failure("it sent a line that is too long")),
                 Ok(_) if bytes.ends_with(b"\n") => return Ok(String::from_utf8_lossy(&bytes).trim_end().to_string()),
                 Ok(_) => {}
                 Err(error)
@@ -223,7 +223,7 @@ impl Management {
         let mut lines = self.all_lines();
         lines.push(cause.to_string());
         let last = lines.iter().rev().find(|line| !line.is_empty()).cloned().unwrap_or_default();
-        self.with_log(reason(&lines).unwrap_or(&last))
+        self.with_log(reason(&lines).unwrap_or(&escape(last.as_bytes())))
     }
 
     fn with_log(&self, cause: &str) -> Error {
@@ -245,6 +245,8 @@ mod tests {
         assert_eq!(parse(">PASSWORD:Need 'Private Key' password"), Event::Need("Private Key".into(), false));
         assert_eq!(parse(">PASSWORD:Verification Failed: 'Auth'"), Event::Refused("Auth".into()));
         assert_eq!(parse(">LOG:1700000000,W,a,b"), Event::Log("a,b".into()));
+        assert_eq!(parse(">UPDOWN:UP"), Event::UpDown("UP".into()));
+        assert_eq!(parse(">UPDOWN:ENV,dev=tun0"), Event::Variable("dev=tun0".into()));
         assert_eq!(parse("SUCCESS: hold release succeeded"), Event::Other);
         assert_eq!(parse(">"), Event::Other);
     }

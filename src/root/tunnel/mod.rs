@@ -1,7 +1,11 @@
 //! Tunnels: their devices, their configuration and control, and their files in /run/runns/NAME.d.
 
 pub mod device;
+pub mod environment;
+pub mod keeper;
+pub mod launch;
 pub mod management;
+pub mod profile;
 pub mod wgquick;
 
 use std::fs::File;
@@ -16,14 +20,24 @@ use runns_shared::tunnel::{TunnelState, directory, state_file};
 
 use crate::seen::Subject;
 
-/// The directory of the namespace's management sockets, which only root can enter.
+/// The directory of what the daemons need, which only root can enter.
 pub fn private_directory(name: &NetnsName) -> PathBuf {
     directory(name).join("private")
 }
 
+/// Where the keeper of tunnel `index` has a file system for its daemon, in the keeper's mount namespace only.
+pub fn daemon_directory(name: &NetnsName, index: usize) -> PathBuf {
+    private_directory(name).join(index.to_string())
+}
+
+/// The one directory in which the daemon of tunnel `index` may write.
+pub fn own_directory(name: &NetnsName, index: usize) -> PathBuf {
+    daemon_directory(name, index).join("own")
+}
+
 /// The management socket of tunnel `index`.
 pub fn socket(name: &NetnsName, index: usize) -> PathBuf {
-    private_directory(name).join(format!("{index}.sock"))
+    own_directory(name, index).join("management")
 }
 
 /// The hosts(5) file for the namespace's daemons.
@@ -89,6 +103,8 @@ pub fn condition(subject: &Subject, index: usize) -> Condition {
     let state = TunnelState::load(&request.name, index);
     let daemon = record.daemons.iter().find(|daemon| daemon.config == config);
     let dead = daemon.is_some_and(|daemon| !daemon.is_running()) && subject.seen.sees_processes();
+    let keeper = record.keepers.iter().find(|keeper| keeper.config == config);
+    let alone = keeper.is_some_and(|keeper| !keeper.is_running()) && subject.seen.sees_processes();
     let devices = subject.inside.as_ref().map(|inside| inside.devices());
     let counters = devices.as_ref().and_then(|all| all.iter().find(|(device, _)| *device == state.device));
     let gone = devices.is_some() && counters.is_none();
@@ -100,6 +116,7 @@ pub fn condition(subject: &Subject, index: usize) -> Condition {
         None if !state.up => Some("not connected".to_string()),
         _ if gone => Some("its device is gone".to_string()),
         _ if down => Some("its device is down".to_string()),
+        _ if alone => Some("its keeper has exited, so it will not survive a reconnect".to_string()),
         _ => None,
     };
     Condition { config: config.to_path_buf(), counters: counters.map(|(_, counts)| *counts), reason, state }

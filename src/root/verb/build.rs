@@ -5,9 +5,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::confine;
 use crate::lock::Lock;
 use crate::netlink::{Link, Netlink, Network};
-use crate::part::{self, Site, firewall, openvpn, probe, repair, resolver, wireguard};
+use crate::part::{self, Site, firewall, openvpn, repair, resolver, wireguard};
 use crate::seen::{Seen, Subject};
 use crate::tool;
 use runns_privileged::capability::refuse_user_namespace;
@@ -109,7 +110,7 @@ fn build(wanted: &Wanted, lock: &Lock, wait: Option<Duration>) -> Result<()> {
     let host = Netlink::here()?;
     if let Some(record) = wanted.recorded()? {
         standing(wanted, &record)?;
-        return mend(Site { record, lock, host, wait, probe: None });
+        return mend(Site { record, lock, host, wait });
     }
     let plan = wanted.plan(&host)?;
     check(&plan, &host)?;
@@ -120,11 +121,12 @@ fn build(wanted: &Wanted, lock: &Lock, wait: Option<Duration>) -> Result<()> {
         identity: None,
         files: Vec::new(),
         daemons: Vec::new(),
+        keepers: Vec::new(),
         lock_generation: None,
     };
     lock.save(&record)?;
-    let mut site = Site { record, lock, host, wait, probe: None };
-    let built = probe::prepare(&mut site).and_then(|()| part::build(&mut site)).and_then(|()| {
+    let mut site = Site { record, lock, host, wait };
+    let built = part::build(&mut site).and_then(|()| {
         site.record.state = State::Built;
         site.save().inspect_err(|_| drop(part::undo(&mut site)))
     });
@@ -382,6 +384,7 @@ fn check(plan: &Plan, host: &Netlink) -> Result<()> {
     }
     resolver::check(plan)?;
     openvpn::check(plan)?;
+    confine::check(plan)?;
     wireguard::check(plan)?;
     if request.kill_switch { Ok(()) } else { firewall::check() }
 }

@@ -97,7 +97,7 @@ fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
     let Some(record) = loaded.or_else(|_| salvage::reconstruct(name).map(Some))? else {
         return clean_without_record(lock, name, options);
     };
-    let mut site = Site { record, lock, host: Netlink::here()?, wait: None, probe: None };
+    let mut site = Site { record, lock, host: Netlink::here()?, wait: None };
     // Held until the end, so that no other namespace can get its inode number meanwhile.
     let held = netns::open_built(&site)?.or_else(|| netns::open_by_process(&site.record));
     let inside = held.as_ref().and(site.record.identity).map(|identity| identity.inode);
@@ -206,7 +206,7 @@ fn reattach(lock: &Lock, name: &NetnsName, uplink: IfaceName) -> Result<()> {
     if record.state != State::Built {
         return Err(Error::new(format!("move namespace {name}"), "an earlier build or clean of it was interrupted"));
     }
-    let mut site = Site { record, lock, host: Netlink::here()?, wait: None, probe: None };
+    let mut site = Site { record, lock, host: Netlink::here()?, wait: None };
     site.host.need_link(uplink.as_str())?;
     site.record.plan.request.uplink = Some(uplink.clone());
     site.record.version = VERSION;

@@ -3,4 +3,3 @@
 pub mod build;
 pub mod clean;
 pub mod status;
-pub mod tunnel_hook;

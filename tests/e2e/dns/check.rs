@@ -39,6 +39,29 @@ fn a_locked_namespace_is_green() {
 }
 
 #[test]
+fn here_it_tests_what_the_process_itself_sees() {
+    let world = World::new();
+    start_nscd(&world);
+    let alice = world.alice();
+    let inside = alice.run("runns-exec work -- runns-exec check --here work");
+    assert_red(&inside, &[]);
+    // As a service whose drop-in sets only the network namespace.
+    let half = world.host.run("nsenter --net=/run/netns/work runns-exec check --here work");
+    assert_eq!(half.status, 1, "{half}");
+    for check in ["resolv.conf", "nscd"] {
+        assert!(line(&half, check).starts_with("NOT OK "), "{half}");
+    }
+    assert!(line(&half, "query by UDP").starts_with("OK "), "{half}");
+    for outside in [alice.run("runns-exec check --here work"), world.host.run("runns-exec check --here work")] {
+        outside.refused(1, &["work", "not in it"]);
+    }
+    // Nothing that only a privileged program could do: without file capabilities it is the same.
+    let copy = "cp /usr/local/bin/runns-exec /tmp/copy && chmod 755 /tmp/copy";
+    world.host.ok(copy);
+    assert_red(&alice.run("runns-exec work -- /tmp/copy check --here work"), &[]);
+}
+
+#[test]
 fn json() {
     let world = World::new();
     let shape = r#"

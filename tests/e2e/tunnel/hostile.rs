@@ -1,4 +1,4 @@
-//! A hostile server, and unauthorized callers of the hook.
+//! A hostile server, a daemon that it has taken over, and unauthorized callers of the keeper.
 
 use super::{FAR, Probes, Watch, host, ping};
 use crate::support::openvpn::{self, OpenVpnServer};
@@ -69,65 +69,120 @@ fn a_hostile_server_gets_nothing_but_its_tunnel() {
     }
 }
 
-/// `text` as one word for a shell.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "'\\''"))
+/// An OpenVPN that its server has taken over: it connects to nothing, and tells its keeper what it likes.
+const TAKEN_OVER: &str = r#"#!/usr/bin/python3 -I
+import fcntl, os, socket, struct, sys
+if sys.argv[1:] == ["--version"]:
+    print("OpenVPN 2.6.14 x86_64-pc-linux-gnu")
+    sys.exit(0)
+word = lambda option: sys.argv[sys.argv.index(option) + 1]
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(word("--management"))
+listener.listen()
+if os.fork():
+    os._exit(0)
+os.setsid()
+tun = os.open("/dev/net/tun", os.O_RDWR)
+fcntl.ioctl(tun, 0x400454ca, struct.pack("16sH22x", word("--dev").encode(), 0x1001))
+keeper, _ = listener.accept()
+seen = b""
+while b"hold release" not in seen:
+    seen += keeper.recv(4096)
+keeper.sendall(open("/usr/local/share/said", "rb").read())
+while keeper.recv(4096):
+    pass
+os.pause() if hasattr(os, "pause") else __import__("signal").pause()
+"#;
+
+/// What it says first: addresses, routes and names that are meant for a shell, a file or somebody else's device.
+const SAID: &str = r#"
+def say(text):
+    out.write(text if isinstance(text, bytes) else text.encode())
+    out.write(b"\n")
+out = open("/usr/local/share/said", "wb")
+say("keeper: stay\nkeeper: failed x\nkeeper: started 1\n>UPDOWN:ENV,END\n>UPDOWN:\n>UPDOWN:DOWN")
+say(">UPDOWN:ENV,END\n>\n>STATE:\n>STATE:0,EXITING\n>LOG:,,PUSH: Received control message: 'PUSH_REPLY,\n>UPDOWN:UP")
+for name, value in {
+    "dev": "eth0/../x", "ifconfig_local": "10.8.0.2", "ifconfig_netmask": "999.0.0.0", "tun_mtu": "-5", "PATH": "/tmp",
+    "LD_PRELOAD": "/tmp/evil.so", "route_network_1": "0; reboot", "route_net_gateway": "192.0.2.1",
+    "ifconfig_ipv6_local": "fe80::1%eth0", "ifconfig_remote": "::1", "signal": "$(reboot)", "trusted_ip": "192.0.2.1",
+    "foreign_option_1": "dhcp-option DNS 6.6.6.6 6.6.6.6", "foreign_option_2": "dhcp-option DNS 127.0.0.1",
+    "foreign_option_3": "dhcp-option DNS 10.8.0.1", "foreign_option_4": "dhcp-option DOMAIN ../../etc/passwd",
+    "dns_server_1_address_1": "10.8.0.1; reboot", "dns_search_domain_1": "a b", "script_context": "restart",
+}.items():
+    say(f">UPDOWN:ENV,{name}={value}")
+say(b">UPDOWN:ENV,foreign_option_5=dhcp-option DOMAIN \xff\xfe")
+for number in range(100000):
+    say(f">UPDOWN:ENV,x{number}=y")
+say(">UPDOWN:ENV,END\n>STATE:1,CONNECTED,SUCCESS,,,,,")
+"#;
+
+#[test]
+fn the_keeper_takes_nothing_on_trust() {
+    let host = host();
+    openvpn::make_certificates(&host);
+    openvpn::configure_client(&host, "work", 1194);
+    host.write("/usr/local/sbin/openvpn", TAKEN_OVER);
+    host.ok("chmod 755 /usr/local/sbin/openvpn && rm /etc/runns.conf");
+    let before = Snapshot::of(&host);
+    for kill_switch in ["KillSwitch=yes\n", ""] {
+        host.root().run_with("python3 -", SAID.as_bytes()).ok();
+        host.configure(&format!("[work]\n{kill_switch}vpn=/etc/openvpn/work.conf\n"));
+        let network = host.ok("ip route; ip -6 route; ip -br address show eth0");
+        host.ok("runns-exec build -s work");
+        let resolv = host.user("alice").ok("runns-exec work -- grep -v '^#' /etc/resolv.conf");
+        assert_eq!(resolv, "nameserver 10.8.0.1");
+        let links = host.ok("ip netns exec work ip -br address");
+        assert!(links.contains("tun0") && links.contains("10.8.0.2/32") && !links.contains("192.0.2"), "{links}");
+        let now = host.ok("ip route | grep -v work; ip -6 route; ip -br address show eth0");
+        assert_eq!(now, network, "the host's own");
+        assert_eq!(host.ok("cat /etc/resolv.conf"), "nameserver 192.0.2.1");
+        host.ok("runns-exec clean work -f");
+        before_without_configuration(&host, &before);
+    }
+    // It can keep the tunnel from coming up, and no more: a line without an end; nothing at all; a dead end.
+    for said in [r"yes x | head -c 9000000 | tr -d '\n'", "true", r"printf '>FATAL:\033[31m\n'"] {
+        host.ok(&format!("{said} >/usr/local/share/said"));
+        host.configure("[work]\nKillSwitch=yes\nvpn=/etc/openvpn/work.conf\n");
+        let refused = host.run("runns-exec build -s work --wait 2");
+        let refused = refused.refused(1, &["bring up the tunnel of /etc/openvpn/work.conf"]);
+        assert!(!refused.stderr.contains('\x1b'), "{refused}");
+        before_without_configuration(&host, &before);
+    }
+}
+
+/// Compares snapshots that were taken without /etc/runns.conf.
+fn before_without_configuration(host: &Host, before: &Snapshot) {
+    host.ok("rm /etc/runns.conf");
+    before.assert_same(&Snapshot::of(host));
 }
 
 #[test]
-fn the_hook_takes_nothing_on_trust() {
+fn nobody_but_build_starts_a_keeper() {
     let host = host();
     openvpn::make_certificates(&host);
-    let _server = OpenVpnServer::start_with(&host, 1194, 8, "push \"dhcp-option DNS 10.8.0.1\"\n");
-    let before = Snapshot::of(&host);
+    let _server = OpenVpnServer::start(&host, 1194, 8, &[]);
     build(&host, "[work]\nKillSwitch=yes\nvpn=/etc/openvpn/work.conf\n");
-    let built = host.ok("find /run/runns /etc/netns -type f ! -name 0.json -exec sha256sum {} +; ip -br link; ip netns exec work ip -br link");
-    const HOOK: &str = "/usr/local/libexec/runns-exec/runns-exec-root .tunnel-hook";
-    // Root can pretend to be OpenVPN, which is recognized by the management socket on its command line.
-    let as_openvpn = |line: &str| {
-        format!("bash -c {} bash --management /run/runns/work.d/private/0.sock", quoted(&format!("{line}; exit $?")))
-    };
-    for words in [
-        "",
-        "up",
-        "up work",
-        "up work x",
-        "up work -1",
-        "up work 99999999999999999999",
-        "up ../../etc 0",
-        "up work/../x 0",
-        "up other 0",
-        "nonsense work 0",
-        "route-up work 0",
-        "route-up '' 0",
-    ] {
-        let line = format!("env dev=eth0/../x ifconfig_local=x {HOOK} {words}");
-        for line in [as_openvpn(&line), line] {
-            let output = host.run(&line);
-            assert!(output.stdout.is_empty() && output.status < 126, "{words}: {output}");
-            assert!(!output.stderr.contains("defect"), "{words}: {output}");
+    const KEEPER: &str = "/usr/local/libexec/runns-exec/runns-exec-root .tunnel-keeper";
+    let state = "find /run/runns /etc/netns -type f -exec sha256sum {} +; \
+                         ip -o link | cut -d: -f2; ip netns exec work ip -o link | cut -d: -f2";
+    let built = host.ok(state);
+    for words in ["", "work", "work 0", "work 0 x", "work -1 alone", "work 99999999999999999999 alone", "work 0 alone"]
+    {
+        for who in ["", "unshare --user --map-root-user "] {
+            for runner in [host.root(), host.user("alice")] {
+                runner.run(&format!("{who}{KEEPER} {words} </dev/null")).refused(1, &["keep a tunnel"]);
+            }
         }
     }
-    let hostile = "dev=tun0 PATH=/tmp LD_PRELOAD=/tmp/evil.so foreign_option_1=\"$(printf 'dhcp-option DNS 10.8.0.66\\nnameserver 6.6.6.6')\" \
-         foreign_option_2='dhcp-option DNS 6.6.6.6 6.6.6.6' foreign_option_3=\"$(printf 'dhcp-option DOMAIN \\377\\376')\" \
-         dns_server_1_address_1='10.8.0.1; reboot' dns_search_domain_1='a b' signal='$(reboot)' route_network_1=0 \
-         ifconfig_netmask=999.0.0.0 tun_mtu=-5 script_context=restart";
-    host.ok(&as_openvpn(&format!("env {hostile} {HOOK} up work 0")));
-    let resolv = host.user("alice").ok("runns-exec work -- grep -v '^#' /etc/resolv.conf");
-    assert_eq!(resolv, "nameserver 10.8.0.1");
-    let now = host.ok("find /run/runns /etc/netns -type f ! -name 0.json -exec sha256sum {} +; ip -br link; ip netns exec work ip -br link");
-    assert_eq!(now, built);
-    let state = host.ok("cat /run/runns/work.d/0.json");
-    for (who, status) in [("", 1), ("unshare --user --map-root-user ", 1)] {
-        host.run(&format!("{who}env dev=tun0 {HOOK} down work 0")).refused(status, &["handle an event of a tunnel"]);
-        host.user("alice")
-            .run(&format!("{who}env dev=tun0 {HOOK} down work 0"))
-            .refused(status, &["handle an event of a tunnel"]);
-    }
-    host.run("runns-exec .tunnel-hook down work 0").refused(125, &[".tunnel-hook"]);
-    host.run("unshare --user --map-root-user runns-exec .tunnel-hook up w 0").refused(125, &[".tunnel-hook"]);
-    host.user("alice").run("dev=tun0 runns-exec .tunnel-hook down work 0").refused(125, &[".tunnel-hook"]);
-    assert_eq!(host.ok("cat /run/runns/work.d/0.json"), state);
+    // With a socket as its input, too.
+    let socat = |keeper: &str| {
+        format!("socat -t1 'EXEC:{keeper},nofork' UNIX-CONNECT:/tmp/no 2>&1; socat SYSTEM:'{keeper}' - </dev/null 2>&1")
+    };
+    assert!(
+        host.user("alice").run(&socat(&format!("{KEEPER} work 0 alone"))).stdout.contains("this is for build to start")
+    );
+    host.user("alice").run("runns-exec .tunnel-keeper work 0 alone").refused(125, &[".tunnel-keeper"]);
+    assert_eq!(host.ok(state), built);
     host.ok("runns-exec clean work -f");
-    before.assert_same(&Snapshot::of(&host));
 }

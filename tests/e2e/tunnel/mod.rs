@@ -3,6 +3,7 @@
 //! The uplink carries IPv4 and IPv6 and leads to [`FAR`] and [`FAR6`], so that packets that leave outside a tunnel get
 //! there as well, and are seen on the way.
 
+mod confined;
 mod hostile;
 mod kill_switch;
 mod openvpn;

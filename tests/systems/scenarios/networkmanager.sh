@@ -17,7 +17,7 @@ method=disabled
 END
     # What 85-nm-unmanaged.rules of the package says of every veth but eth*; in a container there is no udev to say it,
     # nor to have NetworkManager wait until it is said.
-    printf '[main]\nno-auto-default=*\n[keyfile]\nunmanaged-devices=type:veth,except:interface-name:eth*\n' \
+    printf '[main]\nno-auto-default=*\n[keyfile]\nunmanaged-devices=driver:veth,except:interface-name:eth*\n' \
         >"$root/etc/NetworkManager/conf.d/udev.conf"
     chmod 600 "$root/etc/NetworkManager/system-connections/uplink.nmconnection"
 }

@@ -1,0 +1,504 @@
+//! `.tunnel-keeper NAME INDEX MODE`: the process beside an OpenVPN daemon that does for it what needs root. build starts
+//! it, it starts the daemon, and it ends with the daemon. It is in no help text, and no namespace can have its name.
+//!
+//! It holds the daemon's management socket (management-notes.txt of OpenVPN's sources). When the daemon says that the
+//! tunnel is up, it sets up the device with what the server pushed and, under the kill switch, moves it into the
+//! namespace. What comes through that socket is hostile: the worst that it can lead to is a device in the namespace with
+//! wrong addresses and routes, or name servers of the server's choice.
+//!
+//! As long as build waits for the tunnel, lines are passed on between it and the daemon.
+
+use std::ffi::OsString;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use caps::Capability;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+
+use super::device::{install, route_beside, set_up};
+use super::environment::{Routing, Variables, pushed_dns, routes_beside, setup};
+use super::launch::{Tunnel, inside_name, outside_name};
+use super::management::{Event, LONGEST, parse, reason};
+use crate::netlink::{Netlink, in_namespace};
+use crate::part::{dns_lock, pushed, resolver};
+use crate::{confine, tool, tunnel};
+use runns_privileged::capability::refuse_user_namespace;
+use runns_shared::clock;
+use runns_shared::error::{Context, Error, Result};
+use runns_shared::log;
+use runns_shared::name::NetnsName;
+use runns_shared::record::{Daemon, Record, State};
+use runns_shared::tunnel::TunnelState;
+use runns_sys::process::{self, pidfd_open, pidfd_signal};
+
+/// The subcommand's name, which no namespace can have.
+pub const NAME: &str = ".tunnel-keeper";
+/// The mode in which build waits for the tunnel, and answers questions for passwords.
+pub const FOLLOW: &str = "follow";
+/// The mode in which build does not.
+pub const ALONE: &str = "alone";
+/// To build: the daemon runs, with this pid.
+pub const STARTED: &str = "keeper: started ";
+/// To build: the daemon could not be started; the cause, and the hint behind [`SEPARATOR`].
+pub const FAILED: &str = "keeper: failed ";
+/// Between cause and hint.
+pub const SEPARATOR: char = '\u{1f}';
+/// From build: go on when build has ended. Without it, the end of build is the end of the tunnel.
+pub const STAY: &str = "keeper: stay";
+/// How long the daemon may take to open its management socket, and to end.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// How often to look for a changed resolv.conf while the daemon is not connected.
+const ROUND: Duration = Duration::from_secs(2);
+/// How many variables the daemon may report; OpenVPN has a limit for what a server may push, a daemon that was taken
+/// over has none.
+const MOST_VARIABLES: usize = 4096;
+
+/// What the keeper may still do once it has started the daemon.
+const KEPT: [Capability; 4] = [
+    // Links, addresses, routes and iptables, inside and outside.
+    Capability::CAP_NET_ADMIN,
+    Capability::CAP_NET_RAW,
+    // setns(2) to the namespace.
+    Capability::CAP_SYS_ADMIN,
+    // Signals to the daemon, which has another user.
+    Capability::CAP_KILL,
+];
+
+/// Starts a daemon and looks after it until it ends.
+pub fn run(words: &[OsString]) -> Result<()> {
+    refuse_user_namespace("keep a tunnel")?;
+    let (name, index, follow) = parse_words(words)?;
+    let build = nix::unistd::geteuid().is_root().then(build_socket).flatten().ok_or_else(wrong)?;
+    process::close_inherited();
+    process::clear_environment(tool::PATH_C);
+    let mut build = Some(build);
+    match Keeper::start(name, index, follow, &mut build) {
+        Ok(mut keeper) => keeper.run().inspect_err(|error| log::refused(|| format!("tunnel: {error}"))),
+        Err(error) => {
+            let hint = error.hint_text().unwrap_or_default();
+            let line = format!("{FAILED}{}{SEPARATOR}{hint}\n", error.cause());
+            build.and_then(|mut build| build.write_all(line.as_bytes()).ok());
+            Err(error)
+        }
+    }
+}
+
+fn parse_words(words: &[OsString]) -> Result<(NetnsName, usize, bool)> {
+    let [name, index, mode] = words else { return Err(wrong()) };
+    let index = index.to_str().and_then(|index| index.parse().ok()).ok_or_else(wrong)?;
+    let follow = match mode.to_str() {
+        Some(FOLLOW) => true,
+        Some(ALONE) => false,
+        _ => return Err(wrong()),
+    };
+    Ok((NetnsName::new(name)?, index, follow))
+}
+
+fn wrong() -> Error {
+    Error::new("keep a tunnel", "this is for build to start")
+}
+
+/// The connection to build, which is standard input.
+fn build_socket() -> Option<UnixStream> {
+    use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname};
+    use std::os::fd::AsRawFd;
+    let input = process::STANDARD[0];
+    let address: SockaddrStorage = getsockname(input.as_raw_fd()).ok()?;
+    (address.family() == Some(AddressFamily::Unix)).then_some(())?;
+    Some(UnixStream::from(input.try_clone_to_owned().ok()?))
+}
+
+/// Bytes that are received in pieces, as lines.
+#[derive(Default)]
+struct Lines(Vec<u8>);
+
+impl Lines {
+    /// The lines that are complete with these bytes; `None` if one is too long.
+    fn add(&mut self, bytes: &[u8]) -> Option<Vec<String>> {
+        self.0.extend_from_slice(bytes);
+        let end = self.0.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let complete: Vec<u8> = self.0.drain(..end).collect();
+        let lines =
+            complete.split(|byte| *byte == b'\n').map(|line| String::from_utf8_lossy(line).trim_end().to_string());
+        (self.0.len() <= LONGEST).then(|| lines.filter(|line| !line.is_empty()).collect())
+    }
+}
+
+/// Reads what is there; `None` at the end.
+fn receive(stream: &mut UnixStream) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; 1 << 16];
+    match stream.read(&mut bytes) {
+        Ok(0) => None,
+        Ok(length) => {
+            bytes.truncate(length);
+            Some(bytes)
+        }
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Some(Vec::new()),
+        Err(_) => None,
+    }
+}
+
+struct Keeper {
+    tunnel: Tunnel,
+    daemon: Daemon,
+    /// The daemon, for signals and to wait for its end.
+    pidfd: OwnedFd,
+    /// The daemon's management socket, until it closes it.
+    management: Option<UnixStream>,
+    lines: Lines,
+    build: Option<UnixStream>,
+    build_lines: Lines,
+    /// Whether to go on without build.
+    stay: bool,
+    signals: SignalFd,
+    /// The variables of an event that is being received, and whether it is "up".
+    event: Option<(bool, Variables)>,
+    /// What the server pushed, as far as the daemon reported it.
+    pushed: Option<Vec<String>>,
+    /// Whether the tunnel's device is set up.
+    up: bool,
+    connected: bool,
+}
+
+impl Keeper {
+    fn start(name: NetnsName, index: usize, follow: bool, build: &mut Option<UnixStream>) -> Result<Self> {
+        let record = Record::load(&name)?.ok_or_else(wrong)?;
+        let tunnel = Tunnel::new(record, index)?;
+        tunnel.prepare()?;
+        let started = tunnel.start(follow).and_then(|daemon| connect(&tunnel, &daemon).map(|stream| (daemon, stream)));
+        let (daemon, management) = started.inspect_err(|_| drop(tunnel.remove_device()))?;
+        let pidfd = pidfd_open(Pid::from_raw(daemon.pid)).cannot(|| "watch OpenVPN")?;
+        confine::limit(&KEPT.into_iter().collect())?;
+        let mut stopping = SigSet::empty();
+        [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().for_each(|signal| stopping.add(signal));
+        stopping.thread_block().cannot(|| "block signals")?;
+        let signals = SignalFd::with_flags(&stopping, SfdFlags::SFD_CLOEXEC).cannot(|| "receive signals")?;
+        if let Some(build) = build.as_mut() {
+            build.write_all(format!("{STARTED}{}\n", daemon.pid).as_bytes()).cannot(|| "answer build")?;
+            build.set_nonblocking(true).cannot(|| "answer build")?;
+        }
+        let mut keeper = Self {
+            tunnel,
+            daemon,
+            pidfd,
+            management: Some(management),
+            lines: Lines::default(),
+            build: build.take(),
+            build_lines: Lines::default(),
+            stay: false,
+            signals,
+            event: None,
+            pushed: None,
+            up: false,
+            connected: false,
+        };
+        keeper.send("state on");
+        keeper.send("log on");
+        if !follow {
+            keeper.send("hold off");
+            keeper.send("hold release");
+        }
+        Ok(keeper)
+    }
+
+    /// Sends a command to the daemon. One that does not read has only itself to blame.
+    fn send(&mut self, command: &str) {
+        let sent = self.management.as_mut().map(|stream| stream.write_all(format!("{command}\n").as_bytes()));
+        if sent.is_some_and(|sent| sent.is_err()) {
+            self.management = None;
+        }
+    }
+
+    fn run(&mut self) -> Result<()> {
+        loop {
+            let [management, build, ended, stopped] = self.wait()?;
+            if stopped {
+                return self.stop();
+            }
+            if management {
+                self.hear();
+            }
+            if build {
+                self.hear_build();
+            }
+            if ended {
+                return self.ended();
+            }
+            if self.build.is_none() && !self.stay {
+                return self.stop();
+            }
+            if !self.connected {
+                // It fails if the daemon has filled the file system that they share, and harms nobody else.
+                let _ = self.tunnel.refresh();
+            }
+        }
+    }
+
+    /// Waits until there is something to do: with the daemon's socket, build's socket, the daemon's end, a signal.
+    fn wait(&self) -> Result<[bool; 4]> {
+        let none = self.pidfd.as_fd();
+        let or_none = |stream: &Option<UnixStream>| (stream.is_some(), PollFlags::POLLIN);
+        let watch =
+            |fd, (there, flags): (bool, PollFlags)| PollFd::new(fd, if there { flags } else { PollFlags::empty() });
+        let (management, build) = (or_none(&self.management), or_none(&self.build));
+        let mut fds = [
+            watch(self.management.as_ref().map_or(none, AsFd::as_fd), management),
+            watch(self.build.as_ref().map_or(none, AsFd::as_fd), build),
+            watch(none, (true, PollFlags::POLLIN)),
+            watch(self.signals.as_fd(), (true, PollFlags::POLLIN)),
+        ];
+        let longest =
+            if self.connected { PollTimeout::NONE } else { PollTimeout::try_from(ROUND).unwrap_or(PollTimeout::MAX) };
+        match poll(&mut fds, longest) {
+            Err(nix::errno::Errno::EINTR) => return Ok([false; 4]),
+            polled => polled.map(drop).cannot(|| "wait for OpenVPN")?,
+        }
+        let ready = |fd: &PollFd| fd.any().unwrap_or(false);
+        Ok([management.0 && ready(&fds[0]), build.0 && ready(&fds[1]), ready(&fds[2]), ready(&fds[3])])
+    }
+
+    fn complain(&self, result: Result<()>) {
+        if let Err(error) = result {
+            log::refused(|| format!("tunnel of {}: {error}", self.tunnel.request().name));
+        }
+    }
+
+    /// Handles what the daemon says, and passes it on to build; returns whether it said anything.
+    fn hear(&mut self) -> bool {
+        let Some(bytes) = self.management.as_mut().and_then(receive) else {
+            self.management = None;
+            return false;
+        };
+        let Some(lines) = self.lines.add(&bytes) else {
+            self.complain(Err(Error::new("talk to OpenVPN", "it sent a line that is too long")));
+            self.management = None;
+            return false;
+        };
+        for line in lines {
+            // The device is set up before build learns that the tunnel is.
+            self.handle(&line);
+            // The variables are the keeper's business, and there may be many.
+            if line.starts_with(">UPDOWN:") {
+                continue;
+            }
+            // Whether it gets there is up to build. One that was stopped does not read, and loses lines; one that has
+            // ended may have left a word that is still to be read.
+            let _ = self.build.as_mut().map(|build| build.write_all(format!("{line}\n").as_bytes()));
+        }
+        !bytes.is_empty()
+    }
+
+    fn hear_build(&mut self) {
+        let lines = self.build.as_mut().and_then(receive).and_then(|bytes| self.build_lines.add(&bytes));
+        for line in lines.as_deref().unwrap_or_default() {
+            if line == STAY { self.stay = true } else { self.send(line) }
+        }
+        if lines.is_none() {
+            self.build = None;
+        }
+    }
+
+    fn handle(&mut self, line: &str) {
+        match parse(line) {
+            Event::UpDown(what) => self.event = Some((what == "UP", Variables::new())),
+            Event::Variable(text) if text == "END" => match self.event.take() {
+                Some((true, variables)) => self.come_up(&variables),
+                Some((false, _)) => self.go_down(None),
+                None => {}
+            },
+            Event::Variable(text) => {
+                if let (Some((_, variables)), Some((name, value))) = (&mut self.event, text.split_once('=')) {
+                    if variables.len() < MOST_VARIABLES {
+                        variables.insert(name.to_string(), value.to_string());
+                    }
+                }
+            }
+            Event::State(state, remark) => self.note_state(&state, &remark),
+            Event::Fatal(cause) => self.note_down(reason(&[cause])),
+            Event::Need(..) if self.build.is_none() => {
+                self.note_down(Some("it asks for a password: clean the namespace and build it again"));
+            }
+            Event::Log(text) => self.note_pushed(&text),
+            _ => {}
+        }
+    }
+
+    fn note_state(&mut self, state: &str, remark: &str) {
+        match state {
+            "CONNECTED" => {
+                self.connected = true;
+                // With persist-tun, the device has stayed, and nothing that was pushed has changed.
+                if self.up {
+                    let state = TunnelState::load(&self.tunnel.request().name, self.tunnel.index);
+                    if !state.up {
+                        self.save(TunnelState { up: true, reason: None, since: clock::now(), ..state });
+                    }
+                }
+            }
+            "RECONNECTING" | "EXITING" => {
+                self.connected = false;
+                self.pushed = None;
+                self.note_down(Some(why_down(remark)));
+            }
+            _ => {}
+        }
+    }
+
+    /// `PUSH: Received control message: 'PUSH_REPLY,OPTION,OPTION...'`, of which there may be several.
+    fn note_pushed(&mut self, text: &str) {
+        let options = text.split_once("PUSH: Received control message: 'PUSH_REPLY,").map(|(_, options)| options);
+        if let Some(options) = options {
+            let options = options.trim_end_matches('\'').split(',').map(str::to_string);
+            self.pushed.get_or_insert_default().extend(options);
+        }
+    }
+
+    fn save(&self, state: TunnelState) {
+        self.complain(tunnel::save(&state, &self.tunnel.request().name, self.tunnel.index));
+    }
+
+    /// Records that the tunnel is down. A known reason replaces an unknown one, but stays itself.
+    fn note_down(&self, reason: Option<&str>) {
+        let state = TunnelState::load(&self.tunnel.request().name, self.tunnel.index);
+        let (since, earlier) = if state.up { (clock::now(), None) } else { (state.since, state.reason.clone()) };
+        let reason = reason.map(str::to_string).or(earlier);
+        self.save(TunnelState { up: false, reason, since, ..state });
+    }
+
+    /// The device is about to be closed: a new one takes its place, to which the daemon attaches when it connects again.
+    fn go_down(&mut self, reason: Option<&str>) {
+        (self.up, self.connected) = (false, false);
+        self.note_down(reason);
+        let made = self.tunnel.make_device().and_then(|()| self.tunnel.make_way());
+        self.complain(made);
+    }
+
+    fn come_up(&mut self, variables: &Variables) {
+        let result = self.set_up(variables).and_then(|()| self.came_up(variables));
+        self.up = result.is_ok();
+        self.complain(result);
+    }
+
+    /// Sets the device up inside.
+    fn set_up(&self, variables: &Variables) -> Result<()> {
+        let tunnel = &self.tunnel;
+        let request = tunnel.request();
+        let only_way = tunnel.kill_switch();
+        let routing = Routing { only_way, ipv6: request.ipv6 != Some(false), pushed: self.pushed.as_deref() };
+        let mut setup = setup(variables, &tunnel.profile, &routing);
+        setup.name = inside_name(tunnel.index);
+        setup.order = tunnel.index as u32;
+        let namespace = tunnel.namespace()?;
+        if only_way {
+            return install(&Netlink::here()?, &outside_name(&tunnel.record.plan, tunnel.index), &namespace, &setup);
+        }
+        let inside = Netlink::inside(namespace.as_fd())?;
+        route_beside(&inside, &routes_beside(variables), tunnel.way(&inside)?, setup.order)?;
+        set_up(&inside, &namespace, &setup)
+    }
+
+    /// Records that the tunnel is up, and updates the resolver and the DNS lock if the pushed name servers have changed.
+    fn came_up(&self, variables: &Variables) -> Result<()> {
+        let name = &self.tunnel.request().name;
+        // The resolver is decided at the end of build.
+        let record =
+            Record::load(name)?.filter(|record| record.identity == self.tunnel.record.identity).ok_or_else(wrong)?;
+        let dns = pushed_dns(variables);
+        let before = pushed::collect(&record.plan);
+        let state = TunnelState {
+            device: inside_name(self.tunnel.index),
+            up: true,
+            reason: None,
+            since: clock::now(),
+            servers: dns.servers,
+            search: dns.search,
+        };
+        tunnel::save(&state, name, self.tunnel.index)?;
+        let now = pushed::collect(&record.plan);
+        let follows = record.plan.resolver.as_ref().is_some_and(|resolver| resolver.from == pushed::FROM);
+        if record.state != State::Built || !follows || now == before || now.servers.is_empty() {
+            return Ok(());
+        }
+        if record.plan.resolver.as_ref().is_some_and(|resolver| resolver.lock) {
+            let file = self.tunnel.namespace()?;
+            in_namespace(file.as_fd(), || dns_lock::relock_here(&now.servers, &record.plan.tag()))?;
+        }
+        resolver::rewrite(name, pushed::FROM, &now)
+    }
+
+    /// Ends the daemon.
+    fn stop(&mut self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut signal = Signal::SIGTERM;
+        let _ = pidfd_signal(&self.pidfd, signal);
+        while self.daemon.is_running() {
+            if Instant::now() > deadline && signal == Signal::SIGTERM {
+                signal = Signal::SIGKILL;
+                let _ = pidfd_signal(&self.pidfd, signal);
+            }
+            let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+            let _ = poll(&mut fds, 100u16);
+            let _ = waitpid(Pid::from_raw(self.daemon.pid), Some(WaitPidFlag::WNOHANG));
+        }
+        self.tunnel.remove_device()
+    }
+
+    /// The daemon has ended by itself, or was killed.
+    fn ended(&mut self) -> Result<()> {
+        // It may have said why. A process that it left behind can keep its end of the socket open.
+        let unblocked = self.management.as_ref().map(|stream| stream.set_nonblocking(true));
+        while matches!(unblocked, Some(Ok(()))) && self.hear() {}
+        self.note_down(None);
+        self.tunnel.remove_device()
+    }
+}
+
+/// Connects to the daemon's management socket, which it opens when it has read its configuration. It is on hold until
+/// then, and has not yet heard from its server.
+fn connect(tunnel: &Tunnel, daemon: &Daemon) -> Result<UnixStream> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match UnixStream::connect(tunnel::socket(&tunnel.request().name, tunnel.index)) {
+            Ok(stream) => {
+                stream.set_write_timeout(Some(PATIENCE)).cannot(|| "talk to OpenVPN")?;
+                return Ok(stream);
+            }
+            Err(_) if !daemon.is_running() => return Err(Error::new("talk to OpenVPN", "it exited at once")),
+            Err(error) if Instant::now() >= deadline => return Err(error).cannot(|| "talk to OpenVPN"),
+            // Nothing announces the socket: poll for it.
+            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
+/// Why a tunnel went down, from OpenVPN's name for it (init.c and sig.c of its sources).
+fn why_down(signal: &str) -> &'static str {
+    match signal {
+        "SIGTERM" | "SIGINT" | "sigterm" | "sigint" => "it was stopped",
+        "auth-failure" => "authentication failed",
+        "ping-restart" | "ping-exit" => "the server does not answer any more",
+        "tls-error" => "the TLS negotiation failed",
+        "connection-reset" | "remote-exit" => "the server closed the connection",
+        "server_poll" => "no answer from the server",
+        _ => "the connection was lost",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_in_pieces() {
+        let mut lines = Lines::default();
+        assert_eq!(lines.add(b">STATE:1,CONN").unwrap(), [""; 0]);
+        assert_eq!(lines.add(b"ECTED\r\nSUCCESS\n\n>x").unwrap(), [">STATE:1,CONNECTED", "SUCCESS"]);
+        assert!(lines.add(&vec![b'x'; LONGEST + 1]).is_none());
+    }
+}

@@ -1,0 +1,161 @@
+# shellcheck shell=bash disable=SC2034,SC2154
+# runns@.service: at boot, stop, reload, failure, and who may do it.
+
+prepare() {
+    start_openvpn
+    cp "$root/etc/openvpn/client.conf" "$root/etc/openvpn/broken.conf"
+    sed "s/^remote .*/remote $gateway 1195/" "$root/etc/openvpn/client.conf" >"$root/etc/openvpn/silent.conf"
+    sed -i 's/^ca .*/ca missing.crt/' "$root/etc/openvpn/broken.conf"
+    for unit in other.service xrunns@.service; do
+        printf '[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n' >"$root/etc/systemd/system/$unit"
+    done
+    printf '[Unit]\nDescription=A target\n' >"$root/etc/systemd/system/runns@.target"
+    cat >"$scratch/runns.conf" <<'END'
+[work]
+NetworkNamespace=vpnWork
+vpn=/etc/openvpn/client.conf
+[my-site]
+InterfaceOut=eth0
+[broken]
+vpn=/etc/openvpn/broken.conf
+[silent]
+vpn=/etc/openvpn/silent.conf
+END
+}
+
+tunnelled() {
+    says "$1: traffic goes through the tunnel" 'vpn 10.8.0.' as_user alice 'runns-exec vpnWork -- curl -sS -m 5 http://10.8.0.1/'
+}
+
+# alice may $2... only with the rule.
+may() {
+    local what=$1
+    shift
+    ok "alice may $what" as_user alice "systemctl --no-ask-password $*"
+}
+
+may_not() {
+    local what=$1 user=$2
+    shift 2
+    refused "$user may not $what" as_user "$user" "systemctl --no-ask-password $*"
+}
+
+try_unit() {
+    ok 'enable' in_system 'systemctl enable runns@work'
+    snapshot "$scratch/before"
+    ok 'start' in_system 'systemctl start runns@work' || return
+    tunnelled 'start'
+    # shellcheck disable=SC2016 # expanded in the system
+    says 'the daemon belongs to the unit' 'runns@work.service' in_system 'cat /proc/$(pgrep -x openvpn)/cgroup'
+    as_user alice 'runns-exec -d vpnWork -- sleep 300' >/dev/null
+    ok 'stop, with a program inside' in_system 'systemctl stop runns@work'
+    refused 'the program has been ended' in_system 'pgrep -x sleep'
+    says 'nothing is wrong with the stopped unit' inactive in_system 'systemctl is-active runns@work'
+    snapshot "$scratch/after"
+    same 'stop leaves the host as it was' "$scratch/before" "$scratch/after"
+
+    ok 'start again' in_system 'systemctl start runns@work'
+    as_user alice 'runns-exec -d vpnWork -- sleep 300' >/dev/null
+    ok 'reload' in_system 'systemctl reload runns@work'
+    ok 'reload leaves the program alone' in_system 'pgrep -x sleep'
+    ok 'restart' in_system 'systemctl restart runns@work'
+    tunnelled 'restart'
+
+    in_system 'pkill -KILL -x openvpn'
+    wait_for 5 'the end of the daemon' in_system '! pgrep -x openvpn'
+    says 'the unit outlives its daemon' active in_system 'systemctl is-active runns@work'
+    says 'status says that the tunnel is down' DOWN as_user alice 'runns-exec status vpnWork'
+    ok 'restart after the daemon has died' in_system 'systemctl restart runns@work'
+    tunnelled 'restart after the daemon has died'
+
+    ok 'root cleans by hand' in_system 'runns-exec clean vpnWork -f'
+    ok 'reload builds what is gone' in_system 'systemctl reload runns@work'
+    tunnelled 'reload'
+    ok 'root cleans by hand again' in_system 'runns-exec clean vpnWork -f'
+    ok 'stop of what is gone' in_system 'systemctl stop runns@work'
+    snapshot "$scratch/after"
+    same 'the host is as it was' "$scratch/before" "$scratch/after"
+}
+
+try_reload() {
+    ok 'a section with a hyphen' in_system 'systemctl start runns@my-site' || return
+    use my-site
+    local table
+    table=$(in_system 'ip rule' | sed -n 's/.*fwmark 0x81.* lookup \([0-9]*\).*/\1/p' | head -n 1)
+    ok 'the uplink loses its route' in_system "ip route delete default via $gateway table $table"
+    no_traffic my-site
+    ok 'reload mends' in_system 'systemctl reload runns@my-site'
+    use my-site
+    ok 'stop my-site' in_system 'systemctl stop runns@my-site'
+}
+
+try_failure() {
+    refused 'a section that does not exist' in_system 'systemctl start runns@nosuch'
+    says 'status says so' 'there is no section [nosuch]' in_system 'systemctl --no-pager status runns@nosuch'
+    refused 'a tunnel that cannot start' in_system 'systemctl start runns@broken'
+    says 'status has the reason of build' 'missing.crt' in_system 'systemctl --no-pager status runns@broken'
+    refused 'nothing is left of it' in_system 'ls /run/netns/broken || pgrep -x openvpn'
+    snapshot "$scratch/before"
+    in_system 'systemctl start --no-block runns@silent'
+    wait_for 10 'a tunnel that does not come up' in_system 'pgrep -x openvpn'
+    ok 'stop while it starts' in_system 'systemctl stop runns@silent; systemctl reset-failed runns@silent || true'
+    snapshot "$scratch/after"
+    same 'the host is as it was' "$scratch/before" "$scratch/after"
+    # As the manual says, for a tunnel that cannot be brought up yet.
+    in_system 'mkdir -p /etc/systemd/system/runns@broken.service.d &&
+        printf "[Service]\nRestart=on-failure\nRestartSec=2\n" >/etc/systemd/system/runns@broken.service.d/again.conf &&
+        systemctl daemon-reload && systemctl start --no-block runns@broken'
+    wait_for 10 'a first failure' in_system 'systemctl show --property NRestarts runns@broken | grep -v =0'
+    in_system 'cp /etc/openvpn/client.conf /etc/openvpn/broken.conf'
+    wait_for 20 'the unit is tried again' in_system 'systemctl is-active runns@broken'
+    ok 'it stops' in_system 'systemctl stop runns@broken'
+    ok 'reset' in_system "systemctl reset-failed 'runns@*'"
+}
+
+try_polkit() {
+    may_not 'start a unit without the rule' alice start runns@my-site
+    ok 'the rule' in_system 'install -m 644 /usr/local/share/doc/runns-exec/examples/50-runns.rules /etc/polkit-1/rules.d/'
+    wait_for 5 'polkit to read it' as_user alice 'systemctl --no-ask-password start runns@my-site'
+    may 'reload it' reload runns@my-site
+    may 'restart it' restart runns@my-site
+    may 'stop it' stop runns@my-site
+    may_not 'start it' bob start runns@my-site
+    # Units that exist, so that nothing but the rule refuses.
+    local unit
+    for unit in other.service xrunns@my-site.service runns@my-site.target; do
+        may_not "start $unit" alice start "$unit"
+        ok "root starts $unit" in_system "systemctl start $unit"
+        may_not "stop $unit" alice stop "$unit"
+    done
+    may_not 'enable it' alice enable runns@my-site
+    may_not 'mask it' alice mask --runtime runns@my-site
+    may_not 'change its properties' alice set-property --runtime runns@my-site CPUWeight=5
+    may 'start it again' start runns@my-site
+    may_not 'stop it' bob stop runns@my-site
+    may_not 'kill it' alice kill runns@my-site
+    ok 'stop it' in_system 'systemctl stop runns@my-site'
+    # Somebody who may start a unit of this name must not decide what it executes.
+    for user in alice bob; do
+        refused "$user may not run a command as such a unit" as_user "$user" \
+            'systemd-run --no-ask-password --unit=runns@evil.service --property=Type=oneshot /bin/touch /evil'
+        refused "$user may not run a command as another unit" as_user "$user" \
+            'systemd-run --no-ask-password --unit=evil.service /bin/touch /evil'
+    done
+    refused 'nothing was run' in_system 'test -e /evil'
+}
+
+scenario() {
+    in_system 'cat >/etc/runns.conf' <"$scratch/runns.conf"
+    try_unit || return
+    try_reload
+    try_failure
+    try_polkit
+    ok 'start before the reboot' in_system 'systemctl start runns@work'
+    as_user alice 'runns-exec -d vpnWork -- sleep 300' >/dev/null
+    reboot
+    wait_for 30 'the unit after the reboot' in_system 'systemctl is-active runns@work'
+    tunnelled 'reboot'
+    says 'no unit has failed' '0 loaded units' in_system "systemctl list-units --failed 'runns@*'"
+    ok 'disable' in_system 'systemctl disable --now runns@work'
+    refused 'it is gone' in_system 'ls /run/netns/vpnWork'
+}
