@@ -2,6 +2,7 @@
 //! counted and dropped in mangle POSTROUTING, behind the last forward hook, and never leaves the host. In nftables every
 //! base chain can drop a packet, whatever other chains say, so the rule that dropped it is asked for (nft(8), monitor).
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
@@ -20,8 +21,9 @@ use runns_shared::escape::escape;
 use runns_shared::name::IfaceName;
 use runns_shared::output::{step, warn};
 
-use super::{Site, netns, uplink};
+use super::{Site, netns, uplink, veth::INSIDE};
 use crate::netlink::in_namespace;
+use crate::seen::Subject;
 use crate::tool;
 
 /// A destination as programs have it, which no list of reserved networks contains: a.root-servers.net.
@@ -55,11 +57,11 @@ pub fn run(site: &Site) -> Result<()> {
     step(|| format!("sending a packet to {target} through the host's firewall; it is dropped before it leaves"));
     let before = counted()?;
     let deadline = Instant::now() + PATIENCE;
-    let mut failure = send(site, target)?;
+    let mut failure = send_from(site, target)?;
     let mut passed = counted()? > before;
     while !passed && Instant::now() < deadline {
         std::thread::sleep(PAUSE);
-        failure = send(site, target)?.or(failure);
+        failure = send_from(site, target)?.or(failure);
         passed = counted()? > before;
     }
     if passed {
@@ -68,6 +70,28 @@ pub fn run(site: &Site) -> Result<()> {
     let explained = explain(site, target, failure);
     // Later than we had patience for, but it got through.
     if explained.is_err() && counted()? > before { Ok(()) } else { explained }
+}
+
+/// Whether a packet from each of the namespaces gets through; `None` for one from which none could be sent.
+pub fn pass(subjects: &[&Subject]) -> Result<Vec<Option<bool>>> {
+    let sent = |subject: &Subject| -> Result<bool> {
+        let Some(inside) = subject.deep()? else { return Ok(false) };
+        in_namespace(inside.file.as_fd(), || Ok(send_udp(FAR).is_ok()))
+    };
+    let before = counted()?;
+    let all = subjects.iter().map(|subject| sent(subject)).collect::<Result<Vec<bool>>>()?;
+    let passed = counted()? - before;
+    // As many as were sent, without having a look for each.
+    if passed >= all.iter().filter(|sent| **sent).count() as u64 {
+        return Ok(all.into_iter().map(|sent| sent.then_some(true)).collect());
+    }
+    let each = subjects.iter().zip(all).map(|(subject, sent)| {
+        let Some(inside) = subject.deep()?.filter(|_| sent) else { return Ok(None) };
+        let before = counted()?;
+        in_namespace(inside.file.as_fd(), || send(FAR))?;
+        Ok(Some(counted()? > before))
+    });
+    each.collect()
 }
 
 /// How many packets the rule has counted.
@@ -85,32 +109,40 @@ fn packets(listed: &str) -> u64 {
     rule.and_then(counter).unwrap_or_default()
 }
 
-/// Sends a TCP SYN and a UDP packet from inside; how the first one failed at once, if it did.
-fn send(site: &Site, target: Ipv4Addr) -> Result<Option<ErrorKind>> {
-    let namespace =
-        netns::open_built(site)?.ok_or_else(|| Error::new("try the host's firewall", "the namespace is gone"))?;
-    in_namespace(namespace.as_fd(), || {
-        let cannot = || "make a socket in the namespace";
-        let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).cannot(cannot)?;
-        disguise(&udp).cannot(cannot)?;
-        let _ = udp.send_to(&[], (target, UDP_PORT));
-        let tcp = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)
-            .cannot(cannot)?;
-        disguise(&tcp).cannot(cannot)?;
-        match connect(tcp.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(target, TCP_PORT))) {
-            Err(Errno::EINPROGRESS) | Ok(()) => {}
-            Err(errno) => return Ok(Some(std::io::Error::from(errno).kind())),
-        }
-        // A firewall that rejects the packet, or a host without a route, answers.
-        let mut events = [PollFd::new(tcp.as_fd(), PollFlags::POLLOUT)];
-        let _ = poll(&mut events, PollTimeout::from(PAUSE.as_millis() as u16));
-        let error = getsockopt(&tcp, sockopt::SocketError).unwrap_or_default();
-        Ok((error != 0).then(|| std::io::Error::from_raw_os_error(error).kind()))
-    })
+/// In a namespace: sends a UDP packet.
+fn send_udp(target: Ipv4Addr) -> std::io::Result<()> {
+    let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    disguise(&udp)?;
+    udp.send_to(&[], (target, UDP_PORT)).map(drop)
 }
 
-/// Has the packets of a socket be those that the rule counts.
+/// In a namespace: sends a UDP packet and a TCP SYN; how the latter failed at once, if it did.
+fn send(target: Ipv4Addr) -> Result<Option<ErrorKind>> {
+    let cannot = || "make a socket in the namespace";
+    let _ = send_udp(target);
+    let tcp = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)
+        .cannot(cannot)?;
+    disguise(&tcp).cannot(cannot)?;
+    match connect(tcp.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(target, TCP_PORT))) {
+        Err(Errno::EINPROGRESS) | Ok(()) => {}
+        Err(errno) => return Ok(Some(std::io::Error::from(errno).kind())),
+    }
+    // A firewall that rejects the packet, or a host without a route, answers.
+    let mut events = [PollFd::new(tcp.as_fd(), PollFlags::POLLOUT)];
+    let _ = poll(&mut events, PollTimeout::from(PAUSE.as_millis() as u16));
+    let error = getsockopt(&tcp, sockopt::SocketError).unwrap_or_default();
+    Ok((error != 0).then(|| std::io::Error::from_raw_os_error(error).kind()))
+}
+
+fn send_from(site: &Site, target: Ipv4Addr) -> Result<Option<ErrorKind>> {
+    let namespace =
+        netns::open_built(site)?.ok_or_else(|| Error::new("try the host's firewall", "the namespace is gone"))?;
+    in_namespace(namespace.as_fd(), || send(target))
+}
+
+/// Has the packets of a socket be those that the rule counts, and leave by the veth whatever tunnels there are.
 fn disguise(socket: &impl AsFd) -> Result<(), Errno> {
+    setsockopt(socket, sockopt::BindToDevice, &OsString::from(INSIDE))?;
     setsockopt(socket, sockopt::Ipv4Tos, &(i32::from(DSCP) << 2))?;
     setsockopt(socket, sockopt::Ipv4Ttl, &(TTL as i32))
 }
@@ -199,7 +231,7 @@ fn lines_of(monitor: &mut Child) -> Receiver<String> {
 fn watch(site: &Site, target: Ipv4Addr, lines: &Receiver<String>) -> Result<Option<Rule>> {
     let deadline = Instant::now() + TRACE_PATIENCE;
     while Instant::now() < deadline {
-        send(site, target)?;
+        send_from(site, target)?;
         loop {
             match lines.recv_timeout(PAUSE) {
                 Ok(line) => {
