@@ -23,7 +23,10 @@ fn the_table_is_aligned_and_names_can_be_chosen() {
     let member = host.user("alice").ok("runns-exec status");
     assert_eq!(
         member,
-        format!("{}\nnot looked at: firewall rules, whether traffic gets through the host's firewall, DNS lock rules (sudo runns-exec status)", table.join("\n"))
+        format!(
+            "{}\nnot looked at: firewall rules, whether traffic gets through the host's firewall, DNS lock rules (sudo runns-exec status)",
+            table.join("\n")
+        )
     );
     assert_eq!(host.ok("runns-exec status work a-longer-name work | cut -d' ' -f1"), "NAMESPACE\na-longer-name\nwork");
     assert_eq!(host.ok("runns-exec status a-longer-name").lines().count(), 2);
