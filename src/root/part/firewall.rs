@@ -82,7 +82,7 @@ struct Rule {
     first: bool,
     matches: String,
     target: &'static str,
-    /// The same in nft(8)'s words, for [`native`]; empty if it has no place there.
+    /// The same in nft(8)'s words, for [`make_native`]; empty if it has no place there.
     nft: String,
 }
 
@@ -229,16 +229,19 @@ impl Part for Firewall {
     }
 }
 
-/// The rules that have to be there and are not, which is the same for all namespaces.
+/// The rules that have to be there and are not, which is the same for all namespaces. Those that stand in our own table of
+/// nftables need not be in iptables' tables as well, which firewalld may have flushed.
 fn look(veth: &IfaceName) -> Result<Vec<Finding>> {
     let rules = rules(veth)?;
     let primary = Backend::primary()?;
+    let has_native = has_native();
     let mut missing: Vec<Rule> = Vec::new();
     let mut count = 0;
     for backend in Backend::BOTH {
         let saved = Saved::of(backend)?;
-        if backend == primary || has_forward_rules(&saved.0) {
-            let needed = needed(&rules, backend == primary);
+        let all = backend == primary && !has_native;
+        if all || has_forward_rules(&saved.0) {
+            let needed = needed(&rules, all);
             count += needed.len();
             missing.extend(needed.into_iter().filter(|rule| !saved.has(rule)));
         }
@@ -252,8 +255,7 @@ fn look(veth: &IfaceName) -> Result<Vec<Finding>> {
         format!("{} of {count} NAT and forwarding rules are gone", missing.len())
     };
     // Without these, there are no answers to what gets out.
-    let is_vital = |rule: &Rule| rule.table == "nat" || rule.target == MARK;
-    let fatal = missing.iter().any(is_vital) && !has_native();
+    let fatal = missing.iter().any(|rule| rule.table == "nat" || rule.target == MARK);
     Ok(vec![Finding { fatal, ..Finding::degraded(WHAT, how) }])
 }
 

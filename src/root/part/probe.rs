@@ -51,25 +51,26 @@ pub const MATCHES: &str = "-m ttl --ttl-eq 1 -m dscp --dscp 0x2d";
 const TRACED: &str = "ip dscp 0x2d";
 
 /// Sends packets until one has been counted. If none is, the error names the rule that dropped them. Nothing is sent where
-/// the host has no way out by which it could go.
+/// the host has no way out by which it could go, or where somebody has flushed the rule that keeps it on the host.
 pub fn run(site: &Site) -> Result<()> {
     let Some(target) = uplink::reachable(site)?.map(|only| only.unwrap_or(FAR)) else { return Ok(()) };
     step(|| format!("sending a packet to {target} through the host's firewall; it is dropped before it leaves"));
-    let before = counted()?;
+    let Some(before) = counted()? else { return Ok(()) };
+    let has_passed = || Ok(counted()?.is_some_and(|now| now > before));
     let deadline = Instant::now() + PATIENCE;
     let mut failure = send_from(site, target)?;
-    let mut passed = counted()? > before;
+    let mut passed = has_passed()?;
     while !passed && Instant::now() < deadline {
         std::thread::sleep(PAUSE);
         failure = send_from(site, target)?.or(failure);
-        passed = counted()? > before;
+        passed = has_passed()?;
     }
     if passed {
         return Ok(());
     }
     let explained = explain(site, target, failure);
     // Later than we had patience for, but it got through.
-    if explained.is_err() && counted()? > before { Ok(()) } else { explained }
+    if explained.is_err() && has_passed()? { Ok(()) } else { explained }
 }
 
 /// Whether a packet from each of the namespaces gets through; `None` for one from which none could be sent.
@@ -78,9 +79,9 @@ pub fn pass(subjects: &[&Subject]) -> Result<Vec<Option<bool>>> {
         let Some(inside) = subject.deep()? else { return Ok(false) };
         in_namespace(inside.file.as_fd(), || Ok(send_udp(FAR).is_ok()))
     };
-    let before = counted()?;
+    let Some(before) = counted()? else { return Ok(vec![None; subjects.len()]) };
     let all = subjects.iter().map(|subject| sent(subject)).collect::<Result<Vec<bool>>>()?;
-    let passed = counted()? - before;
+    let passed = counted()?.unwrap_or_default().saturating_sub(before);
     // As many as were sent, without having a look for each.
     if passed >= all.iter().filter(|sent| **sent).count() as u64 {
         return Ok(all.into_iter().map(|sent| sent.then_some(true)).collect());
@@ -94,8 +95,8 @@ pub fn pass(subjects: &[&Subject]) -> Result<Vec<Option<bool>>> {
     each.collect()
 }
 
-/// How many packets the rule has counted.
-fn counted() -> Result<u64> {
+/// How many packets the rule has counted; `None` if it is not there.
+fn counted() -> Result<Option<u64>> {
     let cannot = |cause: &dyn std::fmt::Display| Error::new("try the host's firewall", cause);
     let iptables = iptables::new(false).map_err(|error| cannot(&error))?;
     let listed = iptables.execute("mangle", "-v -S POSTROUTING").map_err(|error| cannot(&error))?;
@@ -103,10 +104,9 @@ fn counted() -> Result<u64> {
 }
 
 /// The packets that our rule has counted, in the output of `iptables -v -S`.
-fn packets(listed: &str) -> u64 {
-    let rule = listed.lines().find(|line| line.contains(MATCHES) && line.contains("runns:"));
-    let counter = |line: &str| line.split(' ').skip_while(|word| *word != "-c").nth(1)?.parse().ok();
-    rule.and_then(counter).unwrap_or_default()
+fn packets(listed: &str) -> Option<u64> {
+    let rule = listed.lines().find(|line| line.contains(MATCHES) && line.contains("runns:"))?;
+    rule.split(' ').skip_while(|word| *word != "-c").nth(1)?.parse().ok()
 }
 
 /// In a namespace: sends a UDP packet.
@@ -302,8 +302,8 @@ mod tests {
                 "-A POSTROUTING -m mark --mark 0x80000000/0xff000000 {matches} -m comment --comment \"runns:a\" -c {packets} 60 -j DROP\n"
             )
         };
-        assert_eq!(packets(&(rule(5, "-p tcp") + &rule(3, MATCHES))), 3);
-        assert_eq!(packets(&rule(5, "-p tcp")), 0);
-        assert_eq!(packets(""), 0);
+        assert_eq!(packets(&(rule(5, "-p tcp") + &rule(3, MATCHES))), Some(3));
+        assert_eq!(packets(&rule(5, "-p tcp")), None);
+        assert_eq!(packets(""), None);
     }
 }
