@@ -353,6 +353,18 @@ impl Netlink {
         }
     }
 
+    /// Whether there is a rule that looks up the packets of processes with this user id in `table`.
+    pub fn has_user_rule(&self, user: u32, table: u32) -> Result<bool> {
+        let wanted = [RuleAttribute::UidRange(RuleUidRange { start: user, end: user }), RuleAttribute::Table(table)];
+        let rules = self.collect("list the routing rules", self.handle.rule().get(IpVersion::V4).execute())?;
+        // A table whose number fits into the header has no attribute.
+        let is_it = |rule: &RuleMessage| {
+            rule.attributes.contains(&wanted[0])
+                && (rule.attributes.contains(&wanted[1]) || u32::from(rule.header.table) == table)
+        };
+        Ok(rules.iter().any(is_it))
+    }
+
     /// Our rules for `packets`, whatever table they look them up in.
     fn rules_of(&self, packets: &Packets) -> Result<Vec<RuleMessage>> {
         let ours = |rule: &RuleMessage| {

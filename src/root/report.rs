@@ -9,7 +9,7 @@ use crate::part::{self, Finding, wireguard};
 use crate::seen::{Seen, Subject};
 use crate::tunnel::{self, Condition};
 use runns_shared::clock::Zone;
-use runns_shared::error::Result;
+use runns_shared::error::{Error, Result};
 use runns_shared::escape::{one_line, show};
 use runns_shared::name::NetnsName;
 use runns_shared::output;
@@ -86,13 +86,55 @@ struct Tunnel {
 pub type Named = (NetnsName, Result<Record>);
 
 /// How each namespace is.
-pub fn look(named: &[Named], seen: &Seen) -> Vec<Status> {
+pub fn look<'a>(named: &'a [Named], seen: &'a Seen) -> Vec<Status> {
     let (counts, zone) = (count(named, seen), Zone::of_user());
-    let status = |((name, record), count): (&Named, Option<usize>)| match record {
-        Ok(record) => status(&Subject::new(record, seen), count, &zone),
-        Err(error) => unreadable(name, &error.to_string()),
+    let examine = |(_, record): &'a Named| {
+        let subject = Subject::new(record.as_ref().ok()?, seen);
+        let found = part::repair::look(&subject);
+        Some(Examined { subject, found })
     };
-    named.iter().zip(counts).map(status).collect()
+    let mut examined: Vec<Option<Examined>> = named.iter().map(examine).collect();
+    try_firewall(examined.iter_mut().flatten().collect());
+    let status = |(((name, record), examined), count): ((&Named, Option<Examined>), Option<usize>)| match examined {
+        Some(examined) => status(examined, count, &zone),
+        None => unreadable(name, &record.as_ref().err().map_or_else(String::new, ToString::to_string)),
+    };
+    named.iter().zip(examined).zip(counts).map(status).collect()
+}
+
+/// A namespace, and what is wrong with it.
+struct Examined<'a> {
+    subject: Subject<'a>,
+    found: Vec<Finding>,
+}
+
+/// Sends a packet from every namespace that should be able to send one, and adds a finding for each from which it does not
+/// get through the host's firewall. Only root can do so. While the rule is missing that keeps such packets on the host,
+/// none is sent.
+fn try_firewall(examined: Vec<&mut Examined>) {
+    let is_tried = |namespace: &&mut Examined| {
+        let subject = &namespace.subject;
+        let is_hindered = namespace.found.iter().any(|finding| finding.fatal || finding.what == part::firewall::WHAT);
+        let has_veth = subject.seen.root && !subject.record.plan.request.kill_switch;
+        has_veth && !is_hindered && part::uplink::has_way(subject).unwrap_or(false)
+    };
+    let tried: Vec<&mut Examined> = examined.into_iter().filter(is_tried).collect();
+    if tried.is_empty() {
+        return;
+    }
+    let subjects: Vec<&Subject> = tried.iter().map(|namespace| &namespace.subject).collect();
+    let passed = part::probe::pass(&subjects);
+    let failed = |error: &Error| Finding::degraded("examination", error.to_string());
+    for (at, namespace) in tried.into_iter().enumerate() {
+        match &passed {
+            Ok(passed) if passed[at] == Some(false) => namespace.found.push(Finding::down(
+                "the host's firewall",
+                "lets nothing through (build says which rule, if it can be found)",
+            )),
+            Ok(_) => {}
+            Err(error) => namespace.found.push(failed(error)),
+        }
+    }
 }
 
 fn unreadable(name: &NetnsName, cause: &str) -> Status {
@@ -136,10 +178,11 @@ fn count(named: &[Named], seen: &Seen) -> Vec<Option<usize>> {
     counts
 }
 
-fn status(subject: &Subject, processes: Option<usize>, zone: &Zone) -> Status {
+fn status(examined: Examined, processes: Option<usize>, zone: &Zone) -> Status {
+    let Examined { subject, found } = examined;
+    let subject = &subject;
     let (plan, seen) = (&subject.record.plan, subject.seen);
     let request = &plan.request;
-    let found = part::repair::look(subject);
     let state = found.iter().map(|finding| if finding.fatal { Health::Down } else { Health::Degraded });
     let tunnels = 0..request.vpn.len() + request.wireguard.len();
     Status {
@@ -172,8 +215,7 @@ fn problems(found: Vec<Finding>, plan: &Plan, seen: &Seen) -> Vec<Problem> {
 
 fn unseen(subject: &Subject) -> Vec<&'static str> {
     if subject.seen.root {
-        let old = subject.record.has_own_rules();
-        return if old { vec!["rules of an earlier version: clean and build again"] } else { Vec::new() };
+        return Vec::new();
     }
     let plan = &subject.record.plan;
     let parts = part::all().into_iter().filter(|part| part.describe(plan).is_some());
@@ -266,7 +308,6 @@ pub fn print(statuses: &[Status]) -> Result<()> {
             text.push_str(&format!("  {}; mend it: {}\n", problem.what, problem.cure));
         }
     }
-    let seen_by_root = nix::unistd::geteuid().is_root();
     let mut unseen: Vec<&str> = Vec::new();
     for what in statuses.iter().flat_map(|status| &status.unseen) {
         if !unseen.contains(what) {
@@ -274,8 +315,7 @@ pub fn print(statuses: &[Status]) -> Result<()> {
         }
     }
     if !unseen.is_empty() {
-        let hint = if seen_by_root { "" } else { " (sudo runns-exec status)" };
-        text.push_str(&format!("not looked at: {}{hint}\n", unseen.join(", ")));
+        text.push_str(&format!("not looked at: {} (sudo runns-exec status)\n", unseen.join(", ")));
     }
     output::print(&text)
 }

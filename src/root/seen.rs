@@ -29,6 +29,7 @@ pub struct Seen {
     routes: OnceCell<Result<Vec<Route>>>,
     config: OnceCell<Option<Config>>,
     findings: RefCell<BTreeMap<String, Result<Vec<Finding>>>>,
+    texts: RefCell<BTreeMap<String, Result<String>>>,
 }
 
 impl Seen {
@@ -43,6 +44,7 @@ impl Seen {
             routes: OnceCell::new(),
             config: OnceCell::new(),
             findings: RefCell::new(BTreeMap::new()),
+            texts: RefCell::new(BTreeMap::new()),
         }
     }
 
@@ -92,6 +94,16 @@ impl Seen {
         let found = look();
         self.findings.borrow_mut().insert(what.to_string(), found.clone());
         found
+    }
+
+    /// The text that `read` returns, which is the same for all namespaces: it is read once.
+    pub fn text(&self, what: &str, read: impl FnOnce() -> Result<String>) -> Result<String> {
+        if let Some(text) = self.texts.borrow().get(what) {
+            return text.clone();
+        }
+        let text = read();
+        self.texts.borrow_mut().insert(what.to_string(), text.clone());
+        text
     }
 
     /// Whether the processes of other users can be seen (proc(5), hidepid).

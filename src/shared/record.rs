@@ -17,8 +17,7 @@ use crate::trusted::{self, Trust};
 pub const DIRECTORY: &str = "/run/runns";
 const SUFFIX: &str = ".json";
 
-/// The version of records that are written now. Those of version 0.1.0 have none, which is taken for 1: their namespaces have
-/// rules and a routing table of their own each.
+/// The version of records that are written now. Those of version 0.1.0 have none, which is taken for 1.
 pub const VERSION: u64 = 2;
 
 /// How far the namespace has come.
@@ -154,11 +153,6 @@ impl Record {
             keepers: fields.list("keepers", |value| Daemon::from_fields(&Fields::of(value)?))?,
             lock_generation: fields.optional("lock_generation", json::number)?,
         })
-    }
-
-    /// Whether the namespace has the rules of its own that version 0.1.0 made.
-    pub fn has_own_rules(&self) -> bool {
-        self.version < VERSION
     }
 
     /// The names of all records, sorted.

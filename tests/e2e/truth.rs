@@ -156,6 +156,54 @@ fn forwarding_and_the_veth_are_mended() {
 }
 
 #[test]
+fn firewall_rules_are_mended() {
+    let world = World::built();
+    let programs = [world.program("plain"), world.program("bound")];
+    const GONE: &str = "firewall: NAT and forwarding rules are gone";
+    for (damage, words) in [
+        ("nft flush ruleset", GONE),
+        ("iptables -t mangle -F && iptables -t nat -F && iptables -F", GONE),
+        ("iptables -t nat -F", "NAT and forwarding rules are gone"),
+        ("iptables -F FORWARD", "NAT and forwarding rules are gone"),
+        ("iptables -t mangle -D PREROUTING 1", "firewall: 1 of"),
+    ] {
+        world.damage("plain", damage, &[words], &[]);
+        world.assert_connected();
+    }
+    for program in &programs {
+        program.assert_goes_on();
+    }
+}
+
+#[test]
+fn whether_traffic_gets_through_is_tried() {
+    let world = World::built();
+    world.assert_ok("plain");
+    world.host.ok(
+        "nft 'add table inet guard; add chain inet guard forwarding { type filter hook forward priority 10; \
+                   policy drop; }; add rule inet guard forwarding ct state established,related accept; \
+                   add rule inet guard forwarding iifname bound accept'",
+    );
+    let shown = world.host.run("runns-exec status --json");
+    let statuses: serde_json::Value = serde_json::from_str(&shown.stdout).expect("JSON");
+    let state = |name: &str| {
+        let all = statuses.as_array().expect("an array").iter();
+        all.into_iter().find(|status| status["namespace"] == name).expect("a namespace")["state"].clone()
+    };
+    assert_eq!((state("plain"), state("bound"), shown.status), ("down".into(), "ok".into(), 1), "{shown}");
+    world.host.run("runns-exec build -s plain").refused(1, &["guard", "forwarding", "policy drop"]);
+    world.host.ok("nft delete table inet guard");
+    world.assert_ok("plain");
+    // A firewall that lets only some of it through.
+    world.host.ok(
+        "nft 'add table inet guard; add chain inet guard forwarding { type filter hook forward priority 10; \
+                   policy drop; }; add rule inet guard forwarding ct state established,related accept; \
+                   add rule inet guard forwarding tcp dport { 80, 443 } accept'",
+    );
+    world.assert_ok("plain");
+}
+
+#[test]
 fn a_foreign_interface_in_the_place_of_ours_is_an_error() {
     let world = World::built();
     world.host.ok("ip link delete plain && ip link add plain type bridge");

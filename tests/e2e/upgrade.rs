@@ -46,7 +46,9 @@ fn what_an_earlier_version_built_is_entered_and_cleaned() {
         assert_eq!(host.user("alice").ok(&curl("old")), "seen 192.0.2.2");
     };
     build();
-    assert!(host.ok("runns-exec list -a && runns-exec status").contains("old"));
+    host.ok("runns-exec list old -a");
+    let shown = host.run("runns-exec status old");
+    assert!(shown.stdout.contains("old        degraded") && shown.stdout.contains("earlier version"), "{shown}");
     // Beside one of this version, which comes and goes.
     host.ok("runns-exec build -n new -o eth0");
     for name in ["old", "new"] {
@@ -56,12 +58,20 @@ fn what_an_earlier_version_built_is_entered_and_cleaned() {
     assert_eq!(host.user("alice").ok(&curl("old")), "seen 192.0.2.2");
     host.ok("runns-exec clean old -f");
     before.assert_same(&Snapshot::of(&host));
-    // Moved to another uplink, it is one of this version.
-    build();
-    host.ok("runns-exec clean old -r eth0");
-    assert_eq!(host.user("alice").ok(&curl("old")), "seen 192.0.2.2");
+    // Moved to another uplink, or built again, it is one of this version.
+    for renew in ["clean old -r eth0", "build -n old -o eth0"] {
+        build();
+        host.ok(&format!("runns-exec {renew}"));
+        is_of_this_version(&host);
+        host.ok("runns-exec clean old -f");
+        before.assert_same(&Snapshot::of(&host));
+    }
+}
+
+fn is_of_this_version(host: &Host) {
+    let curl = "runns-exec old -- curl -sS --max-time 5 http://192.0.2.1/";
+    assert_eq!(host.user("alice").ok(curl), "seen 192.0.2.2");
     let old = host.run("iptables-save | grep -e '-i old'; ip rule | grep 'iif old'; ip route show table 17240000");
     assert_eq!(old.stdout, "", "{old}");
-    host.ok("runns-exec clean old -f");
-    before.assert_same(&Snapshot::of(&host));
+    host.ok("runns-exec status old");
 }

@@ -321,6 +321,10 @@ use() {
     says "names in $1" "$web" as_user alice "runns-exec $1 -- dig +short +time=2 +tries=1 web.example"
     says "names in $1 by the C library" "internet " as_user alice "runns-exec $1 -- curl -sS -m 5 http://web.example/"
     ok "status of $1" as_user alice "runns-exec status $1"
+    ok "status of $1, for root" in_system "runns-exec status $1"
+    says "list of $1" NAMESPACE as_user alice "runns-exec list $1"
+    # Without a resolver of its own, nothing is confirmed; see tight.
+    refused "check of $1 finds a leak" as_user alice "runns-exec check $1 | grep -F 'NOT OK'"
 }
 
 # Namespace $1 has a resolver of its own, and nothing leaks around it.

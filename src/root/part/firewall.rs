@@ -82,7 +82,7 @@ struct Rule {
     first: bool,
     matches: String,
     target: &'static str,
-    /// The same in nft(8)'s words, for [`native`]; empty if it has no place there.
+    /// The same in nft(8)'s words, for [`make_native`]; empty if it has no place there.
     nft: String,
 }
 
@@ -147,6 +147,9 @@ fn rules(veth: &IfaceName) -> Result<Vec<Rule>> {
 /// POSTROUTING does not know by which interface a packet came; the mark tells it.
 const MARK: &str = "MARK --set-xmark 0x80000000/0xff000000";
 
+/// What findings are about.
+pub const WHAT: &str = "firewall";
+
 /// The part.
 pub struct Firewall;
 
@@ -209,13 +212,66 @@ impl Part for Firewall {
         Ok(removed)
     }
 
-    fn look(&self, _subject: &Subject) -> Result<Vec<Finding>> {
-        Ok(Vec::new())
+    fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
+        if !subject.seen.root {
+            return Ok(Vec::new());
+        }
+        let plan = &subject.record.plan;
+        let found = subject.seen.once(WHAT, || look(&plan.request.interface))?;
+        if !found.is_empty() && has_old(plan)? {
+            return Ok(vec![Finding::degraded(WHAT, uplink::AS_BEFORE)]);
+        }
+        Ok(found)
     }
 
     fn unseen(&self, _plan: &Plan) -> Option<&'static str> {
-        Some("firewall rules")
+        Some("firewall rules, whether traffic gets through the host's firewall")
     }
+}
+
+/// The rules that have to be there and are not, which is the same for all namespaces. Those that stand in our own table of
+/// nftables need not be in iptables' tables as well, which firewalld may have flushed.
+fn look(veth: &IfaceName) -> Result<Vec<Finding>> {
+    let rules = rules(veth)?;
+    let primary = Backend::primary()?;
+    let has_native = has_native();
+    let mut missing: Vec<Rule> = Vec::new();
+    let mut count = 0;
+    for backend in Backend::BOTH {
+        let saved = Saved::of(backend)?;
+        let all = backend == primary && !has_native;
+        if all || has_forward_rules(&saved.0) {
+            let needed = needed(&rules, all);
+            count += needed.len();
+            missing.extend(needed.into_iter().filter(|rule| !saved.has(rule)));
+        }
+    }
+    if missing.is_empty() {
+        return Ok(Vec::new());
+    }
+    let how = if missing.len() == count {
+        "NAT and forwarding rules are gone (flushed?)".to_string()
+    } else {
+        format!("{} of {count} NAT and forwarding rules are gone", missing.len())
+    };
+    // Without these, there are no answers to what gets out.
+    let fatal = missing.iter().any(|rule| rule.table == "nat" || rule.target == MARK);
+    Ok(vec![Finding { fatal, ..Finding::degraded(WHAT, how) }])
+}
+
+/// Whether the rules stand in a table of nftables as well.
+pub fn has_native() -> bool {
+    tool::find("nft").is_some() && tool::run("nft", &["list", "table", "ip", "runns"], "").is_ok()
+}
+
+/// Whether this namespace has rules of its own, which builds up to version 0.1.0 made.
+pub fn has_old(plan: &Plan) -> Result<bool> {
+    for backend in Backend::BOTH {
+        if backend.save()?.lines().any(|line| !is_shared(line) && has_comment(line, &plan.tag())) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The table of nftables in which the rules stand once more where somebody flushes the tables of iptables.
@@ -287,6 +343,14 @@ impl Saved {
     fn shared(&self, table: &str) -> Vec<String> {
         let lines = table_lines(&self.0, table).into_iter().filter(|line| is_shared(line));
         lines.filter_map(|line| line.strip_prefix("-A ")).map(unquoted).collect()
+    }
+
+    /// Whether a rule is there, whoever owns it.
+    fn has(&self, rule: &Rule) -> bool {
+        self.shared(rule.table).iter().any(|text| {
+            let owner = text.split("--comment ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_default();
+            *text == rule.text(owner)
+        })
     }
 
     /// Whether all chains exist in which the rules stand.

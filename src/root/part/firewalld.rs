@@ -63,8 +63,23 @@ impl Part for Firewalld {
         Ok(removed)
     }
 
-    fn look(&self, _subject: &Subject) -> Result<Vec<Finding>> {
-        Ok(Vec::new())
+    fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
+        let seen = subject.seen;
+        if !seen.root {
+            return Ok(Vec::new());
+        }
+        let interface = &subject.record.plan.request.interface;
+        let mut found = Vec::new();
+        let running = seen.text("firewalld", || Ok(is_running().to_string()))? == "true";
+        // All interfaces that firewalld has in zones, as busctl(1) prints them.
+        if running && !seen.text("zones", zones)?.contains(&format!("\"{interface}\"")) {
+            found.push(Finding::down("firewalld", format!("{interface} is in none of its zones")));
+        }
+        let native = seen.text("native", || Ok(firewall::has_native().to_string()))?;
+        if tool::find("nft").is_some() && native != "true" {
+            found.push(Finding::degraded(firewall::WHAT, "the table 'ip runns' of nftables is gone (flushed?)"));
+        }
+        Ok(found)
     }
 }
 
@@ -85,6 +100,11 @@ fn call(of: &[&str], method: &[&str]) -> Result<String> {
 fn zone_of(of: [&str; 2], interface: &IfaceName) -> Result<Option<String>> {
     let answer = call(&of, &["getZoneOfInterface", "s", interface.as_str()])?;
     Ok(word(&answer).filter(|zone| !zone.is_empty()))
+}
+
+/// The zones with the interfaces that are bound to them.
+fn zones() -> Result<String> {
+    call(&RUNTIME, &["getActiveZones"])
 }
 
 /// The string that busctl(1) prints as `s "TEXT"` or `o "TEXT"`.

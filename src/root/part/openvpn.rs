@@ -19,13 +19,13 @@ use super::{Finding, Part, Site, netns as netns_part, pushed};
 use crate::confine;
 use crate::daemon;
 use crate::host::{set_sysctl, sysctl};
-use crate::netlink::in_namespace;
+use crate::netlink::{Netlink, in_namespace};
 use crate::prompt;
 use crate::seen::Subject;
 use crate::tool;
 use crate::tunnel;
 use crate::tunnel::keeper;
-use crate::tunnel::launch::{PROGRAM, daemon_name, remove_devices};
+use crate::tunnel::launch::{PROGRAM, daemon_name, has_way, remove_devices};
 use crate::tunnel::management::Management;
 use crate::tunnel::profile::{Profile, SCRIPTS, WRITERS};
 use runns_shared::config::is_domain;
@@ -87,7 +87,12 @@ impl Part for OpenVpn {
     }
 
     fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
-        Ok((0..subject.record.plan.request.vpn.len()).filter_map(|index| look(subject, index)).collect())
+        let found = (0..subject.record.plan.request.vpn.len()).map(|index| look(subject, index));
+        Ok(found.collect::<Result<Vec<Option<Finding>>>>()?.into_iter().flatten().collect())
+    }
+
+    fn unseen(&self, plan: &Plan) -> Option<&'static str> {
+        (!plan.request.vpn.is_empty() && !plan.request.kill_switch).then_some("the route of OpenVPN's own packets")
     }
 
     fn mend(&self, site: &mut Site, found: &[Finding]) -> Result<()> {
@@ -287,18 +292,24 @@ fn what(config: &Path) -> String {
     format!("tunnel of {}", show(config))
 }
 
-fn look(subject: &Subject, index: usize) -> Option<Finding> {
-    let request = &subject.record.plan.request;
+fn look(subject: &Subject, index: usize) -> Result<Option<Finding>> {
+    let plan = &subject.record.plan;
+    let request = &plan.request;
     let tunnel = tunnel::condition(subject, index);
     let by_device = |route: &Route| route.device == tunnel.state.device && route.network.0.is_ipv4();
     let routes = subject.inside.as_ref().map(Inside::routes);
     let lost = routes
         .as_ref()
         .filter(|routes| request.kill_switch && !routes.iter().any(|route| by_device(route) && route.network.1 <= 1));
-    let lost = lost.map(|_| "its default route is gone");
-    let how = tunnel.reason.or(lost.map(str::to_string))?;
-    let finding = Finding::degraded(what(&tunnel.config), how);
-    Some(Finding { fatal: request.kill_switch, ..finding })
+    let mut lost = lost.map(|_| "its default route is gone");
+    if let Some(inside) = subject.deep()?.filter(|_| !request.kill_switch) {
+        let has_way = || has_way(&Netlink::here()?, plan, index);
+        if !in_namespace(inside.file.as_fd(), has_way)? {
+            lost = Some("the route to its server is gone");
+        }
+    }
+    let finding = tunnel.reason.or(lost.map(str::to_string)).map(|how| Finding::degraded(what(&tunnel.config), how));
+    Ok(finding.map(|finding| Finding { fatal: request.kill_switch, ..finding }))
 }
 
 /// Stops a tunnel's keeper and daemon, as far as they still run, and starts them anew.

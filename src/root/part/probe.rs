@@ -2,6 +2,7 @@
 //! counted and dropped in mangle POSTROUTING, behind the last forward hook, and never leaves the host. In nftables every
 //! base chain can drop a packet, whatever other chains say, so the rule that dropped it is asked for (nft(8), monitor).
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
@@ -20,8 +21,9 @@ use runns_shared::escape::escape;
 use runns_shared::name::IfaceName;
 use runns_shared::output::{step, warn};
 
-use super::{Site, netns, uplink};
+use super::{Site, netns, uplink, veth::INSIDE};
 use crate::netlink::in_namespace;
+use crate::seen::Subject;
 use crate::tool;
 
 /// A destination as programs have it, which no list of reserved networks contains: a.root-servers.net.
@@ -49,29 +51,52 @@ pub const MATCHES: &str = "-m ttl --ttl-eq 1 -m dscp --dscp 0x2d";
 const TRACED: &str = "ip dscp 0x2d";
 
 /// Sends packets until one has been counted. If none is, the error names the rule that dropped them. Nothing is sent where
-/// the host has no way out by which it could go.
+/// the host has no way out by which it could go, or where somebody has flushed the rule that keeps it on the host.
 pub fn run(site: &Site) -> Result<()> {
     let Some(target) = uplink::reachable(site)?.map(|only| only.unwrap_or(FAR)) else { return Ok(()) };
     step(|| format!("sending a packet to {target} through the host's firewall; it is dropped before it leaves"));
-    let before = counted()?;
+    let Some(before) = counted()? else { return Ok(()) };
+    let has_passed = || Ok(counted()?.is_some_and(|now| now > before));
     let deadline = Instant::now() + PATIENCE;
-    let mut failure = send(site, target)?;
-    let mut passed = counted()? > before;
+    let mut failure = send_from(site, target)?;
+    let mut passed = has_passed()?;
     while !passed && Instant::now() < deadline {
         std::thread::sleep(PAUSE);
-        failure = send(site, target)?.or(failure);
-        passed = counted()? > before;
+        failure = send_from(site, target)?.or(failure);
+        passed = has_passed()?;
     }
     if passed {
         return Ok(());
     }
     let explained = explain(site, target, failure);
     // Later than we had patience for, but it got through.
-    if explained.is_err() && counted()? > before { Ok(()) } else { explained }
+    if explained.is_err() && has_passed()? { Ok(()) } else { explained }
 }
 
-/// How many packets the rule has counted.
-fn counted() -> Result<u64> {
+/// Whether a packet from each of the namespaces gets through; `None` for one from which none could be sent.
+pub fn pass(subjects: &[&Subject]) -> Result<Vec<Option<bool>>> {
+    let sent = |subject: &Subject| -> Result<bool> {
+        let Some(inside) = subject.deep()? else { return Ok(false) };
+        in_namespace(inside.file.as_fd(), || Ok(send_udp(FAR).is_ok()))
+    };
+    let Some(before) = counted()? else { return Ok(vec![None; subjects.len()]) };
+    let all = subjects.iter().map(|subject| sent(subject)).collect::<Result<Vec<bool>>>()?;
+    let passed = counted()?.unwrap_or_default().saturating_sub(before);
+    // As many as were sent, without having a look for each.
+    if passed >= all.iter().filter(|sent| **sent).count() as u64 {
+        return Ok(all.into_iter().map(|sent| sent.then_some(true)).collect());
+    }
+    let each = subjects.iter().zip(all).map(|(subject, sent)| {
+        let Some(inside) = subject.deep()?.filter(|_| sent) else { return Ok(None) };
+        let before = counted()?;
+        in_namespace(inside.file.as_fd(), || send(FAR))?;
+        Ok(Some(counted()? > before))
+    });
+    each.collect()
+}
+
+/// How many packets the rule has counted; `None` if it is not there.
+fn counted() -> Result<Option<u64>> {
     let cannot = |cause: &dyn std::fmt::Display| Error::new("try the host's firewall", cause);
     let iptables = iptables::new(false).map_err(|error| cannot(&error))?;
     let listed = iptables.execute("mangle", "-v -S POSTROUTING").map_err(|error| cannot(&error))?;
@@ -79,38 +104,45 @@ fn counted() -> Result<u64> {
 }
 
 /// The packets that our rule has counted, in the output of `iptables -v -S`.
-fn packets(listed: &str) -> u64 {
-    let rule = listed.lines().find(|line| line.contains(MATCHES) && line.contains("runns:"));
-    let counter = |line: &str| line.split(' ').skip_while(|word| *word != "-c").nth(1)?.parse().ok();
-    rule.and_then(counter).unwrap_or_default()
+fn packets(listed: &str) -> Option<u64> {
+    let rule = listed.lines().find(|line| line.contains(MATCHES) && line.contains("runns:"))?;
+    rule.split(' ').skip_while(|word| *word != "-c").nth(1)?.parse().ok()
 }
 
-/// Sends a TCP SYN and a UDP packet from inside; how the first one failed at once, if it did.
-fn send(site: &Site, target: Ipv4Addr) -> Result<Option<ErrorKind>> {
+/// In a namespace: sends a UDP packet.
+fn send_udp(target: Ipv4Addr) -> std::io::Result<()> {
+    let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    disguise(&udp)?;
+    udp.send_to(&[], (target, UDP_PORT)).map(drop)
+}
+
+/// In a namespace: sends a UDP packet and a TCP SYN; how the latter failed at once, if it did.
+fn send(target: Ipv4Addr) -> Result<Option<ErrorKind>> {
+    let cannot = || "make a socket in the namespace";
+    let _ = send_udp(target);
+    let tcp = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)
+        .cannot(cannot)?;
+    disguise(&tcp).cannot(cannot)?;
+    match connect(tcp.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(target, TCP_PORT))) {
+        Err(Errno::EINPROGRESS) | Ok(()) => {}
+        Err(errno) => return Ok(Some(std::io::Error::from(errno).kind())),
+    }
+    // A firewall that rejects the packet, or a host without a route, answers.
+    let mut events = [PollFd::new(tcp.as_fd(), PollFlags::POLLOUT)];
+    let _ = poll(&mut events, PollTimeout::from(PAUSE.as_millis() as u16));
+    let error = getsockopt(&tcp, sockopt::SocketError).unwrap_or_default();
+    Ok((error != 0).then(|| std::io::Error::from_raw_os_error(error).kind()))
+}
+
+fn send_from(site: &Site, target: Ipv4Addr) -> Result<Option<ErrorKind>> {
     let namespace =
         netns::open_built(site)?.ok_or_else(|| Error::new("try the host's firewall", "the namespace is gone"))?;
-    in_namespace(namespace.as_fd(), || {
-        let cannot = || "make a socket in the namespace";
-        let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).cannot(cannot)?;
-        disguise(&udp).cannot(cannot)?;
-        let _ = udp.send_to(&[], (target, UDP_PORT));
-        let tcp = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)
-            .cannot(cannot)?;
-        disguise(&tcp).cannot(cannot)?;
-        match connect(tcp.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(target, TCP_PORT))) {
-            Err(Errno::EINPROGRESS) | Ok(()) => {}
-            Err(errno) => return Ok(Some(std::io::Error::from(errno).kind())),
-        }
-        // A firewall that rejects the packet, or a host without a route, answers.
-        let mut events = [PollFd::new(tcp.as_fd(), PollFlags::POLLOUT)];
-        let _ = poll(&mut events, PollTimeout::from(PAUSE.as_millis() as u16));
-        let error = getsockopt(&tcp, sockopt::SocketError).unwrap_or_default();
-        Ok((error != 0).then(|| std::io::Error::from_raw_os_error(error).kind()))
-    })
+    in_namespace(namespace.as_fd(), || send(target))
 }
 
-/// Has the packets of a socket be those that the rule counts.
+/// Has the packets of a socket be those that the rule counts, and leave by the veth whatever tunnels there are.
 fn disguise(socket: &impl AsFd) -> Result<(), Errno> {
+    setsockopt(socket, sockopt::BindToDevice, &OsString::from(INSIDE))?;
     setsockopt(socket, sockopt::Ipv4Tos, &(i32::from(DSCP) << 2))?;
     setsockopt(socket, sockopt::Ipv4Ttl, &(TTL as i32))
 }
@@ -199,7 +231,7 @@ fn lines_of(monitor: &mut Child) -> Receiver<String> {
 fn watch(site: &Site, target: Ipv4Addr, lines: &Receiver<String>) -> Result<Option<Rule>> {
     let deadline = Instant::now() + TRACE_PATIENCE;
     while Instant::now() < deadline {
-        send(site, target)?;
+        send_from(site, target)?;
         loop {
             match lines.recv_timeout(PAUSE) {
                 Ok(line) => {
@@ -270,8 +302,8 @@ mod tests {
                 "-A POSTROUTING -m mark --mark 0x80000000/0xff000000 {matches} -m comment --comment \"runns:a\" -c {packets} 60 -j DROP\n"
             )
         };
-        assert_eq!(packets(&(rule(5, "-p tcp") + &rule(3, MATCHES))), 3);
-        assert_eq!(packets(&rule(5, "-p tcp")), 0);
-        assert_eq!(packets(""), 0);
+        assert_eq!(packets(&(rule(5, "-p tcp") + &rule(3, MATCHES))), Some(3));
+        assert_eq!(packets(&rule(5, "-p tcp")), None);
+        assert_eq!(packets(""), None);
     }
 }

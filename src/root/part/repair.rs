@@ -1,6 +1,6 @@
 //! Examines the parts of a namespace in their order, and makes those as they were built that no longer are.
 
-use super::{Finding, Part, Site, all, dns_lock, netns};
+use super::{Finding, Part, Site, all, dns_lock, netns, probe};
 use crate::seen::{Seen, Subject};
 use runns_shared::config::Config;
 use runns_shared::error::{Error, Result};
@@ -78,6 +78,9 @@ pub fn run(site: &mut Site) -> Result<usize> {
         }
         mended += found.len();
         output::print(&found.iter().map(|finding| format!("mended {finding}\n")).collect::<String>())?;
+    }
+    if !site.plan().request.kill_switch {
+        probe::run(site)?;
     }
     // The lock was found to be right in this generation, or was mended, which has recorded a later one.
     if site.record.lock_generation == recorded {

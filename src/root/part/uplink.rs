@@ -35,6 +35,8 @@ const TABLES: u32 = 17_250_000;
 const MOST: u8 = 0x7f;
 /// Up to version 0.1.0 each namespace had a table: that of the subnet with number X was X more.
 const OLD_TABLES: u32 = 17_240_000;
+/// What is said of a namespace that such a version built. It works, but its rules are its own.
+pub const AS_BEFORE: &str = "built by an earlier version of runns-exec";
 /// Precedes every rule except the one for local addresses, which has priority 0 (ip-rule(8)).
 const PRIORITY: u32 = 1;
 const EVERYWHERE: Network = Network { address: Ipv4Addr::UNSPECIFIED, prefix: 0 };
@@ -128,8 +130,10 @@ impl Part for Uplink {
 
     fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
         let Some(uplink) = &subject.record.plan.request.uplink else { return Ok(Vec::new()) };
-        if subject.record.has_own_rules() {
-            return Ok(Vec::new());
+        if Bound::to(uplink)?.is_none()
+            && subject.seen.netlink()?.has_rule(&Packets::From(&subject.record.plan.request.interface))?
+        {
+            return Ok(vec![Finding::degraded(format!("uplink {uplink}"), AS_BEFORE)]);
         }
         // The same for all namespaces that are bound to it.
         subject.seen.once(&format!("uplink {uplink}"), || look(subject.seen, uplink))
@@ -265,6 +269,22 @@ pub fn reachable(site: &Site) -> Result<Option<Option<Ipv4Addr>>> {
         Ipv4Addr::from_bits(if first == subnet.address.to_bits() { first + 1 } else { first })
     });
     Ok(neighbour.map(Some))
+}
+
+/// Whether what a namespace sends to the Internet has a way out of the host.
+pub fn has_way(subject: &Subject) -> Result<bool> {
+    let bound = match &subject.record.plan.request.uplink {
+        Some(uplink) => match Bound::to(uplink)? {
+            Some(bound) => Some(bound.table()),
+            None => return Ok(false),
+        },
+        None => None,
+    };
+    let leads_out = |route: &Route| {
+        let is_its = bound.map_or(!OWN_TABLES.contains(&route.table), |table| route.table == table);
+        route.unicast && route.network.prefix <= 1 && is_its
+    };
+    Ok(subject.seen.routes()?.iter().any(leads_out))
 }
 
 /// The next hop of the host's best default route through device `index`. The two halves into which VPNs split a default

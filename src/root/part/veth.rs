@@ -4,7 +4,7 @@ use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
-use super::{Finding, Part, Site, netns, probe, uplink};
+use super::{Finding, Part, Site, firewall, netns, probe, uplink};
 use crate::host::{set_sysctl, sysctl};
 use crate::netlink::{Link, MAIN_TABLE, Netlink, Network, Packets, in_namespace};
 use crate::seen::Subject;
@@ -82,7 +82,9 @@ impl Part for Veth {
         if inner.name != INSIDE {
             inside.rename(inner.index, INSIDE)?;
         }
-        set_up(site, &namespace)
+        set_up(site, &namespace)?;
+        firewall::remove_old(site)?;
+        uplink::remove_old(site).map(drop)
     }
 }
 
@@ -207,12 +209,13 @@ fn look_outside(subject: &Subject, link: &Link) -> Result<Vec<Finding>> {
     if !seen.has_sysctl(&format!("net/ipv6/conf/{interface}/disable_ipv6"), "1")? {
         found.push(Finding::degraded(&what, "IPv6 is on"));
     }
-    if subject.record.has_own_rules() {
-        return Ok(found);
-    }
     let bound = plan.request.uplink.as_ref().map(uplink::Bound::to).transpose()?.flatten();
     if link.group != bound.map_or(uplink::UNBOUND_GROUP, uplink::Bound::group) {
-        found.push(Finding::down(&what, "in another group, which the firewall's rules are not for"));
+        found.push(if seen.root && firewall::has_old(plan)? {
+            Finding::degraded(&what, uplink::AS_BEFORE)
+        } else {
+            Finding::down(&what, "in another group, which the firewall's rules are not for")
+        });
     }
     if let Some(bound) = bound {
         let host = seen.netlink()?;

@@ -25,7 +25,7 @@ use super::device;
 use super::profile::Profile;
 use crate::confine::{self, Identity, view::View};
 use crate::daemon;
-use crate::netlink::{MAIN_TABLE, Netlink, Network, in_namespace};
+use crate::netlink::{MAIN_TABLE, Netlink, Network, Route, in_namespace};
 use crate::part::netns;
 use crate::tool;
 use crate::tunnel;
@@ -323,6 +323,12 @@ impl Tunnel {
         }
         last_line(said)
     }
+}
+
+/// Whether the packets of the daemon of tunnel `index` leave by the veth pair (see [`Tunnel::make_way`]), looked at inside.
+pub fn has_way(inside: &Netlink, plan: &Plan, index: usize) -> Result<bool> {
+    let leads_out = |route: &Route| route.table == BESIDE_TABLE && route.unicast && route.network.prefix == 0;
+    Ok(inside.routes()?.iter().any(leads_out) && inside.has_user_rule(confine::user(plan, index), BESIDE_TABLE)?)
 }
 
 /// Removes the devices of tunnel `index`; returns whether there were any.

@@ -6,7 +6,6 @@
 //! |---|---|
 //! | `RUNNS_STORM_SECONDS` | how long it lasts (20) |
 //! | `RUNNS_STORM_SEED` | the seed of an earlier storm, which a failure names |
-//! | `RUNNS_STORM_FIREWALL` | if set, the host's firewall rules are flushed as well |
 
 use std::time::{Duration, Instant};
 
@@ -65,11 +64,16 @@ const RESOLVER: [&str; 9] = [
 ];
 
 /// Damage to the uplink of `bound`. It comes back, for nothing else could mend it.
-const UPLINK: [&str; 7] = [
+const UPLINK: [&str; 4] = [
     "ip link set eth1 down; sleep 0.1; ip link set eth1 up; ip route add default via 198.18.0.1 dev eth1 metric 500",
     "ip route del default dev eth1; ip route add default via 198.18.0.9 dev eth1 metric 500",
     "sysctl -qw net.ipv4.conf.eth1.rp_filter=1",
     "sysctl -qw net.ipv4.conf.eth1.forwarding=0",
+];
+
+/// Two guards keep a namespace from leaving by another uplink: the mark with its routing rule and table, and the firewall's
+/// rules for the group of its veth. These remove the first one.
+const ROUTING: [&str; 3] = [
     "ip rule del priority 1",
     "for table in $(ip rule | grep -o 'lookup 17[0-9]*' | cut -d' ' -f2); do ip route flush table $table; done",
     "tc qdisc del dev bound ingress",
@@ -82,8 +86,7 @@ const TUNNEL: [&str; 4] = [
     "ip -n NAME route flush dev DEVICE",
 ];
 
-/// Two guards keep a namespace from leaving by another uplink: the routing rule with its table, and the firewall's rules
-/// for the group of its veth. These remove the second one.
+/// These remove the second one.
 const FIREWALL: [&str; 7] = [
     "ip link set bound group 7",
     "iptables -F",
@@ -109,17 +112,17 @@ impl Random {
         list[self.below(list.len())]
     }
 
-    /// A command that damages something.
-    fn damage(&mut self, with_firewall: bool) -> (&'static str, &'static str) {
+    /// A command that damages something; `guard` is which of the two guards it may remove.
+    fn damage(&mut self, guard: &[&'static str]) -> (&'static str, &'static str) {
         let any = NAMESPACES[self.below(4)].0;
         let veth = NAMESPACES[self.below(2)].0;
-        match self.below(if with_firewall { 7 } else { 6 }) {
+        match self.below(8) {
             0 => (any, self.of(&ANY)),
             1 | 2 => (veth, self.of(&VETH)),
             3 => (["bound", "killed", "guarded"][self.below(3)], self.of(&RESOLVER)),
             4 => ("bound", self.of(&UPLINK)),
             5 => (["killed", "guarded"][self.below(2)], self.of(&TUNNEL)),
-            _ => ("plain", self.of(&FIREWALL)),
+            _ => ("bound", self.of(guard)),
         }
     }
 }
@@ -168,9 +171,10 @@ impl Storm {
         panic!("seed {}: {what}\nafter: {:#?}", self.seed, &self.log[last..]);
     }
 
-    fn round(&mut self, random: &mut Random, with_firewall: bool) {
+    fn round(&mut self, random: &mut Random) {
+        let guard: &[&str] = if random.below(2) == 0 { &ROUTING } else { &FIREWALL };
         for _ in 0..=random.below(3) {
-            let (name, command) = random.damage(with_firewall);
+            let (name, command) = random.damage(guard);
             let device = if name == "killed" { "tun0" } else { "wg0" };
             let mut command = command.replace("NAME", name).replace("DEVICE", device);
             if command.contains("DAEMONS") {
@@ -249,11 +253,10 @@ fn of_damage_is_survived() {
     let mut storm = Storm::start(host, &nets, seed);
     storm.check();
     let mut random = Random(seed);
-    let with_firewall = std::env::var_os("RUNNS_STORM_FIREWALL").is_some();
     let end = Instant::now() + Duration::from_secs(number("RUNNS_STORM_SECONDS").unwrap_or(20));
     let mut rounds = 0;
     while Instant::now() < end {
-        storm.round(&mut random, with_firewall);
+        storm.round(&mut random);
         rounds += 1;
     }
     println!("{rounds} rounds, {} lines: {:#?}", storm.log.len(), storm.log);
