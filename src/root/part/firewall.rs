@@ -118,11 +118,16 @@ fn rules(veth: &IfaceName) -> Result<Vec<Rule>> {
             format!("{NFT_TO} ct state != {{ established, related }}"),
         ),
     ];
+    // By the group of the veth and by the mark of what arrives on it, so that either may be lost.
     for (uplink, bound) in Bound::all()? {
-        let group = bound.group();
+        let (group, mark) = (bound.group(), bound.mark());
         rules.push(forward(
             format!("! -o {uplink} -m devgroup --src-group {group:#x}"),
             format!("oifname != \"{uplink}\" iifgroup {group:#x}"),
+        ));
+        rules.push(forward(
+            format!("! -o {uplink} -m mark --mark {mark:#x}/0xff000000"),
+            format!("oifname != \"{uplink}\" meta mark & 0xff000000 == {mark:#x}"),
         ));
     }
     for interface in transit::interfaces(veth)? {
@@ -414,7 +419,7 @@ fn unquoted(rule: &str) -> String {
 
 /// Whether a rule, as iptables-save prints it, is one of those for all namespaces.
 fn is_shared(rule: &str) -> bool {
-    let signs = ["-group 0x72756e", "--mark 0x80000000/0xff000000", transit::NEW];
+    let signs = ["-group 0x72756e", "/0xff000000 ", transit::NEW];
     rule.starts_with("-A ")
         && rule.contains("--comment")
         && signs.iter().any(|sign| rule.contains(sign))
