@@ -47,8 +47,10 @@ fn what_an_earlier_version_built_is_entered_and_cleaned() {
     };
     build();
     host.ok("runns-exec list old -a");
-    let shown = host.run("runns-exec status old");
-    assert!(shown.stdout.contains("old        degraded") && shown.stdout.contains("earlier version"), "{shown}");
+    for runner in [host.root(), host.user("alice")] {
+        let shown = runner.run("runns-exec status old");
+        assert!(shown.stdout.contains("old        degraded") && shown.stdout.contains("earlier version"), "{shown}");
+    }
     // Beside one of this version, which comes and goes.
     host.ok("runns-exec build -n new -o eth0");
     for name in ["old", "new"] {

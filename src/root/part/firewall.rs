@@ -17,7 +17,7 @@ use crate::tool;
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::name::IfaceName;
 use runns_shared::plan::Plan;
-use runns_shared::record::{Record, State};
+use runns_shared::record::{Record, State, VERSION};
 
 /// Waits for the lock of the tables as long as another program holds it (iptables(8), -w).
 const WAIT: &str = "-w";
@@ -223,7 +223,7 @@ impl Part for Firewall {
         }
         let plan = &subject.record.plan;
         let found = subject.seen.once(WHAT, || look(&plan.request.interface))?;
-        if !found.is_empty() && has_old(plan)? {
+        if !found.is_empty() && subject.record.version < VERSION {
             return Ok(vec![Finding::degraded(WHAT, uplink::AS_BEFORE)]);
         }
         Ok(found)
@@ -267,16 +267,6 @@ fn look(veth: &IfaceName) -> Result<Vec<Finding>> {
 /// Whether the rules stand in a table of nftables as well.
 pub fn has_native() -> bool {
     tool::find("nft").is_some() && tool::run("nft", &["list", "table", "ip", "runns"], "").is_ok()
-}
-
-/// Whether this namespace has rules of its own, which builds up to version 0.1.0 made.
-pub fn has_old(plan: &Plan) -> Result<bool> {
-    for backend in Backend::BOTH {
-        if backend.save()?.lines().any(|line| !is_shared(line) && has_comment(line, &plan.tag())) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// The table of nftables in which the rules stand once more where somebody flushes the tables of iptables.

@@ -10,6 +10,7 @@ use crate::netlink::{Link, MAIN_TABLE, Netlink, Network, Packets, in_namespace};
 use crate::seen::Subject;
 use runns_shared::error::{Error, Result};
 use runns_shared::plan::{PREFIX, Plan};
+use runns_shared::record::VERSION;
 
 /// The name of the device inside.
 pub const INSIDE: &str = "eth0";
@@ -84,7 +85,9 @@ impl Part for Veth {
         }
         set_up(site, &namespace)?;
         firewall::remove_old(site)?;
-        uplink::remove_old(site).map(drop)
+        uplink::remove_old(site)?;
+        site.record.version = VERSION;
+        site.save()
     }
 }
 
@@ -211,7 +214,7 @@ fn look_outside(subject: &Subject, link: &Link) -> Result<Vec<Finding>> {
     }
     let bound = plan.request.uplink.as_ref().map(uplink::Bound::to).transpose()?.flatten();
     if link.group != bound.map_or(uplink::UNBOUND_GROUP, uplink::Bound::group) {
-        found.push(if seen.root && firewall::has_old(plan)? {
+        found.push(if subject.record.version < VERSION {
             Finding::degraded(&what, uplink::AS_BEFORE)
         } else {
             Finding::down(&what, "in another group, which the firewall's rules are not for")
