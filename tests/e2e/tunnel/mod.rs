@@ -8,6 +8,7 @@ mod hostile;
 mod kill_switch;
 mod openvpn;
 mod repair;
+mod soak;
 mod storm;
 mod wireguard;
 
