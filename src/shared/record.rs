@@ -126,13 +126,18 @@ pub fn path(name: &NetnsName) -> PathBuf {
 impl Record {
     /// The record of `name`; `None` if it was not built. A file that is not root's is an error.
     pub fn load(name: &NetnsName) -> Result<Option<Self>> {
+        let text = trusted::read_if_there(&path(name), Trust::Strict)?;
+        text.map(|text| Self::of(name, &text)).transpose()
+    }
+
+    /// The record of `name`, which has this text.
+    fn of(name: &NetnsName, text: &str) -> Result<Self> {
         let path = path(name);
-        let Some(text) = trusted::read_if_there(&path, Trust::Strict)? else { return Ok(None) };
-        let record = Self::parse(&text).map_err(|cause| Error::new(format!("read {}", show(&path)), cause))?;
+        let record = Self::parse(text).map_err(|cause| Error::new(format!("read {}", show(&path)), cause))?;
         if record.plan.request.name != *name {
             return Err(Error::new(format!("use {}", show(&path)), "it belongs to another namespace"));
         }
-        Ok(Some(record))
+        Ok(record)
     }
 
     /// Parses a record's text.
@@ -173,7 +178,12 @@ impl Record {
 
     /// All records. One that can't be read is an error: what it would have said about a namespace is not known.
     pub fn all() -> Result<Vec<Self>> {
-        let records: Result<Vec<Option<Self>>> = Self::names()?.iter().map(Self::load).collect();
+        let Some(directory) = trusted::directory(Path::new(DIRECTORY))? else { return Ok(Vec::new()) };
+        let load = |name: &NetnsName| {
+            let text = trusted::read_in(&directory, &path(name))?;
+            text.map(|text| Self::of(name, &text)).transpose()
+        };
+        let records: Result<Vec<Option<Self>>> = Self::names()?.iter().map(load).collect();
         Ok(records?.into_iter().flatten().collect())
     }
 }

@@ -178,6 +178,21 @@ pub fn read_if_there(path: &Path, trust: Trust) -> Result<Option<String>> {
     open_if_there(path, trust)?.map(|file| text(file, path)).transpose()
 }
 
+/// [`read_if_there`], strictly, for the `path` of a file in `directory`, which was opened by [`directory`] and is on `path`
+/// itself. A symlink is an error.
+pub fn read_in(directory: &OwnedFd, path: &Path) -> Result<Option<String>> {
+    let cannot = || format!("open {}", show(path));
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = match openat(directory, path.file_name().unwrap_or_default(), flags, Mode::empty()) {
+        Err(Errno::ENOENT) => return Ok(None),
+        file => file.cannot(cannot)?,
+    };
+    let stat = fstat(&file).cannot(cannot)?;
+    check(&stat, path)?;
+    regular(&stat, path)?;
+    text(File::from(file), path).map(Some)
+}
+
 /// [`read_if_there`], where its absence is an error.
 pub fn read(path: &Path, trust: Trust) -> Result<String> {
     read_if_there(path, trust)?.ok_or_else(|| missing(path))

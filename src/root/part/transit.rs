@@ -6,7 +6,7 @@
 //! on it.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::uplink::{Bound, is_own_group};
 use crate::host::HostState;
@@ -22,29 +22,29 @@ pub const NEW: &str = "-m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT";
 pub fn interfaces(own: &IfaceName) -> Result<BTreeSet<String>> {
     let Some(before) = HostState::load()?.forwarding else { return Ok(BTreeSet::new()) };
     let before = || before.iter().filter_map(|(name, value)| Some((interface_of_sysctl(name)?, value)));
-    let later = std::fs::read_dir(DIRECTORY).into_iter().flatten().flatten();
-    let later = later.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| is_card(name));
-    let later = later.chain(Bound::all()?.into_iter().map(|(uplink, _)| uplink));
+    let later = cards().into_iter().chain(Bound::all()?.into_iter().map(|(uplink, _)| uplink));
     let later = later.filter(|name| !before().any(|(known, _)| known == name));
     let off = before().filter(|(_, value)| *value == "0").map(|(name, _)| name.to_string());
     let concerned = |name: &String| !["lo", "default", own.as_str()].contains(&name.as_str()) && !is_own(name);
     Ok(off.chain(later).filter(concerned).collect())
 }
 
+/// All devices, and those that have no parent device.
 const DIRECTORY: &str = "/sys/class/net";
+const SOFTWARE: &str = "/sys/devices/virtual/net";
 
-fn attribute(interface: &str, name: &str) -> PathBuf {
-    Path::new(DIRECTORY).join(interface).join(name)
-}
-
-/// Whether it is a network card rather than a device of software: only the former has a parent device.
-fn is_card(interface: &str) -> bool {
-    attribute(interface, "device").exists()
+/// Network cards: what is not a device of software.
+fn cards() -> BTreeSet<String> {
+    let names = |directory| -> BTreeSet<String> {
+        let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    };
+    &names(DIRECTORY) - &names(SOFTWARE)
 }
 
 /// Whether it is the veth of a namespace.
 fn is_own(interface: &str) -> bool {
-    let group = std::fs::read_to_string(attribute(interface, "netdev_group")).unwrap_or_default();
+    let group = std::fs::read_to_string(Path::new(DIRECTORY).join(interface).join("netdev_group")).unwrap_or_default();
     group.trim().parse().is_ok_and(is_own_group)
 }
 

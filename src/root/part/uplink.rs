@@ -6,9 +6,9 @@
 //!
 //! Mark, rule and table belong to the uplink, not to the namespace: a packet meets as many rules as there are uplinks.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, UdpSocket};
 
-use super::{Finding, Part, Site};
+use super::{Finding, Part, Site, probe::FAR};
 use crate::host::{HostState, set_sysctl, sysctl};
 use crate::lock::Lock;
 use crate::netlink::{Link, Netlink, Network, OWN_TABLES, Packets, Route};
@@ -249,12 +249,12 @@ fn is_wanted(route: &Route, wanted: &[Hop]) -> bool {
 /// Whether traffic of the namespace has a way out of the host: `None` if it has none, `Some(None)` if it goes everywhere,
 /// else an address in the only network that it reaches.
 pub fn reachable(site: &Site) -> Result<Option<Option<Ipv4Addr>>> {
-    let routes = site.host.routes()?;
     let Some(uplink) = &site.plan().request.uplink else {
-        let by_default =
-            |route: &Route| route.unicast && route.network.prefix <= 1 && !OWN_TABLES.contains(&route.table);
-        return Ok(routes.iter().any(by_default).then_some(None));
+        // Connecting a datagram socket looks the route up and sends nothing (udp(7)).
+        let connected = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| socket.connect((FAR, 9)));
+        return Ok(connected.is_ok().then_some(None));
     };
+    let routes = site.host.routes()?;
     let link = site.host.need_link(uplink.as_str())?;
     if !link.up {
         return Ok(None);
