@@ -178,13 +178,15 @@ impl Record {
 
     /// All records. One that can't be read is an error: what it would have said about a namespace is not known.
     pub fn all() -> Result<Vec<Self>> {
+        Self::texts()?.iter().map(|(name, text)| Self::of(name, text)).collect()
+    }
+
+    /// The texts of all records.
+    pub fn texts() -> Result<Vec<(NetnsName, String)>> {
         let Some(directory) = trusted::directory(Path::new(DIRECTORY))? else { return Ok(Vec::new()) };
-        let load = |name: &NetnsName| {
-            let text = trusted::read_in(&directory, &path(name))?;
-            text.map(|text| Self::of(name, &text)).transpose()
-        };
-        let records: Result<Vec<Option<Self>>> = Self::names()?.iter().map(load).collect();
-        Ok(records?.into_iter().flatten().collect())
+        let read = |name: NetnsName| Ok(trusted::read_in(&directory, &path(&name))?.map(|text| (name, text)));
+        let texts: Result<Vec<Option<(NetnsName, String)>>> = Self::names()?.into_iter().map(read).collect();
+        Ok(texts?.into_iter().flatten().collect())
     }
 }
 

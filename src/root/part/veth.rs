@@ -36,7 +36,7 @@ impl Part for Veth {
         let namespace =
             netns::open_built(site)?.ok_or_else(|| Error::new("create the veth pair", "the namespace is gone"))?;
         site.host.add_veth(&plan.request.interface, uplink::UNBOUND_GROUP, INSIDE, &namespace)?;
-        set_up(site, &namespace)?;
+        set_up(site, &namespace, true)?;
         // Now traffic must get through; a tunnel that waits for its server would only say that nobody answers.
         probe::run(site)
     }
@@ -75,7 +75,7 @@ impl Part for Veth {
             }
             // The firewall is not tried: the packet would go into a tunnel that stands inside.
             site.host.add_veth(&name, uplink::UNBOUND_GROUP, INSIDE, &namespace)?;
-            return set_up(site, &namespace);
+            return set_up(site, &namespace, true);
         };
         if outer.name != name.as_str() {
             site.host.rename(outer.index, name.as_str())?;
@@ -83,7 +83,7 @@ impl Part for Veth {
         if inner.name != INSIDE {
             inside.rename(inner.index, INSIDE)?;
         }
-        set_up(site, &namespace)?;
+        set_up(site, &namespace, false)?;
         firewall::remove_old(site)?;
         uplink::remove_old(site)?;
         site.record.version = VERSION;
@@ -100,7 +100,7 @@ fn disable_ipv6(interface: &str) -> Result<()> {
 }
 
 /// Sets both ends up. What is so already is not touched.
-fn set_up(site: &Site, namespace: &File) -> Result<()> {
+fn set_up(site: &Site, namespace: &File, is_new: bool) -> Result<()> {
     let (interface, number) = (&site.plan().request.interface, site.plan().number);
     disable_ipv6(interface.as_str())?;
     // Forwarding may be on for the host and yet off for new interfaces.
@@ -109,13 +109,18 @@ fn set_up(site: &Site, namespace: &File) -> Result<()> {
     uplink::bind(site, link.index)?;
     site.host.add_ip(link.index, number.host().into(), PREFIX)?;
     site.host.set_up(link.index)?;
-    restore_subnet(&site.host, &link, number.network())?;
+    // A new one has all routes.
+    if !is_new {
+        restore_subnet(&site.host, &link, number.network())?;
+    }
     in_namespace(namespace.as_fd(), || disable_ipv6(INSIDE))?;
     let inside = Netlink::inside(namespace.as_fd())?;
     let link = inside.need_link(INSIDE)?;
     inside.add_ip(link.index, number.inside().into(), PREFIX)?;
     inside.set_up(link.index)?;
-    restore_subnet(&inside, &link, number.network())?;
+    if !is_new {
+        restore_subnet(&inside, &link, number.network())?;
+    }
     let everywhere = Network { address: Ipv4Addr::UNSPECIFIED, prefix: 0 };
     inside.add_route(everywhere, MAIN_TABLE, Some((link.index, Some(number.host()))))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::confine;
 use crate::lock::Lock;
-use crate::netlink::{Link, Netlink, Network};
+use crate::netlink::{Netlink, Network};
 use crate::part::{self, Site, firewall, openvpn, repair, resolver, wireguard};
 use crate::seen::{Seen, Subject};
 use crate::tool;
@@ -278,7 +278,7 @@ impl Wanted {
     /// Decides on a name, if none was asked for, and a subnet.
     fn plan(&self, host: &Netlink) -> Result<Plan> {
         let taken = Taken::find(host)?;
-        let Some(name) = &self.name else { return self.next_vpn(&taken) };
+        let Some(name) = &self.name else { return self.next_vpn(&taken, host) };
         let preferred = name.vpn_number().and_then(Number::new).filter(|number| taken.is_free(*number));
         let number = preferred.or_else(|| Number::all().find(|number| taken.is_free(*number)));
         let number = number.ok_or_else(|| Error::new("find a subnet", "172.24.0.0 to 172.31.255.0 are all taken"))?;
@@ -286,7 +286,7 @@ impl Wanted {
     }
 
     /// `vpnX`, X one more than the greatest there is; further where its subnet or interface is taken.
-    fn next_vpn(&self, taken: &Taken) -> Result<Plan> {
+    fn next_vpn(&self, taken: &Taken, host: &Netlink) -> Result<Plan> {
         let greatest = taken.names.iter().filter_map(NetnsName::vpn_number).max().unwrap_or(0);
         let mut number = greatest;
         loop {
@@ -294,7 +294,7 @@ impl Wanted {
             let free = Number::new(number)
                 .ok_or_else(|| Error::new("choose a name", "no number is left above the greatest vpnX"))?;
             let request = self.request(NetnsName::new(format!("vpn{number}"))?);
-            let interface_taken = self.interface.is_none() && taken.has_interface(&request.interface);
+            let interface_taken = self.interface.is_none() && host.link(request.interface.as_str())?.is_some();
             if taken.is_free(free) && !interface_taken {
                 return decided(request, free);
             }
@@ -315,34 +315,44 @@ fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).cannot(|| format!("use {}", show(path)))
 }
 
-/// Names, interfaces and networks that are in use.
+/// Names and networks that are in use.
 struct Taken {
     names: Vec<NetnsName>,
-    links: Vec<Link>,
     networks: Vec<Network>,
 }
 
 impl Taken {
     fn find(host: &Netlink) -> Result<Self> {
-        let records = Record::all()?;
-        let mut names: Vec<NetnsName> = records.iter().map(|record| record.plan.request.name.clone()).collect();
+        let mut names = Vec::new();
+        let mut numbers = Vec::new();
+        for (name, text) in Record::texts()? {
+            numbers.push(number_of(&name, &text)?);
+            names.push(name);
+        }
         for entry in std::fs::read_dir(netns::DIRECTORY).into_iter().flatten().flatten() {
             names.extend(NetnsName::new(entry.file_name()).ok());
         }
         let mut networks: Vec<Network> = host.addresses()?.into_iter().map(|(_, network)| network).collect();
         let routes = host.routes()?.into_iter().map(|route| route.network);
         networks.extend(routes.filter(|network| network.prefix >= SHORTEST_TAKEN));
-        networks.extend(records.iter().map(|record| subnet(record.plan.number)));
-        Ok(Self { names, links: host.links()?, networks })
+        networks.extend(numbers.into_iter().map(subnet));
+        Ok(Self { names, networks })
     }
 
     fn is_free(&self, number: Number) -> bool {
         !self.networks.iter().any(|network| network.overlaps(&subnet(number)))
     }
+}
 
-    fn has_interface(&self, name: &IfaceName) -> bool {
-        self.links.iter().any(|link| link.name == name.as_str())
+/// The number in a record. Reading all of it takes several times as long, for each of perhaps a thousand.
+fn number_of(name: &NetnsName, text: &str) -> Result<Number> {
+    #[derive(serde::Deserialize)]
+    struct Numbered {
+        number: u32,
     }
+    let cannot = |cause: String| Error::new(format!("read the record of {name}"), cause);
+    let numbered: Numbered = serde_json::from_str(text).map_err(|error| cannot(error.to_string()))?;
+    Number::new(numbered.number).ok_or_else(|| cannot("there is no such subnet".to_string()))
 }
 
 fn subnet(number: Number) -> Network {
