@@ -25,7 +25,8 @@ pub fn interfaces(own: &IfaceName) -> Result<BTreeSet<String>> {
     let later = cards().into_iter().chain(Bound::all()?.into_iter().map(|(uplink, _)| uplink));
     let later = later.filter(|name| !before().any(|(known, _)| known == name));
     let off = before().filter(|(_, value)| *value == "0").map(|(name, _)| name.to_string());
-    let concerned = |name: &String| !["lo", "default", own.as_str()].contains(&name.as_str()) && !is_own(name);
+    // iptables would take other names for patterns or more words.
+    let concerned = |name: &String| IfaceName::new(name).is_ok() && name != own.as_str() && !is_own(name);
     Ok(off.chain(later).filter(concerned).collect())
 }
 

@@ -64,7 +64,11 @@ try_unit() {
     in_system 'pkill -KILL -x openvpn'
     wait_for 5 'the end of the daemon' in_system '! pgrep -x openvpn'
     says 'the unit outlives its daemon' active in_system 'systemctl is-active runns@work'
-    says 'status says that the tunnel is down' DOWN as_user alice 'runns-exec status vpnWork'
+    says 'status says why the tunnel is down' 'its daemon has exited' as_user alice 'runns-exec status vpnWork'
+    ok 'reload mends' in_system 'systemctl reload runns@work'
+    tunnelled 'reload after the daemon has died'
+    in_system 'pkill -KILL -x openvpn'
+    wait_for 5 'the end of the daemon' in_system '! pgrep -x openvpn'
     ok 'restart after the daemon has died' in_system 'systemctl restart runns@work'
     tunnelled 'restart after the daemon has died'
 
@@ -91,9 +95,11 @@ try_reload() {
 
 try_failure() {
     refused 'a section that does not exist' in_system 'systemctl start runns@nosuch'
-    says 'status says so' 'there is no section [nosuch]' in_system 'systemctl --no-pager status runns@nosuch'
+    # The journal has it a moment later.
+    wait_for 5 'status says so' in_system \
+        'systemctl --no-pager status runns@nosuch | grep -F "there is no section [nosuch]"'
     refused 'a tunnel that cannot start' in_system 'systemctl start runns@broken'
-    says 'status has the reason of build' 'missing.crt' in_system 'systemctl --no-pager status runns@broken'
+    wait_for 5 'status has the reason of build' in_system 'systemctl --no-pager status runns@broken | grep -F missing.crt'
     refused 'nothing is left of it' in_system 'ls /run/netns/broken || pgrep -x openvpn'
     snapshot "$scratch/before"
     in_system 'systemctl start --no-block runns@silent'
