@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -82,26 +82,53 @@ pub fn run(site: &Site) -> Result<()> {
     if explained.is_err() && has_passed()? { Ok(()) } else { explained }
 }
 
+/// How many namespaces are tried at one go: fewer than packets may wait for the kernel (net.core.netdev_max_backlog).
+const BATCH: usize = 64;
+
 /// Whether a packet from each of the namespaces gets through; `None` for one from which none could be sent.
 pub fn pass(subjects: &[&Subject]) -> Result<Vec<Option<bool>>> {
-    let sent = |subject: &Subject| -> Result<bool> {
-        let Some(inside) = subject.deep()? else { return Ok(false) };
-        in_namespace(inside.file.as_fd(), || Ok(send_udp(FAR).is_ok()))
-    };
-    let Some(before) = counted()? else { return Ok(vec![None; subjects.len()]) };
-    let all = subjects.iter().map(|subject| sent(subject)).collect::<Result<Vec<bool>>>()?;
-    let passed = counted()?.unwrap_or_default().saturating_sub(before);
-    // As many as were sent, without having a look for each.
-    if passed >= all.iter().filter(|sent| **sent).count() as u64 {
-        return Ok(all.into_iter().map(|sent| sent.then_some(true)).collect());
+    let mut passed = Vec::new();
+    for batch in subjects.chunks(BATCH) {
+        passed.extend(pass_batch(batch)?);
     }
-    let each = subjects.iter().zip(all).map(|(subject, sent)| {
-        let Some(inside) = subject.deep()?.filter(|_| sent) else { return Ok(None) };
+    Ok(passed)
+}
+
+/// Counts what arrives from all of them, and looks at each only where some of it is missing.
+fn pass_batch(subjects: &[&Subject]) -> Result<Vec<Option<bool>>> {
+    let Some(before) = counted()? else { return Ok(vec![None; subjects.len()]) };
+    let sent = send_each(subjects, &|| send_udp(FAR).is_ok())?;
+    let all = sent.iter().filter(|sent| **sent).count() as u64;
+    let result = |passed: bool| Ok(sent.iter().map(|sent| sent.then_some(passed)).collect());
+    if counted()?.is_some_and(|now| now >= before + all) {
+        return result(true);
+    }
+    // Perhaps TCP alone gets through.
+    std::thread::sleep(PAUSE);
+    let before = counted()?.unwrap_or_default();
+    send_each(subjects, &|| send_tcp(FAR).is_ok())?;
+    std::thread::sleep(PAUSE);
+    match counted()?.unwrap_or_default().saturating_sub(before) {
+        0 => return result(false),
+        passed if passed >= all => return result(true),
+        _ => {}
+    }
+    let each = subjects.iter().zip(&sent).map(|(subject, sent)| {
+        let Some(inside) = subject.deep()?.filter(|_| *sent) else { return Ok(None) };
         let before = counted()?;
         in_namespace(inside.file.as_fd(), || send(FAR))?;
         Ok(Some(counted()? > before))
     });
     each.collect()
+}
+
+/// Calls `send` in each of the namespaces; what it returned, and `false` where it was not called.
+fn send_each(subjects: &[&Subject], send: &(dyn Fn() -> bool + Sync)) -> Result<Vec<bool>> {
+    let in_one = |subject: &&Subject| -> Result<bool> {
+        let Some(inside) = subject.deep()? else { return Ok(false) };
+        in_namespace(inside.file.as_fd(), || Ok(send()))
+    };
+    subjects.iter().map(in_one).collect()
 }
 
 fn warn_of_no_route(target: Ipv4Addr) {
@@ -129,17 +156,23 @@ fn send_udp(target: Ipv4Addr) -> std::io::Result<()> {
     udp.send_to(&[], (target, UDP_PORT)).map(drop)
 }
 
+/// In a namespace: sends a TCP SYN, and does not wait for an answer.
+fn send_tcp(target: Ipv4Addr) -> std::io::Result<OwnedFd> {
+    let tcp = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    disguise(&tcp)?;
+    match connect(tcp.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(target, TCP_PORT))) {
+        Err(Errno::EINPROGRESS) | Ok(()) => Ok(tcp),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// In a namespace: sends a UDP packet and a TCP SYN; how the latter failed at once, if it did.
 fn send(target: Ipv4Addr) -> Result<Option<ErrorKind>> {
-    let cannot = || "make a socket in the namespace";
     let _ = send_udp(target);
-    let tcp = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)
-        .cannot(cannot)?;
-    disguise(&tcp).cannot(cannot)?;
-    match connect(tcp.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(target, TCP_PORT))) {
-        Err(Errno::EINPROGRESS) | Ok(()) => {}
-        Err(errno) => return Ok(Some(std::io::Error::from(errno).kind())),
-    }
+    let tcp = match send_tcp(target) {
+        Ok(tcp) => tcp,
+        Err(error) => return Ok(Some(error.kind())),
+    };
     // A firewall that rejects the packet, or a host without a route, answers.
     let mut events = [PollFd::new(tcp.as_fd(), PollFlags::POLLOUT)];
     let _ = poll(&mut events, PollTimeout::from(PAUSE.as_millis() as u16));
