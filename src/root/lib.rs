@@ -35,8 +35,10 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
 use cli::Request;
+use nix::sys::stat::SFlag;
 use runns_shared::error::{Context, Result, status};
 use runns_shared::output;
+use runns_shared::trusted;
 use runns_sys::process::{self, Invocation};
 
 /// Runs the program and returns its exit status.
@@ -47,8 +49,18 @@ pub fn run(invocation: Invocation) -> i32 {
         Ok(false) => status::FAILED.into(),
         Err(error) => {
             output::complain_error(&error);
+            wait_for_journal();
             error.status().unwrap_or(status::FAILED).into()
         }
+    }
+}
+
+/// systemd-journald finds out by the pid to which unit a message belongs. In a unit, standard error is its socket; a
+/// process that ended at once would have its last words missing from `systemctl status`.
+fn wait_for_journal() {
+    let is_socket = nix::sys::stat::fstat(std::io::stderr()).is_ok_and(|stat| trusted::kind(&stat) == SFlag::S_IFSOCK);
+    if is_socket {
+        std::thread::sleep(std::time::Duration::from_millis(300));
     }
 }
 
