@@ -212,6 +212,10 @@ impl Part for Firewall {
             }
         }
         if heir.is_none() {
+            // Left if firewalld has been removed from the host since.
+            if has_native() {
+                make_native(site, None)?;
+            }
             forget_new_tables(site)?;
         }
         Ok(removed)
