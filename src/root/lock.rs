@@ -8,7 +8,7 @@ use std::path::Path;
 use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, fcntl};
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::show;
-use runns_shared::record::{DIRECTORY, Record, path};
+use runns_shared::record::{DIRECTORY, Record, path, reservation};
 use runns_shared::trusted::{self, Trust};
 
 const LOCK: &str = "/run/runns/lock";
@@ -27,9 +27,21 @@ impl Lock {
         self.write_file(&path(&record.plan.request.name), &text)
     }
 
+    /// Reserves the namespace's number, which is in its record already.
+    pub fn reserve(&self, record: &Record) -> Result<()> {
+        let path = reservation(record.plan.number, &record.plan.request.name);
+        File::create(&path).map(drop).cannot(|| format!("create {}", show(&path)))
+    }
+
     /// Removes a record. It is not an error if there is none.
     pub fn remove(&self, record: &Record) -> Result<()> {
-        let path = path(&record.plan.request.name);
+        let name = &record.plan.request.name;
+        // By its name: the number in a damaged record is not known.
+        for (_, number) in Record::names_and_numbers()?.1.into_iter().filter(|(reserved, _)| reserved == name) {
+            let file = reservation(number, name);
+            std::fs::remove_file(&file).cannot(|| format!("remove {}", show(&file)))?;
+        }
+        let path = path(name);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(error).cannot(|| format!("remove {}", show(&path)))

@@ -14,6 +14,7 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::neighbour::NeighbourState;
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType};
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage, RuleUidRange};
 use rtnetlink::packet_route::tc::{
@@ -41,6 +42,9 @@ pub struct Netlink {
     handle: Handle,
 }
 
+/// A hardware address, as Ethernet has it.
+pub type Hardware = [u8; 6];
+
 /// A network device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
@@ -54,6 +58,8 @@ pub struct Link {
     pub veth: bool,
     /// Its group (`ip link set group`); 0 unless somebody chose one.
     pub group: u32,
+    /// Its hardware address.
+    pub hardware: Vec<u8>,
     /// The index of the device that it is linked to: of a veth, that of the other end, in the namespace where that is.
     pub peer: Option<u32>,
 }
@@ -142,7 +148,9 @@ impl Netlink {
 
     /// The IPv4 addresses of all devices, each with its device's index.
     pub fn addresses(&self) -> Result<Vec<(u32, Network)>> {
-        let messages = self.collect("list the addresses", self.handle.address().get().execute())?;
+        let mut request = self.handle.address().get();
+        request.message_mut().header.family = AddressFamily::Inet;
+        let messages = self.collect("list the addresses", request.execute())?;
         let address = |attribute: &AddressAttribute| match attribute {
             AddressAttribute::Address(IpAddr::V4(address)) => Some(*address),
             _ => None,
@@ -164,15 +172,38 @@ impl Netlink {
         Ok(messages.into_iter().map(route).collect())
     }
 
-    /// Creates a veth pair: `host` here, in `group`, and `inside` in the network namespace `netns`; both are down.
-    pub fn add_veth(&self, host: &IfaceName, group: u32, inside: &str, netns: impl AsFd) -> Result<()> {
-        let peer = LinkUnspec::new_with_name(inside).setns_by_fd(netns.as_fd().as_raw_fd()).build();
+    /// Creates a veth pair: `host` here, in `group`, and `inside` in the network namespace `netns`, each with a hardware
+    /// address; both are down.
+    pub fn add_veth(
+        &self,
+        (host, hardware): (&IfaceName, Hardware),
+        group: u32,
+        (inside, hardware_inside): (&str, Hardware),
+        netns: impl AsFd,
+    ) -> Result<()> {
+        let peer = LinkUnspec::new_with_name(inside)
+            .address(hardware_inside.to_vec())
+            .setns_by_fd(netns.as_fd().as_raw_fd())
+            .build();
         let pair = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Veth)
             .name(host.as_str())
+            .address(hardware.to_vec())
             .link_group(group)
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
             .build();
         self.act(&format!("create the veth pair {host}"), self.handle.link().add(pair).execute())
+    }
+
+    /// Sets the hardware address of device `index`.
+    pub fn set_hardware(&self, index: u32, hardware: Hardware) -> Result<()> {
+        let message = LinkUnspec::new_with_index(index).address(hardware.to_vec()).build();
+        self.act("set the hardware address of an interface", self.handle.link().change(message).execute())
+    }
+
+    /// Has the kernel take `address` for a neighbour with this hardware address behind device `index`, and never ask.
+    pub fn add_neighbour(&self, index: u32, address: IpAddr, hardware: Hardware) -> Result<()> {
+        let request = self.handle.neighbours().add(index, address).link_layer_address(&hardware);
+        self.act("add a neighbour", request.state(NeighbourState::Permanent).replace().execute())
     }
 
     /// Brings device `index` up.
@@ -476,7 +507,12 @@ fn link(message: &LinkMessage) -> Link {
         LinkAttribute::Link(index) => Some(*index),
         _ => None,
     });
-    Link { index: message.header.index, name: name.unwrap_or_default(), up, veth, group, peer }
+    let hardware = message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Address(address) => Some(address.clone()),
+        _ => None,
+    });
+    let hardware = hardware.unwrap_or_default();
+    Link { index: message.header.index, name: name.unwrap_or_default(), up, veth, group, hardware, peer }
 }
 
 fn route(message: RouteMessage) -> Route {

@@ -91,7 +91,7 @@ pub fn look<'a>(named: &'a [Named], seen: &'a Seen) -> Vec<Status> {
     let examine = |(_, record): &'a Named| {
         let subject = Subject::new(record.as_ref().ok()?, seen);
         let found = part::repair::look(&subject);
-        Some(Examined { subject, found, untried: false })
+        Some(Examined { subject, found })
     };
     let mut examined: Vec<Option<Examined>> = named.iter().map(examine).collect();
     try_firewall(examined.iter_mut().flatten().collect());
@@ -106,14 +106,7 @@ pub fn look<'a>(named: &'a [Named], seen: &'a Seen) -> Vec<Status> {
 struct Examined<'a> {
     subject: Subject<'a>,
     found: Vec<Finding>,
-    /// The host's firewall was not tried, although it could have been.
-    untried: bool,
 }
-
-/// How many namespaces the host's firewall is tried from in one run. Each packet needs two entries of the kernel's table of
-/// neighbours, which has room for 1024 unless it is told otherwise (arp(7), gc_thresh3).
-const MOST_TRIED: usize = 256;
-const FIREWALL_TRIED: &str = "whether traffic gets through the host's firewall";
 
 /// Sends a packet from every namespace that should be able to send one, and adds a finding for each from which it does not
 /// get through the host's firewall. Only root can do so. While the rule is missing that keeps such packets on the host,
@@ -125,9 +118,7 @@ fn try_firewall(examined: Vec<&mut Examined>) {
         let has_veth = subject.seen.root && !subject.record.plan.request.kill_switch;
         has_veth && !is_hindered && part::uplink::has_way(subject).unwrap_or(false)
     };
-    let mut tried: Vec<&mut Examined> = examined.into_iter().filter(is_tried).collect();
-    let left = tried.split_off(tried.len().min(MOST_TRIED));
-    left.into_iter().for_each(|namespace| namespace.untried = true);
+    let tried: Vec<&mut Examined> = examined.into_iter().filter(is_tried).collect();
     if tried.is_empty() {
         return;
     }
@@ -188,7 +179,7 @@ fn count(named: &[Named], seen: &Seen) -> Vec<Option<usize>> {
 }
 
 fn status(examined: Examined, processes: Option<usize>, zone: &Zone) -> Status {
-    let Examined { subject, found, untried } = examined;
+    let Examined { subject, found } = examined;
     let subject = &subject;
     let (plan, seen) = (&subject.record.plan, subject.seen);
     let request = &plan.request;
@@ -208,7 +199,7 @@ fn status(examined: Examined, processes: Option<usize>, zone: &Zone) -> Status {
         tunnels: tunnels.map(|index| tunnel(subject, index, zone)).collect(),
         processes,
         problems: problems(found, plan, seen),
-        unseen: if untried { vec![FIREWALL_TRIED] } else { unseen(subject) },
+        unseen: unseen(subject),
         known: true,
     }
 }
@@ -324,11 +315,7 @@ pub fn print(statuses: &[Status]) -> Result<()> {
         }
     }
     if !unseen.is_empty() {
-        let hint = match nix::unistd::geteuid().is_root() {
-            true => "for each: runns-exec status NAME",
-            false => "sudo runns-exec status",
-        };
-        text.push_str(&format!("not looked at: {} ({hint})\n", unseen.join(", ")));
+        text.push_str(&format!("not looked at: {} (sudo runns-exec status)\n", unseen.join(", ")));
     }
     output::print(&text)
 }

@@ -30,6 +30,13 @@ impl Number {
         (0..=MAX_NUMBER).map(Self)
     }
 
+    /// That of the subnet that contains `address`.
+    pub fn of(address: Ipv4Addr) -> Option<Self> {
+        let [first, high, low, _] = address.octets();
+        let number = u16::from_be_bytes([high.checked_sub(24)?, low]);
+        Self::new(number.into()).filter(|_| first == 172)
+    }
+
     /// X itself.
     pub fn get(self) -> u16 {
         self.0
@@ -201,5 +208,9 @@ mod tests {
         assert_eq!(Number::new(2047).unwrap().host(), Ipv4Addr::new(172, 31, 255, 1));
         assert_eq!(Number::new(2048), None);
         assert_eq!(Number::all().count(), 2048);
+        assert!(Number::all().all(|number| Number::of(number.inside()) == Some(number)));
+        assert_eq!(Number::of(Ipv4Addr::new(172, 23, 0, 1)), None);
+        assert_eq!(Number::of(Ipv4Addr::new(172, 32, 0, 1)), None);
+        assert_eq!(Number::of(Ipv4Addr::new(10, 24, 0, 1)), None);
     }
 }

@@ -1,5 +1,6 @@
 //! /run/runns: one record a built namespace, and the lock that builds and cleans take turns by.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -9,16 +10,17 @@ use crate::error::{Context, Error, Result};
 use crate::escape::show;
 use crate::json::{self, Fields};
 use crate::name::NetnsName;
-use crate::plan::Plan;
+use crate::plan::{Number, Plan};
 use crate::proc::{Proc, Stat};
 use crate::trusted::{self, Trust};
 
 /// Where records are.
 pub const DIRECTORY: &str = "/run/runns";
 const SUFFIX: &str = ".json";
+const RESERVATION: &str = ".number-";
 
 /// The version of records that are written now. Those of version 0.1.0 have none, which is taken for 1.
-pub const VERSION: u64 = 2;
+pub const VERSION: u64 = 3;
 
 /// How far the namespace has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -123,6 +125,29 @@ pub fn path(name: &NetnsName) -> PathBuf {
     Path::new(DIRECTORY).join(format!("{name}{SUFFIX}"))
 }
 
+/// The file that says, by its name alone, that a namespace has a number. It spares a build the reading of all records,
+/// which are the truth. No name of a namespace starts with a dot.
+pub fn reservation(number: Number, name: &NetnsName) -> PathBuf {
+    Path::new(DIRECTORY).join(format!("{RESERVATION}{}-{name}", number.get()))
+}
+
+/// The namespace whose record this file is.
+fn name_of(file: &String) -> Option<NetnsName> {
+    NetnsName::new(file.strip_suffix(SUFFIX)?).ok()
+}
+
+/// The files in the directory of records.
+fn files() -> Result<Vec<String>> {
+    let entries = match std::fs::read_dir(DIRECTORY) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.cannot(|| format!("list {DIRECTORY}"))?,
+    };
+    let name = |entry: std::io::Result<std::fs::DirEntry>| {
+        Ok(entry.cannot(|| format!("list {DIRECTORY}"))?.file_name().to_string_lossy().into_owned())
+    };
+    entries.map(name).collect()
+}
+
 impl Record {
     /// The record of `name`; `None` if it was not built. A file that is not root's is an error.
     pub fn load(name: &NetnsName) -> Result<Option<Self>> {
@@ -160,32 +185,33 @@ impl Record {
         })
     }
 
+    /// The names of all records, and the number of each namespace that has reserved it by a file (see [`reservation`]).
+    pub fn names_and_numbers() -> Result<(Vec<NetnsName>, HashMap<NetnsName, Number>)> {
+        let files = files()?;
+        let reserved = |file: &String| {
+            let (number, name) = file.strip_prefix(RESERVATION)?.split_once('-')?;
+            Some((NetnsName::new(name).ok()?, Number::new(number.parse().ok()?)?))
+        };
+        Ok((files.iter().filter_map(name_of).collect(), files.iter().filter_map(reserved).collect()))
+    }
+
     /// The names of all records, sorted.
     pub fn names() -> Result<Vec<NetnsName>> {
-        let mut names = Vec::new();
-        let entries = match std::fs::read_dir(DIRECTORY) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(names),
-            entries => entries.cannot(|| format!("list {DIRECTORY}"))?,
-        };
-        for entry in entries {
-            let file = entry.cannot(|| format!("list {DIRECTORY}"))?.file_name();
-            let name = file.to_str().and_then(|file| file.strip_suffix(SUFFIX));
-            names.extend(name.and_then(|name| NetnsName::new(name).ok()));
-        }
+        let mut names: Vec<NetnsName> = files()?.iter().filter_map(name_of).collect();
         names.sort_unstable();
         Ok(names)
     }
 
     /// All records. One that can't be read is an error: what it would have said about a namespace is not known.
     pub fn all() -> Result<Vec<Self>> {
-        Self::texts()?.iter().map(|(name, text)| Self::of(name, text)).collect()
+        Self::texts(Self::names()?)?.iter().map(|(name, text)| Self::of(name, text)).collect()
     }
 
-    /// The texts of all records.
-    pub fn texts() -> Result<Vec<(NetnsName, String)>> {
+    /// The texts of these namespaces' records.
+    pub fn texts(names: Vec<NetnsName>) -> Result<Vec<(NetnsName, String)>> {
         let Some(directory) = trusted::directory(Path::new(DIRECTORY))? else { return Ok(Vec::new()) };
         let read = |name: NetnsName| Ok(trusted::read_in(&directory, &path(&name))?.map(|text| (name, text)));
-        let texts: Result<Vec<Option<(NetnsName, String)>>> = Self::names()?.into_iter().map(read).collect();
+        let texts: Result<Vec<Option<(NetnsName, String)>>> = names.into_iter().map(read).collect();
         Ok(texts?.into_iter().flatten().collect())
     }
 }

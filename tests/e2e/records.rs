@@ -13,7 +13,7 @@ fn built(config: &str) -> Host {
 
 /// What spoils a record.
 const SPOILED: [&str; 6] = [
-    "sed -i 's/\"version\": 2/\"version\": 3/' PATH",
+    "sed -i 's/\"version\": 3/\"version\": 4/' PATH",
     "truncate -s 100 PATH",
     ">PATH",
     "sed -i 's/\"state\"/\"condition\"/' PATH",

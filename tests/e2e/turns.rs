@@ -51,6 +51,8 @@ fn build_killed_anywhere_then_clean_then_build() {
                 assert!(host.ok(&format!("runns-exec build -s {name}")).contains("already"), "entered at {call}");
             }
             host.ok(&format!("runns-exec clean {name} -f"));
+            let left = host.run("cat /run/runns/.host").stdout;
+            assert_eq!(left, "", "nothing that builds changed is left to restore; killed at call {call}");
             before.assert_same(&Snapshot::of(&host));
         }
         host.ok(&format!("runns-exec build -s {name} && runns-exec clean {name} -f"));

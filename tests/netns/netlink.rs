@@ -3,10 +3,13 @@
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
-use runns_exec_root::netlink::{MAIN_TABLE, Netlink, Network, Packets};
+use runns_exec_root::netlink::{Hardware, MAIN_TABLE, Netlink, Network, Packets};
 use runns_shared::name::IfaceName;
 
 use crate::support::Net;
+
+const OUTER: Hardware = [0x0a, 0, 0, 0, 0, 1];
+const INNER: Hardware = [0x0a, 0, 0, 0, 0, 2];
 
 fn network(address: [u8; 4], prefix: u8) -> Network {
     Network { address: Ipv4Addr::from(address), prefix }
@@ -15,7 +18,7 @@ fn network(address: [u8; 4], prefix: u8) -> Network {
 fn veth() -> (Net, Net, Netlink, u32) {
     let (host, inside) = (Net::new(), Net::new());
     let netlink = Netlink::inside(host.file().as_fd()).unwrap();
-    netlink.add_veth(&IfaceName::new("vpn1").unwrap(), 7, "eth0", inside.file()).unwrap();
+    netlink.add_veth((&IfaceName::new("vpn1").unwrap(), OUTER), 7, ("eth0", INNER), inside.file()).unwrap();
     let index = netlink.need_link("vpn1").unwrap().index;
     (host, inside, netlink, index)
 }
@@ -34,7 +37,14 @@ fn a_pair_has_one_end_in_each_namespace() {
     netlink.set_group(index, 8).unwrap();
     assert!(host.ip("-o link show dev vpn1").contains("group 8 "));
     assert!(netlink.addresses().unwrap().contains(&(index, network([172, 24, 1, 1], 24))));
-    assert!(netlink.add_veth(&IfaceName::new("vpn1").unwrap(), 7, "eth1", inside.file()).is_err(), "the name is taken");
+    assert!(host.ip("-o link show dev vpn1").contains("link/ether 0a:00:00:00:00:01"));
+    assert!(inside.ip("-o link show dev eth0").contains("link/ether 0a:00:00:00:00:02"));
+    netlink.set_hardware(index, INNER).unwrap();
+    assert!(host.ip("-o link show dev vpn1").contains("link/ether 0a:00:00:00:00:02"));
+    netlink.add_neighbour(index, Ipv4Addr::new(172, 24, 1, 2).into(), INNER).unwrap();
+    assert!(host.ip("neighbour show dev vpn1").contains("172.24.1.2 lladdr 0a:00:00:00:00:02 PERMANENT"));
+    let again = netlink.add_veth((&IfaceName::new("vpn1").unwrap(), OUTER), 7, ("eth1", INNER), inside.file());
+    assert!(again.is_err(), "the name is taken");
     netlink.delete_link(index).unwrap();
     netlink.delete_link(index).expect("what is gone is no error");
     assert_eq!(inside.ip("-br link show type veth"), "");

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 use super::{Finding, Part, Site, firewall, netns, probe, uplink};
 use crate::host::{set_sysctl, sysctl};
-use crate::netlink::{Link, MAIN_TABLE, Netlink, Network, Packets, in_namespace};
+use crate::netlink::{Hardware, Link, MAIN_TABLE, Netlink, Network, Packets, in_namespace};
 use crate::seen::Subject;
 use runns_shared::error::{Error, Result};
 use runns_shared::plan::{PREFIX, Plan};
@@ -14,6 +14,13 @@ use runns_shared::record::VERSION;
 
 /// The name of the device inside.
 pub const INSIDE: &str = "eth0";
+
+/// The hardware addresses of the two ends, of a kind that anybody may assign (RFC 7042, 2.1). Each pair is a link of its
+/// own, so all have the same. Each end is told the other's for good: neighbours that have to be asked for fill a table
+/// that has room for 1024 on the whole machine (arp(7), gc_thresh3). An address that is chosen here is left alone by
+/// systemd-udevd, which would replace one of the kernel's (systemd.link(5), MACAddressPolicy).
+const HARDWARE_HOST: Hardware = [0x0a, b'r', b'u', b'n', b's', 1];
+const HARDWARE_INSIDE: Hardware = [0x0a, b'r', b'u', b'n', b's', 2];
 
 /// The part.
 pub struct Veth;
@@ -32,10 +39,9 @@ impl Part for Veth {
     }
 
     fn apply(&self, site: &mut Site) -> Result<()> {
-        let plan = site.plan().clone();
         let namespace =
             netns::open_built(site)?.ok_or_else(|| Error::new("create the veth pair", "the namespace is gone"))?;
-        site.host.add_veth(&plan.request.interface, uplink::UNBOUND_GROUP, INSIDE, &namespace)?;
+        create(site, &namespace)?;
         set_up(site, &namespace, true)?;
         // Now traffic must get through; a tunnel that waits for its server would only say that nobody answers.
         probe::run(site)
@@ -74,7 +80,7 @@ impl Part for Veth {
                 inside.delete_link(link.index)?;
             }
             // The firewall is not tried: the packet would go into a tunnel that stands inside.
-            site.host.add_veth(&name, uplink::UNBOUND_GROUP, INSIDE, &namespace)?;
+            create(site, &namespace)?;
             return set_up(site, &namespace, true);
         };
         if outer.name != name.as_str() {
@@ -89,6 +95,11 @@ impl Part for Veth {
         site.record.version = VERSION;
         site.save()
     }
+}
+
+fn create(site: &Site, namespace: &File) -> Result<()> {
+    let ends = ((&site.plan().request.interface, HARDWARE_HOST), (INSIDE, HARDWARE_INSIDE));
+    site.host.add_veth(ends.0, uplink::UNBOUND_GROUP, ends.1, namespace)
 }
 
 /// Disables IPv6 on `interface` in the calling thread's network namespace. This is done before it is brought up, so
@@ -109,6 +120,7 @@ fn set_up(site: &Site, namespace: &File, is_new: bool) -> Result<()> {
     uplink::bind(site, link.index)?;
     site.host.add_ip(link.index, number.host().into(), PREFIX)?;
     site.host.set_up(link.index)?;
+    introduce(&site.host, &link, HARDWARE_HOST, (number.inside(), HARDWARE_INSIDE))?;
     // A new one has all routes.
     if !is_new {
         restore_subnet(&site.host, &link, number.network())?;
@@ -118,11 +130,20 @@ fn set_up(site: &Site, namespace: &File, is_new: bool) -> Result<()> {
     let link = inside.need_link(INSIDE)?;
     inside.add_ip(link.index, number.inside().into(), PREFIX)?;
     inside.set_up(link.index)?;
+    introduce(&inside, &link, HARDWARE_INSIDE, (number.host(), HARDWARE_HOST))?;
     if !is_new {
         restore_subnet(&inside, &link, number.network())?;
     }
     let everywhere = Network { address: Ipv4Addr::UNSPECIFIED, prefix: 0 };
     inside.add_route(everywhere, MAIN_TABLE, Some((link.index, Some(number.host()))))
+}
+
+/// Gives an end its hardware address, unless it has it, and tells it the other's.
+fn introduce(side: &Netlink, link: &Link, own: Hardware, other: (Ipv4Addr, Hardware)) -> Result<()> {
+    if link.hardware != own {
+        side.set_hardware(link.index, own)?;
+    }
+    side.add_neighbour(link.index, other.0.into(), other.1)
 }
 
 fn forwarding(interface: &str) -> String {
@@ -205,6 +226,11 @@ fn look_outside(subject: &Subject, link: &Link) -> Result<Vec<Finding>> {
     }
     if !link.up {
         found.push(Finding::down(&what, "down"));
+    }
+    let hardware = |link: &Link, own: Hardware| link.hardware == own || subject.record.version < VERSION;
+    let inner = subject.deep()?.and_then(|inside| inside.links.iter().find(|inner| is_pair(link, inner)));
+    if !hardware(link, HARDWARE_HOST) || !inner.is_none_or(|inner| hardware(inner, HARDWARE_INSIDE)) {
+        found.push(Finding::down(&what, "an end has another hardware address, by which the other does not know it"));
     }
     if !seen.addresses()?.contains(&(link.index, address)) {
         found.push(Finding::down(&what, format!("without its address {}/{PREFIX}", address.address)));

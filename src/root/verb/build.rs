@@ -20,7 +20,7 @@ use runns_shared::log;
 use runns_shared::name::{IfaceName, NetnsName};
 use runns_shared::output;
 use runns_shared::output::warn;
-use runns_shared::plan::{Number, PREFIX, Plan, Request};
+use runns_shared::plan::{MAX_NUMBER, Number, PREFIX, Plan, Request};
 use runns_shared::record::{Record, State, VERSION};
 use runns_sys::process::{self, Disposition};
 
@@ -125,6 +125,7 @@ fn build(wanted: &Wanted, lock: &Lock, wait: Option<Duration>) -> Result<()> {
         lock_generation: None,
     };
     lock.save(&record)?;
+    lock.reserve(&record)?;
     let mut site = Site { record, lock, host, wait };
     let built = part::build(&mut site).and_then(|()| {
         site.record.state = State::Built;
@@ -287,7 +288,10 @@ impl Wanted {
 
     /// `vpnX`, X one more than the greatest there is; further where its subnet or interface is taken.
     fn next_vpn(&self, taken: &Taken, host: &Netlink) -> Result<Plan> {
-        let greatest = taken.names.iter().filter_map(NetnsName::vpn_number).max().unwrap_or(0);
+        let there = std::fs::read_dir(netns::DIRECTORY).into_iter().flatten().flatten();
+        let there = there.filter_map(|entry| NetnsName::new(entry.file_name()).ok());
+        let names = taken.names.iter().cloned().chain(there);
+        let greatest = names.filter_map(|name| name.vpn_number()).max().unwrap_or(0);
         let mut number = greatest;
         loop {
             number = number.saturating_add(1);
@@ -317,30 +321,38 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 
 /// Names and networks that are in use.
 struct Taken {
+    /// Of what was built.
     names: Vec<NetnsName>,
-    networks: Vec<Network>,
+    /// Whether each subnet is, by its number.
+    numbers: Vec<bool>,
 }
 
 impl Taken {
     fn find(host: &Netlink) -> Result<Self> {
-        let mut names = Vec::new();
-        let mut numbers = Vec::new();
-        for (name, text) in Record::texts()? {
-            numbers.push(number_of(&name, &text)?);
-            names.push(name);
+        let (names, reserved) = Record::names_and_numbers()?;
+        let (known, unknown): (Vec<_>, Vec<_>) = names.iter().cloned().partition(|name| reserved.contains_key(name));
+        let mut networks: Vec<Network> = known.iter().map(|name| subnet(reserved[name])).collect();
+        for (name, text) in Record::texts(unknown)? {
+            networks.push(subnet(number_of(&name, &text)?));
         }
-        for entry in std::fs::read_dir(netns::DIRECTORY).into_iter().flatten().flatten() {
-            names.extend(NetnsName::new(entry.file_name()).ok());
-        }
-        let mut networks: Vec<Network> = host.addresses()?.into_iter().map(|(_, network)| network).collect();
+        networks.extend(host.addresses()?.into_iter().map(|(_, network)| network));
         let routes = host.routes()?.into_iter().map(|route| route.network);
         networks.extend(routes.filter(|network| network.prefix >= SHORTEST_TAKEN));
-        networks.extend(numbers.into_iter().map(subnet));
-        Ok(Self { names, networks })
+        let mut numbers = vec![false; usize::from(MAX_NUMBER) + 1];
+        for network in networks {
+            let is_in = |number: &Number| network.overlaps(&subnet(*number));
+            // A network of 256 addresses or less is in one of ours, or in none.
+            match (network.prefix >= PREFIX, Number::of(network.address)) {
+                (true, Some(number)) => numbers[usize::from(number.get())] = true,
+                (true, None) => {}
+                (false, _) => Number::all().filter(is_in).for_each(|number| numbers[usize::from(number.get())] = true),
+            }
+        }
+        Ok(Self { names, numbers })
     }
 
     fn is_free(&self, number: Number) -> bool {
-        !self.networks.iter().any(|network| network.overlaps(&subnet(number)))
+        !self.numbers[usize::from(number.get())]
     }
 }
 
