@@ -71,6 +71,8 @@ fn clean_killed_anywhere_then_clean() {
             host.ok(&format!("runns-exec build -s {name}"));
             killed(&host, &format!("clean {name} -f"), call);
             host.ok(&format!("runns-exec clean {name} -f"));
+            let left = host.run("cat /run/runns/.host").stdout;
+            assert_eq!(left, "", "nothing that builds changed is left to restore; killed at call {call}");
             before.assert_same(&Snapshot::of(&host));
         }
     }
