@@ -92,6 +92,10 @@ fn define_build(command: Command) -> Command {
         .arg(value("int", Some('i'), "IFACE", "Host's end of the veth pair (InterfaceIn)"))
         .arg(value("out", Some('o'), "IFACE", "Uplink that traffic must leave by (InterfaceOut)"))
         .arg(value("resolve", Some('r'), "FILE", "File to use as resolv.conf inside (Resolve)"))
+        .arg(
+            value("publish", None, "PORT", "Lead [ADDRESS:]PORT[:INSIDE][/udp] of the host inside (Publish)")
+                .action(ArgAction::Append),
+        )
         .arg(value("config", None, "FILE", "Configuration to read [default: /etc/runns.conf]"))
         .arg(
             Arg::new("wait")

@@ -83,6 +83,7 @@ fn only_for_entering(verb: &str) -> String {
 fn build_options(matches: &mut ArgMatches) -> build::Options {
     let seconds = matches.get_one::<u32>("wait").copied().unwrap_or(30);
     let wait = (!matches.get_flag("no-wait")).then(|| Duration::from_secs(seconds.into()));
+    let publish = matches.remove_many::<OsString>("publish").map(Iterator::collect).unwrap_or_default();
     let mut take = |name: &str| matches.remove_one::<OsString>(name);
     build::Options {
         name: take("name"),
@@ -90,6 +91,7 @@ fn build_options(matches: &mut ArgMatches) -> build::Options {
         interface: take("int"),
         uplink: take("out"),
         resolve: take("resolve").map(PathBuf::from),
+        publish,
         config: take("config").map(PathBuf::from),
         wait,
         dry_run: matches.get_flag("dry-run"),

@@ -58,6 +58,8 @@ pub struct Link {
     pub veth: bool,
     /// Its group (`ip link set group`); 0 unless somebody chose one.
     pub group: u32,
+    /// Its MTU in bytes.
+    pub mtu: u32,
     /// Its hardware address.
     pub hardware: Vec<u8>,
     /// The index of the device that it is linked to: of a veth, that of the other end, in the namespace where that is.
@@ -401,7 +403,12 @@ impl Netlink {
         let ours = |rule: &RuleMessage| {
             let is_own = |attribute: &RuleAttribute| matches!(attribute, RuleAttribute::Table(table) if OWN_TABLES.contains(table));
             let has = |wanted: &RuleAttribute| rule.attributes.contains(wanted);
-            packets.attributes().iter().all(has) && rule.attributes.iter().any(is_own)
+            let is_certain = rule
+                .attributes
+                .iter()
+                .any(|attribute| matches!(attribute, RuleAttribute::FwMark(_) | RuleAttribute::Iifname(_)));
+            let matches = packets.attributes().iter().all(has) && (!matches!(packets, Packets::All) || !is_certain);
+            matches && rule.attributes.iter().any(is_own)
         };
         let rules = self.collect("list the routing rules", self.handle.rule().get(IpVersion::V4).execute())?;
         Ok(rules.into_iter().filter(ours).collect())
@@ -433,6 +440,8 @@ impl Netlink {
 
 /// The packets that a routing rule is for.
 pub enum Packets<'a> {
+    /// All.
+    All,
     /// Those that arrive on an interface.
     From(&'a IfaceName),
     /// Those whose mark, as far as the mask reaches, is this.
@@ -447,6 +456,7 @@ pub enum Packets<'a> {
 impl Packets<'_> {
     fn attributes(&self) -> Vec<RuleAttribute> {
         match self {
+            Self::All => Vec::new(),
             Self::From(interface) => vec![RuleAttribute::Iifname(interface.to_string())],
             Self::Marked { mark, mask } => vec![RuleAttribute::FwMark(*mark), RuleAttribute::FwMask(*mask)],
         }
@@ -512,7 +522,12 @@ fn link(message: &LinkMessage) -> Link {
         _ => None,
     });
     let hardware = hardware.unwrap_or_default();
-    Link { index: message.header.index, name: name.unwrap_or_default(), up, veth, group, hardware, peer }
+    let mtu = message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Mtu(mtu) => Some(*mtu),
+        _ => None,
+    });
+    let mtu = mtu.unwrap_or_default();
+    Link { index: message.header.index, name: name.unwrap_or_default(), up, veth, group, mtu, hardware, peer }
 }
 
 fn route(message: RouteMessage) -> Route {

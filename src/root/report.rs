@@ -13,7 +13,7 @@ use runns_shared::error::{Error, Result};
 use runns_shared::escape::{one_line, show};
 use runns_shared::name::NetnsName;
 use runns_shared::output;
-use runns_shared::plan::{PREFIX, Plan};
+use runns_shared::plan::Plan;
 use runns_shared::proc::{Network, Proc};
 use runns_shared::record::Record;
 use runns_shared::table::{Heading, lines, terminal_width};
@@ -44,6 +44,9 @@ pub struct Status {
     tunnels: Vec<Tunnel>,
     /// `None` if they cannot be counted.
     processes: Option<usize>,
+    /// The ways beside the tunnel that were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    open: Option<String>,
     problems: Vec<Problem>,
     /// What only root can look at.
     unseen: Vec<&'static str>,
@@ -147,6 +150,7 @@ fn unreadable(name: &NetnsName, cause: &str) -> Status {
         resolver: None,
         tunnels: Vec::new(),
         processes: None,
+        open: None,
         problems: vec![Problem {
             what: format!("record: {cause}"),
             cure: format!("sudo runns-exec clean {name}, then build it again"),
@@ -188,7 +192,7 @@ fn status(examined: Examined, processes: Option<usize>, zone: &Zone) -> Status {
     Status {
         namespace: request.name.to_string(),
         state: state.max().unwrap_or(Health::Ok),
-        address: (!request.kill_switch).then(|| format!("{}/{PREFIX}", plan.number.inside())),
+        address: request.has_veth().then(|| format!("{}/{}", plan.subnet().inside(), plan.subnet().prefix)),
         uplink: request.uplink.as_ref().map(ToString::to_string),
         kill_switch: request.kill_switch,
         resolver: part::resolver::current(plan).map(|resolver| Resolver {
@@ -198,6 +202,7 @@ fn status(examined: Examined, processes: Option<usize>, zone: &Zone) -> Status {
         }),
         tunnels: tunnels.map(|index| tunnel(subject, index, zone)).collect(),
         processes,
+        open: part::ways::opened(plan),
         problems: problems(found, plan, seen),
         unseen: unseen(subject),
         known: true,
@@ -304,6 +309,9 @@ pub fn print(statuses: &[Status]) -> Result<()> {
     for (line, status) in table.zip(statuses) {
         let line = if coloured { in_colour(&line, status.state) } else { line };
         text.push_str(&format!("{line}\n"));
+        if let Some(open) = &status.open {
+            text.push_str(&format!("  {}\n", one_line(open)));
+        }
         for problem in &status.problems {
             text.push_str(&format!("  {}; mend it: {}\n", problem.what, problem.cure));
         }

@@ -11,6 +11,7 @@ use runns_privileged::netns::{self, Netns, identity_here};
 use runns_shared::access::Access;
 use runns_shared::error::Result;
 use runns_shared::name::{IfaceName, NetnsName};
+use runns_shared::neighbours::Neighbours;
 use runns_shared::plan::{Number, PREFIX, Plan, Request};
 use runns_shared::record::{Identity, Record, State, VERSION};
 use runns_shared::tunnel::directory;
@@ -38,6 +39,7 @@ pub fn reconstruct(name: &NetnsName) -> Result<Record> {
         userspace: None,
         kill_switch: false,
         ipv6: None,
+        neighbours: Neighbours::default(),
         access: Access::default(),
     };
     let nobodys = Number::all().last().unwrap_or_else(|| unreachable!());

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::escape::{escape, show};
 use crate::json::{self, Fields};
 use crate::name::{IfaceName, NetnsName};
+use crate::neighbours::Neighbours;
 use crate::suggest::nearest;
 use crate::trusted::{self, Trust};
 
@@ -21,7 +22,7 @@ use crate::trusted::{self, Trust};
 pub const DEFAULT_PATH: &str = "/etc/runns.conf";
 
 /// The options of a section, as they are spelled in the manual.
-pub const OPTIONS: [&str; 13] = [
+pub const OPTIONS: [&str; 18] = [
     "NetworkNamespace",
     "InterfaceIn",
     "InterfaceOut",
@@ -32,12 +33,17 @@ pub const OPTIONS: [&str; 13] = [
     "WireGuard",
     "KillSwitch",
     "IPv6",
+    "Publish",
+    "HostAccess",
+    "Bypass",
+    "Subnet",
+    "MTU",
     USERSPACE,
     "AllowUsers",
     "AllowGroups",
 ];
 /// Options that may stand more than once in a section.
-const REPEATABLE: [&str; 2] = ["vpn", "WireGuard"];
+const REPEATABLE: [&str; 3] = ["vpn", "WireGuard", "Publish"];
 /// Called as wg-quick(8) calls it.
 const USERSPACE: &str = "WG_QUICK_USERSPACE_IMPLEMENTATION";
 /// The option before the first section.
@@ -86,6 +92,8 @@ pub struct Section {
     pub kill_switch: bool,
     /// IPv6, if given.
     pub ipv6: Option<bool>,
+    /// Publish, HostAccess, Bypass, Subnet, MTU.
+    pub neighbours: Neighbours,
     /// AllowUsers and AllowGroups.
     pub access: Access,
 }
@@ -273,10 +281,22 @@ impl Options<'_> {
         if on && !given("vpn") && !given("WireGuard") {
             return Err(self.refuse("KillSwitch", "without vpn or WireGuard there would be no way out at all"));
         }
-        match ["InterfaceIn", "InterfaceOut"].into_iter().find(|option| on && given(option)) {
+        const OF_VETH: [&str; 7] = ["InterfaceIn", "InterfaceOut", "Publish", "HostAccess", "Bypass", "Subnet", "MTU"];
+        match OF_VETH.into_iter().find(|option| on && given(option)) {
             Some(option) => Err(self.refuse(option, "has no effect with KillSwitch=yes, which creates no veth pair")),
             None => Ok(()),
         }
+    }
+
+    fn neighbours(&self) -> Result<Neighbours> {
+        let word = |option: &str| self.all(option).next().map(str::to_string);
+        Ok(Neighbours {
+            publish: self.all("Publish").map(str::to_string).collect(),
+            host_access: word("HostAccess"),
+            bypass: word("Bypass"),
+            subnet: word("Subnet"),
+            mtu: word("MTU"),
+        })
     }
 
     fn section(&self, name: &str) -> Result<Section> {
@@ -311,6 +331,7 @@ impl Options<'_> {
             userspace: self.one(USERSPACE, program)?,
             kill_switch,
             ipv6: self.one("IPv6", yes_or_no)?,
+            neighbours: self.neighbours()?,
             access: Access { users: self.one("AllowUsers", list)?, groups: self.one("AllowGroups", list)? },
         })
     }
@@ -430,7 +451,7 @@ mod tests {
     #[test]
     fn refusals_name_file_section_and_option() {
         refused("[w]\nInterfaceInn=a\n", &["[w]", "InterfaceInn", "did you mean InterfaceIn?"]);
-        refused("[w]\nMTU=1400\n", &["[w]", "MTU", "unknown option"]);
+        refused("[w]\nColour=red\n", &["[w]", "Colour", "unknown option"]);
         refused("[w]\nKillSwitch=yes\n", &["[w]", "KillSwitch", "no way out"]);
         refused("[w]\nKillSwitch=yes\nvpn=/x\nInterfaceOut=eth0\n", &["[w]", "InterfaceOut"]);
         refused("[w]\nInterfaceIn=a\nInterfaceIn=b\n", &["[w]", "InterfaceIn", "twice"]);

@@ -9,6 +9,7 @@
 //! | [`account`], [`access`] | users and groups without NSS; who is on a list |
 //! | [`config`] | /etc/runns.conf |
 //! | [`plan`], [`record`], [`tunnel`], [`json`] | what a namespace consists of, as planned, as built, and how its tunnels are |
+//! | [`neighbours`] | published ports, access to the host, what bypasses a tunnel, subnet, MTU |
 //! | [`resolv_conf`] | name servers and the modules of nsswitch.conf |
 //! | [`proc`], [`clock`] | other processes, by /proc; times of day |
 //! | [`inside`] | what a namespace shows of itself to a process inside |
@@ -25,6 +26,7 @@ pub mod inside;
 pub mod json;
 pub mod log;
 pub mod name;
+pub mod neighbours;
 pub mod output;
 pub mod plan;
 pub mod proc;

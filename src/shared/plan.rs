@@ -10,6 +10,7 @@ use crate::access::Access;
 use crate::config::Dns;
 use crate::json::{self, Fields};
 use crate::name::{IfaceName, NetnsName};
+use crate::neighbours::{Neighbours, Subnet};
 
 /// Numbers X that exist: 172.24.0.0/24 to 172.31.255.0/24.
 pub const MAX_NUMBER: u16 = 2047;
@@ -104,6 +105,8 @@ pub struct Request {
     pub kill_switch: bool,
     /// Whether IPv6 goes through the tunnel; by default if the tunnel has it.
     pub ipv6: Option<bool>,
+    /// Ports, the host, the LAN, subnet and MTU.
+    pub neighbours: Neighbours,
     /// Who may enter.
     pub access: Access,
 }
@@ -129,7 +132,7 @@ pub struct Plan {
     /// What was asked for.
     #[serde(flatten)]
     pub request: Request,
-    /// The subnet.
+    /// The number, and that of the subnet unless the section says which one.
     pub number: Number,
     /// Its resolver.
     pub resolver: Option<Resolver>,
@@ -152,8 +155,16 @@ impl Request {
             userspace: fields.optional("userspace", json::path)?,
             kill_switch: fields.flag("kill_switch")?,
             ipv6: fields.optional("ipv6", json::flag)?,
+            neighbours: fields
+                .optional("neighbours", |value| Neighbours::from_fields(&Fields::of(value)?))?
+                .unwrap_or_default(),
             access: fields.required("access", |value| Access::from_fields(&Fields::of(value)?))?,
         })
+    }
+
+    /// Whether there is a veth pair.
+    pub fn has_veth(&self) -> bool {
+        !self.kill_switch
     }
 
     /// Whether there is a tunnel at all.
@@ -184,6 +195,12 @@ impl Plan {
             number: number.ok_or("field number: there is no such subnet")?,
             resolver: fields.optional("resolver", |value| Resolver::from_fields(&Fields::of(value)?))?,
         })
+    }
+
+    /// The subnet of the veth pair.
+    pub fn subnet(&self) -> Subnet {
+        let own = self.request.neighbours.own_subnet().ok().flatten();
+        own.unwrap_or(Subnet { network: self.number.network(), prefix: PREFIX })
     }
 
     /// The tag of everything that this namespace puts into tables shared with others.

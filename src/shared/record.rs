@@ -132,7 +132,7 @@ pub fn reservation(number: Number, name: &NetnsName) -> PathBuf {
 }
 
 /// The namespace whose record this file is.
-fn name_of(file: &String) -> Option<NetnsName> {
+fn name_of(file: &str) -> Option<NetnsName> {
     NetnsName::new(file.strip_suffix(SUFFIX)?).ok()
 }
 
@@ -192,12 +192,12 @@ impl Record {
             let (number, name) = file.strip_prefix(RESERVATION)?.split_once('-')?;
             Some((NetnsName::new(name).ok()?, Number::new(number.parse().ok()?)?))
         };
-        Ok((files.iter().filter_map(name_of).collect(), files.iter().filter_map(reserved).collect()))
+        Ok((files.iter().filter_map(|file| name_of(file)).collect(), files.iter().filter_map(reserved).collect()))
     }
 
     /// The names of all records, sorted.
     pub fn names() -> Result<Vec<NetnsName>> {
-        let mut names: Vec<NetnsName> = files()?.iter().filter_map(name_of).collect();
+        let mut names: Vec<NetnsName> = files()?.iter().filter_map(|file| name_of(file)).collect();
         names.sort_unstable();
         Ok(names)
     }

@@ -18,6 +18,7 @@ mod list;
 mod log;
 mod main_job;
 mod names;
+mod neighbours;
 mod options;
 mod pty;
 mod records;

@@ -85,6 +85,7 @@ pub fn run(options: &Options) -> Result<()> {
     let servers = servers(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
     let mut findings = if has_resolver(&name, &decision) {
         let mut findings = vec![access(&decision), resolv_conf(&name, &servers), nsswitch()];
+        findings.extend(opened(&decision));
         findings.extend(services());
         findings.extend(queries(&servers));
         findings
@@ -148,6 +149,16 @@ fn line(finding: &Finding) -> String {
     let coloured = std::io::stdout().is_terminal();
     let word = if coloured { format!("\x1b[{colour}m{word}\x1b[0m") } else { word.to_string() };
     format!("{word}  {}: {}\n", finding.check, one_line(&finding.detail))
+}
+
+/// The ways beside the tunnel that the section opens on purpose.
+fn opened(decision: &Decision) -> Option<Finding> {
+    let neighbours = &decision.record.as_ref()?.plan.request.neighbours;
+    let named = [("HostAccess", &neighbours.host_access), ("Bypass", &neighbours.bypass)];
+    let named = named.into_iter().filter_map(|(option, value)| Some(format!("{option}={}", value.as_ref()?)));
+    let ways: Vec<String> = neighbours.publish.iter().map(|port| format!("Publish={port}")).chain(named).collect();
+    let detail = ways.join(", ");
+    (!ways.is_empty()).then_some(Finding { check: "opened", ok: None, word: Some("OPEN      "), detail })
 }
 
 fn access(decision: &Decision) -> Finding {

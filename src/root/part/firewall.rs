@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 
 use super::uplink::Bound;
-use super::{Finding, Part, Site, forwarding, nft, probe, transit, uplink};
+use super::{Finding, Part, Site, forwarding, nft, probe, transit, uplink, ways};
 use crate::host::HostState;
 use crate::seen::Subject;
 use crate::tool;
@@ -114,16 +114,16 @@ fn rules(veth: &IfaceName) -> Result<Vec<Rule>> {
     let mut rules = vec![
         rule("mangle", "PREROUTING", source, format!("{NFT_FROM} fib saddr . iif oif 0 drop")),
         forward(
-            format!("{to} -m conntrack ! --ctstate RELATED,ESTABLISHED"),
-            format!("{NFT_TO} ct state != {{ established, related }}"),
+            format!("{to} -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT"),
+            format!("{NFT_TO} ct state != {{ established, related }} ct status & dnat == 0"),
         ),
     ];
     // By the group of the veth and by the mark of what arrives on it, so that either may be lost.
     for (uplink, bound) in Bound::all()? {
         let (group, mark) = (bound.group(), bound.mark());
         rules.push(forward(
-            format!("! -o {uplink} -m devgroup --src-group {group:#x}"),
-            format!("oifname != \"{uplink}\" iifgroup {group:#x}"),
+            format!("! -o {uplink} -m devgroup --src-group {group:#x} -m mark ! --mark {}", ways::ANSWER),
+            format!("oifname != \"{uplink}\" iifgroup {group:#x} meta mark & 0xff000000 != 0xff000000"),
         ));
         rules.push(forward(
             format!("! -o {uplink} -m mark --mark {mark:#x}/0xff000000"),
@@ -142,7 +142,7 @@ fn rules(veth: &IfaceName) -> Result<Vec<Rule>> {
     let accept =
         |matches: String| Rule { first: true, ..rule("filter", "FORWARD", (matches, "ACCEPT"), String::new()) };
     rules.push(accept(from));
-    rules.push(accept(format!("{to} -m conntrack --ctstate RELATED,ESTABLISHED")));
+    rules.push(accept(format!("{to} -m conntrack --ctstate RELATED,ESTABLISHED,DNAT")));
     let masquerade = (format!("-m mark --mark {}", uplink::MASQUERADED), "MASQUERADE");
     let nft = "meta mark & 0xff000000 == 0x80000000 masquerade".to_string();
     rules.push(rule("nat", "POSTROUTING", masquerade, nft));
@@ -160,8 +160,9 @@ pub struct Firewall;
 
 impl Part for Firewall {
     fn describe(&self, plan: &Plan) -> Option<String> {
-        (!plan.request.kill_switch)
-            .then(|| format!("NAT and forwarding for {} (rules with a comment runns:NAME)", plan.number))
+        plan.request
+            .has_veth()
+            .then(|| format!("NAT and forwarding for {} (rules with a comment runns:NAME)", plan.subnet()))
     }
 
     fn apply(&self, site: &mut Site) -> Result<()> {
@@ -327,7 +328,7 @@ pub fn heir(site: &Site) -> Result<Option<String>> {
     let own = &site.plan().request.name;
     let records = Record::all()?;
     let mut plans = records.iter().map(|record| &record.plan);
-    Ok(plans.find(|plan| plan.request.name != *own && !plan.request.kill_switch).map(Plan::tag))
+    Ok(plans.find(|plan| plan.request.name != *own && plan.request.has_veth()).map(Plan::tag))
 }
 
 /// The rules of a backend, as iptables-save prints them, without quotes round the words of comments.

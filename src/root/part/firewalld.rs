@@ -38,7 +38,7 @@ pub struct Firewalld;
 
 impl Part for Firewalld {
     fn describe(&self, plan: &Plan) -> Option<String> {
-        let is_there = !plan.request.kill_switch && tool::find("firewall-offline-cmd").is_some();
+        let is_there = plan.request.has_veth() && tool::find("firewall-offline-cmd").is_some();
         is_there.then(|| format!("{} in zone {ZONE} of firewalld", plan.request.interface))
     }
 

@@ -17,7 +17,7 @@ pub struct Forwarding;
 
 impl Part for Forwarding {
     fn describe(&self, plan: &Plan) -> Option<String> {
-        (!plan.request.kill_switch).then(|| "IPv4 forwarding".to_string())
+        plan.request.has_veth().then(|| "IPv4 forwarding".to_string())
     }
 
     fn apply(&self, site: &mut Site) -> Result<()> {

@@ -15,6 +15,7 @@ pub mod resolver;
 pub mod transit;
 pub mod uplink;
 pub mod veth;
+pub mod ways;
 pub mod wireguard;
 
 use crate::lock::Lock;
@@ -111,13 +112,14 @@ pub trait Part {
 }
 
 /// The parts, in the order in which they are made: whatever restricts traffic before what carries it.
-pub fn all() -> [&'static dyn Part; 11] {
+pub fn all() -> [&'static dyn Part; 12] {
     [
         &netns::NetworkNamespace,
         &firewall::Firewall,
         &firewalld::Firewalld,
         &forwarding::Forwarding,
         &uplink::Uplink,
+        &ways::Ways,
         &veth::Veth,
         &resolver::Resolver,
         &dns_lock::DnsLock,

@@ -237,7 +237,7 @@ struct Rule {
 /// The rule that drops the packets, by the kernel's trace; `None` if nft(8) is not installed or nothing was seen.
 fn dropping_rule(site: &Site, target: Ipv4Addr) -> Result<Option<Rule>> {
     let Some(nft) = tool::find("nft") else { return Ok(None) };
-    let source = site.plan().number.inside();
+    let source = site.plan().subnet().inside();
     let table = format!(
         "add table ip {TRACE_TABLE}\n\
          add chain ip {TRACE_TABLE} prerouting {{ type filter hook prerouting priority -2000000000; }}\n\

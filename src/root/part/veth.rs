@@ -4,12 +4,13 @@ use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
-use super::{Finding, Part, Site, firewall, netns, probe, uplink};
+use super::{Finding, Part, Site, firewall, netns, probe, uplink, ways};
 use crate::host::{set_sysctl, sysctl};
 use crate::netlink::{Hardware, Link, MAIN_TABLE, Netlink, Network, Packets, in_namespace};
 use crate::seen::Subject;
 use runns_shared::error::{Error, Result};
-use runns_shared::plan::{PREFIX, Plan};
+use runns_shared::neighbours::Subnet;
+use runns_shared::plan::Plan;
 use runns_shared::record::VERSION;
 
 /// The name of the device inside.
@@ -27,13 +28,14 @@ pub struct Veth;
 
 impl Part for Veth {
     fn describe(&self, plan: &Plan) -> Option<String> {
-        let (interface, number) = (&plan.request.interface, plan.number);
-        (!plan.request.kill_switch).then(|| {
+        let (interface, subnet) = (&plan.request.interface, plan.subnet());
+        plan.request.has_veth().then(|| {
             format!(
-                "veth pair {interface} ({}/{PREFIX}) - {INSIDE} ({}/{PREFIX}, default route via {})",
-                number.host(),
-                number.inside(),
-                number.host()
+                "veth pair {interface} ({}/{prefix}) - {INSIDE} ({}/{prefix}, {})",
+                subnet.host(),
+                subnet.inside(),
+                format_args!("default route via {}", subnet.host()),
+                prefix = subnet.prefix,
             )
         })
     }
@@ -112,30 +114,39 @@ fn disable_ipv6(interface: &str) -> Result<()> {
 
 /// Sets both ends up. What is so already is not touched.
 fn set_up(site: &Site, namespace: &File, is_new: bool) -> Result<()> {
-    let (interface, number) = (&site.plan().request.interface, site.plan().number);
+    let (interface, subnet) = (&site.plan().request.interface, site.plan().subnet());
     disable_ipv6(interface.as_str())?;
     // Forwarding may be on for the host and yet off for new interfaces.
     set_sysctl(&forwarding(interface.as_str()), "1")?;
+    let mtu = site.plan().request.neighbours.own_mtu()?;
     let link = site.host.need_link(interface.as_str())?;
     uplink::bind(site, link.index)?;
-    site.host.add_ip(link.index, number.host().into(), PREFIX)?;
+    if let Some(mtu) = mtu {
+        site.host.set_mtu(link.index, mtu)?;
+    }
+    site.host.add_ip(link.index, subnet.host().into(), subnet.prefix)?;
     site.host.set_up(link.index)?;
-    introduce(&site.host, &link, HARDWARE_HOST, (number.inside(), HARDWARE_INSIDE))?;
+    introduce(&site.host, &link, HARDWARE_HOST, (subnet.inside(), HARDWARE_INSIDE))?;
     // A new one has all routes.
     if !is_new {
-        restore_subnet(&site.host, &link, number.network())?;
+        restore_subnet(&site.host, &link, subnet)?;
     }
     in_namespace(namespace.as_fd(), || disable_ipv6(INSIDE))?;
     let inside = Netlink::inside(namespace.as_fd())?;
     let link = inside.need_link(INSIDE)?;
-    inside.add_ip(link.index, number.inside().into(), PREFIX)?;
-    inside.set_up(link.index)?;
-    introduce(&inside, &link, HARDWARE_INSIDE, (number.host(), HARDWARE_HOST))?;
-    if !is_new {
-        restore_subnet(&inside, &link, number.network())?;
+    if let Some(mtu) = mtu {
+        inside.set_mtu(link.index, mtu)?;
     }
+    ways::set_up(site)?;
+    inside.add_ip(link.index, subnet.inside().into(), subnet.prefix)?;
+    inside.set_up(link.index)?;
+    introduce(&inside, &link, HARDWARE_INSIDE, (subnet.host(), HARDWARE_HOST))?;
+    if !is_new {
+        restore_subnet(&inside, &link, subnet)?;
+    }
+    ways::route(site, &inside, link.index)?;
     let everywhere = Network { address: Ipv4Addr::UNSPECIFIED, prefix: 0 };
-    inside.add_route(everywhere, MAIN_TABLE, Some((link.index, Some(number.host()))))
+    inside.add_route(everywhere, MAIN_TABLE, Some((link.index, Some(subnet.host()))))
 }
 
 /// Gives an end its hardware address, unless it has it, and tells it the other's.
@@ -172,7 +183,7 @@ fn look(subject: &Subject) -> Result<Vec<Finding>> {
     };
     let Some(inside) = &subject.inside else { return Ok(found) };
     let what = format!("interface {INSIDE} inside");
-    let number = subject.record.plan.number;
+    let subnet = subject.record.plan.subnet();
     if !inside.has_device(INSIDE) {
         found.push(Finding::down(what, "gone"));
         return Ok(found);
@@ -180,16 +191,16 @@ fn look(subject: &Subject) -> Result<Vec<Finding>> {
     let down = |how: &str| Finding::down(&what, how);
     if !inside.is_up(INSIDE) {
         found.push(down("down"));
-    } else if !inside.has_address(number.inside().into()) {
-        found.push(down(&format!("without its address {}/{PREFIX}", number.inside())));
+    } else if !inside.has_address(subnet.inside().into()) {
+        found.push(down(&format!("without its address {}/{}", subnet.inside(), subnet.prefix)));
     } else {
-        let subnet = (number.network().into(), PREFIX);
+        let network = (subnet.network.into(), subnet.prefix);
         let by_default = |route: &runns_shared::inside::Route| {
             route.network == (Ipv4Addr::UNSPECIFIED.into(), 0)
                 && route.device == INSIDE
-                && route.gateway == Some(number.host().into())
+                && route.gateway == Some(subnet.host().into())
         };
-        if !inside.has_route(subnet, INSIDE) {
+        if !inside.has_route(network, INSIDE) {
             found.push(down("the route to its subnet is gone"));
         }
         if !inside.routes().iter().any(by_default) {
@@ -220,7 +231,8 @@ fn look_outside(subject: &Subject, link: &Link) -> Result<Vec<Finding>> {
     let what = format!("interface {interface}");
     let seen = subject.seen;
     let mut found = Vec::new();
-    let address = Network { address: plan.number.host(), prefix: PREFIX };
+    let subnet = plan.subnet();
+    let address = Network { address: subnet.host(), prefix: subnet.prefix };
     if subject.deep()?.is_some_and(|inside| !inside.links.iter().any(|inner| is_pair(link, inner))) {
         return Ok(vec![Finding::down(what, "not linked to the namespace")]);
     }
@@ -229,12 +241,17 @@ fn look_outside(subject: &Subject, link: &Link) -> Result<Vec<Finding>> {
     }
     let hardware = |link: &Link, own: Hardware| link.hardware == own || subject.record.version < VERSION;
     let inner = subject.deep()?.and_then(|inside| inside.links.iter().find(|inner| is_pair(link, inner)));
+    if let Some(mtu) = plan.request.neighbours.own_mtu()? {
+        if link.mtu != mtu || inner.is_some_and(|inner| inner.mtu != mtu) {
+            found.push(Finding::degraded(&what, format!("its MTU is not {mtu}")));
+        }
+    }
     if !hardware(link, HARDWARE_HOST) || !inner.is_none_or(|inner| hardware(inner, HARDWARE_INSIDE)) {
         found.push(Finding::down(&what, "an end has another hardware address, by which the other does not know it"));
     }
     if !seen.addresses()?.contains(&(link.index, address)) {
-        found.push(Finding::down(&what, format!("without its address {}/{PREFIX}", address.address)));
-    } else if link.up && !seen.routes()?.iter().any(|route| is_subnet(route, link, plan.number.network())) {
+        found.push(Finding::down(&what, format!("without its address {}/{}", address.address, address.prefix)));
+    } else if link.up && !seen.routes()?.iter().any(|route| is_subnet(route, link, subnet)) {
         found.push(Finding::down(&what, "the route to its subnet is gone"));
     }
     if !seen.has_sysctl(&forwarding(interface.as_str()), "1")? {
@@ -261,15 +278,15 @@ fn look_outside(subject: &Subject, link: &Link) -> Result<Vec<Finding>> {
 }
 
 /// Adds the route to the subnet, which the kernel adds with the address and not again if it was removed.
-fn restore_subnet(host: &Netlink, link: &Link, network: Ipv4Addr) -> Result<()> {
-    if host.routes()?.iter().any(|route| is_subnet(route, link, network)) {
+fn restore_subnet(host: &Netlink, link: &Link, subnet: Subnet) -> Result<()> {
+    if host.routes()?.iter().any(|route| is_subnet(route, link, subnet)) {
         return Ok(());
     }
-    host.add_route(Network { address: network, prefix: PREFIX }, MAIN_TABLE, Some((link.index, None)))
+    host.add_route(Network { address: subnet.network, prefix: subnet.prefix }, MAIN_TABLE, Some((link.index, None)))
 }
 
-fn is_subnet(route: &crate::netlink::Route, link: &Link, network: Ipv4Addr) -> bool {
-    let subnet = Network { address: network, prefix: PREFIX };
+fn is_subnet(route: &crate::netlink::Route, link: &Link, subnet: Subnet) -> bool {
+    let subnet = Network { address: subnet.network, prefix: subnet.prefix };
     route.table == MAIN_TABLE
         && route.unicast
         && route.network == subnet

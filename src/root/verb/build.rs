@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::confine;
 use crate::lock::Lock;
 use crate::netlink::{Netlink, Network};
-use crate::part::{self, Site, firewall, openvpn, repair, resolver, wireguard};
+use crate::part::{self, Site, firewall, openvpn, repair, resolver, ways, wireguard};
 use crate::seen::{Seen, Subject};
 use crate::tool;
 use runns_privileged::capability::refuse_user_namespace;
@@ -18,6 +18,7 @@ use runns_shared::error::{Context, Error, Result, status};
 use runns_shared::escape::{escape, show};
 use runns_shared::log;
 use runns_shared::name::{IfaceName, NetnsName};
+use runns_shared::neighbours::Neighbours;
 use runns_shared::output;
 use runns_shared::output::warn;
 use runns_shared::plan::{MAX_NUMBER, Number, PREFIX, Plan, Request};
@@ -40,6 +41,8 @@ pub struct Options {
     pub uplink: Option<OsString>,
     /// -r
     pub resolve: Option<PathBuf>,
+    /// --publish, each.
+    pub publish: Vec<OsString>,
     /// --config
     pub config: Option<PathBuf>,
     /// Change nothing.
@@ -204,6 +207,7 @@ struct Wanted {
     userspace: Option<PathBuf>,
     kill_switch: bool,
     ipv6: Option<bool>,
+    neighbours: Neighbours,
     access: runns_shared::access::Access,
 }
 
@@ -227,6 +231,15 @@ impl Wanted {
                 first.name, second.name, first.netns
             ));
         }
+        for section in &config.sections {
+            let place = escape(section.name.as_bytes());
+            let of_file =
+                |error: Error| Error::new(format!("use {}", show(&path)), format!("[{place}] {}", error.cause()));
+            section.neighbours.check().map_err(of_file)?;
+        }
+        let mut neighbours = section.map_or_else(Neighbours::default, |section| section.neighbours.clone());
+        neighbours.publish.extend(options.publish.iter().map(|word| word.to_string_lossy().into_owned()));
+        neighbours.check().map_err(usage)?;
         let of_default = path == Path::new(DEFAULT_PATH);
         Ok(Self {
             name: name.or_else(|| section.map(|section| section.netns.clone())),
@@ -245,6 +258,7 @@ impl Wanted {
             userspace: section.and_then(|section| section.userspace.clone()),
             kill_switch: section.is_some_and(|section| section.kill_switch),
             ipv6: section.and_then(|section| section.ipv6),
+            neighbours,
             access: section.map_or_else(Default::default, |section| section.access.clone()),
         })
     }
@@ -272,6 +286,7 @@ impl Wanted {
             userspace: self.userspace.clone(),
             kill_switch: self.kill_switch,
             ipv6: self.ipv6,
+            neighbours: self.neighbours.clone(),
             access: self.access.clone(),
         }
     }
@@ -283,7 +298,15 @@ impl Wanted {
         let preferred = name.vpn_number().and_then(Number::new).filter(|number| taken.is_free(*number));
         let number = preferred.or_else(|| Number::all().find(|number| taken.is_free(*number)));
         let number = number.ok_or_else(|| Error::new("find a subnet", "172.24.0.0 to 172.31.255.0 are all taken"))?;
-        decided(self.request(name.clone()), number)
+        let request = self.request(name.clone());
+        if let Some(subnet) = request.neighbours.own_subnet()? {
+            let wanted = Network { address: subnet.network, prefix: subnet.prefix };
+            if let Some(taken) = taken.networks.iter().find(|network| network.overlaps(&wanted)) {
+                let by = format!("the host has an address or a route in {}/{}", taken.address, taken.prefix);
+                return Err(Error::new(format!("use Subnet={subnet}"), by).hint("choose another network"));
+            }
+        }
+        decided(request, number)
     }
 
     /// `vpnX`, X one more than the greatest there is; further where its subnet or interface is taken.
@@ -323,6 +346,8 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 struct Taken {
     /// Of what was built.
     names: Vec<NetnsName>,
+    /// Networks of the host's addresses and routes, and of what was built.
+    networks: Vec<Network>,
     /// Whether each subnet is, by its number.
     numbers: Vec<bool>,
 }
@@ -339,7 +364,7 @@ impl Taken {
         let routes = host.routes()?.into_iter().map(|route| route.network);
         networks.extend(routes.filter(|network| network.prefix >= SHORTEST_TAKEN));
         let mut numbers = vec![false; usize::from(MAX_NUMBER) + 1];
-        for network in networks {
+        for network in &networks {
             let is_in = |number: &Number| network.overlaps(&subnet(*number));
             // A network of 256 addresses or less is in one of ours, or in none.
             match (network.prefix >= PREFIX, Number::of(network.address)) {
@@ -348,7 +373,7 @@ impl Taken {
                 (false, _) => Number::all().filter(is_in).for_each(|number| numbers[usize::from(number.get())] = true),
             }
         }
-        Ok(Self { names, numbers })
+        Ok(Self { names, networks, numbers })
     }
 
     fn is_free(&self, number: Number) -> bool {
@@ -374,7 +399,7 @@ fn subnet(number: Number) -> Network {
 /// Everything that can be known before the first change.
 fn check(plan: &Plan, host: &Netlink) -> Result<()> {
     let request = &plan.request;
-    if request.kill_switch && request.uplink.is_some() {
+    if !request.has_veth() && request.uplink.is_some() {
         return Err(Error::new("build", "an uplink has no effect with KillSwitch=yes, which creates no veth pair"));
     }
     let place = part::netns::path(&request.name);
@@ -385,7 +410,7 @@ fn check(plan: &Plan, host: &Netlink) -> Result<()> {
         )
         .hint("choose another name, or remove it: sudo ip netns delete NAME"));
     }
-    if !request.kill_switch && host.link(request.interface.as_str())?.is_some() {
+    if request.has_veth() && host.link(request.interface.as_str())?.is_some() {
         return Err(Error::new(
             format!("make interface {}", request.interface),
             "an interface of that name exists already",
@@ -408,5 +433,6 @@ fn check(plan: &Plan, host: &Netlink) -> Result<()> {
     openvpn::check(plan)?;
     confine::check(plan)?;
     wireguard::check(plan)?;
-    if request.kill_switch { Ok(()) } else { firewall::check() }
+    ways::check(plan)?;
+    if request.has_veth() { firewall::check() } else { Ok(()) }
 }

@@ -10,6 +10,7 @@ mod openvpn;
 mod repair;
 mod soak;
 mod storm;
+mod ways;
 mod wireguard;
 
 use crate::support::{Background, Host, wait_until};

@@ -1,0 +1,377 @@
+//! What a section says of a namespace's neighbours: the ports of the host that lead inside, the host, and the LAN.
+//!
+//! The program that enters namespaces has no use for it and keeps the words as they stand. They are read where they are
+//! needed, and all of them before anything is built.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::json::{self, Fields};
+
+/// The options as they stand in the section.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Neighbours {
+    /// Publish, each.
+    pub publish: Vec<String>,
+    /// HostAccess.
+    pub host_access: Option<String>,
+    /// Bypass.
+    pub bypass: Option<String>,
+    /// Subnet.
+    pub subnet: Option<String>,
+    /// MTU.
+    pub mtu: Option<String>,
+}
+
+/// TCP or UDP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    /// RFC 9293.
+    Tcp,
+    /// RFC 768.
+    Udp,
+}
+
+/// A port of one protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Port {
+    /// Its number, not 0.
+    pub number: u16,
+    /// Its protocol.
+    pub protocol: Protocol,
+}
+
+/// A port of the host by which a port inside is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Published {
+    /// The address of the host, if only that one.
+    pub address: Option<IpAddr>,
+    /// The host's port.
+    pub port: Port,
+    /// The port inside.
+    pub inside: u16,
+}
+
+/// Which servers on the host are reached from inside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostAccess {
+    /// All.
+    Yes,
+    /// Those on these ports; none of any other.
+    Ports(Vec<Port>),
+}
+
+/// An IPv4 network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subnet {
+    /// Its address; the bits after the prefix are 0.
+    pub network: Ipv4Addr,
+    /// Its prefix length.
+    pub prefix: u8,
+}
+
+impl Neighbours {
+    /// From a record.
+    pub fn from_fields(fields: &Fields) -> json::Result<Self> {
+        let word = |name| fields.optional(name, json::text);
+        Ok(Self {
+            publish: fields.list("publish", json::text)?,
+            host_access: word("host_access")?,
+            bypass: word("bypass")?,
+            subnet: word("subnet")?,
+            mtu: word("mtu")?,
+        })
+    }
+
+    /// Reads all options; the error names the option.
+    pub fn check(&self) -> Result<()> {
+        self.published()?;
+        self.access(false)?;
+        self.bypassed()?;
+        self.own_subnet()?;
+        self.own_mtu().map(drop)
+    }
+
+    /// The published ports. Two of them may not have an address and a port of the host in common.
+    pub fn published(&self) -> Result<Vec<Published>> {
+        let mut all: Vec<Published> = Vec::new();
+        for word in &self.publish {
+            let one = published(word).ok_or_else(|| {
+                wrong("Publish", word, "expected [ADDRESS:]PORT[:INSIDE][/tcp|/udp], an IPv6 address in brackets")
+            })?;
+            if let Some(other) = all.iter().find(|other| other.conflicts(&one)) {
+                return Err(wrong("Publish", word, &format!("{other} has this port already")));
+            }
+            all.push(one);
+        }
+        Ok(all)
+    }
+
+    /// Which servers of the host are reached. Unless HostAccess says so: all without a tunnel, none with one.
+    pub fn access(&self, has_tunnel: bool) -> Result<HostAccess> {
+        let Some(words) = &self.host_access else {
+            return Ok(if has_tunnel { HostAccess::Ports(Vec::new()) } else { HostAccess::Yes });
+        };
+        match words.to_ascii_lowercase().as_str() {
+            "yes" => return Ok(HostAccess::Yes),
+            "no" => return Ok(HostAccess::Ports(Vec::new())),
+            _ => {}
+        }
+        let ports: Option<Vec<Port>> = split(words).map(port).collect();
+        ports
+            .filter(|ports| !ports.is_empty())
+            .map(HostAccess::Ports)
+            .ok_or_else(|| wrong("HostAccess", words, "expected yes, no, or ports such as 143/tcp,53/udp"))
+    }
+
+    /// The networks of Bypass.
+    pub fn bypassed(&self) -> Result<Vec<Subnet>> {
+        let Some(words) = &self.bypass else { return Ok(Vec::new()) };
+        let networks: Result<Vec<Subnet>> = split(words).map(|word| subnet("Bypass", word)).collect();
+        networks.and_then(|networks| {
+            if networks.is_empty() { Err(wrong("Bypass", words, "it names no network")) } else { Ok(networks) }
+        })
+    }
+
+    /// Subnet, at least a /30.
+    pub fn own_subnet(&self) -> Result<Option<Subnet>> {
+        let Some(word) = &self.subnet else { return Ok(None) };
+        let subnet = subnet("Subnet", word)?;
+        if !(8..=30).contains(&subnet.prefix) {
+            return Err(wrong("Subnet", word, "its prefix length must be from 8 to 30"));
+        }
+        let address = subnet.network;
+        if address.is_loopback() || address.octets()[0] == 0 || address.octets()[0] >= 224 {
+            return Err(wrong("Subnet", word, "hosts cannot have such addresses"));
+        }
+        Ok(Some(subnet))
+    }
+
+    /// MTU, in bytes.
+    pub fn own_mtu(&self) -> Result<Option<u32>> {
+        let Some(word) = &self.mtu else { return Ok(None) };
+        // The least that IPv4 hosts have to cope with (RFC 791), and the most that a veth has.
+        let mtu = word.parse().ok().filter(|mtu| (576..=65535).contains(mtu));
+        mtu.map(Some).ok_or_else(|| wrong("MTU", word, "expected a number of bytes from 576 to 65535"))
+    }
+}
+
+fn wrong(option: &str, word: &str, why: &str) -> Error {
+    Error::new("build", format!("{option}: cannot be '{}': {why}", crate::escape::escape(word.as_bytes())))
+}
+
+fn split(words: &str) -> impl Iterator<Item = &str> {
+    words.split([',', ' ', '\t']).filter(|word| !word.is_empty())
+}
+
+/// `PORT[/tcp|/udp]`.
+fn port(word: &str) -> Option<Port> {
+    let (number, protocol) = word.split_once('/').unwrap_or((word, "tcp"));
+    let protocol = match protocol.to_ascii_lowercase().as_str() {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        _ => return None,
+    };
+    Some(Port { number: port_number(number)?, protocol })
+}
+
+/// Digits alone, which rules out the sign that `parse` would take.
+fn port_number(word: &str) -> Option<u16> {
+    let digits = word.bytes().all(|byte| byte.is_ascii_digit());
+    word.parse().ok().filter(|number| digits && *number != 0)
+}
+
+fn published(word: &str) -> Option<Published> {
+    let (address, rest) = match word.strip_prefix('[') {
+        Some(rest) => {
+            let (address, rest) = rest.split_once("]:")?;
+            (Some(IpAddr::V6(address.parse().ok()?)), rest)
+        }
+        None => match word.split_once(':') {
+            Some((address, rest)) if address.contains('.') => (Some(IpAddr::V4(address.parse().ok()?)), rest),
+            _ => (None, word),
+        },
+    };
+    let (ports, protocol) = rest.split_once('/').unwrap_or((rest, "tcp"));
+    let (outside, inside) = ports.split_once(':').unwrap_or((ports, ports));
+    let port = port(&format!("{outside}/{protocol}"))?;
+    let usable = |address: &IpAddr| !address.is_multicast();
+    address.as_ref().is_none_or(usable).then_some(Published { address, port, inside: port_number(inside)? })
+}
+
+fn subnet(option: &str, word: &str) -> Result<Subnet> {
+    let parse = || {
+        let (address, prefix) = word.split_once('/').unwrap_or((word, "32"));
+        let prefix = prefix.parse().ok().filter(|length| *length <= 32)?;
+        Some((address.parse::<Ipv4Addr>().ok()?, prefix))
+    };
+    let (address, prefix) =
+        parse().ok_or_else(|| wrong(option, word, "expected an IPv4 network such as 192.0.2.0/24"))?;
+    let network = Ipv4Addr::from_bits(address.to_bits() & mask(prefix));
+    let subnet = Subnet { network, prefix };
+    if network != address {
+        return Err(wrong(option, word, &format!("the address of that network is {subnet}")));
+    }
+    Ok(subnet)
+}
+
+fn mask(prefix: u8) -> u32 {
+    u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0)
+}
+
+impl Subnet {
+    /// The address at this place, from 0.
+    fn at(&self, place: u32) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.network.to_bits() + place)
+    }
+
+    /// The host's end: the first address.
+    pub fn host(&self) -> Ipv4Addr {
+        self.at(1)
+    }
+
+    /// The namespace's end: the second address.
+    pub fn inside(&self) -> Ipv4Addr {
+        self.at(2)
+    }
+
+    /// As [`fmt::Display`] prints it.
+    pub fn parse(text: &str) -> Option<Self> {
+        subnet("", text).ok()
+    }
+}
+
+impl Published {
+    /// Whether a connection could be meant for both.
+    pub fn conflicts(&self, other: &Self) -> bool {
+        let all = |address: Option<IpAddr>| match address {
+            None => (true, true),
+            Some(address) => (address == IpAddr::from([0; 4]), address == IpAddr::from([0u16; 8])),
+        };
+        let same_address = match (self.address, other.address) {
+            (Some(one), Some(other)) if one == other => true,
+            (None, _) | (_, None) => true,
+            (Some(one), Some(another)) => {
+                one.is_ipv4() == another.is_ipv4() && {
+                    let (ours, theirs) = (all(self.address), all(other.address));
+                    ours.0 || ours.1 || theirs.0 || theirs.1
+                }
+            }
+        };
+        self.port == other.port && same_address
+    }
+
+    /// Whether it is for connections by IPv4.
+    pub fn has_ipv4(&self) -> bool {
+        self.address.is_none_or(|address| address.is_ipv4())
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}/{}", self.number, self.protocol)
+    }
+}
+
+impl fmt::Display for Published {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self.address {
+            Some(IpAddr::V6(address)) => write!(f, "[{address}]:")?,
+            Some(address) => write!(f, "{address}:")?,
+            None => {}
+        }
+        write!(f, "{}:{}/{}", self.port.number, self.inside, self.port.protocol)
+    }
+}
+
+impl fmt::Display for Subnet {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(publish: &[&str]) -> Neighbours {
+        Neighbours { publish: publish.iter().map(ToString::to_string).collect(), ..Neighbours::default() }
+    }
+
+    #[test]
+    fn published_ports() {
+        let words = ["8080", "8081:80", "127.0.0.1:53:5353/udp", "[::1]:443/tcp", "192.0.2.2:9000:1"];
+        let shown: Vec<String> = of(&words).published().unwrap().iter().map(ToString::to_string).collect();
+        let wanted =
+            ["8080:8080/tcp", "8081:80/tcp", "127.0.0.1:53:5353/udp", "[::1]:443:443/tcp", "192.0.2.2:9000:1/tcp"];
+        assert_eq!(shown, wanted);
+        for bad in [
+            "",
+            "0",
+            "65536",
+            "x",
+            "80:0",
+            "80/sctp",
+            "::1:80",
+            "[::1]80",
+            "192.0.2:80",
+            "+80",
+            "80:80:80",
+            "[80",
+            "224.0.0.1:80",
+        ] {
+            assert!(of(&[bad]).published().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn one_port_is_published_once() {
+        for pair in
+            [["80", "127.0.0.1:80:81"], ["80", "80:81"], ["0.0.0.0:80", "127.0.0.1:80"], ["[::]:80", "[::1]:80"]]
+        {
+            assert!(of(&pair).published().is_err(), "{pair:?}");
+        }
+        for pair in [["80", "80/udp"], ["127.0.0.1:80", "127.0.0.2:80"], ["0.0.0.0:80", "[::1]:80"]] {
+            assert!(of(&pair).published().is_ok(), "{pair:?}");
+        }
+    }
+
+    #[test]
+    fn access_to_the_host() {
+        let of = |words: &str| Neighbours { host_access: Some(words.to_string()), ..Neighbours::default() };
+        assert_eq!(of("Yes").access(true).unwrap(), HostAccess::Yes);
+        assert_eq!(of("no").access(false).unwrap(), HostAccess::Ports(Vec::new()));
+        let HostAccess::Ports(ports) = of("143, 53/udp").access(true).unwrap() else { panic!() };
+        assert_eq!(ports.iter().map(ToString::to_string).collect::<Vec<_>>(), ["143/tcp", "53/udp"]);
+        assert!(of("maybe").access(true).is_err() && of(",").access(true).is_err());
+        let default = Neighbours::default();
+        assert_eq!(default.access(false).unwrap(), HostAccess::Yes);
+        assert_eq!(default.access(true).unwrap(), HostAccess::Ports(Vec::new()));
+    }
+
+    #[test]
+    fn networks() {
+        let of = |word: &str| Neighbours { subnet: Some(word.to_string()), ..Neighbours::default() }.own_subnet();
+        let subnet = of("10.1.2.4/30").unwrap().unwrap();
+        assert_eq!((subnet.host(), subnet.inside()), (Ipv4Addr::new(10, 1, 2, 5), Ipv4Addr::new(10, 1, 2, 6)));
+        for bad in
+            ["10.1.2.5/30", "10.1.2.4/31", "10.0.0.0/7", "127.0.0.0/8", "224.0.0.0/24", "10.1.2.4", "x/24", "0.0.0.0/8"]
+        {
+            assert!(of(bad).is_err(), "{bad}");
+        }
+        let bypass = Neighbours { bypass: Some("192.0.2.0/24, 198.51.100.7".into()), ..Neighbours::default() };
+        assert_eq!(bypass.bypassed().unwrap()[1].to_string(), "198.51.100.7/32");
+    }
+}

@@ -1,0 +1,166 @@
+//! Published ports, servers of the host, networks beside the tunnel; the subnet and its MTU. Each is tried with sockets,
+//! and what tcpdump sees.
+
+use crate::support::{Background, Host, Snapshot};
+
+/// A server in Python: answers each client by TCP and UDP with the address that it sees. Ready when it says so.
+const SERVER: &str = r#"
+import socket, sys, threading
+def serve(kind):
+    s = socket.socket(socket.AF_INET, kind)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(('0.0.0.0', int(sys.argv[1])))
+    if kind == socket.SOCK_DGRAM:
+        def loop():
+            while True:
+                _, peer = s.recvfrom(100)
+                s.sendto(('peer ' + peer[0]).encode(), peer)
+    else:
+        s.listen()
+        def loop():
+            while True:
+                c, peer = s.accept()
+                c.sendall(('peer ' + peer[0]).encode())
+                c.close()
+    threading.Thread(target=loop).start()
+serve(socket.SOCK_STREAM)
+serve(socket.SOCK_DGRAM)
+print('ready', flush=True)
+"#;
+
+/// A client: prints the answer, or how it failed.
+const CLIENT: &str = r#"
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM if sys.argv[3] == 'udp' else socket.SOCK_STREAM)
+s.settimeout(2)
+try:
+    s.connect((sys.argv[1], int(sys.argv[2])))
+    s.send(b'x')
+    print(s.recv(100).decode())
+except OSError as error:
+    print('failed:', error)
+"#;
+
+/// Puts server and client on a host.
+pub fn bring_programs(host: &Host) {
+    host.write("/tmp/server.py", SERVER);
+    host.write("/tmp/client.py", CLIENT);
+}
+
+fn host(config: &str) -> Host {
+    let host = Host::new();
+    host.configure(config);
+    bring_programs(&host);
+    host
+}
+
+pub fn serve(host: &Host, place: &str, port: u16) -> Background {
+    let server = host.root().spawn(&format!("{place} python3 -u /tmp/server.py {port} >/tmp/ready{port} & wait"));
+    host.ok(&format!("until grep -q ready /tmp/ready{port} 2>/dev/null; do sleep 0.02; done"));
+    server
+}
+
+pub fn from_lan(host: &Host, address: &str, port: u16, protocol: &str) -> String {
+    let output = std::process::Command::new("nsenter")
+        .arg(format!("--net={}", host.internet.net.path()))
+        .args(["python3", "-c", CLIENT, address, &port.to_string(), protocol])
+        .output()
+        .expect("start nsenter");
+    String::from_utf8_lossy(&output.stdout).trim().to_string()
+}
+
+pub fn from_host(host: &Host, place: &str, address: &str, port: u16, protocol: &str) -> String {
+    host.ok(&format!("{place} python3 /tmp/client.py {address} {port} {protocol}")).trim().to_string()
+}
+
+#[test]
+fn a_published_port_is_reached_from_the_lan_and_from_the_host_and_nothing_else_is() {
+    let host = host("[work]\nPublish=8080:80\nPublish=8080:80/udp\nPublish=127.0.0.1:9000:80\n");
+    let before = Snapshot::of(&host);
+    host.ok("runns-exec build -s work");
+    let _server = serve(&host, "ip netns exec work", 80);
+    for protocol in ["tcp", "udp"] {
+        assert_eq!(from_lan(&host, "192.0.2.2", 8080, protocol), "peer 192.0.2.1", "the client's own address");
+        assert_eq!(from_host(&host, "", "192.0.2.2", 8080, protocol), "peer 192.0.2.2");
+        assert_eq!(from_host(&host, "", "127.0.0.1", 8080, protocol), "peer 172.24.0.1");
+    }
+    assert_eq!(from_host(&host, "", "127.0.0.1", 9000, "tcp"), "peer 172.24.0.1");
+    assert!(from_lan(&host, "192.0.2.2", 9000, "tcp").starts_with("failed"), "published for loopback alone");
+    assert!(from_lan(&host, "192.0.2.2", 80, "tcp").starts_with("failed"));
+    host.internet.net.ip("route add 172.24.0.0/16 via 192.0.2.2");
+    assert!(from_lan(&host, "172.24.0.2", 80, "tcp").starts_with("failed"), "not by the address inside");
+    // Another namespace is no neighbour.
+    host.ok("runns-exec build -n other");
+    for address in ["192.0.2.2", "172.24.0.1", "172.24.1.1"] {
+        assert!(from_host(&host, "ip netns exec other", address, 8080, "tcp").starts_with("failed"), "{address}");
+    }
+    assert!(host.ok("runns-exec status").contains("port 8080:80/tcp of the host leads inside"));
+    assert!(host.run("runns-exec status --json work").stdout.contains("\"open\":\"port 8080:80/tcp"));
+    host.ok("runns-exec clean work -k && runns-exec clean other -f");
+    before.assert_same(&Snapshot::of(&host));
+}
+
+#[test]
+fn a_port_that_is_taken_is_refused_by_whoever_has_it() {
+    let host = host("[one]\nPublish=8080\n[two]\nPublish=0.0.0.0:8080:1\n[bad]\nPublish=70000\n");
+    let said = host.run("runns-exec build -s one");
+    said.refused(1, &["[bad]", "Publish", "70000"]);
+    host.configure("[one]\nPublish=8080\n[two]\nPublish=0.0.0.0:8080:1\n[three]\nPublish=9090\n");
+    host.ok("runns-exec build -s one");
+    host.run("runns-exec build -s two").refused(1, &["8080/tcp", "namespace one"]);
+    let _server = serve(&host, "", 9090);
+    host.run("runns-exec build -s three").refused(1, &["9090/tcp", "python3"]);
+    host.run("runns-exec build -n four --publish 127.0.0.1:9090:1").refused(1, &["9090/tcp", "python3"]);
+    host.ok("runns-exec build -n four --publish 9091 && runns-exec clean four && runns-exec clean one -f");
+}
+
+#[test]
+fn servers_of_the_host_are_reached_as_the_section_says() {
+    let host = host("[open]\n[shut]\nHostAccess=no\n[some]\nHostAccess=7001/tcp\n");
+    host.ok("for name in open shut some; do runns-exec build -s $name || exit 1; done");
+    let _one = serve(&host, "", 7001);
+    let _two = serve(&host, "", 7002);
+    host.ok("ip link add br0 type bridge && ip address add 10.9.9.1/24 dev br0 && ip link set br0 up");
+    for address in ["192.0.2.2", "10.9.9.1", "172.24.0.1"] {
+        for (name, port, protocol, reached) in [
+            ("open", 7001, "tcp", true),
+            ("open", 7002, "udp", true),
+            ("shut", 7001, "tcp", false),
+            ("shut", 7001, "udp", false),
+            ("some", 7001, "tcp", true),
+            ("some", 7001, "udp", false),
+            ("some", 7002, "tcp", false),
+        ] {
+            // A server that listens on all addresses answers by UDP from the one that faces the client.
+            if reached && protocol == "udp" && address != "172.24.0.1" {
+                continue;
+            }
+            let said = from_host(&host, &format!("ip netns exec {name}"), address, port, protocol);
+            assert_eq!(said.starts_with("peer"), reached, "{name} {address} {port}/{protocol}: {said}");
+        }
+    }
+    // The world is still reached, and flushed rules are noticed and made again.
+    let _web = host.internet.net.serve("192.0.2.1:80", "seen");
+    assert!(host.user("alice").ok("runns-exec shut -- curl -s http://192.0.2.1/").contains("seen"));
+    host.ok("nft delete table inet runns");
+    let status = host.run("runns-exec status shut");
+    assert!(status.status == 1 && status.stdout.contains("inet runns"), "{status}");
+    host.ok("runns-exec build -s shut && runns-exec status");
+    assert!(from_host(&host, "ip netns exec shut", "192.0.2.2", 7001, "tcp").starts_with("failed"));
+    host.ok("for name in open shut some; do runns-exec clean $name -f || exit 1; done");
+}
+
+#[test]
+fn the_subnet_and_its_mtu_are_those_of_the_section() {
+    let host = host("[work]\nSubnet=10.77.0.4/30\nMTU=1300\n[same]\nSubnet=10.77.0.0/24\n");
+    host.ok("runns-exec build -s work");
+    let shown = host.ok("ip -br address show dev work; ip -n work -br address show dev eth0; ip link show dev work; ip -n work link show dev eth0");
+    assert!(shown.contains("10.77.0.5/30") && shown.contains("10.77.0.6/30"), "{shown}");
+    assert_eq!(shown.matches("mtu 1300").count(), 2, "{shown}");
+    assert!(host.ok("runns-exec status").contains("10.77.0.6/30"));
+    host.run("runns-exec build -s same").refused(1, &["10.77.0.0/24"]);
+    host.ok("ip link set work mtu 1500");
+    let status = host.run("runns-exec status");
+    assert!(status.status == 1 && status.stdout.contains("MTU"), "{status}");
+    host.ok("runns-exec build -s work && runns-exec status && runns-exec clean work -f");
+}

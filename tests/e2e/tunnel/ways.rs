@@ -1,0 +1,75 @@
+//! Ways beside a tunnel that takes all traffic: answers leave as their questions came, and what bypasses the tunnel never
+//! enters it.
+
+use super::{host, ping};
+use crate::neighbours::{bring_programs, from_host, from_lan, serve};
+use crate::support::openvpn::{self, OpenVpnServer};
+
+#[test]
+fn ways_beside_openvpn_with_redirect_gateway() {
+    let host = host();
+    bring_programs(&host);
+    openvpn::make_certificates(&host);
+    let _server = OpenVpnServer::start_with(&host, 1194, 8, "push \"redirect-gateway def1\"\nkeepalive 1 3\n");
+    openvpn::configure_client(&host, "work", 1194);
+    host.internet.net.ip("address add 203.0.113.9/32 dev lo");
+    host.configure(
+        "[work]\nvpn=/etc/openvpn/work.conf\nPublish=8080:80\nPublish=8080:80/udp\nHostAccess=7001\n\
+         Bypass=203.0.113.8/29\n",
+    );
+    host.ok("runns-exec build -s work");
+    let _inside = serve(&host, "ip netns exec work", 80);
+    let _outside = serve(&host, "", 7001);
+    let tunnel = host.root().spawn("exec ip netns exec work tcpdump -lni tun0 2>/tmp/dump.err >/tmp/dump");
+    host.ok("until grep -q listening /tmp/dump.err; do sleep 0.02; done");
+    for protocol in ["tcp", "udp"] {
+        assert_eq!(from_lan(&host, "192.0.2.2", 8080, protocol), "peer 192.0.2.1", "{protocol}");
+        assert_eq!(from_host(&host, "", "192.0.2.2", 8080, protocol), "peer 192.0.2.2", "{protocol}");
+        assert_eq!(from_host(&host, "", "127.0.0.1", 8080, protocol), "peer 172.24.0.1", "{protocol}");
+    }
+    // By the gateway and by another address of the host, one port and no other.
+    for address in ["172.24.0.1", "192.0.2.2"] {
+        assert_eq!(from_host(&host, "ip netns exec work", address, 7001, "tcp"), "peer 172.24.0.2", "{address}");
+        assert!(from_host(&host, "ip netns exec work", address, 7001, "udp").starts_with("failed"), "{address}");
+    }
+    assert!(ping(&host, "work", "203.0.113.9"));
+    let route = |to: &str| host.ok(&format!("ip -n work route get {to}"));
+    assert!(route("203.0.113.9").contains("dev eth0") && route("203.0.113.17").contains("dev tun0"));
+    // What is seen in the tunnel is of neither.
+    assert!(ping(&host, "work", super::FAR), "the tunnel carries the rest");
+    host.ok("until grep -q 198.51.100.77 /tmp/dump; do sleep 0.02; done");
+    let seen = host.ok("cat /tmp/dump");
+    drop(tunnel);
+    for (address, port) in [("203.0.113.9", ""), ("192.0.2.2", ""), ("192.0.2.1", ""), ("", ".80:"), ("", ".80 >")] {
+        let hit = if address.is_empty() { port } else { address };
+        assert!(!seen.contains(hit), "{hit} in the tunnel: {seen}");
+    }
+    // Should the veth go, what bypasses the tunnel does not enter it.
+    host.ok("ip -n work link set eth0 down");
+    assert!(!host.run("ip -n work route get 203.0.113.9").stdout.contains("tun0"));
+    host.ok("runns-exec build -s work && runns-exec status");
+    assert!(ping(&host, "work", "203.0.113.9"));
+    host.ok("ip -n work rule del priority 901");
+    let status = host.run("runns-exec status");
+    assert!(status.status == 1, "{status}");
+    host.ok("runns-exec build -s work && runns-exec status && runns-exec clean work -f -k");
+}
+
+#[test]
+fn with_a_tunnel_the_host_is_not_reached_unless_the_section_says_so() {
+    let host = host();
+    bring_programs(&host);
+    openvpn::make_certificates(&host);
+    let _server = OpenVpnServer::start_with(&host, 1194, 8, "keepalive 1 3\n");
+    openvpn::configure_client(&host, "work", 1194);
+    host.configure("[work]\nvpn=/etc/openvpn/work.conf\n");
+    host.ok("runns-exec build -s work");
+    let _outside = serve(&host, "", 7001);
+    for address in ["172.24.0.1", "192.0.2.2"] {
+        for protocol in ["tcp", "udp"] {
+            let said = from_host(&host, "ip netns exec work", address, 7001, protocol);
+            assert!(said.starts_with("failed"), "{address} {protocol}: {said}");
+        }
+    }
+    host.ok("runns-exec status && runns-exec clean work -f -k");
+}
