@@ -207,6 +207,9 @@ fn look(subject: &Subject) -> Result<Vec<Finding>> {
             found.push(down("the default route is gone"));
         }
     }
+    if found.is_empty() {
+        found.extend(ways::look_inside(subject)?);
+    }
     if inside.sysctl("net/ipv6/conf/eth0/disable_ipv6").is_some_and(|off| off != "1") {
         found.push(Finding::degraded(&what, "IPv6 is on"));
     }

@@ -104,7 +104,7 @@ impl Part for Ways {
     }
 
     fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
-        look(subject)
+        if subject.seen.root { subject.seen.once(WHAT, look_at_host) } else { Ok(Vec::new()) }
     }
 
     fn unseen(&self, _plan: &Plan) -> Option<&'static str> {
@@ -112,8 +112,7 @@ impl Part for Ways {
     }
 
     fn mend(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
-        make(None)?;
-        set_up(site)
+        make(Some(site.plan()))
     }
 }
 
@@ -426,12 +425,10 @@ fn sysctls(way: &Way) -> &'static [(&'static str, &'static str)] {
     if way.published.is_empty() { &[] } else { &MARKED }
 }
 
-fn look(subject: &Subject) -> Result<Vec<Finding>> {
+/// What is wrong inside, where all of it belongs to the veth and is mended with it.
+pub fn look_inside(subject: &Subject) -> Result<Vec<Finding>> {
     let Some(way) = Way::of(&subject.record.plan)? else { return Ok(Vec::new()) };
-    if !subject.seen.root {
-        return Ok(Vec::new());
-    }
-    let mut found = subject.seen.once(WHAT, look_at_host)?;
+    let mut found = Vec::new();
     let Some(deep) = subject.deep()? else { return Ok(found) };
     let host = addresses_of_host(subject.seen.netlink()?, &way)?;
     let wanted = listed_elsewhere(&table_inside(&way))?;
