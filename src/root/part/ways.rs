@@ -455,7 +455,8 @@ pub fn look_inside(subject: &Subject) -> Result<Vec<Finding>> {
     );
     let lost = way.has_tunnel && !beside.iter().all(|network| has(*network, BESIDE));
     let lost = lost || (way.has_tunnel && !leads_beside);
-    if lost || (!way.published.is_empty() && !(has(EVERYWHERE, ANSWERS) && leads_back)) {
+    let answered = way.published.is_empty() || (leads_back && has(EVERYWHERE, ANSWERS));
+    if lost || !answered {
         found.push(Finding::degraded(WHAT, "routes inside are gone"));
     }
     Ok(found)
