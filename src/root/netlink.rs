@@ -11,12 +11,13 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::IpProtocol;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::neighbour::NeighbourState;
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType};
-use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage, RuleUidRange};
+use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage, RulePortRange, RuleUidRange};
 use rtnetlink::packet_route::tc::{
     TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcMessage, TcOption,
 };
@@ -403,10 +404,10 @@ impl Netlink {
         let ours = |rule: &RuleMessage| {
             let is_own = |attribute: &RuleAttribute| matches!(attribute, RuleAttribute::Table(table) if OWN_TABLES.contains(table));
             let has = |wanted: &RuleAttribute| rule.attributes.contains(wanted);
-            let is_certain = rule
-                .attributes
-                .iter()
-                .any(|attribute| matches!(attribute, RuleAttribute::FwMark(_) | RuleAttribute::Iifname(_)));
+            let is_certain = rule.attributes.iter().any(|attribute| {
+                use RuleAttribute::{FwMark, Iifname, SourcePortRange};
+                matches!(attribute, FwMark(_) | Iifname(_) | SourcePortRange(_))
+            });
             let matches = packets.attributes().iter().all(has) && (!matches!(packets, Packets::All) || !is_certain);
             matches && rule.attributes.iter().any(is_own)
         };
@@ -444,6 +445,8 @@ pub enum Packets<'a> {
     All,
     /// Those that arrive on an interface.
     From(&'a IfaceName),
+    /// UDP from a local port.
+    Udp(u16),
     /// Those whose mark, as far as the mask reaches, is this.
     Marked {
         /// The mark.
@@ -458,6 +461,10 @@ impl Packets<'_> {
         match self {
             Self::All => Vec::new(),
             Self::From(interface) => vec![RuleAttribute::Iifname(interface.to_string())],
+            Self::Udp(port) => vec![
+                RuleAttribute::IpProtocol(IpProtocol::Udp),
+                RuleAttribute::SourcePortRange(RulePortRange { start: *port, end: *port }),
+            ],
             Self::Marked { mark, mask } => vec![RuleAttribute::FwMark(*mark), RuleAttribute::FwMask(*mask)],
         }
     }

@@ -275,28 +275,32 @@ impl Options<'_> {
         Ok(self.one(GLOBAL_OPTION, yes_or_no)?.unwrap_or(false))
     }
 
-    /// Under the kill switch the tunnel is the only way out: there is one, and nothing that a veth would be for.
+    /// Under the kill switch the tunnel is the only way out: there is one, and without a veth nothing that is for one.
     fn check_kill_switch(&self, on: bool) -> Result<()> {
         let given = |option: &str| self.values.iter().any(|(key, _)| key.eq_ignore_ascii_case(option));
         if on && !given("vpn") && !given("WireGuard") {
             return Err(self.refuse("KillSwitch", "without vpn or WireGuard there would be no way out at all"));
         }
-        const OF_VETH: [&str; 7] = ["InterfaceIn", "InterfaceOut", "Publish", "HostAccess", "Bypass", "Subnet", "MTU"];
-        match OF_VETH.into_iter().find(|option| on && given(option)) {
-            Some(option) => Err(self.refuse(option, "has no effect with KillSwitch=yes, which creates no veth pair")),
+        const OF_VETH: [&str; 4] = ["InterfaceIn", "InterfaceOut", "Subnet", "MTU"];
+        let has_veth = !on || self.neighbours().opens();
+        match OF_VETH.into_iter().find(|option| !has_veth && given(option)) {
+            Some(option) => Err(self.refuse(
+                option,
+                "has no effect with KillSwitch=yes, which creates no veth pair without Publish, HostAccess or Bypass",
+            )),
             None => Ok(()),
         }
     }
 
-    fn neighbours(&self) -> Result<Neighbours> {
+    fn neighbours(&self) -> Neighbours {
         let word = |option: &str| self.all(option).next().map(str::to_string);
-        Ok(Neighbours {
+        Neighbours {
             publish: self.all("Publish").map(str::to_string).collect(),
             host_access: word("HostAccess"),
             bypass: word("Bypass"),
             subnet: word("Subnet"),
             mtu: word("MTU"),
-        })
+        }
     }
 
     fn section(&self, name: &str) -> Result<Section> {
@@ -331,7 +335,7 @@ impl Options<'_> {
             userspace: self.one(USERSPACE, program)?,
             kill_switch,
             ipv6: self.one("IPv6", yes_or_no)?,
-            neighbours: self.neighbours()?,
+            neighbours: self.neighbours(),
             access: Access { users: self.one("AllowUsers", list)?, groups: self.one("AllowGroups", list)? },
         })
     }

@@ -95,6 +95,12 @@ impl Neighbours {
         self.own_mtu().map(drop)
     }
 
+    /// Whether a way is asked for that needs a veth pair even where the tunnel is the only way out.
+    pub fn opens(&self) -> bool {
+        let host = self.host_access.as_ref().is_some_and(|words| !words.eq_ignore_ascii_case("no"));
+        host || !self.publish.is_empty() || self.bypass.is_some()
+    }
+
     /// The published ports. Two of them may not have an address and a port of the host in common.
     pub fn published(&self) -> Result<Vec<Published>> {
         let mut all: Vec<Published> = Vec::new();

@@ -101,7 +101,7 @@ pub struct Request {
     pub wireguard: Vec<PathBuf>,
     /// The program that drives WireGuard devices where the kernel does not; wireguard-go by default.
     pub userspace: Option<PathBuf>,
-    /// The tunnel is the only way out: no veth.
+    /// The tunnel is the only way out, but for what `neighbours` opens; if that is nothing, there is no veth.
     pub kill_switch: bool,
     /// Whether IPv6 goes through the tunnel; by default if the tunnel has it.
     pub ipv6: Option<bool>,
@@ -164,7 +164,7 @@ impl Request {
 
     /// Whether there is a veth pair.
     pub fn has_veth(&self) -> bool {
-        !self.kill_switch
+        !self.kill_switch || self.neighbours.opens()
     }
 
     /// Whether there is a tunnel at all.

@@ -222,6 +222,10 @@ impl Part for Firewall {
         Ok(removed)
     }
 
+    fn is_beside(&self) -> bool {
+        true
+    }
+
     fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
         if !subject.seen.root {
             return Ok(Vec::new());

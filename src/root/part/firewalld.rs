@@ -63,6 +63,10 @@ impl Part for Firewalld {
         Ok(removed)
     }
 
+    fn is_beside(&self) -> bool {
+        true
+    }
+
     fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
         let seen = subject.seen;
         if !seen.root {

@@ -37,6 +37,10 @@ impl Part for Forwarding {
         Ok(false)
     }
 
+    fn is_beside(&self) -> bool {
+        true
+    }
+
     fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
         let is_on = subject.seen.has_sysctl(IP_FORWARD, "1")?;
         Ok(if is_on { Vec::new() } else { vec![Finding::down("IPv4 forwarding", "off")] })

@@ -105,6 +105,11 @@ pub trait Part {
         None
     }
 
+    /// Whether it carries only what goes beside a tunnel that is the only way out.
+    fn is_beside(&self) -> bool {
+        false
+    }
+
     /// Makes it as it was built again, where `found` says that it is not, and touches nothing else.
     fn mend(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
         self.apply(site)

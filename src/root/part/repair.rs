@@ -28,10 +28,13 @@ fn look_at(part: &dyn Part, subject: &Subject) -> Vec<Finding> {
     if part.describe(plan).is_none() {
         return Vec::new();
     }
-    part.look(subject).unwrap_or_else(|error| {
+    let found = part.look(subject).unwrap_or_else(|error| {
         let how = format!("cannot {}: {}", error_action(&error), error.cause());
         vec![Finding::degraded("examination", how).cure(error.hint_text().unwrap_or("see the message").to_string())]
-    })
+    });
+    // The tunnel works without what is beside it.
+    let is_fatal = !plan.request.kill_switch || !part.is_beside();
+    found.into_iter().map(|finding| Finding { fatal: finding.fatal && is_fatal, ..finding }).collect()
 }
 
 /// What it was that failed.

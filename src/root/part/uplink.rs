@@ -128,6 +128,10 @@ impl Part for Uplink {
         Ok(forget_unused(site, None)? | (rules + routes > 0))
     }
 
+    fn is_beside(&self) -> bool {
+        true
+    }
+
     fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
         let Some(uplink) = &subject.record.plan.request.uplink else { return Ok(Vec::new()) };
         if Bound::to(uplink)?.is_none()

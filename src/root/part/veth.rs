@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 use super::{Finding, Part, Site, firewall, netns, probe, uplink, ways};
 use crate::host::{set_sysctl, sysctl};
-use crate::netlink::{Hardware, Link, MAIN_TABLE, Netlink, Network, Packets, in_namespace};
+use crate::netlink::{Hardware, Link, MAIN_TABLE, Netlink, Network, Packets, Route, in_namespace};
 use crate::seen::Subject;
 use runns_shared::error::{Error, Result};
 use runns_shared::neighbours::Subnet;
@@ -34,7 +34,11 @@ impl Part for Veth {
                 "veth pair {interface} ({}/{prefix}) - {INSIDE} ({}/{prefix}, {})",
                 subnet.host(),
                 subnet.inside(),
-                format_args!("default route via {}", subnet.host()),
+                if plan.request.kill_switch {
+                    "no default route".to_string()
+                } else {
+                    format!("default route via {}", subnet.host())
+                },
                 prefix = subnet.prefix,
             )
         })
@@ -46,7 +50,7 @@ impl Part for Veth {
         create(site, &namespace)?;
         set_up(site, &namespace, true)?;
         // Now traffic must get through; a tunnel that waits for its server would only say that nobody answers.
-        probe::run(site)
+        if site.plan().request.kill_switch { Ok(()) } else { probe::run(site) }
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
@@ -54,6 +58,10 @@ impl Part for Veth {
             Some(link) if link.veth => site.host.delete_link(link.index).map(|()| true),
             _ => Ok(false),
         }
+    }
+
+    fn is_beside(&self) -> bool {
+        true
     }
 
     fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
@@ -146,6 +154,13 @@ fn set_up(site: &Site, namespace: &File, is_new: bool) -> Result<()> {
     }
     ways::route(site, &inside, link.index)?;
     let everywhere = Network { address: Ipv4Addr::UNSPECIFIED, prefix: 0 };
+    if site.plan().request.kill_switch {
+        let leads_here = |route: &&Route| {
+            let by_veth = route.hops.iter().any(|(hop, _)| *hop == link.index);
+            route.table == MAIN_TABLE && route.network == everywhere && by_veth
+        };
+        return inside.routes()?.iter().filter(leads_here).try_for_each(|route| inside.delete_route(route));
+    }
     inside.add_route(everywhere, MAIN_TABLE, Some((link.index, Some(subnet.host()))))
 }
 
@@ -203,8 +218,10 @@ fn look(subject: &Subject) -> Result<Vec<Finding>> {
         if !inside.has_route(network, INSIDE) {
             found.push(down("the route to its subnet is gone"));
         }
-        if !inside.routes().iter().any(by_default) {
-            found.push(down("the default route is gone"));
+        match (request.kill_switch, inside.routes().iter().any(by_default)) {
+            (false, false) => found.push(down("the default route is gone")),
+            (true, true) => found.push(down("a default route leads there")),
+            _ => {}
         }
     }
     if found.is_empty() {
@@ -288,7 +305,7 @@ fn restore_subnet(host: &Netlink, link: &Link, subnet: Subnet) -> Result<()> {
     host.add_route(Network { address: subnet.network, prefix: subnet.prefix }, MAIN_TABLE, Some((link.index, None)))
 }
 
-fn is_subnet(route: &crate::netlink::Route, link: &Link, subnet: Subnet) -> bool {
+fn is_subnet(route: &Route, link: &Link, subnet: Subnet) -> bool {
     let subnet = Network { address: subnet.network, prefix: subnet.prefix };
     route.table == MAIN_TABLE
         && route.unicast

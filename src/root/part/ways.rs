@@ -22,7 +22,7 @@ use crate::seen::Subject;
 use crate::tool;
 use nix::sched::{CloneFlags, unshare};
 use runns_shared::error::{Context, Error, Result};
-use runns_shared::neighbours::{HostAccess, Port, Published, Subnet};
+use runns_shared::neighbours::{HostAccess, Port, Protocol, Published, Subnet};
 use runns_shared::plan::{Plan, Request};
 use runns_shared::record::{Record, State};
 
@@ -38,6 +38,8 @@ const ANSWERS: u32 = 17_251_000;
 const BESIDE: u32 = 17_251_001;
 /// Of the rules that lead to them: ahead of those for OpenVPN's own packets, which have 1000 and more.
 const PRIORITY: u32 = 900;
+/// Of those that are asked last, behind the main and the default table (ip-rule(8)).
+const PRIORITY_AFTER_ALL: u32 = 32_768;
 const EVERYWHERE: Network = Network { address: Ipv4Addr::UNSPECIFIED, prefix: 0 };
 /// What findings are about.
 const WHAT: &str = "ways beside the tunnel";
@@ -54,6 +56,8 @@ struct Way {
     bypassed: Vec<Subnet>,
     resolvers: Vec<Ipv4Addr>,
     has_tunnel: bool,
+    /// The tunnel is the only other way.
+    killed: bool,
 }
 
 impl Way {
@@ -66,7 +70,9 @@ impl Way {
             return Ok(None);
         }
         let is_pushed = |resolver: &&runns_shared::plan::Resolver| resolver.from != super::pushed::FROM;
-        let resolvers = plan.resolver.as_ref().filter(is_pushed).map_or(&[][..], |resolver| &resolver.servers[..]);
+        // One of the host's would be one more way out, which nobody has named.
+        let resolvers = plan.resolver.as_ref().filter(is_pushed).filter(|_| !request.kill_switch);
+        let resolvers = resolvers.map_or(&[][..], |resolver| &resolver.servers[..]);
         Ok(Some(Self {
             interface: request.interface.to_string(),
             subnet: plan.subnet(),
@@ -75,6 +81,7 @@ impl Way {
             bypassed: if request.has_tunnel() { request.neighbours.bypassed()? } else { Vec::new() },
             resolvers: resolvers.iter().filter_map(v4).collect(),
             has_tunnel: request.has_tunnel(),
+            killed: request.kill_switch,
         }))
     }
 }
@@ -101,6 +108,10 @@ impl Part for Ways {
         let others = Record::all()?.into_iter().map(|record| record.plan).filter(|plan| plan.request.name != name);
         replace(&others.collect::<Vec<_>>())?;
         Ok(true)
+    }
+
+    fn is_beside(&self) -> bool {
+        true
     }
 
     fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
@@ -146,9 +157,6 @@ pub fn opened(plan: &Plan) -> Option<String> {
 
 /// Checks, before anything is made, that each published port is free, and that there is nft(8).
 pub fn check(plan: &Plan) -> Result<()> {
-    if plan.request.kill_switch && !plan.request.neighbours.publish.is_empty() {
-        return Err(Error::new("build", "a port cannot be published with KillSwitch=yes, which creates no veth pair"));
-    }
     let Some(way) = Way::of(plan)? else { return Ok(()) };
     tool::need("nft", "nftables")?;
     if plan.request.neighbours.bypass.is_some() && !plan.request.has_tunnel() {
@@ -262,6 +270,12 @@ fn table(ways: &[Way]) -> Result<String> {
         way.resolvers.iter().map(|server| format!("{} . {server}", quoted(&way.interface))).collect::<Vec<_>>()
     });
     text += &set("set", "resolvers", "ifname . ipv4_addr", resolvers.collect());
+    let killed = ways.iter().filter(|way| way.killed);
+    text += &set("set", "killed", "ifname", killed.clone().map(|way| quoted(&way.interface)).collect());
+    let bypassed = killed.flat_map(|way| {
+        way.bypassed.iter().map(|network| format!("{} . {network}", quoted(&way.interface))).collect::<Vec<_>>()
+    });
+    text += &set("set", "bypassed", "ifname . ipv4_addr; flags interval", bypassed.collect());
     for protocol in ["tcp", "udp"] {
         text += &maps(ways, protocol);
     }
@@ -315,7 +329,13 @@ chain host {
   drop
 }
 chain forwarding { type filter hook forward priority mangle - 1;
+  iifname @killed jump killed
   oifgroup & 0xffffff00 == 0x72756e00 ct status dnat ct state new jump came_by
+}
+chain killed {
+  ct direction reply return
+  iifname . ip daddr @bypassed return
+  drop
 }
 chain came_by {
   ct mark set 0xff000000
@@ -344,7 +364,7 @@ chain loopback_back { type filter hook input priority 110;
 ";
 
 /// The table inside.
-fn table_inside(way: &Way) -> String {
+fn table_inside(way: &Way, host: &[Ipv4Addr]) -> String {
     let mut text = format!("table {TABLE} {{\n");
     if !way.published.is_empty() {
         text += &format!(
@@ -358,6 +378,16 @@ fn table_inside(way: &Way) -> String {
              chain leaving {{ type route hook output priority mangle;\n\
              ct direction reply ct mark {MARK:#x} meta mark set {MARK:#x}\n}}\n",
             inside = way.subnet.inside(),
+        );
+    }
+    if way.killed {
+        let words = |addresses: &[Ipv4Addr]| addresses.iter().map(Ipv4Addr::to_string).collect();
+        text += &set("set", "host", "ipv4_addr", words(host));
+        text +=
+            &set("set", "bypassed", "ipv4_addr; flags interval", way.bypassed.iter().map(Subnet::to_string).collect());
+        text += &format!(
+            "chain leaving_beside {{ type filter hook postrouting priority mangle;\noifname \"{INSIDE}\" jump beside\n}}\n\
+             chain beside {{\nct direction reply return\nip daddr @bypassed return\nip daddr @host return\ndrop\n}}\n"
         );
     }
     text + "}\n"
@@ -386,7 +416,8 @@ fn addresses_of_host(host: &Netlink, way: &Way) -> Result<Vec<Ipv4Addr>> {
 pub fn set_up(site: &Site) -> Result<()> {
     let Some(way) = Way::of(site.plan())? else { return Ok(()) };
     let file = netns::open_built(site)?.ok_or_else(|| Error::new("set up the ways inside", "the namespace is gone"))?;
-    let text = format!("add table {TABLE}\ndelete table {TABLE}\n{}", table_inside(&way));
+    let host = addresses_of_host(&site.host, &way)?;
+    let text = format!("add table {TABLE}\ndelete table {TABLE}\n{}", table_inside(&way, &host));
     in_namespace(file.as_fd(), || {
         tool::run("nft", &["-f", "-"], &text)?;
         for (name, value) in sysctls(&way) {
@@ -404,10 +435,18 @@ pub fn route(site: &Site, inside: &Netlink, index: u32) -> Result<()> {
         inside.add_route(EVERYWHERE, ANSWERS, Some(hop))?;
         inside.add_rule(&Packets::Marked { mark: MARK, mask: u32::MAX }, ANSWERS, PRIORITY)?;
     }
+    if way.killed {
+        // Without a default route, a socket that has no connection is refused before the table inside sees its packet.
+        for port in udp_ports(&way) {
+            inside.add_rule(&Packets::Udp(port), ANSWERS, PRIORITY_AFTER_ALL)?;
+        }
+    }
     if !way.has_tunnel {
         return Ok(());
     }
-    for network in way.bypassed.iter().map(|subnet| Network { address: subnet.network, prefix: subnet.prefix }) {
+    // The server must not choose who is behind the address of the gateway.
+    inside.add_route(network_of(way.subnet), BESIDE, Some((index, None)))?;
+    for network in way.bypassed.iter().copied().map(network_of) {
         // Should the device go, the tunnel does not get it.
         inside.add_route(network, BESIDE, None)?;
         inside.add_route(network, BESIDE, Some(hop))?;
@@ -417,6 +456,15 @@ pub fn route(site: &Site, inside: &Netlink, index: u32) -> Result<()> {
         inside.add_route(Network { address, prefix: 32 }, BESIDE, Some(hop))?;
     }
     inside.add_rule(&Packets::All, BESIDE, PRIORITY + 1)
+}
+
+fn network_of(subnet: Subnet) -> Network {
+    Network { address: subnet.network, prefix: subnet.prefix }
+}
+
+/// The ports inside that are published by UDP.
+fn udp_ports(way: &Way) -> impl Iterator<Item = u16> {
+    way.published.iter().filter(|port| port.port.protocol == Protocol::Udp).map(|port| port.inside)
 }
 
 fn sysctls(way: &Way) -> &'static [(&'static str, &'static str)] {
@@ -431,12 +479,14 @@ pub fn look_inside(subject: &Subject) -> Result<Vec<Finding>> {
     let mut found = Vec::new();
     let Some(deep) = subject.deep()? else { return Ok(found) };
     let host = addresses_of_host(subject.seen.netlink()?, &way)?;
-    let wanted = listed_elsewhere(&table_inside(&way))?;
+    let wanted = listed_elsewhere(&table_inside(&way, &host))?;
     let marked = Packets::Marked { mark: MARK, mask: u32::MAX };
     let inside = in_namespace(deep.file.as_fd(), || {
         let is_set = |(name, value): &(&str, &str)| sysctl(name).is_ok_and(|now| now.as_deref() == Some(*value));
         let inside = Netlink::here()?;
-        let rules = (inside.has_rule(&Packets::All)?, inside.has_rule(&marked)?);
+        let mut last = if way.killed { udp_ports(&way).collect() } else { Vec::new() };
+        last.retain(|port| !inside.has_rule(&Packets::Udp(*port)).unwrap_or(true));
+        let rules = (inside.has_rule(&Packets::All)?, inside.has_rule(&marked)? && last.is_empty());
         Ok((listed_here(), sysctls(&way).iter().all(is_set), inside.routes()?, rules))
     })?;
     let (listed, set, routes, (leads_beside, leads_back)) = inside;
@@ -446,8 +496,7 @@ pub fn look_inside(subject: &Subject) -> Result<Vec<Finding>> {
     let has = |network: Network, table: u32| {
         routes.iter().any(|route| route.network == network && route.table == table && route.unicast)
     };
-    let mut beside: Vec<Network> =
-        way.bypassed.iter().map(|subnet| Network { address: subnet.network, prefix: subnet.prefix }).collect();
+    let mut beside: Vec<Network> = way.bypassed.iter().copied().chain([way.subnet]).map(network_of).collect();
     beside.extend(
         host.iter()
             .filter(|address| **address != way.subnet.host())

@@ -10,20 +10,20 @@ use crate::turns::{calls, killed, points};
 const SERVER: &str = "server-ipv6 fd08::/64\npush \"redirect-gateway def1 ipv6\"\npush \"dhcp-option DNS 10.8.0.1\"\n\
                       keepalive 1 3\n";
 
-fn host_with_server(config: &str) -> (Host, OpenVpnServer) {
+fn host_with_server(config: &str, options: &str) -> (Host, OpenVpnServer) {
     let host = host();
     openvpn::make_certificates(&host);
     let server = OpenVpnServer::start_with(&host, 1194, 8, SERVER);
     openvpn::configure_client(&host, "work", 1194);
     host.root().run_with("cat >>/etc/openvpn/work.conf", config.as_bytes()).ok();
-    host.configure("[work]\nKillSwitch=yes\nvpn=/etc/openvpn/work.conf\n");
+    host.configure(&format!("[work]\nKillSwitch=yes\nvpn=/etc/openvpn/work.conf\n{options}"));
     (host, server)
 }
 
 /// Proves that the watch works: without a kill switch, it sees the probes of a namespace whose tunnel is down.
 #[test]
 fn the_watch_sees_probes_of_a_namespace_without_kill_switch() {
-    let (host, server) = host_with_server("");
+    let (host, server) = host_with_server("", "");
     server.stop(&host, 1194);
     host.configure("[work]\nvpn=/etc/openvpn/work.conf\n");
     host.ok("runns-exec build -s work --no-wait");
@@ -41,15 +41,18 @@ const HOST_STATE: &str = "iptables-save | grep -v '^#'; nft list ruleset; cat /p
                           ip route; ip -6 route; ip -br link";
 
 /// The whole life of a tunnel, with probes all the time.
-fn life(config: &str) {
-    let (host, server) = host_with_server(config);
+fn life(config: &str, options: &str) {
+    let (host, server) = host_with_server(config, options);
     let before = Snapshot::of(&host);
     let network = host.ok(HOST_STATE);
     let watch = Watch::start(&host);
     host.ok("runns-exec build -s work");
-    assert_eq!(host.ok(HOST_STATE), network, "the host's links, routes, rules and forwarding do not change");
-    let links = host.ok("ip netns exec work ip -br link | cut -d' ' -f1");
-    assert_eq!(links, "lo\ntun0");
+    let has_veth = !options.is_empty();
+    if !has_veth {
+        assert_eq!(host.ok(HOST_STATE), network, "the host's links, routes, rules and forwarding do not change");
+    }
+    let links = host.ok("ip netns exec work ip -br link | cut -d@ -f1 | cut -d' ' -f1 | sort | xargs");
+    assert_eq!(links, if has_veth { "eth0 lo tun0" } else { "lo tun0" });
     let probes = Probes::start(&host, "work");
     // DNS over IPv6 is rejected: the resolver has no IPv6 address.
     assert!(probes.go_on() >= 70, "while the tunnel is up, all others are sent: {}", probes.first_failure());
@@ -96,7 +99,7 @@ fn lose_device_and_daemon(host: &Host, probes: &Probes) {
         tunnel_field(host, "alice", "work", "reason").contains("daemon has exited").then_some(())
     });
     probes.go_on();
-    assert_eq!(host.ok("ip netns exec work ip -br link | cut -d' ' -f1"), "lo");
+    assert!(!host.ok("ip netns exec work ip -br link").contains("tun0"));
 
     // The namespace is built again, and the daemon killed while the tunnel works.
     host.ok("runns-exec clean work -f --kill && runns-exec build -s work");
@@ -110,17 +113,71 @@ fn lose_device_and_daemon(host: &Host, probes: &Probes) {
 
 #[test]
 fn nothing_leaves_outside_the_tunnel() {
-    life("");
+    life("", "");
+}
+
+#[test]
+fn nothing_leaves_outside_the_tunnel_with_a_published_port() {
+    life("", "Publish=8080:80\nPublish=8080:80/udp\n");
+}
+
+#[test]
+fn nothing_leaves_outside_the_tunnel_with_access_to_the_host() {
+    life("", "HostAccess=yes\n");
+}
+
+#[test]
+fn nothing_leaves_outside_the_tunnel_but_to_the_networks_beside_it() {
+    life("", "Bypass=203.0.113.0/24\n");
+}
+
+#[test]
+fn nothing_leaves_outside_the_tunnel_with_all_ways_at_once() {
+    let all = "Publish=8080:80\nPublish=8080:80/udp\nHostAccess=yes\nBypass=203.0.113.0/24\nMTU=1400\n\
+               InterfaceOut=eth0\nSubnet=172.30.9.0/24\n";
+    life("persist-tun\n", all);
 }
 
 #[test]
 fn nothing_leaves_outside_the_tunnel_with_persist_tun() {
-    life("persist-tun\n");
+    life("persist-tun\n", "");
+}
+
+/// Two tables of nftables keep what is not named off the veth, one inside and one on the host. Either is enough.
+#[test]
+fn the_two_guards_of_the_veth() {
+    let (host, _server) = host_with_server("", "Bypass=203.0.113.0/24\nHostAccess=7001\n");
+    host.ok("runns-exec build -s work");
+    let probes = Probes::start(&host, "work");
+    let watch = Watch::start(&host);
+    for place in ["", "ip netns exec work "] {
+        host.ok(&format!("{place}nft delete table inet runns"));
+        probes.go_on();
+        let status = host.run("runns-exec status work");
+        assert!(status.status == 1 && status.stdout.contains("degraded"), "{status}");
+        host.ok("runns-exec build -s work && runns-exec status");
+    }
+    // Nor does a route help that leads there.
+    const ROUTE: &str = "ip -n work route replace 198.51.100.0/24 via 172.24.0.1";
+    for place in ["", "ip netns exec work "] {
+        host.ok(&format!("{ROUTE}; {place}nft delete table inet runns"));
+        probes.go_on();
+        host.ok("ip -n work route del 198.51.100.0/24; runns-exec build -s work");
+    }
+    // On the veth some are seen while the table inside is gone, and on the uplink none.
+    let seen: Vec<String> = watch.finish().into_iter().filter(|line| !line.contains(" work ")).collect();
+    assert!(seen.is_empty(), "{seen:#?}");
+    host.ok(ROUTE);
+    let watch = Watch::start(&host);
+    host.ok("nft delete table inet runns; ip netns exec work nft delete table inet runns");
+    probes.go_on();
+    let seen = watch.finish();
+    assert!(seen.iter().any(|line| line.contains("77.4000") && line.contains(" eth0 ")), "without both: {seen:#?}");
 }
 
 #[test]
 fn a_build_that_is_killed_at_any_moment() {
-    let (host, _server) = host_with_server("");
+    let (host, _server) = host_with_server("", "");
     let before = Snapshot::of(&host);
     let watch = Watch::start(&host);
     // What enters by means of another program meanwhile cannot reach the network outside.
@@ -150,7 +207,7 @@ fn a_build_that_is_killed_at_any_moment() {
 
 #[test]
 fn each_tunnel_has_a_device_and_the_first_takes_what_no_other_names() {
-    let (host, _server) = host_with_server("");
+    let (host, _server) = host_with_server("", "");
     let _second = OpenVpnServer::start_with(&host, 1195, 9, "push \"route 198.51.100.7 255.255.255.255\"\n");
     openvpn::configure_client(&host, "second", 1195);
     host.configure("[work]\nKillSwitch=yes\nvpn=/etc/openvpn/work.conf\nvpn=/etc/openvpn/second.conf\n");
@@ -168,7 +225,7 @@ fn each_tunnel_has_a_device_and_the_first_takes_what_no_other_names() {
 #[test]
 fn clean_while_the_daemon_connects_again() {
     for config in ["", "persist-tun\n"] {
-        let (host, server) = host_with_server(config);
+        let (host, server) = host_with_server(config, "");
         let before = Snapshot::of(&host);
         host.ok("runns-exec build -s work");
         server.stop(&host, 1194);
@@ -196,7 +253,7 @@ fn a_tap_device_has_a_gateway() {
 
 #[test]
 fn ipv6_can_be_off() {
-    let (host, _server) = host_with_server("");
+    let (host, _server) = host_with_server("", "");
     for kill_switch in ["KillSwitch=yes\n", ""] {
         host.configure(&format!("[work]\n{kill_switch}IPv6=no\nvpn=/etc/openvpn/work.conf\n"));
         let before = Snapshot::of(&host);

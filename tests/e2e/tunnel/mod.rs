@@ -24,10 +24,12 @@ const PROBE: &str = r#"
 import os, socket, struct, sys, time
 v4, v6 = sys.argv[1:3]
 query = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x05probe\x07example\x00\x00\x01\x00\x01"
-def once(family, kind, protocol, address, data):
+def once(family, kind, protocol, address, data, device=b''):
     try:
         with socket.socket(family, kind, protocol) as s:
             s.setblocking(False)
+            if device:
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
             if kind == socket.SOCK_STREAM:
                 s.connect_ex(address)
             else:
@@ -46,6 +48,10 @@ while True:
         sent += once(family, socket.SOCK_DGRAM, 0, (host, 4000), b"probe")
         sent += once(family, socket.SOCK_STREAM, 0, (host, 80), b"")
         sent += once(family, socket.SOCK_DGRAM, icmp, (host, 0), echo)
+        # Whoever names the device needs no route, and no privilege.
+        once(family, socket.SOCK_DGRAM, 0, (host, 4000), b"probe", b"eth0")
+        once(family, socket.SOCK_STREAM, 0, (host, 80), b"", b"eth0")
+        once(family, socket.SOCK_DGRAM, icmp, (host, 0), echo, b"eth0")
     rounds += 1
     print(rounds, sent, flush=True)
     time.sleep(0.02)

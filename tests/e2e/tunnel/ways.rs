@@ -1,22 +1,32 @@
 //! Ways beside a tunnel that takes all traffic: answers leave as their questions came, and what bypasses the tunnel never
 //! enters it.
 
-use super::{host, ping};
+use super::{host, ping, tunnel_field};
 use crate::neighbours::{bring_programs, from_host, from_lan, serve};
 use crate::support::openvpn::{self, OpenVpnServer};
+use crate::support::wait_until;
 
 #[test]
 fn ways_beside_openvpn_with_redirect_gateway() {
+    ways_beside_openvpn("");
+}
+
+#[test]
+fn ways_beside_the_kill_switch() {
+    ways_beside_openvpn("KillSwitch=yes\n");
+}
+
+fn ways_beside_openvpn(option: &str) {
     let host = host();
     bring_programs(&host);
     openvpn::make_certificates(&host);
-    let _server = OpenVpnServer::start_with(&host, 1194, 8, "push \"redirect-gateway def1\"\nkeepalive 1 3\n");
+    let server = OpenVpnServer::start_with(&host, 1194, 8, "push \"redirect-gateway def1\"\nkeepalive 1 3\n");
     openvpn::configure_client(&host, "work", 1194);
     host.internet.net.ip("address add 203.0.113.9/32 dev lo");
-    host.configure(
-        "[work]\nvpn=/etc/openvpn/work.conf\nPublish=8080:80\nPublish=8080:80/udp\nHostAccess=7001\n\
-         Bypass=203.0.113.8/29\n",
-    );
+    host.configure(&format!(
+        "[work]\n{option}vpn=/etc/openvpn/work.conf\nPublish=8080:80\nPublish=8080:80/udp\nHostAccess=7001\n\
+         Bypass=203.0.113.8/29\n"
+    ));
     host.ok("runns-exec build -s work");
     let _inside = serve(&host, "ip netns exec work", 80);
     let _outside = serve(&host, "", 7001);
@@ -44,6 +54,17 @@ fn ways_beside_openvpn_with_redirect_gateway() {
         let hit = if address.is_empty() { port } else { address };
         assert!(!seen.contains(hit), "{hit} in the tunnel: {seen}");
     }
+    // Without the tunnel, all of it works as before, and the rest nowhere or, without kill switch, beside it.
+    server.stop(&host, 1194);
+    wait_until("it is down", || (tunnel_field(&host, "root", "work", "up") == "False").then_some(()));
+    for protocol in ["tcp", "udp"] {
+        assert_eq!(from_lan(&host, "192.0.2.2", 8080, protocol), "peer 192.0.2.1", "{protocol}");
+    }
+    assert_eq!(from_host(&host, "ip netns exec work", "172.24.0.1", 7001, "tcp"), "peer 172.24.0.2");
+    assert!(ping(&host, "work", "203.0.113.9"));
+    assert_eq!(ping(&host, "work", super::FAR), option.is_empty());
+    let _server = OpenVpnServer::start_with(&host, 1194, 8, "push \"redirect-gateway def1\"\nkeepalive 1 3\n");
+    wait_until("it is up", || (tunnel_field(&host, "root", "work", "up") == "True").then_some(()));
     // Should the veth go, what bypasses the tunnel does not enter it.
     host.ok("ip -n work link set eth0 down");
     assert!(!host.run("ip -n work route get 203.0.113.9").stdout.contains("tun0"));
