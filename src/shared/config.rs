@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::escape::{escape, show};
 use crate::json::{self, Fields};
 use crate::name::{IfaceName, NetnsName};
-use crate::neighbours::Neighbours;
+use crate::neighbours::{self, Neighbours};
 use crate::suggest::nearest;
 use crate::trusted::{self, Trust};
 
@@ -22,7 +22,7 @@ use crate::trusted::{self, Trust};
 pub const DEFAULT_PATH: &str = "/etc/runns.conf";
 
 /// The options of a section, as they are spelled in the manual.
-pub const OPTIONS: [&str; 18] = [
+pub const OPTIONS: [&str; 21] = [
     "NetworkNamespace",
     "InterfaceIn",
     "InterfaceOut",
@@ -38,6 +38,9 @@ pub const OPTIONS: [&str; 18] = [
     "Bypass",
     "Subnet",
     "MTU",
+    "PostBuild",
+    "PreClean",
+    "HookTimeout",
     USERSPACE,
     "AllowUsers",
     "AllowGroups",
@@ -92,7 +95,7 @@ pub struct Section {
     pub kill_switch: bool,
     /// IPv6, if given.
     pub ipv6: Option<bool>,
-    /// Publish, HostAccess, Bypass, Subnet, MTU.
+    /// The options of that module.
     pub neighbours: Neighbours,
     /// AllowUsers and AllowGroups.
     pub access: Access,
@@ -293,14 +296,11 @@ impl Options<'_> {
     }
 
     fn neighbours(&self) -> Neighbours {
-        let word = |option: &str| self.all(option).next().map(str::to_string);
-        Neighbours {
-            publish: self.all("Publish").map(str::to_string).collect(),
-            host_access: word("HostAccess"),
-            bypass: word("Bypass"),
-            subnet: word("Subnet"),
-            mtu: word("MTU"),
-        }
+        let line = |(key, value): &(&str, String)| {
+            let option = neighbours::OPTIONS.iter().find(|option| option.eq_ignore_ascii_case(key))?;
+            Some(format!("{option}={value}"))
+        };
+        Neighbours(self.values.iter().filter_map(line).collect())
     }
 
     fn section(&self, name: &str) -> Result<Section> {

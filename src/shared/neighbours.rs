@@ -5,25 +5,42 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::json::{self, Fields};
 
-/// The options as they stand in the section.
+/// The options, as the manual spells them.
+pub const OPTIONS: [&str; 8] =
+    ["Publish", "HostAccess", "Bypass", "Subnet", "MTU", "PostBuild", "PreClean", "HookTimeout"];
+/// Those that open a way.
+const OPENING: [&str; 3] = ["Publish", "HostAccess", "Bypass"];
+
+/// The lines of the section with these options, each `OPTION=VALUE`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct Neighbours {
-    /// Publish, each.
-    pub publish: Vec<String>,
-    /// HostAccess.
-    pub host_access: Option<String>,
-    /// Bypass.
-    pub bypass: Option<String>,
-    /// Subnet.
-    pub subnet: Option<String>,
-    /// MTU.
-    pub mtu: Option<String>,
+#[serde(transparent)]
+pub struct Neighbours(pub Vec<String>);
+
+/// When root runs a program inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// When all is built.
+    Built,
+    /// Before anything is removed.
+    Cleaned,
+}
+
+/// A program that root runs inside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hook {
+    /// The option that names it.
+    pub option: &'static str,
+    /// Its absolute path.
+    pub path: PathBuf,
+    /// How long it may take.
+    pub timeout: Duration,
 }
 
 /// TCP or UDP.
@@ -74,16 +91,20 @@ pub struct Subnet {
 }
 
 impl Neighbours {
-    /// From a record.
-    pub fn from_fields(fields: &Fields) -> json::Result<Self> {
-        let word = |name| fields.optional(name, json::text);
-        Ok(Self {
-            publish: fields.list("publish", json::text)?,
-            host_access: word("host_access")?,
-            bypass: word("bypass")?,
-            subnet: word("subnet")?,
-            mtu: word("mtu")?,
-        })
+    /// The values of an option.
+    pub fn all<'a>(&'a self, option: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter_map(move |line| line.strip_prefix(option)?.strip_prefix('='))
+    }
+
+    /// The value of an option that stands once at most.
+    fn one<'a>(&'a self, option: &'a str) -> Option<&'a str> {
+        self.all(option).next()
+    }
+
+    /// The lines that open a way.
+    pub fn opening(&self) -> impl Iterator<Item = &str> {
+        let opens = |(option, value): (&str, &str)| OPENING.contains(&option) && !value.eq_ignore_ascii_case("no");
+        self.0.iter().map(String::as_str).filter(move |line| line.split_once('=').is_some_and(opens))
     }
 
     /// Reads all options; the error names the option.
@@ -92,19 +113,20 @@ impl Neighbours {
         self.access(false)?;
         self.bypassed()?;
         self.own_subnet()?;
-        self.own_mtu().map(drop)
+        self.own_mtu()?;
+        self.hook(Moment::Built)?;
+        self.hook(Moment::Cleaned).map(drop)
     }
 
     /// Whether a way is asked for that needs a veth pair even where the tunnel is the only way out.
     pub fn opens(&self) -> bool {
-        let host = self.host_access.as_ref().is_some_and(|words| !words.eq_ignore_ascii_case("no"));
-        host || !self.publish.is_empty() || self.bypass.is_some()
+        self.opening().next().is_some()
     }
 
     /// The published ports. Two of them may not have an address and a port of the host in common.
     pub fn published(&self) -> Result<Vec<Published>> {
         let mut all: Vec<Published> = Vec::new();
-        for word in &self.publish {
+        for word in self.all("Publish") {
             let one = published(word).ok_or_else(|| {
                 wrong("Publish", word, "expected [ADDRESS:]PORT[:INSIDE][/tcp|/udp], an IPv6 address in brackets")
             })?;
@@ -118,7 +140,7 @@ impl Neighbours {
 
     /// Which servers of the host are reached. Unless HostAccess says so: all without a tunnel, none with one.
     pub fn access(&self, has_tunnel: bool) -> Result<HostAccess> {
-        let Some(words) = &self.host_access else {
+        let Some(words) = self.one("HostAccess") else {
             return Ok(if has_tunnel { HostAccess::Ports(Vec::new()) } else { HostAccess::Yes });
         };
         match words.to_ascii_lowercase().as_str() {
@@ -135,7 +157,7 @@ impl Neighbours {
 
     /// The networks of Bypass.
     pub fn bypassed(&self) -> Result<Vec<Subnet>> {
-        let Some(words) = &self.bypass else { return Ok(Vec::new()) };
+        let Some(words) = self.one("Bypass") else { return Ok(Vec::new()) };
         let networks: Result<Vec<Subnet>> = split(words).map(|word| subnet("Bypass", word)).collect();
         networks.and_then(|networks| {
             if networks.is_empty() { Err(wrong("Bypass", words, "it names no network")) } else { Ok(networks) }
@@ -144,7 +166,7 @@ impl Neighbours {
 
     /// Subnet, at least a /30.
     pub fn own_subnet(&self) -> Result<Option<Subnet>> {
-        let Some(word) = &self.subnet else { return Ok(None) };
+        let Some(word) = self.one("Subnet") else { return Ok(None) };
         let subnet = subnet("Subnet", word)?;
         if !(8..=30).contains(&subnet.prefix) {
             return Err(wrong("Subnet", word, "its prefix length must be from 8 to 30"));
@@ -158,10 +180,33 @@ impl Neighbours {
 
     /// MTU, in bytes.
     pub fn own_mtu(&self) -> Result<Option<u32>> {
-        let Some(word) = &self.mtu else { return Ok(None) };
+        let Some(word) = self.one("MTU") else { return Ok(None) };
         // The least that IPv4 hosts have to cope with (RFC 791), and the most that a veth has.
         let mtu = word.parse().ok().filter(|mtu| (576..=65535).contains(mtu));
         mtu.map(Some).ok_or_else(|| wrong("MTU", word, "expected a number of bytes from 576 to 65535"))
+    }
+
+    /// What runs inside at this moment.
+    pub fn hook(&self, moment: Moment) -> Result<Option<Hook>> {
+        let option = moment.option();
+        let Some(path) = self.one(option) else { return Ok(None) };
+        if !path.starts_with('/') {
+            return Err(wrong(option, path, "a path must start with /"));
+        }
+        let seconds = self.one("HookTimeout").unwrap_or("30");
+        let number = seconds.parse().ok().filter(|seconds| (1..=86_400).contains(seconds));
+        let number = number.ok_or_else(|| wrong("HookTimeout", seconds, "expected seconds, from 1 to 86400"))?;
+        Ok(Some(Hook { option, path: path.into(), timeout: Duration::from_secs(number) }))
+    }
+}
+
+impl Moment {
+    /// The option that says what runs then.
+    fn option(self) -> &'static str {
+        match self {
+            Self::Built => "PostBuild",
+            Self::Cleaned => "PreClean",
+        }
     }
 }
 
@@ -313,7 +358,7 @@ mod tests {
     use super::*;
 
     fn of(publish: &[&str]) -> Neighbours {
-        Neighbours { publish: publish.iter().map(ToString::to_string).collect(), ..Neighbours::default() }
+        Neighbours(publish.iter().map(|word| format!("Publish={word}")).collect())
     }
 
     #[test]
@@ -356,7 +401,7 @@ mod tests {
 
     #[test]
     fn access_to_the_host() {
-        let of = |words: &str| Neighbours { host_access: Some(words.to_string()), ..Neighbours::default() };
+        let of = |words: &str| Neighbours(vec![format!("HostAccess={words}")]);
         assert_eq!(of("Yes").access(true).unwrap(), HostAccess::Yes);
         assert_eq!(of("no").access(false).unwrap(), HostAccess::Ports(Vec::new()));
         let HostAccess::Ports(ports) = of("143, 53/udp").access(true).unwrap() else { panic!() };
@@ -369,7 +414,7 @@ mod tests {
 
     #[test]
     fn networks() {
-        let of = |word: &str| Neighbours { subnet: Some(word.to_string()), ..Neighbours::default() }.own_subnet();
+        let of = |word: &str| Neighbours(vec![format!("Subnet={word}")]).own_subnet();
         let subnet = of("10.1.2.4/30").unwrap().unwrap();
         assert_eq!((subnet.host(), subnet.inside()), (Ipv4Addr::new(10, 1, 2, 5), Ipv4Addr::new(10, 1, 2, 6)));
         for bad in
@@ -377,7 +422,7 @@ mod tests {
         {
             assert!(of(bad).is_err(), "{bad}");
         }
-        let bypass = Neighbours { bypass: Some("192.0.2.0/24, 198.51.100.7".into()), ..Neighbours::default() };
+        let bypass = Neighbours(vec!["Bypass=192.0.2.0/24, 198.51.100.7".to_string()]);
         assert_eq!(bypass.bypassed().unwrap()[1].to_string(), "198.51.100.7/32");
     }
 }

@@ -105,7 +105,7 @@ pub struct Request {
     pub kill_switch: bool,
     /// Whether IPv6 goes through the tunnel; by default if the tunnel has it.
     pub ipv6: Option<bool>,
-    /// Ports, the host, the LAN, subnet and MTU.
+    /// Ports, the host, the LAN, subnet and MTU, hooks.
     pub neighbours: Neighbours,
     /// Who may enter.
     pub access: Access,
@@ -155,9 +155,7 @@ impl Request {
             userspace: fields.optional("userspace", json::path)?,
             kill_switch: fields.flag("kill_switch")?,
             ipv6: fields.optional("ipv6", json::flag)?,
-            neighbours: fields
-                .optional("neighbours", |value| Neighbours::from_fields(&Fields::of(value)?))?
-                .unwrap_or_default(),
+            neighbours: Neighbours(fields.list("neighbours", json::text)?),
             access: fields.required("access", |value| Access::from_fields(&Fields::of(value)?))?,
         })
     }

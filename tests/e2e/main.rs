@@ -13,6 +13,7 @@ mod dns;
 mod enter;
 mod firewall;
 mod handover;
+mod hooks;
 mod install;
 mod list;
 mod log;

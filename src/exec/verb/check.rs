@@ -154,9 +154,7 @@ fn line(finding: &Finding) -> String {
 /// The ways beside the tunnel that the section opens on purpose.
 fn opened(decision: &Decision) -> Option<Finding> {
     let neighbours = &decision.record.as_ref()?.plan.request.neighbours;
-    let named = [("HostAccess", &neighbours.host_access), ("Bypass", &neighbours.bypass)];
-    let named = named.into_iter().filter_map(|(option, value)| Some(format!("{option}={}", value.as_ref()?)));
-    let ways: Vec<String> = neighbours.publish.iter().map(|port| format!("Publish={port}")).chain(named).collect();
+    let ways: Vec<&str> = neighbours.opening().collect();
     let detail = ways.join(", ");
     (!ways.is_empty()).then_some(Finding { check: "opened", ok: None, word: Some("OPEN      "), detail })
 }

@@ -5,6 +5,7 @@ pub mod dns_lock;
 pub mod firewall;
 pub mod firewalld;
 pub mod forwarding;
+pub mod hook;
 pub mod netns;
 pub mod nft;
 pub mod openvpn;
@@ -117,7 +118,7 @@ pub trait Part {
 }
 
 /// The parts, in the order in which they are made: whatever restricts traffic before what carries it.
-pub fn all() -> [&'static dyn Part; 12] {
+pub fn all() -> [&'static dyn Part; 13] {
     [
         &netns::NetworkNamespace,
         &firewall::Firewall,
@@ -131,6 +132,7 @@ pub fn all() -> [&'static dyn Part; 12] {
         &openvpn::OpenVpn,
         &wireguard::WireGuard,
         &pushed::PushedResolver,
+        &hook::PostBuild,
     ]
 }
 

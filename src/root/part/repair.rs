@@ -122,9 +122,9 @@ pub fn command(request: &Request, config: Option<&Config>) -> String {
         let uplink = section.and_then(|section| section.interface_out.as_ref().map(|name| text(name)));
         add("-o", request.uplink.as_ref().map(|name| text(name)), uplink);
     }
-    let of_section = section.map_or(&[][..], |section| &section.neighbours.publish[..]);
-    for port in request.neighbours.publish.iter().filter(|port| !of_section.contains(port)) {
-        add("--publish", Some(port.clone()), None);
+    let of_section: Vec<&str> = section.map_or(Vec::new(), |section| section.neighbours.all("Publish").collect());
+    for port in request.neighbours.all("Publish").filter(|port| !of_section.contains(port)) {
+        add("--publish", Some(port.to_string()), None);
     }
     if request.resolve_named {
         add("-r", request.resolve.as_ref().map(show), None);

@@ -150,7 +150,7 @@ fn words(request: &Request, way: &Way) -> String {
 /// What was opened on purpose, for `status` and `check`; nothing if nothing was.
 pub fn opened(plan: &Plan) -> Option<String> {
     let neighbours = &plan.request.neighbours;
-    let is_asked = !neighbours.publish.is_empty() || neighbours.host_access.is_some() || neighbours.bypass.is_some();
+    let is_asked = neighbours.opening().next().is_some();
     let way = Way::of(plan).ok()??;
     is_asked.then(|| words(&plan.request, &way))
 }
@@ -159,7 +159,7 @@ pub fn opened(plan: &Plan) -> Option<String> {
 pub fn check(plan: &Plan) -> Result<()> {
     let Some(way) = Way::of(plan)? else { return Ok(()) };
     tool::need("nft", "nftables")?;
-    if plan.request.neighbours.bypass.is_some() && !plan.request.has_tunnel() {
+    if plan.request.neighbours.all("Bypass").next().is_some() && !plan.request.has_tunnel() {
         runns_shared::output::warn("Bypass has no effect: there is no tunnel");
     }
     for port in &way.published {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::confine;
 use crate::lock::Lock;
 use crate::netlink::{Netlink, Network};
-use crate::part::{self, Site, firewall, openvpn, repair, resolver, ways, wireguard};
+use crate::part::{self, Site, firewall, hook, openvpn, repair, resolver, ways, wireguard};
 use crate::seen::{Seen, Subject};
 use crate::tool;
 use runns_privileged::capability::refuse_user_namespace;
@@ -18,7 +18,7 @@ use runns_shared::error::{Context, Error, Result, status};
 use runns_shared::escape::{escape, show};
 use runns_shared::log;
 use runns_shared::name::{IfaceName, NetnsName};
-use runns_shared::neighbours::Neighbours;
+use runns_shared::neighbours::{Moment, Neighbours};
 use runns_shared::output;
 use runns_shared::output::warn;
 use runns_shared::plan::{MAX_NUMBER, Number, PREFIX, Plan, Request};
@@ -106,7 +106,11 @@ fn rehearse(wanted: &Wanted) -> Result<()> {
     let host = Netlink::here()?;
     let plan = wanted.plan(&host)?;
     check(&plan, &host)?;
-    output::print(&report("would make", &plan, None))
+    output::print(&report("would make", &plan, None))?;
+    match plan.request.neighbours.hook(Moment::Cleaned)? {
+        Some(hook) => output::print(&format!("clean would run {} inside first (PreClean)\n", show(&hook.path))),
+        None => Ok(()),
+    }
 }
 
 fn build(wanted: &Wanted, lock: &Lock, wait: Option<Duration>) -> Result<()> {
@@ -238,7 +242,7 @@ impl Wanted {
             section.neighbours.check().map_err(of_file)?;
         }
         let mut neighbours = section.map_or_else(Neighbours::default, |section| section.neighbours.clone());
-        neighbours.publish.extend(options.publish.iter().map(|word| word.to_string_lossy().into_owned()));
+        neighbours.0.extend(options.publish.iter().map(|word| format!("Publish={}", word.to_string_lossy())));
         neighbours.check().map_err(usage)?;
         let of_default = path == Path::new(DEFAULT_PATH);
         Ok(Self {
@@ -434,5 +438,6 @@ fn check(plan: &Plan, host: &Netlink) -> Result<()> {
     confine::check(plan)?;
     wireguard::check(plan)?;
     ways::check(plan)?;
+    hook::check(plan)?;
     if request.has_veth() { firewall::check() } else { Ok(()) }
 }

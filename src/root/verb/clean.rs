@@ -17,6 +17,7 @@ use runns_shared::error::{Context, Error, Result, status};
 use runns_shared::escape::escape;
 use runns_shared::log;
 use runns_shared::name::{IfaceName, NetnsName};
+use runns_shared::neighbours::Moment;
 use runns_shared::output;
 use runns_shared::record::{Record, State, VERSION};
 
@@ -104,6 +105,12 @@ fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
     let others = inside.map_or(Vec::new(), |inode| strangers(&site, inode));
     if !others.is_empty() && !options.kill {
         confirm(name, &others)?;
+    }
+    if site.record.state == State::Built {
+        // Whatever becomes of it, the rest is removed.
+        if let Err(error) = part::hook::run(&site, Moment::Cleaned) {
+            output::warn(&format!("{error}; going on without it"));
+        }
     }
     // From here on nobody can enter: the record forbids it, and the name is removed.
     site.record.state = State::Cleaning;

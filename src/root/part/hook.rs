@@ -1,0 +1,187 @@
+//! Programs that root runs inside, as PostBuild and PreClean name them. They belong to root like everything else that a
+//! configuration names, run with all of root's rights, and see the namespace's network and files as those do who enter.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::Signal;
+use nix::sys::stat::{Mode, SFlag, umask};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, chdir, dup2_stdin, setsid};
+
+use super::{Finding, Part, Site};
+use crate::daemon;
+use crate::seen::Subject;
+use crate::tool;
+use runns_privileged::{Privilege, netns, view};
+use runns_shared::error::{Context, Error, Result, words};
+use runns_shared::escape::show;
+use runns_shared::log;
+use runns_shared::neighbours::{Hook, Moment};
+use runns_shared::output;
+use runns_shared::plan::Plan;
+use runns_shared::record::{Record, State};
+use runns_shared::trusted::{self, Trust};
+use runns_sys::process::{self, Disposition, Fork};
+
+/// From SIGTERM to SIGKILL.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often to look whether it has ended, or whether somebody wants it to.
+const ROUND: Duration = Duration::from_millis(20);
+
+/// What PostBuild sets up.
+pub struct PostBuild;
+
+impl Part for PostBuild {
+    fn describe(&self, plan: &Plan) -> Option<String> {
+        let hook = plan.request.neighbours.hook(Moment::Built).ok()??;
+        Some(format!("what {} sets up inside (PostBuild)", show(&hook.path)))
+    }
+
+    fn apply(&self, site: &mut Site) -> Result<()> {
+        run(site, Moment::Built)
+    }
+
+    /// What a program has set up is undone with the namespace, and by PreClean. Of one that failed, processes may be left.
+    fn undo(&self, site: &mut Site) -> Result<bool> {
+        if site.record.state == State::Building {
+            empty(site)?;
+        }
+        Ok(false)
+    }
+
+    fn look(&self, _subject: &Subject) -> Result<Vec<Finding>> {
+        Ok(Vec::new())
+    }
+}
+
+/// Ends all processes inside, but for the namespace's own daemons.
+fn empty(site: &Site) -> Result<()> {
+    let Some(identity) = site.record.identity else { return Ok(()) };
+    daemon::empty_namespace(identity.inode, PATIENCE, &super::openvpn::daemons(site)).map(drop)
+}
+
+/// Checks, before anything is made, that the programs can be run.
+pub fn check(plan: &Plan) -> Result<()> {
+    for moment in [Moment::Built, Moment::Cleaned] {
+        if let Some(hook) = plan.request.neighbours.hook(moment)? {
+            locate(&hook)?;
+        }
+    }
+    Ok(())
+}
+
+fn locate(hook: &Hook) -> Result<()> {
+    let wrong = |why: &str| Error::new(format!("use {} {}", hook.option, show(&hook.path)), why);
+    let (_, stat) = trusted::locate(&hook.path, Trust::Strict)?;
+    if trusted::kind(&stat) != SFlag::S_IFREG {
+        return Err(wrong("it is not a regular file"));
+    }
+    if stat.st_mode & 0o111 == 0 {
+        return Err(wrong("it is not executable").hint(format!("sudo chmod 755 {}", show(&hook.path))));
+    }
+    Ok(())
+}
+
+/// Runs what belongs to this moment, if anything does.
+pub fn run(site: &Site, moment: Moment) -> Result<()> {
+    let Some(hook) = site.plan().request.neighbours.hook(moment)? else { return Ok(()) };
+    locate(&hook)?;
+    let shown = format!("{} {}", hook.option, show(&hook.path));
+    output::step(|| format!("running {shown} inside"));
+    log::notice(|| format!("{}: running {shown}", site.plan().request.name));
+    let cannot = || format!("run {shown}");
+    // It is closed when the program starts. Until then, it takes the reason why that cannot be.
+    let mut said = File::from(memfd_create(c"runns", MFdFlags::MFD_CLOEXEC).cannot(cannot)?);
+    match process::fork().cannot(cannot)? {
+        Fork::Child => {
+            let Err(error) = become_hook(&site.record, &hook.path);
+            let _ = said.write_all(error.cause().as_bytes());
+            process::exit_now(1)
+        }
+        Fork::Parent(pid) => {
+            let waited = wait(pid, hook.timeout);
+            let mut cause = String::new();
+            let _ = said.rewind().and_then(|()| said.read_to_string(&mut cause));
+            let waited = waited.map_err(|failure| if cause.is_empty() { failure } else { cause });
+            waited.map_err(|cause| Error::new(cannot(), cause))
+        }
+    }
+}
+
+/// Waits for the program; how it failed, in words, if it did. Ended early, it is ended with its whole session.
+fn wait(pid: Pid, timeout: Duration) -> std::result::Result<(), String> {
+    let mut reason = None;
+    let mut deadline = Instant::now() + timeout;
+    loop {
+        match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => {}
+            Ok(WaitStatus::Exited(_, 0)) if reason.is_none() => return Ok(()),
+            Ok(WaitStatus::Exited(_, status)) => return Err(reason.unwrap_or(format!("exit status {status}"))),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Err(reason.unwrap_or(format!("ended by {signal}"))),
+            Ok(_) => {}
+            Err(errno) => return Err(words(errno)),
+        }
+        let is_late = Instant::now() >= deadline;
+        let group = Pid::from_raw(-pid.as_raw());
+        match (&reason, is_late) {
+            (None, _) if process::was_interrupted() || is_late => {
+                let late = || format!("it took longer than {} s (HookTimeout)", timeout.as_secs());
+                reason = Some(if is_late { late() } else { "interrupted by a signal".to_string() });
+                let _ = process::signal(group, Signal::SIGTERM as i32);
+                deadline = Instant::now() + PATIENCE;
+            }
+            (Some(_), true) => {
+                let _ = process::signal(group, Signal::SIGKILL as i32);
+            }
+            _ => {}
+        }
+        std::thread::sleep(ROUND);
+    }
+}
+
+/// In the child: enters the namespace and becomes the program.
+fn become_hook(record: &Record, path: &Path) -> Result<Infallible> {
+    // Without a terminal: it has nobody to ask.
+    setsid().cannot(|| "start a session")?;
+    let null = File::open("/dev/null").cannot(|| "open /dev/null")?;
+    dup2_stdin(null.as_fd()).cannot(|| "redirect input")?;
+    process::set_disposition(Signal::SIGPIPE, Disposition::Default).cannot(|| "restore SIGPIPE")?;
+    umask(Mode::from_bits_truncate(0o022));
+    chdir("/").cannot(|| "enter /")?;
+    let name = &record.plan.request.name;
+    let privilege = Privilege::take()?;
+    let (entered, _) = netns::enter(&privilege, &netns::open(name)?, record.identity.as_ref())?;
+    view::make(&privilege, &entered, name, &record.files)?;
+    let path_c = CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
+    let environment = environment(&record.plan);
+    let environment: Vec<&CStr> = environment.iter().map(CString::as_c_str).collect();
+    let cause = match process::execute(&path_c, &[&path_c], &environment) {
+        Errno::ENOEXEC => "it is neither a binary nor a script with a #! line".to_string(),
+        Errno::ENOENT => "its interpreter (the #! line, or the dynamic loader) does not exist".to_string(),
+        errno => words(errno),
+    };
+    Err(Error::new("execute it", cause))
+}
+
+/// All that it gets. Without a veth pair, the three that describe it are empty.
+fn environment(plan: &Plan) -> Vec<CString> {
+    let request = &plan.request;
+    let of_veth = |text: String| if request.has_veth() { text } else { String::new() };
+    let variables = [
+        ("PATH", tool::PATH.to_string()),
+        ("RUNNS_NETNS", request.name.to_string()),
+        ("RUNNS_INTERFACE", of_veth(request.interface.to_string())),
+        ("RUNNS_ADDRESS", of_veth(plan.subnet().inside().to_string())),
+        ("RUNNS_HOST_ADDRESS", of_veth(plan.subnet().host().to_string())),
+    ];
+    variables.into_iter().map(|(name, value)| CString::new(format!("{name}={value}")).unwrap_or_default()).collect()
+}
