@@ -22,6 +22,8 @@ const FILE: &str = ".host";
 pub struct HostState {
     /// The sysctls that turning IPv4 forwarding on overwrites, with their original values; ip_forward itself first.
     pub forwarding: Option<Vec<(String, String)>>,
+    /// The same for IPv6.
+    pub forwarding_v6: Option<Vec<(String, String)>>,
     /// The number of each uplink that a namespace is bound to (see `part::uplink`).
     pub uplinks: BTreeMap<String, u8>,
     /// The original rp_filter of each uplink on which it was made loose.

@@ -2,7 +2,7 @@
 //! and the program that enters namespaces contains neither.
 
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -10,7 +10,7 @@ use futures_util::{Stream, StreamExt};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
-use rtnetlink::packet_route::AddressFamily;
+pub use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::IpProtocol;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressAttribute;
@@ -84,6 +84,9 @@ impl Network {
         (self.address.to_bits() ^ other.address.to_bits()) & mask == 0
     }
 }
+
+/// An IPv6 network: its address and its prefix length.
+pub type NetworkV6 = (Ipv6Addr, u8);
 
 /// An IPv4 route in any table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,6 +168,42 @@ impl Netlink {
                 Some((message.header.index, Network { address, prefix: message.header.prefix_len }))
             })
             .collect())
+    }
+
+    /// The IPv6 addresses of all devices, each with its device's index.
+    pub fn addresses_v6(&self) -> Result<Vec<(u32, Ipv6Addr)>> {
+        let mut request = self.handle.address().get();
+        request.message_mut().header.family = AddressFamily::Inet6;
+        let messages = self.collect("list the addresses", request.execute())?;
+        let address = |attribute: &AddressAttribute| match attribute {
+            AddressAttribute::Address(IpAddr::V6(address)) => Some(*address),
+            _ => None,
+        };
+        Ok(messages
+            .iter()
+            .filter_map(|message| Some((message.header.index, message.attributes.iter().find_map(address)?)))
+            .collect())
+    }
+
+    /// The unicast IPv6 routes of all tables: network and table.
+    pub fn routes_v6(&self) -> Result<Vec<(NetworkV6, u32)>> {
+        let mut request = RouteMessage::default();
+        request.header.address_family = AddressFamily::Inet6;
+        let messages = self.collect("list the routes", self.handle.route().get(request).execute())?;
+        let route = |message: RouteMessage| {
+            let mut address = Ipv6Addr::UNSPECIFIED;
+            let mut table = u32::from(message.header.table);
+            for attribute in &message.attributes {
+                match attribute {
+                    RouteAttribute::Destination(RouteAddress::Inet6(destination)) => address = *destination,
+                    RouteAttribute::Table(number) => table = *number,
+                    _ => {}
+                }
+            }
+            ((address, message.header.destination_prefix_length), table)
+        };
+        let unicast = messages.into_iter().filter(|message| message.header.kind == RouteType::Unicast);
+        Ok(unicast.map(route).collect())
     }
 
     /// The IPv4 routes of all tables.
@@ -358,6 +397,17 @@ impl Netlink {
         self.act("add a route", self.handle.route().add(route.build()).replace().execute())
     }
 
+    /// Like [`Self::add_route`], for a table of our own.
+    pub fn add_route_v6(&self, to: NetworkV6, table: u32, hop: Option<(u32, Option<Ipv6Addr>)>) -> Result<()> {
+        let mut route = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(to.0, to.1).table_id(table);
+        route = match hop {
+            Some((index, Some(gateway))) => route.output_interface(index).gateway(gateway).onlink(),
+            Some((index, None)) => route.output_interface(index),
+            None => route.kind(RouteType::Unreachable).priority(u32::MAX),
+        };
+        self.act("add a route", self.handle.route().add(route.protocol(OWN_PROTOCOL).build()).replace().execute())
+    }
+
     /// Removes a route that was listed.
     pub fn delete_route(&self, route: &Route) -> Result<()> {
         self.forgiving("remove a route", self.handle.route().del(route.message.clone()).execute())
@@ -365,7 +415,13 @@ impl Netlink {
 
     /// Adds a rule with `priority` that looks up what `packets` describes in `table`, unless it is there.
     pub fn add_rule(&self, packets: &Packets, table: u32, priority: u32) -> Result<()> {
-        let mut request = self.handle.rule().add().v4().priority(priority).action(RuleAction::ToTable).table_id(table);
+        self.add_rule_of(AddressFamily::Inet, packets, table, priority)
+    }
+
+    /// The same for packets of a family.
+    pub fn add_rule_of(&self, family: AddressFamily, packets: &Packets, table: u32, priority: u32) -> Result<()> {
+        let mut request = self.handle.rule().add().priority(priority).action(RuleAction::ToTable).table_id(table);
+        request.message_mut().header.family = family;
         let attributes = &mut request.message_mut().attributes;
         attributes.extend(packets.attributes());
         attributes.push(RuleAttribute::Protocol(OWN_PROTOCOL));
@@ -400,7 +456,7 @@ impl Netlink {
     }
 
     /// Our rules for `packets`, whatever table they look them up in.
-    fn rules_of(&self, packets: &Packets) -> Result<Vec<RuleMessage>> {
+    fn rules_of(&self, family: AddressFamily, packets: &Packets) -> Result<Vec<RuleMessage>> {
         let ours = |rule: &RuleMessage| {
             let is_own = |attribute: &RuleAttribute| matches!(attribute, RuleAttribute::Table(table) if OWN_TABLES.contains(table));
             let has = |wanted: &RuleAttribute| rule.attributes.contains(wanted);
@@ -411,18 +467,24 @@ impl Netlink {
             let matches = packets.attributes().iter().all(has) && (!matches!(packets, Packets::All) || !is_certain);
             matches && rule.attributes.iter().any(is_own)
         };
-        let rules = self.collect("list the routing rules", self.handle.rule().get(IpVersion::V4).execute())?;
+        let version = if family == AddressFamily::Inet6 { IpVersion::V6 } else { IpVersion::V4 };
+        let rules = self.collect("list the routing rules", self.handle.rule().get(version).execute())?;
         Ok(rules.into_iter().filter(ours).collect())
     }
 
     /// Whether there is a rule of ours for `packets`.
     pub fn has_rule(&self, packets: &Packets) -> Result<bool> {
-        Ok(!self.rules_of(packets)?.is_empty())
+        self.has_rule_of(AddressFamily::Inet, packets)
+    }
+
+    /// The same for packets of a family.
+    pub fn has_rule_of(&self, family: AddressFamily, packets: &Packets) -> Result<bool> {
+        Ok(!self.rules_of(family, packets)?.is_empty())
     }
 
     /// Removes our rules for `packets`; returns how many there were.
     pub fn delete_rules(&self, packets: &Packets) -> Result<usize> {
-        let rules = self.rules_of(packets)?;
+        let rules = self.rules_of(AddressFamily::Inet, packets)?;
         for rule in &rules {
             self.forgiving("remove a routing rule", self.handle.rule().del(rule.clone()).execute())?;
         }

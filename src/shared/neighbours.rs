@@ -4,7 +4,7 @@
 //! needed, and all of them before anything is built.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -156,12 +156,17 @@ impl Neighbours {
     }
 
     /// The networks of Bypass.
-    pub fn bypassed(&self) -> Result<Vec<Subnet>> {
+    pub fn bypassed(&self) -> Result<Vec<Cidr>> {
         let Some(words) = self.one("Bypass") else { return Ok(Vec::new()) };
-        let networks: Result<Vec<Subnet>> = split(words).map(|word| subnet("Bypass", word)).collect();
-        networks.and_then(|networks| {
-            if networks.is_empty() { Err(wrong("Bypass", words, "it names no network")) } else { Ok(networks) }
-        })
+        let networks: Result<Vec<Cidr>> = split(words).map(|word| cidr("Bypass", word)).collect();
+        let networks = networks?;
+        if networks.is_empty() {
+            return Err(wrong("Bypass", words, "it names no network"));
+        }
+        match networks.iter().find(|network| network.1 == 0) {
+            Some(_) => Err(wrong("Bypass", words, "nothing would be left for the tunnel")),
+            None => Ok(networks),
+        }
     }
 
     /// Subnet, at least a /30.
@@ -253,24 +258,37 @@ fn published(word: &str) -> Option<Published> {
     address.as_ref().is_none_or(usable).then_some(Published { address, port, inside: port_number(inside)? })
 }
 
-fn subnet(option: &str, word: &str) -> Result<Subnet> {
-    let parse = || {
-        let (address, prefix) = word.split_once('/').unwrap_or((word, "32"));
-        let prefix = prefix.parse().ok().filter(|length| *length <= 32)?;
-        Some((address.parse::<Ipv4Addr>().ok()?, prefix))
+/// A network of either family: its address and its prefix length.
+pub type Cidr = (IpAddr, u8);
+
+fn cidr(option: &str, word: &str) -> Result<Cidr> {
+    let expected = || wrong(option, word, "expected a network such as 192.0.2.0/24");
+    let (address, prefix) = word.split_once('/').map_or((word, None), |(address, prefix)| (address, Some(prefix)));
+    let address: IpAddr = address.parse().map_err(|_| expected())?;
+    let all = if address.is_ipv4() { 32 } else { 128 };
+    let prefix = prefix.map_or(Some(all), |prefix| prefix.parse().ok().filter(|length| *length <= all));
+    let prefix = prefix.ok_or_else(expected)?;
+    let network = match address {
+        IpAddr::V4(address) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+            IpAddr::V4(Ipv4Addr::from_bits(address.to_bits() & mask))
+        }
+        IpAddr::V6(address) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & mask))
+        }
     };
-    let (address, prefix) =
-        parse().ok_or_else(|| wrong(option, word, "expected an IPv4 network such as 192.0.2.0/24"))?;
-    let network = Ipv4Addr::from_bits(address.to_bits() & mask(prefix));
-    let subnet = Subnet { network, prefix };
     if network != address {
-        return Err(wrong(option, word, &format!("the address of that network is {subnet}")));
+        return Err(wrong(option, word, &format!("the address of that network is {network}/{prefix}")));
     }
-    Ok(subnet)
+    Ok((network, prefix))
 }
 
-fn mask(prefix: u8) -> u32 {
-    u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0)
+fn subnet(option: &str, word: &str) -> Result<Subnet> {
+    match cidr(option, word)? {
+        (IpAddr::V4(network), prefix) => Ok(Subnet { network, prefix }),
+        (IpAddr::V6(_), _) => Err(wrong(option, word, "expected an IPv4 network such as 192.0.2.0/24")),
+    }
 }
 
 impl Subnet {
@@ -318,6 +336,11 @@ impl Published {
     /// Whether it is for connections by IPv4.
     pub fn has_ipv4(&self) -> bool {
         self.address.is_none_or(|address| address.is_ipv4())
+    }
+
+    /// Whether it is for connections by IPv6.
+    pub fn has_ipv6(&self) -> bool {
+        self.address.is_none_or(|address| address.is_ipv6())
     }
 }
 
@@ -423,6 +446,9 @@ mod tests {
             assert!(of(bad).is_err(), "{bad}");
         }
         let bypass = Neighbours(vec!["Bypass=192.0.2.0/24, 198.51.100.7".to_string()]);
-        assert_eq!(bypass.bypassed().unwrap()[1].to_string(), "198.51.100.7/32");
+        assert_eq!(bypass.bypassed().unwrap()[1], ("198.51.100.7".parse().unwrap(), 32));
+        for bad in ["0.0.0.0/0", "::/0", "2001:db8::1/64", "2001:db8::/129", ","] {
+            assert!(Neighbours(vec![format!("Bypass={bad}")]).bypassed().is_err(), "{bad}");
+        }
     }
 }

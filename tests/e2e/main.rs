@@ -15,6 +15,7 @@ mod firewall;
 mod handover;
 mod hooks;
 mod install;
+mod ipv6;
 mod list;
 mod log;
 mod main_job;

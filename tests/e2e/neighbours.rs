@@ -6,10 +6,12 @@ use crate::support::{Background, Host, Snapshot};
 /// A server in Python: answers each client by TCP and UDP with the address that it sees. Ready when it says so.
 const SERVER: &str = r#"
 import socket, sys, threading
-def serve(kind):
-    s = socket.socket(socket.AF_INET, kind)
+def serve(family, kind):
+    s = socket.socket(family, kind)
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    s.bind(('0.0.0.0', int(sys.argv[1])))
+    if family == socket.AF_INET6:
+        s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    s.bind(('::' if family == socket.AF_INET6 else '0.0.0.0', int(sys.argv[1])))
     if kind == socket.SOCK_DGRAM:
         def loop():
             while True:
@@ -23,15 +25,17 @@ def serve(kind):
                 c.sendall(('peer ' + peer[0]).encode())
                 c.close()
     threading.Thread(target=loop).start()
-serve(socket.SOCK_STREAM)
-serve(socket.SOCK_DGRAM)
+for family in (socket.AF_INET, socket.AF_INET6):
+    serve(family, socket.SOCK_STREAM)
+    serve(family, socket.SOCK_DGRAM)
 print('ready', flush=True)
 "#;
 
 /// A client: prints the answer, or how it failed.
 const CLIENT: &str = r#"
 import socket, sys
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM if sys.argv[3] == 'udp' else socket.SOCK_STREAM)
+family = socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET
+s = socket.socket(family, socket.SOCK_DGRAM if sys.argv[3] == 'udp' else socket.SOCK_STREAM)
 s.settimeout(2)
 try:
     s.connect((sys.argv[1], int(sys.argv[2])))

@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 
 use super::uplink::Bound;
-use super::{Finding, Part, Site, forwarding, nft, probe, transit, uplink, ways};
+use super::{Finding, Part, Site, forwarding, ipv6, nft, probe, transit, uplink, ways};
 use crate::host::HostState;
 use crate::seen::Subject;
 use crate::tool;
@@ -27,10 +27,13 @@ const WAIT: &str = "-w";
 enum Backend {
     Nft,
     Legacy,
+    NftV6,
+    LegacyV6,
 }
 
 impl Backend {
     const BOTH: [Self; 2] = [Self::Nft, Self::Legacy];
+    const BOTH_V6: [Self; 2] = [Self::NftV6, Self::LegacyV6];
 
     /// The one that plain `iptables` means here.
     fn primary() -> Result<Self> {
@@ -41,21 +44,27 @@ impl Backend {
 
     /// The program of this backend that does `what`; plain `iptables-WHAT` where there is only that.
     fn program(self, what: &str) -> Result<Option<String>> {
-        let named = match self {
-            Self::Nft => format!("iptables-nft-{what}"),
-            Self::Legacy => format!("iptables-legacy-{what}"),
+        let (name, backend, of_v4) = match self {
+            Self::Nft => ("iptables", "nft", Self::Nft),
+            Self::Legacy => ("iptables", "legacy", Self::Legacy),
+            Self::NftV6 => ("ip6tables", "nft", Self::Nft),
+            Self::LegacyV6 => ("ip6tables", "legacy", Self::Legacy),
         };
+        let named = format!("{name}-{backend}-{what}");
         if tool::find(&named).is_some() {
             return Ok(Some(named));
         }
-        Ok((Self::primary()? == self).then(|| format!("iptables-{what}")))
+        Ok((Self::primary()? == of_v4)
+            .then(|| format!("{name}-{what}"))
+            .filter(|program| tool::find(program).is_some()))
     }
 
     /// All rules, as iptables-save prints them; nothing if the backend is not installed.
     fn save(self) -> Result<String> {
         match self.program("save")? {
             // The legacy program would load modules only to say that there are no tables.
-            Some(_) if self == Self::Legacy && !legacy_is_used() => Ok(String::new()),
+            Some(_) if self == Self::Legacy && !legacy_is_used("ip") => Ok(String::new()),
+            Some(_) if self == Self::LegacyV6 && !legacy_is_used("ip6") => Ok(String::new()),
             Some(program) => tool::run(&program, &[], ""),
             None => Ok(String::new()),
         }
@@ -69,8 +78,8 @@ impl Backend {
     }
 }
 
-fn legacy_is_used() -> bool {
-    std::fs::read_to_string("/proc/net/ip_tables_names").is_ok_and(|names| !names.trim().is_empty())
+fn legacy_is_used(family: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/net/{family}_tables_names")).is_ok_and(|names| !names.trim().is_empty())
 }
 
 /// One rule as iptables-save prints it, but for its comment.
@@ -333,6 +342,55 @@ pub fn heir(site: &Site) -> Result<Option<String>> {
     let records = Record::all()?;
     let mut plans = records.iter().map(|record| &record.plan);
     Ok(plans.find(|plan| plan.request.name != *own && plan.request.has_veth()).map(Plan::tag))
+}
+
+/// Lets what namespaces send and get by IPv6 pass the FORWARD chain of ip6tables, where that could drop something. What
+/// may pass is decided in the table of [`super::ways`].
+pub fn accept_ipv6(site: &Site) -> Result<()> {
+    let rules = needed(&rules(&site.plan().request.interface)?, false);
+    for backend in Backend::BOTH_V6 {
+        let saved = Saved::of(backend)?;
+        if has_forward_rules(&saved.0) {
+            let owner = saved.owner().unwrap_or_else(|| site.plan().tag());
+            let input = saved.change(&rules, &owner, None);
+            if !input.is_empty() {
+                backend.restore(&input)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes them, unless another namespace needs them; returns whether there were any.
+pub fn forget_ipv6(site: &Site) -> Result<bool> {
+    let tag = site.plan().tag();
+    let heir = ipv6::heir(site)?.map(|plan| plan.tag());
+    let rules = needed(&rules(&site.plan().request.interface)?, false);
+    let mut removed = false;
+    for backend in Backend::BOTH_V6 {
+        let saved = Saved::of(backend)?;
+        let Some(owner) = saved.owner() else { continue };
+        removed = true;
+        let owner = if owner == tag { heir.clone().unwrap_or_default() } else { owner };
+        let wanted = if heir.is_some() { &rules[..] } else { &[] };
+        let input = saved.change(wanted, &owner, Some(&tag));
+        if !input.is_empty() {
+            backend.restore(&input)?;
+        }
+    }
+    Ok(removed)
+}
+
+/// Whether they are missing where they are needed, which is the same for all namespaces.
+pub fn look_ipv6(veth: &IfaceName) -> Result<Vec<Finding>> {
+    let rules = needed(&rules(veth)?, false);
+    for backend in Backend::BOTH_V6 {
+        let saved = Saved::of(backend)?;
+        if has_forward_rules(&saved.0) && !rules.iter().all(|rule| saved.has(rule)) {
+            return Ok(vec![Finding::degraded(WHAT, "rules that let IPv6 pass are gone")]);
+        }
+    }
+    Ok(Vec::new())
 }
 
 /// The rules of a backend, as iptables-save prints them, without quotes round the words of comments.

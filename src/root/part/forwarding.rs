@@ -1,7 +1,7 @@
 //! IPv4 forwarding on the host. Turning it on overwrites other sysctls (inet_forward_change in net/ipv4/devinet.c), so
 //! all of them are saved first; `clean -f` restores them once no built namespace is left.
 
-use super::{Finding, Part, Site};
+use super::{Finding, Part, Site, ipv6};
 use crate::host::{HostState, set_sysctl, sysctl};
 use crate::lock::Lock;
 use crate::seen::Subject;
@@ -58,7 +58,8 @@ pub fn remember(lock: &Lock) -> Result<()> {
 
 /// Whether a build turned forwarding on and no built namespace is left that needs it.
 pub fn is_left_on() -> Result<bool> {
-    Ok(HostState::load()?.forwarding.is_some() && Record::names()?.is_empty())
+    let host = HostState::load()?;
+    Ok((host.forwarding.is_some() || host.forwarding_v6.is_some()) && Record::names()?.is_empty())
 }
 
 /// A bridge that was set up while builds had forwarding turned on, and that forwards: what set it up (Docker, libvirt)
@@ -78,7 +79,8 @@ pub fn relied_on() -> Result<Option<String>> {
 
 /// Restores the host's forwarding sysctls; returns whether there was anything to restore.
 pub fn restore(lock: &Lock) -> Result<bool> {
-    let Some(before) = HostState::load()?.forwarding else { return Ok(false) };
+    let restored = ipv6::restore_forwarding(lock)?;
+    let Some(before) = HostState::load()?.forwarding else { return Ok(restored) };
     for (name, value) in &before {
         // An interface that has been removed meanwhile has no sysctls any more.
         if sysctl(name)?.is_some() {

@@ -6,6 +6,7 @@ pub mod firewall;
 pub mod firewalld;
 pub mod forwarding;
 pub mod hook;
+pub mod ipv6;
 pub mod netns;
 pub mod nft;
 pub mod openvpn;
@@ -118,7 +119,7 @@ pub trait Part {
 }
 
 /// The parts, in the order in which they are made: whatever restricts traffic before what carries it.
-pub fn all() -> [&'static dyn Part; 13] {
+pub fn all() -> [&'static dyn Part; 14] {
     [
         &netns::NetworkNamespace,
         &firewall::Firewall,
@@ -126,6 +127,7 @@ pub fn all() -> [&'static dyn Part; 13] {
         &forwarding::Forwarding,
         &uplink::Uplink,
         &ways::Ways,
+        &ipv6::Ipv6,
         &veth::Veth,
         &resolver::Resolver,
         &dns_lock::DnsLock,

@@ -35,7 +35,7 @@ const DIRECTORY: &str = "/sys/class/net";
 const SOFTWARE: &str = "/sys/devices/virtual/net";
 
 /// Network cards: what is not a device of software.
-fn cards() -> BTreeSet<String> {
+pub fn cards() -> BTreeSet<String> {
     let names = |directory| -> BTreeSet<String> {
         let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
@@ -44,7 +44,7 @@ fn cards() -> BTreeSet<String> {
 }
 
 /// Whether it is the veth of a namespace.
-fn is_own(interface: &str) -> bool {
+pub fn is_own(interface: &str) -> bool {
     let group = std::fs::read_to_string(Path::new(DIRECTORY).join(interface).join("netdev_group")).unwrap_or_default();
     group.trim().parse().is_ok_and(is_own_group)
 }

@@ -8,7 +8,7 @@
 
 use std::net::{Ipv4Addr, UdpSocket};
 
-use super::{Finding, Part, Site, probe::FAR};
+use super::{Finding, Part, Site, probe::FAR, ways};
 use crate::host::{HostState, set_sysctl, sysctl};
 use crate::lock::Lock;
 use crate::netlink::{Link, Netlink, Network, OWN_TABLES, Packets, Route};
@@ -119,13 +119,17 @@ impl Part for Uplink {
         site.host.add_route(EVERYWHERE, bound.table(), None)?;
         site.host.add_rule(&bound.packets(), bound.table(), PRIORITY)?;
         set_routes(&site.host, bound.table(), &uplink)?;
+        // Answers to what comes in by it leave by it, of other namespaces as well.
+        ways::follow(site, true)?;
         loosen_reverse_path_filter(site, &uplink)
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
         let rules = site.host.delete_rules(&Packets::From(&site.plan().request.interface))?;
         let routes = remove_old(site)?;
-        Ok(forget_unused(site, None)? | (rules + routes > 0))
+        let forgotten = forget_unused(site, None)?;
+        ways::follow(site, false)?;
+        Ok(forgotten | (rules + routes > 0))
     }
 
     fn is_beside(&self) -> bool {

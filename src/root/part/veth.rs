@@ -4,8 +4,9 @@ use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
+use super::ipv6::{self, Pair};
 use super::{Finding, Part, Site, firewall, netns, probe, uplink, ways};
-use crate::host::{set_sysctl, sysctl};
+use crate::host::set_sysctl;
 use crate::netlink::{Hardware, Link, MAIN_TABLE, Netlink, Network, Packets, Route, in_namespace};
 use crate::seen::Subject;
 use runns_shared::error::{Error, Result};
@@ -112,18 +113,12 @@ fn create(site: &Site, namespace: &File) -> Result<()> {
     site.host.add_veth(ends.0, uplink::UNBOUND_GROUP, ends.1, namespace)
 }
 
-/// Disables IPv6 on `interface` in the calling thread's network namespace. This is done before it is brought up, so
-/// that it never gets a link-local address.
-fn disable_ipv6(interface: &str) -> Result<()> {
-    let name = format!("net/ipv6/conf/{interface}/disable_ipv6");
-    // On a kernel without IPv6 there is no such sysctl.
-    if sysctl(&name)?.is_none() { Ok(()) } else { set_sysctl(&name, "1") }
-}
-
 /// Sets both ends up. What is so already is not touched.
 fn set_up(site: &Site, namespace: &File, is_new: bool) -> Result<()> {
     let (interface, subnet) = (&site.plan().request.interface, site.plan().subnet());
-    disable_ipv6(interface.as_str())?;
+    let pair = Pair::of(site.plan())?;
+    // Before it is brought up, so that it never gets a link-local address.
+    ipv6::set_up(interface.as_str(), pair.as_ref())?;
     // Forwarding may be on for the host and yet off for new interfaces.
     set_sysctl(&forwarding(interface.as_str()), "1")?;
     let mtu = site.plan().request.neighbours.own_mtu()?;
@@ -135,11 +130,14 @@ fn set_up(site: &Site, namespace: &File, is_new: bool) -> Result<()> {
     site.host.add_ip(link.index, subnet.host().into(), subnet.prefix)?;
     site.host.set_up(link.index)?;
     introduce(&site.host, &link, HARDWARE_HOST, (subnet.inside(), HARDWARE_INSIDE))?;
+    if let Some(pair) = &pair {
+        ipv6::fill(&site.host, &link, pair.host, (pair.inside, HARDWARE_INSIDE))?;
+    }
     // A new one has all routes.
     if !is_new {
         restore_subnet(&site.host, &link, subnet)?;
     }
-    in_namespace(namespace.as_fd(), || disable_ipv6(INSIDE))?;
+    in_namespace(namespace.as_fd(), || ipv6::set_up(INSIDE, pair.as_ref()))?;
     let inside = Netlink::inside(namespace.as_fd())?;
     let link = inside.need_link(INSIDE)?;
     if let Some(mtu) = mtu {
@@ -149,6 +147,10 @@ fn set_up(site: &Site, namespace: &File, is_new: bool) -> Result<()> {
     inside.add_ip(link.index, subnet.inside().into(), subnet.prefix)?;
     inside.set_up(link.index)?;
     introduce(&inside, &link, HARDWARE_INSIDE, (subnet.host(), HARDWARE_HOST))?;
+    if let Some(pair) = &pair {
+        ipv6::fill(&inside, &link, pair.inside, (pair.host, HARDWARE_HOST))?;
+        ipv6::route(&inside, link.index, pair)?;
+    }
     if !is_new {
         restore_subnet(&inside, &link, subnet)?;
     }
@@ -227,10 +229,33 @@ fn look(subject: &Subject) -> Result<Vec<Finding>> {
     if found.is_empty() {
         found.extend(ways::look_inside(subject)?);
     }
-    if inside.sysctl("net/ipv6/conf/eth0/disable_ipv6").is_some_and(|off| off != "1") {
-        found.push(Finding::degraded(&what, "IPv6 is on"));
-    }
+    found.extend(look_at_ipv6(subject, &what)?);
     Ok(found)
+}
+
+/// IPv6 inside.
+fn look_at_ipv6(subject: &Subject, what: &str) -> Result<Option<Finding>> {
+    let Some(inside) = &subject.inside else { return Ok(None) };
+    let off = inside.sysctl("net/ipv6/conf/eth0/disable_ipv6").is_none_or(|off| off == "1");
+    let how = match Pair::of(&subject.record.plan)? {
+        None if off => return Ok(None),
+        None => "IPv6 is on",
+        Some(_) if off => "IPv6 is off",
+        Some(pair) if !inside.has_address(pair.inside.into()) => "without its IPv6 address",
+        Some(pair) if !inside.has_route((pair.network().0.into(), pair.network().1), INSIDE) => {
+            "the route to its IPv6 subnet is gone"
+        }
+        Some(pair) => match subject.deep()? {
+            Some(deep) if !in_namespace(deep.file.as_fd(), || ipv6::is_set_up(INSIDE))? => {
+                "its IPv6 settings are not as built"
+            }
+            Some(deep) if !in_namespace(deep.file.as_fd(), || ipv6::is_routed(&pair))? => {
+                "the IPv6 default route is gone"
+            }
+            _ => return Ok(None),
+        },
+    };
+    Ok(Some(Finding::degraded(what, how)))
 }
 
 /// The host's end has another name, or is gone.
@@ -277,8 +302,20 @@ fn look_outside(subject: &Subject, link: &Link) -> Result<Vec<Finding>> {
     if !seen.has_sysctl(&forwarding(interface.as_str()), "1")? {
         found.push(Finding::down(&what, "it does not forward"));
     }
-    if !seen.has_sysctl(&format!("net/ipv6/conf/{interface}/disable_ipv6"), "1")? {
-        found.push(Finding::degraded(&what, "IPv6 is on"));
+    match Pair::of(plan)? {
+        None if !seen.has_sysctl(&format!("net/ipv6/conf/{interface}/disable_ipv6"), "1")? => {
+            found.push(Finding::degraded(&what, "IPv6 is on"));
+        }
+        Some(pair) if link.up => {
+            let host = seen.netlink()?;
+            let has_route = host.routes_v6()?.contains(&(pair.network(), MAIN_TABLE));
+            if !host.addresses_v6()?.contains(&(link.index, pair.host)) || !has_route {
+                found.push(Finding::degraded(&what, "without its IPv6 address, or the route to its subnet"));
+            } else if !ipv6::is_set_up(interface.as_str())? {
+                found.push(Finding::degraded(&what, "its IPv6 settings are not as built"));
+            }
+        }
+        _ => {}
     }
     let bound = plan.request.uplink.as_ref().map(uplink::Bound::to).transpose()?.flatten();
     if link.group != bound.map_or(uplink::UNBOUND_GROUP, uplink::Bound::group) {

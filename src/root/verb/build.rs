@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::confine;
 use crate::lock::Lock;
 use crate::netlink::{Netlink, Network};
-use crate::part::{self, Site, firewall, hook, openvpn, repair, resolver, ways, wireguard};
+use crate::part::{self, Site, firewall, hook, ipv6, openvpn, repair, resolver, ways, wireguard};
 use crate::seen::{Seen, Subject};
 use crate::tool;
 use runns_privileged::capability::refuse_user_namespace;
@@ -438,6 +438,7 @@ fn check(plan: &Plan, host: &Netlink) -> Result<()> {
     confine::check(plan)?;
     wireguard::check(plan)?;
     ways::check(plan)?;
+    ipv6::check(plan)?;
     hook::check(plan)?;
     if request.has_veth() { firewall::check() } else { Ok(()) }
 }

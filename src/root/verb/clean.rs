@@ -9,7 +9,7 @@ use super::build::prepare;
 use crate::daemon;
 use crate::lock::Lock;
 use crate::netlink::Netlink;
-use crate::part::{self, Part, Site, firewall, firewalld, forwarding, netns, resolver, uplink};
+use crate::part::{self, Part, Site, firewall, firewalld, forwarding, netns, resolver, uplink, ways};
 use crate::prompt::prompt;
 use crate::salvage;
 use runns_shared::config::{Config, DEFAULT_PATH};
@@ -228,6 +228,7 @@ fn reattach(lock: &Lock, name: &NetnsName, uplink: IfaceName) -> Result<()> {
     firewall::remove_old(&site)?;
     uplink::remove_old(&site)?;
     firewall::Firewall.apply(&mut site)?;
+    ways::follow(&site, true)?;
     if firewalld::Firewalld.describe(site.plan()).is_some() {
         firewalld::Firewalld.apply(&mut site)?;
     }

@@ -23,9 +23,10 @@ fn ways_beside_openvpn(option: &str) {
     let server = OpenVpnServer::start_with(&host, 1194, 8, "push \"redirect-gateway def1\"\nkeepalive 1 3\n");
     openvpn::configure_client(&host, "work", 1194);
     host.internet.net.ip("address add 203.0.113.9/32 dev lo");
+    host.internet.net.ip("-6 address add 2001:db8:9::9/128 dev lo nodad");
     host.configure(&format!(
         "[work]\n{option}vpn=/etc/openvpn/work.conf\nPublish=8080:80\nPublish=8080:80/udp\nHostAccess=7001\n\
-         Bypass=203.0.113.8/29\n"
+         Bypass=203.0.113.8/29, 2001:db8:9::/64\n"
     ));
     host.ok("runns-exec build -s work");
     let _inside = serve(&host, "ip netns exec work", 80);
@@ -36,13 +37,21 @@ fn ways_beside_openvpn(option: &str) {
         assert_eq!(from_lan(&host, "192.0.2.2", 8080, protocol), "peer 192.0.2.1", "{protocol}");
         assert_eq!(from_host(&host, "", "192.0.2.2", 8080, protocol), "peer 192.0.2.2", "{protocol}");
         assert_eq!(from_host(&host, "", "127.0.0.1", 8080, protocol), "peer 172.24.0.1", "{protocol}");
+        assert_eq!(from_lan(&host, "2001:db8::2", 8080, protocol), "peer 2001:db8::1", "{protocol}");
+        assert_eq!(from_host(&host, "", "::1", 8080, protocol), "peer fd72:756e:6e73::1", "{protocol}");
     }
     // By the gateway and by another address of the host, one port and no other.
     for address in ["172.24.0.1", "192.0.2.2"] {
         assert_eq!(from_host(&host, "ip netns exec work", address, 7001, "tcp"), "peer 172.24.0.2", "{address}");
         assert!(from_host(&host, "ip netns exec work", address, 7001, "udp").starts_with("failed"), "{address}");
     }
-    assert!(ping(&host, "work", "203.0.113.9"));
+    for address in ["fd72:756e:6e73::1", "2001:db8::2"] {
+        let said = from_host(&host, "ip netns exec work", address, 7001, "tcp");
+        assert_eq!(said, "peer fd72:756e:6e73::2", "{address}");
+        assert!(from_host(&host, "ip netns exec work", address, 7001, "udp").starts_with("failed"), "{address}");
+    }
+    assert!(ping(&host, "work", "203.0.113.9") && ping(&host, "work", "2001:db8:9::9"));
+    assert!(!ping(&host, "work", super::FAR6), "nothing else leaves by IPv6");
     let route = |to: &str| host.ok(&format!("ip -n work route get {to}"));
     assert!(route("203.0.113.9").contains("dev eth0") && route("203.0.113.17").contains("dev tun0"));
     // What is seen in the tunnel is of neither.
@@ -50,7 +59,9 @@ fn ways_beside_openvpn(option: &str) {
     host.ok("until grep -q 198.51.100.77 /tmp/dump; do sleep 0.02; done");
     let seen = host.ok("cat /tmp/dump");
     drop(tunnel);
-    for (address, port) in [("203.0.113.9", ""), ("192.0.2.2", ""), ("192.0.2.1", ""), ("", ".80:"), ("", ".80 >")] {
+    for (address, port) in
+        [("203.0.113.9", ""), ("2001:db8", ""), ("192.0.2.2", ""), ("192.0.2.1", ""), ("", ".80:"), ("", ".80 >")]
+    {
         let hit = if address.is_empty() { port } else { address };
         assert!(!seen.contains(hit), "{hit} in the tunnel: {seen}");
     }
@@ -59,7 +70,9 @@ fn ways_beside_openvpn(option: &str) {
     wait_until("it is down", || (tunnel_field(&host, "root", "work", "up") == "False").then_some(()));
     for protocol in ["tcp", "udp"] {
         assert_eq!(from_lan(&host, "192.0.2.2", 8080, protocol), "peer 192.0.2.1", "{protocol}");
+        assert_eq!(from_lan(&host, "2001:db8::2", 8080, protocol), "peer 2001:db8::1", "{protocol}");
     }
+    assert!(ping(&host, "work", "2001:db8:9::9") && !ping(&host, "work", super::FAR6));
     assert_eq!(from_host(&host, "ip netns exec work", "172.24.0.1", 7001, "tcp"), "peer 172.24.0.2");
     assert!(ping(&host, "work", "203.0.113.9"));
     assert_eq!(ping(&host, "work", super::FAR), option.is_empty());
