@@ -1,0 +1,232 @@
+//! The table on the host, which is the same for all namespaces.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use super::{TABLE, WHAT, Way, cidr, listed_elsewhere, listed_here, set, v4};
+use crate::part::uplink::Bound;
+use crate::part::{Finding, Site, ipv6};
+use crate::tool;
+use runns_shared::error::Result;
+use runns_shared::name::IfaceName;
+use runns_shared::neighbours::{HostAccess, Published};
+use runns_shared::plan::Plan;
+use runns_shared::record::{Record, State};
+
+const OWN: &str = "iifgroup & 0xffffff00 == 0x72756e00";
+
+/// Makes the host's table from the records, this namespace included.
+pub fn make(site: &Site) -> Result<()> {
+    let mut plans = others(site)?;
+    plans.push(site.plan().clone());
+    replace(&plans)
+}
+
+/// Has the host's table, if there is one, follow a change of the uplinks, with this namespace or without it.
+pub fn follow(site: &Site, included: bool) -> Result<()> {
+    let mut plans = others(site)?;
+    plans.extend(included.then(|| site.plan().clone()));
+    if ways(&plans)?.0.is_empty() { Ok(()) } else { replace(&plans) }
+}
+
+pub fn others(site: &Site) -> Result<Vec<Plan>> {
+    let plans = Record::all()?.into_iter().map(|record| record.plan);
+    Ok(plans.filter(|plan| plan.request.name != site.plan().request.name).collect())
+}
+
+/// The ways of all plans, and the uplinks that they are bound to.
+fn ways(plans: &[Plan]) -> Result<(Vec<Way>, BTreeSet<&IfaceName>)> {
+    let mut ways = Vec::new();
+    for plan in plans {
+        ways.extend(Way::of(plan)?);
+    }
+    Ok((ways, plans.iter().filter_map(|plan| plan.request.uplink.as_ref()).collect()))
+}
+
+/// Makes the host's table anew or, if no plan has anything for it, removes it.
+pub fn replace(plans: &[Plan]) -> Result<()> {
+    let (ways, uplinks) = ways(plans)?;
+    if ways.is_empty() && tool::find("nft").is_none() {
+        return Ok(());
+    }
+    let text = if ways.is_empty() { String::new() } else { table(&ways, &uplinks)? };
+    tool::run("nft", &["-f", "-"], &format!("add table {TABLE}\ndelete table {TABLE}\n{text}")).map(drop)
+}
+
+/// The host's table.
+fn table(ways: &[Way], uplinks: &BTreeSet<&IfaceName>) -> Result<String> {
+    let mut text = format!("table {TABLE} {{\n");
+    let closed = ways.iter().filter(|way| way.access != HostAccess::Yes);
+    text += &set("set", "closed", "ifname", closed.clone().map(|way| quoted(&way.interface)).collect());
+    let ports = closed.clone().flat_map(|way| {
+        let HostAccess::Ports(ports) = &way.access else { return Vec::new() };
+        ports.iter().map(|port| format!("{} . {} . {}", quoted(&way.interface), port.protocol, port.number)).collect()
+    });
+    text += &set("set", "host_ports", "ifname . inet_proto . inet_service", ports.collect());
+    let resolvers = closed.flat_map(|way| {
+        way.resolvers.iter().map(|server| format!("{} . {server}", quoted(&way.interface))).collect::<Vec<_>>()
+    });
+    text += &set("set", "resolvers", "ifname . ipv4_addr", resolvers.collect());
+    let killed = ways.iter().filter(|way| way.killed);
+    text += &set("set", "killed", "ifname", killed.map(|way| quoted(&way.interface)).collect());
+    for (name, kind, is_v4) in [("bypassed", "ipv4_addr", true), ("bypassed_v6", "ipv6_addr", false)] {
+        let networks = ways.iter().flat_map(|way| {
+            let of_family = way.bypassed.iter().filter(move |network| network.0.is_ipv4() == is_v4);
+            of_family.map(|network| format!("{} . {}", quoted(&way.interface), cidr(network)))
+        });
+        text += &set("set", name, &format!("ifname . {kind}; flags interval"), networks.collect());
+    }
+    let leaving = ways.iter().filter(|way| way.ipv6.is_some_and(|pair| pair.leaves));
+    text += &set("set", "leaving_v6", "ifname", leaving.map(|way| quoted(&way.interface)).collect());
+    let bound: Vec<(String, String)> =
+        ways.iter().filter_map(|way| Some((quoted(&way.interface), quoted(way.uplink.as_ref()?.as_str())))).collect();
+    text += &set("set", "bound", "ifname", bound.iter().map(|(veth, _)| veth.clone()).collect());
+    let pairs = bound.iter().map(|(veth, uplink)| format!("{veth} . {uplink}"));
+    text += &set("set", "uplinks", "ifname . ifname", pairs.collect());
+    let not_routed = ipv6::not_routed()?.into_iter().filter(|name| IfaceName::new(name).is_ok());
+    text += &set("set", "not_routed_v6", "ifname", not_routed.map(quoted).collect());
+    for protocol in ["tcp", "udp"] {
+        text += &maps(ways, protocol);
+    }
+    let uplinks: String = Bound::all()?
+        .iter()
+        .filter(|(uplink, _)| uplinks.iter().any(|known| known.as_str() == uplink))
+        .map(|(uplink, bound)| format!("  iifname \"{uplink}\" ct mark set {:#x}\n", bound.mark()))
+        .collect();
+    text += &CHAINS.replace("UPLINKS\n", &uplinks).replace("OWN", OWN).replace("NETWORK_V6", ipv6::PREFIX);
+    Ok(text + "}\n")
+}
+
+fn quoted(interface: impl std::fmt::Display) -> String {
+    format!("\"{interface}\"")
+}
+
+/// The published ports of a protocol, those of any address and those of a certain one; and the address of the host on
+/// the veth for those by which 127.0.0.1 is reached.
+fn maps(ways: &[Way], protocol: &str) -> String {
+    let is_of = |port: &&Published| port.port.protocol.to_string() == protocol;
+    let (mut any, mut at, mut gate) = (Vec::new(), Vec::new(), Vec::new());
+    for (way, pair) in ways.iter().filter_map(|way| Some((way, way.ipv6?))) {
+        for port in way.published_v6().filter(is_of) {
+            let (number, target) = (port.port.number, format!("{} . {}", pair.inside, port.inside));
+            let address = port.address.filter(|address| !address.is_unspecified());
+            match address {
+                None => any.push(format!("{number} : {target}")),
+                Some(address) => at.push(format!("{address} . {number} : {target}")),
+            }
+            if address.is_none_or(|address| address.is_loopback()) {
+                gate.push(format!("{number} : {}", pair.host));
+            }
+        }
+    }
+    let of_ipv6 = set("map", &format!("any_{protocol}_v6"), "inet_service : ipv6_addr . inet_service", any)
+        + &set("map", &format!("at_{protocol}_v6"), "ipv6_addr . inet_service : ipv6_addr . inet_service", at)
+        + &set("map", &format!("gate_{protocol}_v6"), "inet_service : ipv6_addr", gate);
+    let (mut any, mut at, mut gate) = (Vec::new(), Vec::new(), Vec::new());
+    for way in ways {
+        let ours = way.published.iter().filter(is_of).filter(|port| port.has_ipv4());
+        for port in ours {
+            let (number, target) = (port.port.number, format!("{} . {}", way.subnet.inside(), port.inside));
+            let address = port.address.as_ref().and_then(v4).filter(|address| !address.is_unspecified());
+            match address {
+                None => any.push(format!("{number} : {target}")),
+                Some(address) => at.push(format!("{address} . {number} : {target}")),
+            }
+            if address.is_none_or(|address| address == Ipv4Addr::LOCALHOST) {
+                gate.push(format!("{number} : {}", way.subnet.host()));
+            }
+        }
+    }
+    of_ipv6
+        + &set("map", &format!("any_{protocol}"), "inet_service : ipv4_addr . inet_service", any)
+        + &set("map", &format!("at_{protocol}"), "ipv4_addr . inet_service : ipv4_addr . inet_service", at)
+        + &set("map", &format!("gate_{protocol}"), "inet_service : ipv4_addr", gate)
+}
+
+/// OWN: what arrives on the veth of a namespace. UPLINKS: a line for each uplink to which namespaces are bound, by which
+/// the answers to what came in there leave again.
+const CHAINS: &str = "
+chain arriving { type filter hook prerouting priority mangle - 1;
+  OWN ip6 saddr != NETWORK_V6 drop
+  OWN meta nfproto ipv6 fib saddr . iif oif 0 drop
+  iifname @closed jump host
+  OWN ct direction reply ct mark & 0x80000000 != 0 meta mark set ct mark
+}
+chain host {
+  fib daddr type unicast return
+  ct state established,related return
+  iifname . meta l4proto . th dport @host_ports return
+  iifname . ip daddr @resolvers meta l4proto { tcp, udp } th dport 53 return
+  drop
+}
+chain forwarding { type filter hook forward priority mangle - 1;
+  meta nfproto ipv6 OWN jump leaving_v6
+  meta nfproto ipv6 oifgroup & 0xffffff00 == 0x72756e00 jump arriving_v6
+  iifname @not_routed_v6 meta nfproto ipv6 ct state != { established, related } ct status & dnat == 0 drop
+  iifname @killed jump killed
+  oifgroup & 0xffffff00 == 0x72756e00 ct status dnat ct state new jump came_by
+}
+chain killed {
+  ct direction reply return
+  iifname . ip daddr @bypassed return
+  iifname . ip6 daddr @bypassed_v6 return
+  drop
+}
+chain leaving_v6 {
+  oifgroup & 0xffffff00 == 0x72756e00 drop
+  ct direction reply return
+  iifname @bound iifname . oifname != @uplinks drop
+  iifname @leaving_v6 return
+  iifname . ip6 daddr @bypassed_v6 return
+  drop
+}
+chain arriving_v6 {
+  ct state established,related return
+  ct status dnat return
+  drop
+}
+chain masquerade_v6 { type nat hook postrouting priority srcnat;
+  ip6 saddr NETWORK_V6 oifgroup & 0xffffff00 != 0x72756e00 masquerade
+}
+chain came_by {
+  ct mark set 0xff000000
+UPLINKS
+}
+chain published { type nat hook prerouting priority dstnat - 10;
+  OWN return
+  fib daddr type local jump leads_inside
+}
+chain published_here { type nat hook output priority -110;
+  fib daddr type local jump leads_inside
+}
+chain leads_inside {
+  dnat ip to ip daddr . tcp dport map @at_tcp
+  dnat ip to ip daddr . udp dport map @at_udp
+  dnat ip to tcp dport map @any_tcp
+  dnat ip to udp dport map @any_udp
+  dnat ip6 to ip6 daddr . tcp dport map @at_tcp_v6
+  dnat ip6 to ip6 daddr . udp dport map @at_udp_v6
+  dnat ip6 to tcp dport map @any_tcp_v6
+  dnat ip6 to udp dport map @any_udp_v6
+}
+chain loopback { type route hook output priority -310;
+  ip saddr 127.0.0.1 ip daddr 127.0.0.1 ip saddr set tcp dport map @gate_tcp
+  ip saddr 127.0.0.1 ip daddr 127.0.0.1 ip saddr set udp dport map @gate_udp
+  ip6 saddr ::1 ip6 daddr ::1 ip6 saddr set tcp dport map @gate_tcp_v6
+  ip6 saddr ::1 ip6 daddr ::1 ip6 saddr set udp dport map @gate_udp_v6
+}
+chain loopback_back { type filter hook input priority 110;
+  OWN ct direction reply ip saddr 127.0.0.1 ip daddr set 127.0.0.1
+  OWN ct direction reply ip6 saddr ::1 ip6 daddr set ::1
+}
+";
+/// The table on the host, which is the same for all namespaces.
+pub fn look() -> Result<Vec<Finding>> {
+    let built = Record::all()?.into_iter().filter(|record| record.state == State::Built);
+    let plans: Vec<Plan> = built.map(|record| record.plan).collect();
+    let (ways, uplinks) = ways(&plans)?;
+    if listed_elsewhere(&table(&ways, &uplinks)?)? == listed_here() {
+        return Ok(Vec::new());
+    }
+    Ok(vec![Finding::degraded(WHAT, "the table 'inet runns' of nftables is not as it was made (flushed?)")])
+}
