@@ -9,17 +9,21 @@
 //! The source of the outer /sys, which only a privileged process can have set, shows that there is an outer view.
 
 use std::ffi::{CStr, CString, OsString};
+use std::fs::File;
+use std::io::Write;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use caps::Capability;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{OFlag, open, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::stat::{Mode, SFlag};
+use nix::sys::stat::{Mode, SFlag, fchmod};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
+use nix::unistd::getuid;
 
 use crate::Privilege;
 use crate::netns::Entered;
@@ -37,6 +41,8 @@ pub const ETC_NETNS: &str = "/etc/netns";
 pub const NAME_SERVICES: [&str; 4] = ["/run/nscd", "/var/run/nscd", "/run/systemd/resolve", "/run/avahi-daemon"];
 /// The file whose presence makes a namespace's resolver its own.
 const RESOLV_CONF: &str = "resolv.conf";
+/// The file with the name of the host itself.
+const HOSTS: &str = "hosts";
 /// Source of the empty directories that cover [`NAME_SERVICES`].
 const MASK: &CStr = c"runns-exec:mask";
 /// Source of the sysfs of a view without files of its own.
@@ -57,9 +63,17 @@ struct Entry {
     place: OwnedFd,
 }
 
-/// Creates the view of namespace `name`, which the calling process has entered. The files in `required`, those of the
-/// record, must exist. Capabilities are raised for the mount calls only; what is mounted is opened and checked without.
-pub fn make(privilege: &Privilege, _entered: &Entered, name: &NetnsName, required: &[String]) -> Result<()> {
+/// What else a view has to have.
+pub struct Wanted<'a> {
+    /// Files that must exist: those of the record.
+    pub files: &'a [String],
+    /// The host's address for those inside, if they reach it.
+    pub host: Option<IpAddr>,
+}
+
+/// Creates the view of namespace `name`, which the calling process has entered. Capabilities are raised for the mount
+/// calls only; what is mounted is opened and checked without.
+pub fn make(privilege: &Privilege, _entered: &Entered, name: &NetnsName, wanted: &Wanted) -> Result<()> {
     let cwd = nix::unistd::getcwd().ok();
     let (sys, undone) = privilege.raised(Capability::CAP_SYS_ADMIN, || {
         unshare(CloneFlags::CLONE_NEWNS).cannot(|| "unshare the mount namespace")?;
@@ -69,22 +83,54 @@ pub fn make(privilege: &Privilege, _entered: &Entered, name: &NetnsName, require
         undo_outer_view()
     })?;
     let entries = entries(name)?;
-    if let Some(missing) = required.iter().find(|file| !entries.iter().any(|entry| entry.name == file.as_str())) {
+    if let Some(missing) = wanted.files.iter().find(|file| !entries.iter().any(|entry| entry.name == file.as_str())) {
         let path = Path::new(ETC_NETNS).join(name.as_str()).join(missing);
         return Err(Error::new(format!("put {} in place", show(path)), "it was removed after the namespace was built")
             .hint(format!("sudo runns-exec clean {name}, and build it again")));
     }
     let own_resolver = entries.iter().any(|entry| entry.name == RESOLV_CONF);
     let services = if own_resolver { name_services()? } else { Vec::new() };
+    let has_hosts = entries.iter().any(|entry| entry.name == HOSTS);
+    let hosts = wanted.host.filter(|_| !has_hosts).map_or(Ok(None), |host| hosts(privilege, host))?;
+    let covers_etc = hosts.is_some() || !entries.is_empty();
     say(undone, name, &entries, &services);
     privilege.raised(Capability::CAP_SYS_ADMIN, || {
-        cover_sys(&sys, if entries.is_empty() { MARK } else { MARK_ETC })?;
-        if !entries.is_empty() {
-            cover_etc(name, &entries)?;
+        cover_sys(&sys, if covers_etc { MARK_ETC } else { MARK })?;
+        if covers_etc {
+            cover_etc(name, &entries, hosts)?;
         }
         mask(&services)
     })?;
-    enter_again(cwd, undone || !entries.is_empty())
+    enter_again(cwd, undone || covers_etc)
+}
+
+/// A detached mount of a file: the host's /etc/hosts, and a line with the name of the host itself. `None` if the host has
+/// no such file. It belongs to the caller, who made it, and whom the mount does not let write to it.
+fn hosts(privilege: &Privilege, host: IpAddr) -> Result<Option<OwnedFd>> {
+    const WHAT: &str = "make a hosts file for the namespace";
+    let Ok(mut text) = std::fs::read(Path::new("/etc").join(HOSTS)) else { return Ok(None) };
+    text.extend_from_slice(format!("\n{host} host.runns\n").as_bytes());
+    step(|| format!("putting a copy with the line '{host} host.runns' in place of /etc/{HOSTS}"));
+    let user = CString::new(getuid().to_string()).unwrap_or_default();
+    let options = [(c"uid", &*user), (c"mode", c"0700")];
+    let directory = privilege.raised(Capability::CAP_SYS_ADMIN, || {
+        api::new_filesystem(c"tmpfs", MASK, &options, Attributes::NOSUID_NODEV_NOEXEC).cannot(|| WHAT)
+    })?;
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    let mut file = File::from(openat(&directory, HOSTS, flags, Mode::empty()).cannot(|| WHAT)?);
+    file.write_all(&text).cannot(|| WHAT)?;
+    fchmod(&file, Mode::from_bits_truncate(0o444)).cannot(|| WHAT)?;
+    drop(file);
+    let place = openat(&directory, HOSTS, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).cannot(|| WHAT)?;
+    privilege.raised(Capability::CAP_SYS_ADMIN, || {
+        api::restrict(directory.as_fd(), Attributes::RDONLY, false).cannot(|| WHAT)?;
+        // Only what is mounted can be copied, on kernels before 6.15; nobody else sees this mount namespace.
+        let (etc, _) = trusted::locate(Path::new("/etc"), Trust::Strict)?;
+        api::attach(directory.as_fd(), etc.as_fd(), c"").cannot(|| WHAT)?;
+        let tree = api::clone_tree(place.as_fd(), false).cannot(|| WHAT)?;
+        umount2("/etc", MntFlags::MNT_DETACH).cannot(|| WHAT)?;
+        Ok(Some(tree))
+    })
 }
 
 fn say(undone: bool, name: &NetnsName, entries: &[Entry], services: &[(&str, OwnedFd)]) {
@@ -112,16 +158,6 @@ fn enter_again(cwd: Option<PathBuf>, changed: bool) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// In an existing view, covers /etc/hosts by `file`, which must belong to root. For the namespace's own daemons.
-pub fn cover_hosts(privilege: &Privilege, file: &Path) -> Result<()> {
-    privilege.raised(Capability::CAP_SYS_ADMIN, || {
-        let (place, _) = trusted::locate(file, Trust::Strict)?;
-        let tree = api::clone_tree(place.as_fd(), false).cannot(|| format!("copy the mount of {}", show(file)))?;
-        let (etc, _) = trusted::locate(Path::new("/etc"), Trust::Strict)?;
-        api::attach(tree.as_fd(), etc.as_fd(), c"hosts").cannot(|| "put a file in place of /etc/hosts")
-    })
 }
 
 /// Removes the view of an outer runns-exec. Returns the /sys below it, and whether there was such a view.
@@ -293,10 +329,13 @@ fn names_in(directory: &OwnedFd) -> Result<Vec<OsString>, Errno> {
 }
 
 /// Binds /etc onto itself and mounts each entry in the copy, over its namesake.
-fn cover_etc(name: &NetnsName, entries: &[Entry]) -> Result<()> {
+fn cover_etc(name: &NetnsName, entries: &[Entry], hosts: Option<OwnedFd>) -> Result<()> {
     let (old, _) = trusted::locate(Path::new("/etc"), Trust::Strict)?;
     let etc = api::clone_tree(old.as_fd(), true).cannot(|| "copy the mount of /etc")?;
     api::attach(etc.as_fd(), old.as_fd(), c"").cannot(|| "bind /etc onto itself")?;
+    if let Some(hosts) = hosts {
+        api::attach(hosts.as_fd(), etc.as_fd(), c"hosts").cannot(|| "put a copy in place of /etc/hosts")?;
+    }
     for Entry { name: entry, place } in entries {
         let shown = show(entry);
         let action = || format!("put {ETC_NETNS}/{name}/{shown} in place of /etc/{shown}");

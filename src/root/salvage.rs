@@ -45,7 +45,7 @@ pub fn reconstruct(name: &NetnsName) -> Result<Record> {
     let nobodys = Number::all().last().unwrap_or_else(|| unreachable!());
     // No namespace has this one: what is at its name is an empty file, if anything.
     let identity = identity.or(Some(Identity { cookie: 0, inode: 0, proc_inode: 0 }));
-    let plan = Plan { request, number: number.unwrap_or(nobodys), resolver: None };
+    let plan = Plan { request, number: number.unwrap_or(nobodys), resolver: None, host: None };
     let (files, daemons, keepers) = (Vec::new(), Vec::new(), Vec::new());
     Ok(Record {
         version: VERSION,

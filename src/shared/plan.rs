@@ -136,6 +136,8 @@ pub struct Plan {
     pub number: Number,
     /// Its resolver.
     pub resolver: Option<Resolver>,
+    /// The host's address for those inside, if they reach any server of it: that of the name host.runns.
+    pub host: Option<IpAddr>,
 }
 
 impl Request {
@@ -192,6 +194,7 @@ impl Plan {
             request: Request::from_fields(fields)?,
             number: number.ok_or("field number: there is no such subnet")?,
             resolver: fields.optional("resolver", |value| Resolver::from_fields(&Fields::of(value)?))?,
+            host: fields.optional("host", json::address)?,
         })
     }
 

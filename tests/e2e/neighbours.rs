@@ -168,3 +168,47 @@ fn the_subnet_and_its_mtu_are_those_of_the_section() {
     assert!(status.status == 1 && status.stdout.contains("MTU"), "{status}");
     host.ok("runns-exec build -s work && runns-exec status && runns-exec clean work -f");
 }
+
+#[test]
+fn the_host_has_a_name_inside_where_it_is_reached() {
+    let host = host("[open]\n[shut]\nHostAccess=no\n[some]\nHostAccess=7001\nDNS=192.0.2.53\n");
+    host.ok("for name in open shut some; do runns-exec build -s $name || exit 1; done");
+    let _server = serve(&host, "", 7001);
+    let alice = host.user("alice");
+    let hosts =
+        |name: &str, of: &str| alice.run(&format!("runns-exec {name} -- getent ahostsv4 {of} | head -1")).stdout;
+    for (name, address) in [("open", "172.24.0.1"), ("some", "172.24.2.1")] {
+        assert!(hosts(name, "host.runns").starts_with(address), "{name}");
+        let said = alice.ok(&format!("runns-exec {name} -- python3 /tmp/client.py host.runns 7001 tcp"));
+        assert!(said.starts_with("peer 172.24."), "{said}");
+    }
+    assert_eq!(hosts("shut", "host.runns"), "");
+    // It follows the host's file, whatever stands in it, or replaces it.
+    host.ok("printf '203.0.113.5 printer' >>/etc/hosts");
+    assert!(hosts("open", "printer").starts_with("203.0.113.5"));
+    host.ok("printf '203.0.113.6 printer\\n' >/etc/hosts.new && mv /etc/hosts.new /etc/hosts");
+    assert!(
+        hosts("open", "printer").starts_with("203.0.113.6") && hosts("some", "host.runns").starts_with("172.24.2.1")
+    );
+    assert!(alice.ok("cat /etc/hosts").lines().all(|line| !line.contains("host.runns")), "outside all is as before");
+    host.ok("yes '# more than a megabyte' | head -n 100000 >>/etc/hosts");
+    assert!(hosts("open", "host.runns").starts_with("172.24.0.1"));
+    // Nobody inside can change it.
+    for attempt in ["echo x >>/etc/hosts", "chmod 666 /etc/hosts", "rm -f /etc/hosts", "mount -o remount,rw /etc/hosts"]
+    {
+        assert_ne!(alice.run(&format!("runns-exec open -- sh -c '{attempt}'")).status, 0, "{attempt}");
+    }
+    let unshared = "unshare -rm sh -c 'mount -o remount,bind,rw /etc/hosts && echo x >>/etc/hosts'";
+    assert_ne!(alice.run(&format!("runns-exec open -- {unshared}")).status, 0);
+    // One namespace in another: that of the inner one counts. Root sees the same.
+    assert!(alice.ok("runns-exec open -- runns-exec some -- getent hosts host.runns").starts_with("172.24.2.1"));
+    assert_eq!(alice.run("runns-exec open -- runns-exec shut -- getent hosts host.runns").stdout, "");
+    assert!(host.ok("runns-exec open -- getent hosts host.runns").starts_with("172.24.0.1"));
+    // A file of the administrator's is left alone, and a host without one is no obstacle.
+    host.ok("mkdir -p /etc/netns/open && echo '203.0.113.9 own' >/etc/netns/open/hosts");
+    assert_eq!(hosts("open", "host.runns"), "");
+    assert!(hosts("open", "own").starts_with("203.0.113.9"));
+    host.ok("rm -r /etc/netns/open; rm /etc/hosts");
+    alice.ok("runns-exec open -- true");
+    host.ok("for name in open shut some; do runns-exec clean $name -fk || exit 1; done");
+}

@@ -9,7 +9,8 @@ use nix::unistd::{getpid, getuid};
 use crate::launch::handover;
 use crate::launch::{self, Mode, Program};
 use crate::policy::{self, Decision};
-use runns_privileged::{Privilege, Unprivileged, netns, view};
+use runns_privileged::view::{self, Wanted};
+use runns_privileged::{Privilege, Unprivileged, netns};
 use runns_shared::account;
 use runns_shared::error::Result;
 use runns_shared::escape::{escape, show};
@@ -65,7 +66,8 @@ pub fn go_in(name: &NetnsName) -> Result<(Unprivileged, Decision)> {
     let record = decision.record.as_ref();
     let (entered, cookie) = netns::enter(&privilege, &namespace, record.and_then(|record| record.identity.as_ref()))?;
     decision.check_other_names(name, &namespace, cookie)?;
-    view::make(&privilege, &entered, name, record.map_or(&[], |record| &record.files))?;
+    let files = record.map_or(&[][..], |record| &record.files);
+    view::make(&privilege, &entered, name, &Wanted { files, host: record.and_then(|record| record.plan.host) })?;
     step(|| "dropping all capabilities".to_string());
     Ok((privilege.give_up(entered)?, decision))
 }

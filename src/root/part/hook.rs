@@ -21,7 +21,8 @@ use super::{Finding, Part, Site};
 use crate::daemon;
 use crate::seen::Subject;
 use crate::tool;
-use runns_privileged::{Privilege, netns, view};
+use runns_privileged::view::{self, Wanted};
+use runns_privileged::{Privilege, netns};
 use runns_shared::error::{Context, Error, Result, words};
 use runns_shared::escape::show;
 use runns_shared::log;
@@ -160,7 +161,7 @@ fn become_hook(record: &Record, path: &Path) -> Result<Infallible> {
     let name = &record.plan.request.name;
     let privilege = Privilege::take()?;
     let (entered, _) = netns::enter(&privilege, &netns::open(name)?, record.identity.as_ref())?;
-    view::make(&privilege, &entered, name, &record.files)?;
+    view::make(&privilege, &entered, name, &Wanted { files: &record.files, host: record.plan.host })?;
     let path_c = CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
     let environment = environment(&record.plan);
     let environment: Vec<&CStr> = environment.iter().map(CString::as_c_str).collect();

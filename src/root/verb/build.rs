@@ -18,7 +18,7 @@ use runns_shared::error::{Context, Error, Result, status};
 use runns_shared::escape::{escape, show};
 use runns_shared::log;
 use runns_shared::name::{IfaceName, NetnsName};
-use runns_shared::neighbours::{Moment, Neighbours};
+use runns_shared::neighbours::{HostAccess, Moment, Neighbours};
 use runns_shared::output;
 use runns_shared::output::warn;
 use runns_shared::plan::{MAX_NUMBER, Number, PREFIX, Plan, Request};
@@ -335,7 +335,11 @@ impl Wanted {
 
 fn decided(request: Request, number: Number) -> Result<Plan> {
     let resolver = resolver::decide(&request)?;
-    Ok(Plan { request, number, resolver })
+    let access = request.neighbours.access(request.has_tunnel())?;
+    let mut plan = Plan { request, number, resolver, host: None };
+    let is_reached = plan.request.has_veth() && access != HostAccess::Ports(Vec::new());
+    plan.host = is_reached.then(|| plan.subnet().host().into());
+    Ok(plan)
 }
 
 /// `path` from the root; it need not exist.
