@@ -29,6 +29,7 @@ use crate::Privilege;
 use crate::netns::Entered;
 use runns_shared::error::{Context, Error, Result, words};
 use runns_shared::escape::show;
+use runns_shared::hosts;
 use runns_shared::name::NetnsName;
 use runns_shared::output::step;
 use runns_shared::trusted::{self, Trust};
@@ -91,7 +92,7 @@ pub fn make(privilege: &Privilege, _entered: &Entered, name: &NetnsName, wanted:
     let own_resolver = entries.iter().any(|entry| entry.name == RESOLV_CONF);
     let services = if own_resolver { name_services()? } else { Vec::new() };
     let has_hosts = entries.iter().any(|entry| entry.name == HOSTS);
-    let hosts = wanted.host.filter(|_| !has_hosts).map_or(Ok(None), |host| hosts(privilege, host))?;
+    let hosts = wanted.host.filter(|_| !has_hosts).map_or(Ok(None), |host| hosts(privilege, name, host))?;
     let covers_etc = hosts.is_some() || !entries.is_empty();
     say(undone, name, &entries, &services);
     privilege.raised(Capability::CAP_SYS_ADMIN, || {
@@ -105,12 +106,21 @@ pub fn make(privilege: &Privilege, _entered: &Entered, name: &NetnsName, wanted:
 }
 
 /// A detached mount of a file: the host's /etc/hosts, and a line with the name of the host itself. `None` if the host has
-/// no such file. It belongs to the caller, who made it, and whom the mount does not let write to it.
-fn hosts(privilege: &Privilege, host: IpAddr) -> Result<Option<OwnedFd>> {
+/// no such file. It is the one that build left, if that is up to date, or else one that belongs to the caller, who made
+/// it, and whom the mount does not let write to it.
+fn hosts(privilege: &Privilege, name: &NetnsName, host: IpAddr) -> Result<Option<OwnedFd>> {
     const WHAT: &str = "make a hosts file for the namespace";
-    let Ok(mut text) = std::fs::read(Path::new("/etc").join(HOSTS)) else { return Ok(None) };
-    text.extend_from_slice(format!("\n{host} host.runns\n").as_bytes());
-    step(|| format!("putting a copy with the line '{host} host.runns' in place of /etc/{HOSTS}"));
+    let (Some((seconds, nanoseconds, size)), line) = (hosts::stamp(), hosts::line(host)) else { return Ok(None) };
+    step(|| format!("putting a copy with the line '{}' in place of {}", line.trim(), hosts::HOSTS));
+    if let Ok((place, stat)) = trusted::locate(&hosts::path(name), Trust::Strict) {
+        if (stat.st_mtime, stat.st_mtime_nsec, stat.st_size as u64) == (seconds, nanoseconds, size + line.len() as u64)
+        {
+            return privilege
+                .raised(Capability::CAP_SYS_ADMIN, || api::clone_tree(place.as_fd(), false).map(Some).cannot(|| WHAT));
+        }
+    }
+    let Ok(mut text) = std::fs::read(hosts::HOSTS) else { return Ok(None) };
+    text.extend_from_slice(line.as_bytes());
     let user = CString::new(getuid().to_string()).unwrap_or_default();
     let options = [(c"uid", &*user), (c"mode", c"0700")];
     let directory = privilege.raised(Capability::CAP_SYS_ADMIN, || {

@@ -5,9 +5,13 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, fcntl};
+use nix::fcntl::{AT_FDCWD, FcntlArg, FdFlag, Flock, FlockArg, fcntl};
+use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::sys::time::TimeSpec;
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::show;
+use runns_shared::hosts;
+use runns_shared::plan::Plan;
 use runns_shared::record::{DIRECTORY, Record, path, reservation};
 use runns_shared::trusted::{self, Trust};
 
@@ -18,6 +22,15 @@ const HALF_WRITTEN: &str = "new";
 /// The lock, held: while this value lives, no other build or clean runs.
 pub struct Lock {
     file: Flock<File>,
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).cannot(|| format!("remove {}", show(path)))
+        }
+        _ => Ok(()),
+    }
 }
 
 impl Lock {
@@ -41,13 +54,21 @@ impl Lock {
             let file = reservation(number, name);
             std::fs::remove_file(&file).cannot(|| format!("remove {}", show(&file)))?;
         }
-        let path = path(name);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).cannot(|| format!("remove {}", show(&path)))
-            }
-            _ => Ok(()),
-        }
+        remove_file(&hosts::path(name))?;
+        remove_file(&path(name))
+    }
+
+    /// Leaves the hosts file of a namespace that reaches the host.
+    pub fn save_hosts(&self, plan: &Plan) -> Result<()> {
+        let (Some(host), Some((seconds, nanoseconds, _))) = (plan.host, hosts::stamp()) else { return Ok(()) };
+        // Should it change from now on, the times will differ.
+        let Ok(mut text) = std::fs::read(hosts::HOSTS) else { return Ok(()) };
+        text.extend_from_slice(hosts::line(host).as_bytes());
+        let path = hosts::path(&plan.request.name);
+        self.write_file(&path, text)?;
+        let time = TimeSpec::new(seconds, nanoseconds);
+        utimensat(AT_FDCWD, &path, &TimeSpec::UTIME_OMIT, &time, UtimensatFlags::NoFollowSymlink)
+            .cannot(|| format!("set the time of {}", show(&path)))
     }
 
     /// Creates /run/runns if it does not exist, and waits for the lock. The file has mode 0600, so that only root can
@@ -82,13 +103,13 @@ impl Lock {
     }
 
     /// Writes `text` to `path` in /run/runns through a temporary file: a reader sees either the old text or the new.
-    pub fn write_file(&self, path: &Path, text: &str) -> Result<()> {
+    pub fn write_file(&self, path: &Path, text: impl AsRef<[u8]>) -> Result<()> {
         let temporary = path.with_extension(HALF_WRITTEN);
         let write = || -> std::io::Result<()> {
             let _ = std::fs::remove_file(&temporary);
             let mut file = File::options().create_new(true).write(true).mode(0o644).open(&temporary)?;
             file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
-            file.write_all(text.as_bytes())?;
+            file.write_all(text.as_ref())?;
             std::fs::rename(&temporary, path)
         };
         write().cannot(|| format!("write {}", show(path)))

@@ -19,7 +19,7 @@ impl Access {
     /// From a record.
     pub fn from_fields(fields: &Fields) -> json::Result<Self> {
         let names = |value| json::list(value, json::text);
-        Ok(Self { users: fields.optional("users", names)?, groups: fields.optional("groups", names)? })
+        Ok(Self { users: fields.optional("users", names), groups: fields.optional("groups", names) })
     }
 
     /// Whether there is a list at all.

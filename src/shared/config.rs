@@ -64,7 +64,7 @@ pub struct Dns {
 impl Dns {
     /// From a record.
     pub fn from_fields(fields: &Fields) -> json::Result<Self> {
-        Ok(Self { servers: fields.list("servers", json::address)?, search: fields.list("search", json::text)? })
+        Ok(Self { servers: fields.list("servers", json::address), search: fields.list("search", json::text) })
     }
 }
 

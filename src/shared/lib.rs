@@ -10,6 +10,7 @@
 //! | [`config`] | /etc/runns.conf |
 //! | [`plan`], [`record`], [`tunnel`], [`json`] | what a namespace consists of, as planned, as built, and how its tunnels are |
 //! | [`neighbours`] | published ports, access to the host, what bypasses a tunnel, subnet, MTU |
+//! | [`hosts`] | the hosts file of a namespace |
 //! | [`resolv_conf`] | name servers and the modules of nsswitch.conf |
 //! | [`proc`], [`clock`] | other processes, by /proc; times of day |
 //! | [`inside`] | what a namespace shows of itself to a process inside |
@@ -22,6 +23,7 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod escape;
+pub mod hosts;
 pub mod inside;
 pub mod json;
 pub mod log;

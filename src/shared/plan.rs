@@ -145,20 +145,20 @@ impl Request {
     fn from_fields(fields: &Fields) -> json::Result<Self> {
         Ok(Self {
             name: fields.required("name", NetnsName::from_json)?,
-            section: fields.optional("section", json::text)?,
+            section: fields.optional("section", json::text),
             interface: fields.required("interface", IfaceName::from_json)?,
-            uplink: fields.optional("uplink", IfaceName::from_json)?,
-            resolve: fields.optional("resolve", json::path)?,
-            resolve_named: fields.flag("resolve_named")?,
-            dns: fields.optional("dns", |value| Dns::from_fields(&Fields::of(value)?))?,
-            dns_lock: fields.optional("dns_lock", json::flag)?,
-            vpn: fields.list("vpn", json::path)?,
-            wireguard: fields.list("wireguard", json::path)?,
-            userspace: fields.optional("userspace", json::path)?,
-            kill_switch: fields.flag("kill_switch")?,
-            ipv6: fields.optional("ipv6", json::flag)?,
-            neighbours: Neighbours(fields.list("neighbours", json::text)?),
-            access: fields.required("access", |value| Access::from_fields(&Fields::of(value)?))?,
+            uplink: fields.optional("uplink", IfaceName::from_json),
+            resolve: fields.optional("resolve", json::path),
+            resolve_named: fields.flag("resolve_named"),
+            dns: fields.optional("dns", |value| Fields::read(value, Dns::from_fields)),
+            dns_lock: fields.optional("dns_lock", json::flag),
+            vpn: fields.list("vpn", json::path),
+            wireguard: fields.list("wireguard", json::path),
+            userspace: fields.optional("userspace", json::path),
+            kill_switch: fields.flag("kill_switch"),
+            ipv6: fields.optional("ipv6", json::flag),
+            neighbours: Neighbours(fields.list("neighbours", json::text)),
+            access: fields.required("access", |value| Fields::read(value, Access::from_fields))?,
         })
     }
 
@@ -177,10 +177,10 @@ impl Resolver {
     fn from_fields(fields: &Fields) -> json::Result<Self> {
         Ok(Self {
             from: fields.required("from", json::text)?,
-            text: fields.optional("text", json::text)?,
-            servers: fields.list("servers", json::address)?,
-            lock: fields.flag("lock")?,
-            nsswitch: fields.optional("nsswitch", json::text)?,
+            text: fields.optional("text", json::text),
+            servers: fields.list("servers", json::address),
+            lock: fields.flag("lock"),
+            nsswitch: fields.optional("nsswitch", json::text),
         })
     }
 }
@@ -193,8 +193,8 @@ impl Plan {
         Ok(Self {
             request: Request::from_fields(fields)?,
             number: number.ok_or("field number: there is no such subnet")?,
-            resolver: fields.optional("resolver", |value| Resolver::from_fields(&Fields::of(value)?))?,
-            host: fields.optional("host", json::address)?,
+            resolver: fields.optional("resolver", |value| Fields::read(value, Resolver::from_fields)),
+            host: fields.optional("host", json::address),
         })
     }
 

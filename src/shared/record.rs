@@ -168,20 +168,23 @@ impl Record {
     /// Parses a record's text.
     pub fn parse(text: &str) -> json::Result<Self> {
         let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        let fields = Fields::of(&value)?;
-        let version = fields.optional("version", json::number)?.unwrap_or(1);
+        Fields::read(&value, Self::from_fields)
+    }
+
+    fn from_fields(fields: &Fields) -> json::Result<Self> {
+        let version = fields.optional("version", json::number).unwrap_or(1);
         if version > VERSION {
             return Err("a later version of runns-exec wrote it".to_string());
         }
         Ok(Self {
             version,
             state: fields.required("state", State::from_json)?,
-            plan: Plan::from_fields(&fields)?,
-            identity: fields.optional("identity", |value| Identity::from_fields(&Fields::of(value)?))?,
-            files: fields.list("files", json::text)?,
-            daemons: fields.list("daemons", |value| Daemon::from_fields(&Fields::of(value)?))?,
-            keepers: fields.list("keepers", |value| Daemon::from_fields(&Fields::of(value)?))?,
-            lock_generation: fields.optional("lock_generation", json::number)?,
+            plan: Plan::from_fields(fields)?,
+            identity: fields.optional("identity", |value| Fields::read(value, Identity::from_fields)),
+            files: fields.list("files", json::text),
+            daemons: fields.list("daemons", |value| Fields::read(value, Daemon::from_fields)),
+            keepers: fields.list("keepers", |value| Fields::read(value, Daemon::from_fields)),
+            lock_generation: fields.optional("lock_generation", json::number),
         })
     }
 

@@ -41,18 +41,20 @@ impl TunnelState {
     /// The state of tunnel `index`; the default one if nothing is known.
     pub fn load(name: &NetnsName, index: usize) -> Self {
         let text = std::fs::read_to_string(state_file(name, index)).unwrap_or_default();
-        serde_json::from_str(&text).ok().and_then(|value| Self::from_json(&value).ok()).unwrap_or_default()
+        serde_json::from_str(&text)
+            .ok()
+            .and_then(|value: Value| Fields::read(&value, Self::from_fields).ok())
+            .unwrap_or_default()
     }
 
-    fn from_json(value: &Value) -> json::Result<Self> {
-        let fields = Fields::of(value)?;
+    fn from_fields(fields: &Fields) -> json::Result<Self> {
         Ok(Self {
-            device: fields.optional("device", json::text)?.unwrap_or_default(),
-            up: fields.flag("up")?,
-            reason: fields.optional("reason", json::text)?,
-            since: fields.optional("since", json::number)?.and_then(|since| since.try_into().ok()).unwrap_or_default(),
-            servers: fields.list("servers", json::address)?,
-            search: fields.list("search", json::text)?,
+            device: fields.optional("device", json::text).unwrap_or_default(),
+            up: fields.flag("up"),
+            reason: fields.optional("reason", json::text),
+            since: fields.optional("since", json::number).and_then(|since| since.try_into().ok()).unwrap_or_default(),
+            servers: fields.list("servers", json::address),
+            search: fields.list("search", json::text),
         })
     }
 }

@@ -183,6 +183,8 @@ fn the_host_has_a_name_inside_where_it_is_reached() {
         assert!(said.starts_with("peer 172.24."), "{said}");
     }
     assert_eq!(hosts("shut", "host.runns"), "");
+    let mounted = || alice.ok("runns-exec open -- grep ' /etc/hosts ' /proc/self/mountinfo");
+    assert!(mounted().contains("/.hosts-open"), "that of build is used: {}", mounted());
     // It follows the host's file, whatever stands in it, or replaces it.
     host.ok("printf '203.0.113.5 printer' >>/etc/hosts");
     assert!(hosts("open", "printer").starts_with("203.0.113.5"));
@@ -190,6 +192,9 @@ fn the_host_has_a_name_inside_where_it_is_reached() {
     assert!(
         hosts("open", "printer").starts_with("203.0.113.6") && hosts("some", "host.runns").starts_with("172.24.2.1")
     );
+    assert!(mounted().contains(" ro,") && !mounted().contains("/.hosts-open"), "made anew: {}", mounted());
+    host.ok("runns-exec build -s open");
+    assert!(mounted().contains("/.hosts-open") && hosts("open", "printer").starts_with("203.0.113.6"));
     assert!(alice.ok("cat /etc/hosts").lines().all(|line| !line.contains("host.runns")), "outside all is as before");
     host.ok("yes '# more than a megabyte' | head -n 100000 >>/etc/hosts");
     assert!(hosts("open", "host.runns").starts_with("172.24.0.1"));

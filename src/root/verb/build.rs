@@ -135,8 +135,9 @@ fn build(wanted: &Wanted, lock: &Lock, wait: Option<Duration>) -> Result<()> {
     lock.reserve(&record)?;
     let mut site = Site { record, lock, host, wait };
     let built = part::build(&mut site).and_then(|()| {
+        let hosts = site.lock.save_hosts(site.plan());
         site.record.state = State::Built;
-        site.save().inspect_err(|_| drop(part::undo(&mut site)))
+        hosts.and_then(|()| site.save()).inspect_err(|_| drop(part::undo(&mut site)))
     });
     let name = site.plan().request.name.clone();
     if let Err(error) = built {
@@ -188,6 +189,7 @@ fn as_asked(record: &Record) -> String {
 /// Mends what is no longer as it was built.
 fn mend(mut site: Site) -> Result<()> {
     let name = site.plan().request.name.clone();
+    site.lock.save_hosts(site.plan())?;
     let mended = repair::run(&mut site).inspect_err(|error| log::refused(|| format!("build of {name}: {error}")))?;
     if mended == 0 {
         return output::print(&as_asked(&site.record));
