@@ -217,3 +217,57 @@ fn the_host_has_a_name_inside_where_it_is_reached() {
     alice.ok("runns-exec open -- true");
     host.ok("for name in open shut some; do runns-exec clean $name -fk || exit 1; done");
 }
+
+/// Sends and receives a megabyte by TCP: `client.py` with more than one segment.
+const BULK: &str = r#"
+import socket, sys
+data = bytes(1 << 20)
+if sys.argv[1] == 'serve':
+    s = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(('::', int(sys.argv[2])))
+    s.listen()
+    print('ready', flush=True)
+    while True:
+        c, _ = s.accept()
+        got = 0
+        while got < len(data):
+            got += len(c.recv(1 << 16)) or sys.exit('closed')
+        c.sendall(data)
+        c.close()
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)
+s.sendall(data)
+got = 0
+while chunk := s.recv(1 << 16):
+    got += len(chunk)
+print('all' if got == len(data) else got)
+"#;
+
+#[test]
+fn nothing_hangs_where_the_way_is_narrow() {
+    let host = host("[work]\nIPv6=yes\nPublish=8080:80\n");
+    host.internet.net.ip("-6 address add 2001:db8::1/64 dev eth0 nodad");
+    host.ok("ip -6 address add 2001:db8::2/64 dev eth0 nodad");
+    host.write("/tmp/bulk.py", BULK);
+    let outside = host.root().inside(&host.internet.net);
+    let _far = outside.spawn("exec python3 -u /tmp/bulk.py serve 5000 >/tmp/ready5000");
+    host.ok("runns-exec build -s work");
+    let _inside = host.spawn("exec ip netns exec work python3 -u /tmp/bulk.py serve 80 >/tmp/ready80");
+    host.ok("until cat /tmp/ready5000 /tmp/ready80 2>/dev/null | grep -c ready | grep -q 2; do sleep 0.02; done");
+    // As with PPPoE, or a tunnel of the host's: neither end knows of it. And nobody is told.
+    host.ok("ip link set eth0 mtu 1300");
+    for program in ["iptables", "ip6tables"] {
+        let of = if program == "iptables" { "icmp --icmp-type fragmentation-needed" } else { "icmpv6 --icmpv6-type packet-too-big" };
+        host.ok(&format!("{program} -A OUTPUT -p {of} -j DROP"));
+    }
+    for address in ["192.0.2.1", "2001:db8::1"] {
+        assert_eq!(host.ok(&format!("ip netns exec work python3 /tmp/bulk.py {address} 5000")), "all", "{address}");
+    }
+    for address in ["192.0.2.2", "2001:db8::2"] {
+        assert_eq!(outside.ok(&format!("python3 /tmp/bulk.py {address} 8080")), "all", "{address}");
+    }
+    // Without the rules, it does hang.
+    host.ok("iptables-save | grep -v TCPMSS | iptables-restore");
+    assert_ne!(host.run("timeout 3 ip netns exec work python3 /tmp/bulk.py 192.0.2.1 5000").status, 0);
+    host.ok("runns-exec clean work -fk");
+}

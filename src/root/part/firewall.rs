@@ -143,6 +143,12 @@ fn rules(veth: &IfaceName) -> Result<Vec<Rule>> {
         let nft = format!("iifname \"{interface}\" ct state != {{ established, related }} ct status & dnat == 0");
         rules.push(forward(format!("-i {interface} {}", transit::NEW), nft));
     }
+    // A namespace takes the way for as wide as its veth, and may never hear that it is narrower (RFC 2923, 2.1).
+    for (group, nft) in [(&from, NFT_FROM), (&to, NFT_TO)] {
+        let matches = format!("-p tcp {group} -m tcp --tcp-flags SYN,RST SYN");
+        let nft = format!("{nft} tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu");
+        rules.push(rule("mangle", "FORWARD", (matches, CLAMP), nft));
+    }
     let mark = format!("{NFT_FROM} meta mark set meta mark & 0x00ffffff | 0x80000000");
     rules.push(rule("mangle", "FORWARD", (from.clone(), MARK), mark));
     // Behind all that could drop a packet before, and ahead of all that could do so here.
@@ -157,6 +163,9 @@ fn rules(veth: &IfaceName) -> Result<Vec<Rule>> {
     rules.push(rule("nat", "POSTROUTING", masquerade, nft));
     Ok(rules)
 }
+
+/// The greatest segment is what the way takes in both directions. Not every kernel has it.
+const CLAMP: &str = "TCPMSS --clamp-mss-to-pmtu";
 
 /// POSTROUTING does not know by which interface a packet came; the mark tells it.
 const MARK: &str = "MARK --set-xmark 0x80000000/0xff000000";
@@ -195,7 +204,11 @@ impl Part for Firewall {
                 if backend == Backend::Nft && !saved.has_all_chains() {
                     remember_new_chains(site)?;
                 }
-                backend.restore(&input)?;
+                let without = || {
+                    let rules: Vec<Rule> = rules.iter().filter(|rule| rule.target != CLAMP).cloned().collect();
+                    backend.restore(&saved.change(&needed(&rules, is_primary), &owner, None))
+                };
+                backend.restore(&input).or_else(|error| without().map_err(|_| error))?;
             }
         }
         Ok(())
@@ -265,8 +278,8 @@ fn look(veth: &IfaceName) -> Result<Vec<Finding>> {
         let all = backend == primary && !has_native;
         if all || has_forward_rules(&saved.0) {
             let needed = needed(&rules, all);
-            count += needed.len();
-            missing.extend(needed.into_iter().filter(|rule| !saved.has(rule)));
+            count += needed.iter().filter(|rule| rule.target != CLAMP).count();
+            missing.extend(needed.into_iter().filter(|rule| !saved.has(rule) && rule.target != CLAMP));
         }
     }
     if missing.is_empty() {

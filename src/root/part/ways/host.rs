@@ -173,6 +173,7 @@ chain killed {
   drop
 }
 chain leaving_v6 {
+  tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
   oifgroup & 0xffffff00 == 0x72756e00 drop
   ct direction reply return
   iifname @bound iifname . oifname != @uplinks drop
@@ -181,6 +182,7 @@ chain leaving_v6 {
   drop
 }
 chain arriving_v6 {
+  tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
   ct state established,related return
   ct status dnat return
   drop
