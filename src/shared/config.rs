@@ -382,7 +382,15 @@ pub fn dns_words(value: &str) -> Result<Dns> {
             }
             Ok(address) => dns.servers.push(address),
             Err(_) if is_domain(word) => dns.search.push(word.to_string()),
-            Err(_) => return Err(Error::new("read DNS", "expected addresses, then search domains")),
+            Err(_) => {
+                let cause = if word.contains('@') {
+                    "a domain cannot have servers of its own; name a resolver that asks them, such as dnsmasq \
+                     --server=/DOMAIN/ADDRESS on the host"
+                } else {
+                    "expected addresses, then search domains"
+                };
+                return Err(Error::new("read DNS", cause));
+            }
         }
     }
     Ok(dns)

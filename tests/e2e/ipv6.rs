@@ -44,6 +44,11 @@ fn a_namespace_has_ipv6_if_it_was_asked_for() {
     assert_eq!(said.trim(), "peer 2001:db8::2");
     assert!(host.user("alice").ok("runns-exec with -- getent ahosts only.example").contains(FAR));
     host.ok("rm -r /etc/netns/with");
+    let said = host.user("alice").ok("runns-exec check with; true");
+    assert!(
+        said.lines().any(|line| line.contains("IPv6") && line.contains("OK") && line.contains("by eth0")),
+        "{said}"
+    );
     // Servers of the host, by each of its addresses; no other namespace.
     let _own = serve(&host, "", 7001);
     let _inside = serve(&host, "ip netns exec closed", 80);

@@ -257,7 +257,11 @@ fn nothing_hangs_where_the_way_is_narrow() {
     // As with PPPoE, or a tunnel of the host's: neither end knows of it. And nobody is told.
     host.ok("ip link set eth0 mtu 1300");
     for program in ["iptables", "ip6tables"] {
-        let of = if program == "iptables" { "icmp --icmp-type fragmentation-needed" } else { "icmpv6 --icmpv6-type packet-too-big" };
+        let of = if program == "iptables" {
+            "icmp --icmp-type fragmentation-needed"
+        } else {
+            "icmpv6 --icmpv6-type packet-too-big"
+        };
         host.ok(&format!("{program} -A OUTPUT -p {of} -j DROP"));
     }
     for address in ["192.0.2.1", "2001:db8::1"] {

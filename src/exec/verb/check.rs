@@ -85,7 +85,6 @@ pub fn run(options: &Options) -> Result<()> {
     let servers = servers(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
     let mut findings = if has_resolver(&name, &decision) {
         let mut findings = vec![access(&decision), resolv_conf(&name, &servers), nsswitch()];
-        findings.extend(opened(&decision));
         findings.extend(services());
         findings.extend(queries(&servers));
         findings
@@ -93,6 +92,7 @@ pub fn run(options: &Options) -> Result<()> {
         vec![no_resolver(&servers), access(&decision)]
     };
     findings.extend(routes(&decision));
+    findings.extend(opened(&decision));
     let ok = findings.iter().all(|finding| finding.ok == Some(true));
     if options.json {
         output::print_json(&Report { namespace: name.as_str(), ok, checks: &findings })?;
@@ -141,22 +141,23 @@ fn list(servers: &[IpAddr]) -> String {
 }
 
 fn line(finding: &Finding) -> String {
-    let (word, colour) = match finding.ok {
-        Some(true) => ("OK        ", "32"),
-        Some(false) => ("NOT OK    ", "31"),
-        None => (finding.word.unwrap_or("NOT TESTED"), "33"),
+    let (word, colour) = match (finding.word, finding.ok) {
+        (Some(word), _) => (word, "33"),
+        (None, Some(true)) => ("OK        ", "32"),
+        (None, Some(false)) => ("NOT OK    ", "31"),
+        (None, None) => ("NOT TESTED", "33"),
     };
     let coloured = std::io::stdout().is_terminal();
     let word = if coloured { format!("\x1b[{colour}m{word}\x1b[0m") } else { word.to_string() };
     format!("{word}  {}: {}\n", finding.check, one_line(&finding.detail))
 }
 
-/// The ways beside the tunnel that the section opens on purpose.
+/// The ways that the section opens on purpose: no leak, but to be known.
 fn opened(decision: &Decision) -> Option<Finding> {
     let neighbours = &decision.record.as_ref()?.plan.request.neighbours;
     let ways: Vec<&str> = neighbours.opening().collect();
     let detail = ways.join(", ");
-    (!ways.is_empty()).then_some(Finding { check: "opened", ok: None, word: Some("OPEN      "), detail })
+    (!ways.is_empty()).then_some(Finding { check: "opened", ok: Some(true), word: Some("OPEN      "), detail })
 }
 
 fn access(decision: &Decision) -> Finding {
@@ -362,7 +363,7 @@ fn tcp(server: IpAddr) -> Answer {
 fn routes(decision: &Decision) -> Vec<Finding> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let v4 = default_device_v4(&read("/proc/net/route"));
-    let v6 = default_device_v6(&read("/proc/net/ipv6_route"));
+    let v6 = default_device_v6(&read("/proc/net/if_inet6"));
     let tunnel = decision.record.as_ref().is_some_and(|record| record.plan.request.has_tunnel());
     let mut findings = vec![match v4.as_deref() {
         None => Finding::new("default route", true, "none: nothing leaves"),
@@ -401,16 +402,22 @@ fn default_device_v4(text: &str) -> Option<String> {
     best.map(|(_, _, device)| device.to_string())
 }
 
-/// The device of a default route in the text of /proc/net/ipv6_route, but for lo, where the kernel keeps its own
-/// unreachable one.
-fn default_device_v6(text: &str) -> Option<String> {
-    text.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let (destination, prefix, device) = (fields.first()?, fields.get(1)?, fields.last()?);
-        let short = u8::from_str_radix(prefix, 16).is_ok_and(|prefix| prefix <= 3);
-        (short && destination.bytes().skip(1).all(|byte| byte == b'0') && *device != "lo")
-            .then(|| (*device).to_string())
-    })
+/// The device by which packets to the Internet leave: that of the address which they have as their source. Connecting a
+/// datagram socket looks the route up and sends nothing (udp(7)); /proc/net/ipv6_route has the routes of all tables.
+fn default_device_v6(addresses: &str) -> Option<String> {
+    let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((NOBODY_V6, 53)).ok()?;
+    match socket.local_addr().ok()?.ip() {
+        IpAddr::V6(address) => device_of(address, addresses),
+        IpAddr::V4(_) => None,
+    }
+}
+
+/// The device that has an address, in the text of /proc/net/if_inet6.
+fn device_of(address: Ipv6Addr, addresses: &str) -> Option<String> {
+    let digits = format!("{:032x}", address.to_bits());
+    let line = addresses.lines().find(|line| line.starts_with(&digits))?;
+    line.split_whitespace().last().map(str::to_string)
 }
 
 #[cfg(test)]
@@ -426,11 +433,9 @@ mod tests {
         assert_eq!(default_device_v4(&format!("{head}{eth}")).as_deref(), Some("eth0"));
         assert_eq!(default_device_v4(&format!("{head}{eth}{tun}")).as_deref(), Some("tun0"));
         assert_eq!(default_device_v4(head), None);
-        let zero = "0".repeat(32);
-        let lo = format!("{zero} 00 {zero} 00 {zero} ffffffff 00000001 00000000 00200200       lo\n");
-        assert_eq!(default_device_v6(&lo), None);
-        let tun = format!("{zero} 00 {zero} 00 {zero} 00000400 00000001 00000000 00000001     tun0\n");
-        assert_eq!(default_device_v6(&format!("{lo}{tun}")).as_deref(), Some("tun0"));
+        let text = "fe800000000000000000000000000001 03 40 20 80     eth0\nfd080000000000000000000000000002 04 40 00 80     tun0\n";
+        assert_eq!(device_of("fd08::2".parse().unwrap(), text).as_deref(), Some("tun0"));
+        assert_eq!(device_of("fd08::3".parse().unwrap(), text), None);
     }
 
     #[test]

@@ -54,6 +54,10 @@ fn ways_beside_openvpn(option: &str) {
     assert!(!ping(&host, "work", super::FAR6), "nothing else leaves by IPv6");
     let route = |to: &str| host.ok(&format!("ip -n work route get {to}"));
     assert!(route("203.0.113.9").contains("dev eth0") && route("203.0.113.17").contains("dev tun0"));
+    let said = host.user("alice").run("runns-exec check work");
+    let opened =
+        ["Publish=8080:80", "HostAccess=7001", "Bypass=203.0.113.8/29"].iter().all(|way| said.stdout.contains(way));
+    assert!(opened && said.stdout.contains("OPEN") && !said.stdout.contains("another way"), "{said}");
     // What is seen in the tunnel is of neither.
     assert!(ping(&host, "work", super::FAR), "the tunnel carries the rest");
     host.ok("until grep -q 198.51.100.77 /tmp/dump; do sleep 0.02; done");
