@@ -59,6 +59,7 @@ fn host(config: &str) -> Host {
 }
 
 pub fn serve(host: &Host, place: &str, port: u16) -> Background {
+    host.ok(&format!("rm -f /tmp/ready{port}"));
     let server = host.root().spawn(&format!("{place} python3 -u /tmp/server.py {port} >/tmp/ready{port} & wait"));
     host.ok(&format!("until grep -q ready /tmp/ready{port} 2>/dev/null; do sleep 0.02; done"));
     server
@@ -273,5 +274,110 @@ fn nothing_hangs_where_the_way_is_narrow() {
     // Without the rules, it does hang.
     host.ok("iptables-save | grep -v TCPMSS | iptables-restore");
     assert_ne!(host.run("timeout 3 ip netns exec work python3 /tmp/bulk.py 192.0.2.1 5000").status, 0);
+    host.ok("runns-exec clean work -fk");
+}
+
+/// Prints the ports of an address by which something answers, of all that there are.
+const SCAN: &str = r#"
+import errno, select, socket, sys, time
+address, protocol = sys.argv[1:3]
+family = socket.AF_INET6 if ':' in address else socket.AF_INET
+found = set()
+if protocol == 'udp':
+    with socket.socket(family, socket.SOCK_DGRAM) as s:
+        s.setblocking(False)
+        for port in range(1, 65536):
+            try:
+                s.sendto(b'x', (address, port))
+            except OSError:
+                time.sleep(0.001)
+            if port % 64 == 0 or port == 65535:
+                while select.select([s], [], [], 0.5 if port == 65535 else 0)[0]:
+                    try:
+                        found.add(s.recvfrom(100)[1][1])
+                    except OSError:
+                        pass
+else:
+    pending = select.epoll()
+    sockets = {}
+    def collect(timeout):
+        for number, _ in pending.poll(timeout):
+            s, port = sockets.pop(number)
+            if s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
+                found.add(port)
+            s.close()
+    for port in range(1, 65536):
+        s = socket.socket(family, socket.SOCK_STREAM)
+        s.setblocking(False)
+        s.connect_ex((address, port))
+        sockets[s.fileno()] = s, port
+        pending.register(s, select.EPOLLOUT)
+        while len(sockets) > 400:
+            collect(0.1)
+    for _ in range(20):
+        collect(0.1)
+print(sorted(found))
+"#;
+
+#[test]
+fn of_all_ports_those_that_are_published_are_reached() {
+    let host = host("[work]\nPublish=8080:80\nPublish=[2001:db8::2]:8081:80\nPublish=5353:80/udp\n");
+    host.internet.net.ip("-6 address add 2001:db8::1/64 dev eth0 nodad");
+    host.ok("ip -6 address add 2001:db8::2/64 dev eth0 nodad && runns-exec build -s work");
+    let _servers = (serve(&host, "ip netns exec work", 80), serve(&host, "ip netns exec work", 8080));
+    host.write("/tmp/scan.py", SCAN);
+    // Whoever knows the addresses inside has no use of it.
+    host.internet.net.ip("route add 172.24.0.0/16 via 192.0.2.2");
+    host.internet.net.ip("-6 route add fd72:756e:6e73::/48 via 2001:db8::2");
+    let lan = host.root().inside(&host.internet.net);
+    for (address, tcp, udp) in [("192.0.2.2", "[8080]", "[5353]"), ("2001:db8::2", "[8080, 8081]", "[5353]")] {
+        assert_eq!(lan.ok(&format!("python3 /tmp/scan.py {address} tcp")), tcp, "{address}");
+        assert_eq!(lan.ok(&format!("python3 /tmp/scan.py {address} udp")), udp, "{address}");
+    }
+    for address in ["172.24.0.2", "fd72:756e:6e73::2"] {
+        for port in [80, 8080] {
+            assert!(from_lan(&host, address, port, "tcp").starts_with("failed"), "{address}");
+        }
+    }
+    host.ok("runns-exec clean work -fk");
+}
+
+/// Serves 256 MB to each client, or fetches it and prints how many seconds that took.
+const DOWNLOAD: &str = r#"
+import socket, sys, time
+if sys.argv[1] == 'serve':
+    s = socket.create_server(('0.0.0.0', int(sys.argv[2])))
+    chunk = bytes(1 << 20)
+    print('ready', flush=True)
+    while True:
+        c, _ = s.accept()
+        for _ in range(256):
+            c.sendall(chunk)
+        c.close()
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)
+buffer = bytearray(1 << 20)
+start = time.monotonic()
+while s.recv_into(buffer):
+    pass
+print(time.monotonic() - start)
+"#;
+
+#[test]
+fn a_published_port_is_as_fast_as_a_server_outside() {
+    let host = host("[work]\nPublish=8080:80\n");
+    host.write("/tmp/download.py", DOWNLOAD);
+    host.ok("runns-exec build -s work");
+    let _inside = host.spawn("exec ip netns exec work python3 -u /tmp/download.py serve 80 >/tmp/ready80");
+    let _outside = host.spawn("exec python3 -u /tmp/download.py serve 8081 >/tmp/ready8081");
+    host.ok("until cat /tmp/ready80 /tmp/ready8081 2>/dev/null | grep -c ready | grep -q 2; do sleep 0.02; done");
+    // A fast link. Without a limit, it is the processor's time for one more hop that is measured.
+    host.ok("tc qdisc add dev eth0 root tbf rate 2500mbit burst 1mb latency 20ms");
+    let lan = host.root().inside(&host.internet.net);
+    let time =
+        |port: u16| lan.ok(&format!("python3 /tmp/download.py 192.0.2.2 {port}")).parse::<f64>().expect("seconds");
+    let best = |port: u16| (0..3).map(|_| time(port)).fold(f64::INFINITY, f64::min);
+    let (outside, published) = (best(8081), best(8080));
+    println!("throughput of a published port: {:.2} of a server outside", outside / published);
+    assert!(outside / published >= 0.9, "{outside} s outside, {published} s by a published port");
     host.ok("runns-exec clean work -fk");
 }

@@ -119,9 +119,10 @@ fn rules(veth: &IfaceName) -> Result<Vec<Rule>> {
     };
     let forward = |matches: String, nft: String| rule("mangle", "FORWARD", (matches, "DROP"), nft + " drop");
     // The namespace's own source address alone: the route back to it leads to where the packet comes from.
-    let source = (format!("{from} -m rpfilter --invert"), "DROP");
+    // Of a connection that is known already, it was looked up when the connection began.
+    let source = (format!("{from} -m conntrack ! --ctstate ESTABLISHED -m rpfilter --invert"), "DROP");
     let mut rules = vec![
-        rule("mangle", "PREROUTING", source, format!("{NFT_FROM} fib saddr . iif oif 0 drop")),
+        rule("mangle", "PREROUTING", source, format!("{NFT_FROM} ct state != established fib saddr . iif oif 0 drop")),
         forward(
             format!("{to} -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT"),
             format!("{NFT_TO} ct state != {{ established, related }} ct status & dnat == 0"),

@@ -10,6 +10,7 @@ mod openvpn;
 mod repair;
 mod soak;
 mod storm;
+mod table;
 mod ways;
 mod wireguard;
 
