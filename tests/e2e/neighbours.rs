@@ -381,3 +381,33 @@ fn a_published_port_is_as_fast_as_a_server_outside() {
     assert!(outside / published >= 0.9, "{outside} s outside, {published} s by a published port");
     host.ok("runns-exec clean work -fk");
 }
+
+#[test]
+fn a_firewall_of_the_hosts_is_opened_for_the_servers_that_the_section_names() {
+    let host = host("[some]\nHostAccess=7001\n[all]\nHostAccess=yes\n[default]\n");
+    let _servers = (serve(&host, "", 7001), serve(&host, "", 7002));
+    let block = "iptables -A INPUT -i lo -j ACCEPT && iptables -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT && \
+                 iptables -P INPUT DROP";
+    host.ok(block);
+    let before = Snapshot::of(&host);
+    host.ok("for name in some all default; do runns-exec build -s $name || exit 1; done");
+    let asked = |name: &str, port: u16| {
+        let said = from_host(&host, &format!("ip netns exec {name}"), "192.0.2.2", port, "tcp");
+        said.starts_with("peer")
+    };
+    assert!(asked("some", 7001) && !asked("some", 7002) && asked("all", 7001) && asked("all", 7002));
+    assert!(!asked("default", 7001), "nobody has asked for it");
+    assert!(from_lan(&host, "192.0.2.2", 7001, "tcp").starts_with("failed"));
+    // A firewall that is loaded later is noticed.
+    host.ok(&format!("iptables -F INPUT; {block}"));
+    assert!(!asked("some", 7001));
+    assert!(host.run("runns-exec status some").stdout.contains("are gone"));
+    host.ok("runns-exec build -s some && runns-exec status");
+    assert!(asked("some", 7001) && asked("all", 7002));
+    host.ok("runns-exec clean all -k && runns-exec status");
+    assert!(asked("some", 7001));
+    host.ok("runns-exec clean some -k && runns-exec status");
+    assert_eq!(host.run("iptables-save | grep runns: | grep INPUT").stdout, "");
+    host.ok("runns-exec clean default -fk");
+    before.assert_same(&Snapshot::of(&host));
+}

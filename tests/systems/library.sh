@@ -337,6 +337,26 @@ no_traffic() {
     refused "no traffic from $1" as_user alice "runns-exec $1 -- curl -sS -m 2 http://$web/"
 }
 
+# A port of the host that leads inside, and a server of the host that is reached from there, whatever firewall it has.
+ways() {
+    # shellcheck disable=SC2016 # expanded in the system
+    local serve='printf "HTTP/1.0 200 OK\r\n\r\ninside\n" | nc -N -l 8000'
+    in_system "printf '[ways]\nPublish=8080:8000\nHostAccess=1143\n' >/etc/runns.conf"
+    in_system 'systemctl is-active -q bridge || systemd-run --quiet --unit=bridge nc -lk 1143'
+    build -s ways || return
+    as_user alice "runns-exec -d ways -- sh -c 'while :; do $serve; done'"
+    wait_for 5 "a published port by 127.0.0.1 $1" in_system 'curl -sS -m 5 http://127.0.0.1:8080/'
+    says "a published port from the LAN $1" inside neighbour curl -sS -m 5 "http://$address:8080/"
+    says "a published port by the host's address $1" inside in_system "curl -sS -m 5 http://$address:8080/"
+    refused "nothing else from the LAN $1" neighbour curl -sS -m 2 "http://$address:8000/"
+    ok "a server of the host $1" as_user alice 'runns-exec ways -- nc -w 2 -z host.runns 1143'
+    ok "the same by another address $1" as_user alice "runns-exec ways -- nc -w 2 -z $address 1143"
+    refused "no other server of the host $1" as_user alice 'runns-exec ways -- nc -w 2 -z host.runns 22'
+    ok "status of ways $1" in_system 'runns-exec status ways'
+    clean ways --kill
+    in_system 'rm /etc/runns.conf'
+}
+
 clean() {
     ok "clean $*" in_system "runns-exec clean $*"
 }

@@ -157,8 +157,10 @@ fn rules(veth: &IfaceName) -> Result<Vec<Rule>> {
     rules.push(Rule { first: true, ..rule("mangle", "POSTROUTING", (tried, "DROP"), String::new()) });
     let accept =
         |matches: String| Rule { first: true, ..rule("filter", "FORWARD", (matches, "ACCEPT"), String::new()) };
-    rules.push(accept(from));
+    rules.push(accept(from.clone()));
     rules.push(accept(format!("{to} -m conntrack --ctstate RELATED,ESTABLISHED,DNAT")));
+    let to_host = (format!("{from} -m mark --mark {}", ways::TO_HOST), "ACCEPT");
+    rules.push(Rule { first: true, ..rule("filter", "INPUT", to_host, String::new()) });
     let masquerade = (format!("-m mark --mark {}", uplink::MASQUERADED), "MASQUERADE");
     let nft = "meta mark & 0xff000000 == 0x80000000 masquerade".to_string();
     rules.push(rule("nat", "POSTROUTING", masquerade, nft));
@@ -200,14 +202,15 @@ impl Part for Firewall {
                 continue;
             }
             let owner = saved.owner().unwrap_or_else(|| plan.tag());
-            let input = saved.change(&needed(&rules, is_primary), &owner, None);
+            let opens = saved.opens_host() || ways::asks_for_host(&plan.request)?;
+            let input = saved.change(&saved.needed(&rules, is_primary, opens), &owner, None);
             if !input.is_empty() {
                 if backend == Backend::Nft && !saved.has_all_chains() {
                     remember_new_chains(site)?;
                 }
                 let without = || {
                     let rules: Vec<Rule> = rules.iter().filter(|rule| rule.target != CLAMP).cloned().collect();
-                    backend.restore(&saved.change(&needed(&rules, is_primary), &owner, None))
+                    backend.restore(&saved.change(&saved.needed(&rules, is_primary, opens), &owner, None))
                 };
                 backend.restore(&input).or_else(|error| without().map_err(|_| error))?;
             }
@@ -228,7 +231,9 @@ impl Part for Firewall {
             let saved = Saved::of(backend)?;
             removed |= saved.0.lines().any(|line| has_comment(line, &tag));
             let is_primary = backend == primary;
-            let wanted = if is_primary || saved.owner().is_some() { needed(&rules, is_primary) } else { Vec::new() };
+            let is_used = is_primary || saved.owner().is_some();
+            let opens = saved.opens_host() && opens_host(Some(site))?;
+            let wanted = if is_used { saved.needed(&rules, is_primary, opens) } else { Vec::new() };
             let owner = saved.owner().filter(|owner| *owner != tag).or(heir.clone()).unwrap_or_default();
             let input = saved.change(&wanted, &owner, Some(&tag));
             if !input.is_empty() {
@@ -269,7 +274,7 @@ impl Part for Firewall {
 /// The rules that have to be there and are not, which is the same for all namespaces. Those that stand in our own table of
 /// nftables need not be in iptables' tables as well, which firewalld may have flushed.
 fn look(veth: &IfaceName) -> Result<Vec<Finding>> {
-    let rules = rules(veth)?;
+    let (rules, opens) = (rules(veth)?, opens_host(None)?);
     let primary = Backend::primary()?;
     let has_native = has_native();
     let mut missing: Vec<Rule> = Vec::new();
@@ -278,7 +283,7 @@ fn look(veth: &IfaceName) -> Result<Vec<Finding>> {
         let saved = Saved::of(backend)?;
         let all = backend == primary && !has_native;
         if all || has_forward_rules(&saved.0) {
-            let needed = needed(&rules, all);
+            let needed = saved.needed(&rules, all, opens);
             count += needed.iter().filter(|rule| rule.target != CLAMP).count();
             missing.extend(needed.into_iter().filter(|rule| !saved.has(rule) && rule.target != CLAMP));
         }
@@ -328,9 +333,15 @@ pub fn make_native(site: &Site, owner: Option<&str>) -> Result<()> {
     tool::run("nft", &["-f", "-"], &commands).map(drop)
 }
 
-/// What a backend has to contain: all rules or, if `iptables` means the other one, those that let traffic pass.
-fn needed(rules: &[Rule], is_primary: bool) -> Vec<Rule> {
-    rules.iter().filter(|rule| is_primary || rule.table == "filter").cloned().collect()
+/// Whether a section says that servers of the host are reached, that of `gone` not counted.
+fn opens_host(gone: Option<&Site>) -> Result<bool> {
+    for plan in Record::all()?.into_iter().map(|record| record.plan) {
+        let is_gone = gone.is_some_and(|site| site.plan().request.name == plan.request.name);
+        if !is_gone && ways::asks_for_host(&plan.request)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Removes the rules of this namespace alone, which builds up to version 0.1.0 made.
@@ -361,10 +372,12 @@ pub fn heir(site: &Site) -> Result<Option<String>> {
 /// Lets what namespaces send and get by IPv6 pass the FORWARD chain of ip6tables, where that could drop something. What
 /// may pass is decided in the table of [`super::ways`].
 pub fn accept_ipv6(site: &Site) -> Result<()> {
-    let rules = needed(&rules(&site.plan().request.interface)?, false);
+    let rules = rules(&site.plan().request.interface)?;
     for backend in Backend::BOTH_V6 {
         let saved = Saved::of(backend)?;
-        if has_forward_rules(&saved.0) {
+        let opens = saved.opens_host() || ways::asks_for_host(&site.plan().request)?;
+        let rules = saved.needed(&rules, false, opens);
+        if saved.lets_not_all_pass(&rules) {
             let owner = saved.owner().unwrap_or_else(|| site.plan().tag());
             let input = saved.change(&rules, &owner, None);
             if !input.is_empty() {
@@ -379,15 +392,16 @@ pub fn accept_ipv6(site: &Site) -> Result<()> {
 pub fn forget_ipv6(site: &Site) -> Result<bool> {
     let tag = site.plan().tag();
     let heir = ipv6::heir(site)?.map(|plan| plan.tag());
-    let rules = needed(&rules(&site.plan().request.interface)?, false);
+    let rules = rules(&site.plan().request.interface)?;
     let mut removed = false;
     for backend in Backend::BOTH_V6 {
         let saved = Saved::of(backend)?;
         let Some(owner) = saved.owner() else { continue };
         removed = true;
         let owner = if owner == tag { heir.clone().unwrap_or_default() } else { owner };
-        let wanted = if heir.is_some() { &rules[..] } else { &[] };
-        let input = saved.change(wanted, &owner, Some(&tag));
+        let opens = saved.opens_host() && opens_host(Some(site))?;
+        let wanted = if heir.is_some() { saved.needed(&rules, false, opens) } else { Vec::new() };
+        let input = saved.change(&wanted, &owner, Some(&tag));
         if !input.is_empty() {
             backend.restore(&input)?;
         }
@@ -397,10 +411,11 @@ pub fn forget_ipv6(site: &Site) -> Result<bool> {
 
 /// Whether they are missing where they are needed, which is the same for all namespaces.
 pub fn look_ipv6(veth: &IfaceName) -> Result<Vec<Finding>> {
-    let rules = needed(&rules(veth)?, false);
+    let (rules, opens) = (rules(veth)?, opens_host(None)?);
     for backend in Backend::BOTH_V6 {
         let saved = Saved::of(backend)?;
-        if has_forward_rules(&saved.0) && !rules.iter().all(|rule| saved.has(rule)) {
+        let rules = saved.needed(&rules, false, opens);
+        if saved.lets_not_all_pass(&rules) && !rules.iter().all(|rule| saved.has(rule)) {
             return Ok(vec![Finding::degraded(WHAT, "rules that let IPv6 pass are gone")]);
         }
     }
@@ -413,6 +428,32 @@ struct Saved(String);
 impl Saved {
     fn of(backend: Backend) -> Result<Self> {
         Ok(Self(backend.save()?))
+    }
+
+    /// What the backend has to contain: all rules or, if `iptables` means the other one, those that let traffic pass. That
+    /// for the host itself is among them if a section `opens` it and the INPUT chain could drop something.
+    fn needed(&self, rules: &[Rule], is_primary: bool, opens: bool) -> Vec<Rule> {
+        let opens = opens && self.could_drop("INPUT");
+        let is_needed = |rule: &&Rule| (is_primary || rule.table == "filter") && (rule.chain != "INPUT" || opens);
+        rules.iter().filter(is_needed).cloned().collect()
+    }
+
+    /// Whether the rule for the host itself is there.
+    fn opens_host(&self) -> bool {
+        self.shared("filter").iter().any(|rule| rule.starts_with("INPUT "))
+    }
+
+    /// Whether any of these rules has something to do here.
+    fn lets_not_all_pass(&self, rules: &[Rule]) -> bool {
+        has_forward_rules(&self.0) || rules.iter().any(|rule| rule.chain == "INPUT")
+    }
+
+    /// Whether a chain of the filter table has a policy, or a rule of others, that could drop something.
+    fn could_drop(&self, chain: &str) -> bool {
+        let (rule, policy, accepts) = (format!("-A {chain} "), format!(":{chain} "), format!(":{chain} ACCEPT"));
+        table_lines(&self.0, "filter").iter().any(|line| {
+            (line.starts_with(&rule) && !is_shared(line)) || (line.starts_with(&policy) && !line.starts_with(&accepts))
+        })
     }
 
     /// Those rules of `table` that are for all namespaces, as [`Rule::text`] has them, whoever owns them.
@@ -472,11 +513,13 @@ impl Saved {
 
     /// Whether those of `rules` that have to precede all others do.
     fn precede(&self, rules: &[&Rule], owner: &str) -> bool {
-        let first: Vec<&&Rule> = rules.iter().filter(|rule| rule.first).collect();
-        let Some(rule) = first.first() else { return true };
-        let command = format!("-A {} ", rule.chain);
-        let lines = table_lines(&self.0, rule.table).into_iter().filter(|line| line.starts_with(&command));
-        lines.take(first.len()).map(unquoted).eq(first.iter().map(|rule| format!("-A {}", rule.text(owner))))
+        let chains: BTreeSet<(&str, &str)> = rules.iter().map(|rule| (rule.table, rule.chain)).collect();
+        chains.into_iter().all(|(table, chain)| {
+            let first: Vec<&&Rule> = rules.iter().filter(|rule| rule.first && rule.chain == chain).collect();
+            let command = format!("-A {chain} ");
+            let lines = table_lines(&self.0, table).into_iter().filter(|line| line.starts_with(&command));
+            lines.take(first.len()).map(unquoted).eq(first.iter().map(|rule| format!("-A {}", rule.text(owner))))
+        })
     }
 }
 

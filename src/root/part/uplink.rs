@@ -32,7 +32,7 @@ pub const MASQUERADED: &str = "0x80000000/0xff000000";
 /// The table of uplink N is N more.
 const TABLES: u32 = 17_250_000;
 /// Uplinks that can be told apart.
-const MOST: u8 = 0x7f;
+const MOST: u8 = 0x7d;
 /// Up to version 0.1.0 each namespace had a table: that of the subnet with number X was X more.
 const OLD_TABLES: u32 = 17_240_000;
 /// What is said of a namespace that such a version built. It works, but its rules are its own.

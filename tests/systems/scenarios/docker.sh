@@ -76,4 +76,5 @@ scenario() {
     build -n demo
     use demo
     clean demo -f
+    ways 'beside Docker'
 }

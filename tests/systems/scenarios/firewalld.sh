@@ -71,4 +71,5 @@ scenario() {
     use demo
     in_zone demo runns
     clean demo -f
+    ways 'beside firewalld'
 }

@@ -41,4 +41,5 @@ scenario() {
     clean -s work -f
     snapshot "$scratch/after"
     same 'the host without the tunnel is as it was' "$scratch/before" "$scratch/after"
+    ways 'without a firewall'
 }

@@ -30,4 +30,5 @@ scenario() {
     build -n demo
     use demo
     clean demo -f
+    ways 'beside ufw'
 }

@@ -13,6 +13,8 @@ use runns_shared::neighbours::{HostAccess, Published};
 use runns_shared::plan::Plan;
 use runns_shared::record::{Record, State};
 
+/// See [`super::TO_HOST`].
+const MARK_TO_HOST: &str = "meta mark set meta mark & 0x00ffffff | 0xfe000000";
 const OWN: &str = "iifgroup & 0xffffff00 == 0x72756e00";
 
 /// Makes the host's table from the records, this namespace included.
@@ -58,6 +60,8 @@ fn table(ways: &[Way], uplinks: &BTreeSet<&IfaceName>) -> Result<String> {
     let mut text = format!("table {TABLE} {{\n");
     let closed = ways.iter().filter(|way| way.access != HostAccess::Yes);
     text += &set("set", "closed", "ifname", closed.clone().map(|way| quoted(&way.interface)).collect());
+    let opened = ways.iter().filter(|way| way.asks && way.access == HostAccess::Yes);
+    text += &set("set", "opened", "ifname", opened.map(|way| quoted(&way.interface)).collect());
     let ports = closed.clone().flat_map(|way| {
         let HostAccess::Ports(ports) = &way.access else { return Vec::new() };
         ports.iter().map(|port| format!("{} . {} . {}", quoted(&way.interface), port.protocol, port.number)).collect()
@@ -93,7 +97,11 @@ fn table(ways: &[Way], uplinks: &BTreeSet<&IfaceName>) -> Result<String> {
         .filter(|(uplink, _)| uplinks.iter().any(|known| known.as_str() == uplink))
         .map(|(uplink, bound)| format!("  iifname \"{uplink}\" ct mark set {:#x}\n", bound.mark()))
         .collect();
-    text += &CHAINS.replace("UPLINKS\n", &uplinks).replace("OWN", OWN).replace("NETWORK_V6", ipv6::PREFIX);
+    text += &CHAINS
+        .replace("UPLINKS\n", &uplinks)
+        .replace("OWN", OWN)
+        .replace("NETWORK_V6", ipv6::PREFIX)
+        .replace("TO_HOST", MARK_TO_HOST);
     Ok(text + "}\n")
 }
 
@@ -150,13 +158,14 @@ chain arriving { type filter hook prerouting priority mangle - 1;
   OWN ip6 saddr != NETWORK_V6 drop
   OWN meta nfproto ipv6 fib saddr . iif oif 0 drop
   iifname @closed jump host
+  iifname @opened fib daddr type local TO_HOST
   OWN ct direction reply ct mark & 0x80000000 != 0 meta mark set ct mark
 }
 chain host {
   fib daddr type unicast return
+  iifname . meta l4proto . th dport @host_ports TO_HOST return
+  iifname . ip daddr @resolvers meta l4proto { tcp, udp } th dport 53 TO_HOST return
   ct state established,related return
-  iifname . meta l4proto . th dport @host_ports return
-  iifname . ip daddr @resolvers meta l4proto { tcp, udp } th dport 53 return
   drop
 }
 chain forwarding { type filter hook forward priority mangle - 1;

@@ -38,6 +38,8 @@ pub use inside::{look_inside, route, set_up};
 const TABLE: &str = "inet runns";
 /// What an answer is marked with that leaves as the host routes it; see [`super::uplink`] for the other marks.
 pub const ANSWER: &str = "0xff000000/0xff000000";
+/// What a packet for a server of the host is marked with that the section lets through.
+pub const TO_HOST: &str = "0xfe000000/0xff000000";
 /// What findings are about.
 const WHAT: &str = "ways beside the tunnel";
 /// The part.
@@ -54,6 +56,8 @@ struct Way {
     uplink: Option<IfaceName>,
     /// The addresses of the veth pair, if it has IPv6.
     ipv6: Option<Pair>,
+    /// Servers of the host are reached because the section says so.
+    asks: bool,
     has_tunnel: bool,
     /// The tunnel is the only other way.
     killed: bool,
@@ -66,7 +70,9 @@ impl Way {
         let access = request.neighbours.access(request.has_tunnel())?;
         let published = request.neighbours.published()?;
         let ipv6 = Pair::of(plan)?;
+        let asks = asks_for_host(request)?;
         let is_open = access == HostAccess::Yes && published.is_empty() && !request.has_tunnel() && ipv6.is_none();
+        let is_open = is_open && !asks;
         if !request.has_veth() || is_open {
             return Ok(None);
         }
@@ -83,6 +89,7 @@ impl Way {
             resolvers: resolvers.iter().filter_map(v4).collect(),
             uplink: request.uplink.clone(),
             ipv6,
+            asks,
             has_tunnel: request.has_tunnel(),
             killed: request.kill_switch,
         }))
@@ -107,6 +114,12 @@ impl Way {
     fn published_v6(&self) -> impl Iterator<Item = &Published> {
         self.published.iter().filter(|port| self.ipv6.is_some() && port.has_ipv6())
     }
+}
+
+/// Whether the section says that servers of the host are reached, which opens the host's firewall for them.
+pub fn asks_for_host(request: &Request) -> Result<bool> {
+    let says = request.neighbours.all("HostAccess").next().is_some();
+    Ok(request.has_veth() && says && request.neighbours.access(true)? != HostAccess::Ports(Vec::new()))
 }
 
 fn v4(address: &IpAddr) -> Option<Ipv4Addr> {
