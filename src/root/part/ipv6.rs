@@ -155,7 +155,8 @@ pub fn remember(lock: &Lock) -> Result<()> {
         return Ok(());
     }
     let mut saved = vec![(ALL.to_string(), "0".to_string())];
-    saved.extend(devices("forwarding")?);
+    let is_others = |(name, _): &(String, String)| interface_of(name).is_none_or(|name| !super::transit::is_own(name));
+    saved.extend(devices("forwarding")?.into_iter().filter(is_others));
     HostState::update(lock, |host| host.forwarding_v6 = Some(saved))
 }
 
@@ -207,12 +208,17 @@ pub fn restore_forwarding(lock: &Lock) -> Result<bool> {
     Ok(true)
 }
 
+/// The interface that a setting is of.
+fn interface_of(setting: &str) -> Option<&str> {
+    setting.strip_prefix("net/ipv6/conf/")?.split('/').next()
+}
+
 /// The interfaces for which the host was no router before builds turned forwarding on: from them, nothing new is
 /// forwarded.
 pub fn not_routed() -> Result<BTreeSet<String>> {
     let Some(before) = HostState::load()?.forwarding_v6 else { return Ok(BTreeSet::new()) };
-    let interface = |name: &str| Some(name.strip_prefix("net/ipv6/conf/")?.strip_suffix("/forwarding")?.to_string());
-    let known = before.iter().filter_map(|(name, _)| interface(name)).filter(|name| name != "all" && name != "default");
+    let known = before.iter().filter_map(|(name, _)| interface_of(name)).map(str::to_string);
+    let known = known.filter(|name| name != "all" && name != "default");
     Ok(known.chain(super::transit::cards()).filter(|name| name != "lo" && !super::transit::is_own(name)).collect())
 }
 

@@ -10,6 +10,7 @@
 use std::time::{Duration, Instant};
 
 use super::{FAR6, daemons, host, start_resolver, wireguard};
+use crate::neighbours::{bring_programs, from_lan, serve};
 use crate::support::openvpn::{self, OpenVpnServer};
 use crate::support::{Background, Host, Net, wait_until};
 
@@ -21,8 +22,8 @@ const NAMESPACES: [(&str, &str, &[&str]); 4] = [
     ("guarded", "198.51.100.73", &[]),
 ];
 
-const CONFIG: &str = "[plain]\n\n[bound]\nInterfaceOut=eth1\nDNS=198.51.100.53\n\n\
-    [killed]\nKillSwitch=yes\nvpn=/etc/openvpn/work.conf\n\n\
+const CONFIG: &str = "[plain]\nPublish=8080:80\n\n[bound]\nInterfaceOut=eth1\nDNS=198.51.100.53\n\n\
+    [killed]\nKillSwitch=yes\nvpn=/etc/openvpn/work.conf\nPublish=8081:80\nHostAccess=7001\nBypass=203.0.113.0/24\n\n\
     [guarded]\nKillSwitch=yes\nWireGuard=/etc/wireguard/wg0.conf\n";
 
 const SERVER: &str = "push \"redirect-gateway def1\"\npush \"dhcp-option DNS 10.8.0.1\"\nkeepalive 1 3\n";
@@ -48,6 +49,20 @@ const VETH: [&str; 9] = [
     "ip -n NAME link set eth0 down",
     "ip -n NAME address flush dev eth0",
     "ip -n NAME route flush dev eth0",
+];
+
+/// Damage to those with ways of their own.
+const WAYS: [&str; 10] = [
+    "ip -n NAME rule del priority 900",
+    "ip -n NAME -6 rule del priority 900",
+    "ip -n NAME rule del priority 901",
+    "ip -n NAME route flush table 17251000",
+    "nft delete table inet runns",
+    "ip netns exec NAME nft delete table inet runns",
+    "ip netns exec NAME sysctl -qw net.ipv4.tcp_fwmark_accept=0",
+    "sysctl -qw net.ipv6.conf.all.forwarding=0",
+    "ip -6 address flush dev NAME",
+    "rm -f /run/runns/.hosts-NAME",
 ];
 
 /// Damage to those with a resolver of their own.
@@ -115,12 +130,13 @@ impl Random {
     /// A command that damages something; `guard` is which of the two guards it may remove.
     fn damage(&mut self, guard: &[&'static str]) -> (&'static str, &'static str) {
         let any = NAMESPACES[self.below(4)].0;
-        let veth = NAMESPACES[self.below(2)].0;
-        match self.below(8) {
+        let veth = NAMESPACES[self.below(3)].0;
+        match self.below(9) {
             0 => (any, self.of(&ANY)),
             1 | 2 => (veth, self.of(&VETH)),
             3 => (["bound", "killed", "guarded"][self.below(3)], self.of(&RESOLVER)),
             4 => ("bound", self.of(&UPLINK)),
+            8 => (["plain", "killed"][self.below(2)], self.of(&WAYS)),
             5 => (["killed", "guarded"][self.below(2)], self.of(&TUNNEL)),
             _ => ("bound", self.of(guard)),
         }
@@ -210,6 +226,12 @@ impl Storm {
                 }
             }
         }
+        for port in [8080, 8081] {
+            let said = from_lan(&self.host, "192.0.2.2", port, "tcp");
+            if said != "peer 192.0.2.1" {
+                self.fail(&format!("port {port} leads nowhere: {said}"));
+            }
+        }
         for watch in &self.watches {
             let seen = watch.stdout();
             if !seen.is_empty() {
@@ -248,6 +270,8 @@ fn of_damage_is_survived() {
     for (name, ..) in NAMESPACES {
         host.ok(&format!("runns-exec build -s {name}"));
     }
+    bring_programs(&host);
+    let _servers = ["plain", "killed"].map(|name| serve(&host, &format!("ip netns exec {name}"), 80));
     let _resolver = start_resolver(&host, "10.8.0.1", "198.51.100.7");
     let nets = [(&Net::clone_of(&host.internet.net), "eth0"), (&net, "eth1")];
     let mut storm = Storm::start(host, &nets, seed);
