@@ -163,10 +163,21 @@ impl Neighbours {
         if networks.is_empty() {
             return Err(wrong("Bypass", words, "it names no network"));
         }
-        match networks.iter().find(|network| network.1 == 0) {
-            Some(_) => Err(wrong("Bypass", words, "nothing would be left for the tunnel")),
-            None => Ok(networks),
+        if networks.iter().any(|network| network.1 == 0) {
+            return Err(wrong("Bypass", words, "nothing would be left for the tunnel"));
         }
+        // One that is a part of another says nothing new.
+        let is_part = |at: usize, part: &Cidr| {
+            let covers = |(other, whole): (usize, &Cidr)| {
+                other != at
+                    && whole.1 <= part.1
+                    && (whole != part || other < at)
+                    && masked(part.0, whole.1) == whole.0
+                    && whole.0.is_ipv4() == part.0.is_ipv4()
+            };
+            networks.iter().enumerate().any(covers)
+        };
+        Ok(networks.iter().enumerate().filter(|(at, part)| !is_part(*at, part)).map(|(_, network)| *network).collect())
     }
 
     /// Subnet, at least a /30.
@@ -268,20 +279,24 @@ fn cidr(option: &str, word: &str) -> Result<Cidr> {
     let all = if address.is_ipv4() { 32 } else { 128 };
     let prefix = prefix.map_or(Some(all), |prefix| prefix.parse().ok().filter(|length| *length <= all));
     let prefix = prefix.ok_or_else(expected)?;
-    let network = match address {
-        IpAddr::V4(address) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-            IpAddr::V4(Ipv4Addr::from_bits(address.to_bits() & mask))
-        }
-        IpAddr::V6(address) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
-            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & mask))
-        }
-    };
+    let network = masked(address, prefix);
     if network != address {
         return Err(wrong(option, word, &format!("the address of that network is {network}/{prefix}")));
     }
     Ok((network, prefix))
+}
+
+/// The address with the bits after the prefix cleared; of a prefix that is too long, the address itself.
+fn masked(address: IpAddr, prefix: u8) -> IpAddr {
+    let rest = |all: u32| all.saturating_sub(u32::from(prefix));
+    match address {
+        IpAddr::V4(address) => {
+            IpAddr::V4(Ipv4Addr::from_bits(address.to_bits() & u32::MAX.checked_shl(rest(32)).unwrap_or(0)))
+        }
+        IpAddr::V6(address) => {
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & u128::MAX.checked_shl(rest(128)).unwrap_or(0)))
+        }
+    }
 }
 
 fn subnet(option: &str, word: &str) -> Result<Subnet> {
@@ -447,6 +462,12 @@ mod tests {
         }
         let bypass = Neighbours(vec!["Bypass=192.0.2.0/24, 198.51.100.7".to_string()]);
         assert_eq!(bypass.bypassed().unwrap()[1], ("198.51.100.7".parse().unwrap(), 32));
+        let of = |words: &str| Neighbours(vec![format!("Bypass={words}")]).bypassed().unwrap();
+        assert_eq!(of("192.0.2.0/24, 192.0.2.0/25, 192.0.2.0/24, 2001:db8::/32, 2001:db8:1::/48").len(), 2);
+        assert_eq!(
+            of("192.0.2.128/25, 192.0.2.0/25"),
+            [("192.0.2.128".parse().unwrap(), 25), ("192.0.2.0".parse().unwrap(), 25)]
+        );
         for bad in ["0.0.0.0/0", "::/0", "2001:db8::1/64", "2001:db8::/129", ","] {
             assert!(Neighbours(vec![format!("Bypass={bad}")]).bypassed().is_err(), "{bad}");
         }

@@ -25,8 +25,8 @@ fn ways_beside_openvpn(option: &str) {
     host.internet.net.ip("address add 203.0.113.9/32 dev lo");
     host.internet.net.ip("-6 address add 2001:db8:9::9/128 dev lo nodad");
     host.configure(&format!(
-        "[work]\n{option}vpn=/etc/openvpn/work.conf\nPublish=8080:80\nPublish=8080:80/udp\nHostAccess=7001\n\
-         Bypass=203.0.113.8/29, 2001:db8:9::/64\n"
+        "[work]\n{option}vpn=/etc/openvpn/work.conf\nPublish=8080:80\nPublish=8080:80/udp\nHostAccess=7001,7001/tcp\n\
+         Bypass=203.0.113.8/29, 203.0.113.9, 2001:db8:9::/64\nHookTimeout=5\n"
     ));
     host.ok("runns-exec build -s work");
     let _inside = serve(&host, "ip netns exec work", 80);

@@ -67,10 +67,13 @@ fn table(ways: &[Way], uplinks: &BTreeSet<&IfaceName>) -> Result<String> {
         ports.iter().map(|port| format!("{} . {} . {}", quoted(&way.interface), port.protocol, port.number)).collect()
     });
     text += &set("set", "host_ports", "ifname . inet_proto . inet_service", ports.collect());
-    let resolvers = closed.flat_map(|way| {
-        way.resolvers.iter().map(|server| format!("{} . {server}", quoted(&way.interface))).collect::<Vec<_>>()
-    });
-    text += &set("set", "resolvers", "ifname . ipv4_addr", resolvers.collect());
+    for (name, kind, is_v4) in [("resolvers", "ipv4_addr", true), ("resolvers_v6", "ipv6_addr", false)] {
+        let servers = closed.clone().flat_map(|way| {
+            let of_family = way.resolvers.iter().filter(move |server| server.is_ipv4() == is_v4);
+            of_family.map(|server| format!("{} . {server}", quoted(&way.interface)))
+        });
+        text += &set("set", name, &format!("ifname . {kind}"), servers.collect());
+    }
     let killed = ways.iter().filter(|way| way.killed);
     text += &set("set", "killed", "ifname", killed.map(|way| quoted(&way.interface)).collect());
     for (name, kind, is_v4) in [("bypassed", "ipv4_addr", true), ("bypassed_v6", "ipv6_addr", false)] {
@@ -165,6 +168,7 @@ chain host {
   fib daddr type unicast return
   iifname . meta l4proto . th dport @host_ports TO_HOST return
   iifname . ip daddr @resolvers meta l4proto { tcp, udp } th dport 53 TO_HOST return
+  iifname . ip6 daddr @resolvers_v6 meta l4proto { tcp, udp } th dport 53 TO_HOST return
   ct state established,related return
   drop
 }

@@ -1,6 +1,6 @@
 //! What belongs inside: a table of nftables, and routes of our own.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 
 use super::{TABLE, WHAT, Way, cidr, listed_elsewhere, listed_here, set};
@@ -79,7 +79,9 @@ fn addresses_of_host(host: &Netlink, way: &Way) -> Result<(Vec<Ipv4Addr>, Vec<Ip
         .map(|(_, network)| network.address)
         .chain([way.subnet.host()])
         .collect();
-    let reached = |address: &Ipv4Addr| way.access != HostAccess::Ports(Vec::new()) || way.resolvers.contains(address);
+    let reached = |address: &Ipv4Addr| {
+        way.access != HostAccess::Ports(Vec::new()) || way.resolvers.contains(&IpAddr::V4(*address))
+    };
     let mut reached: Vec<Ipv4Addr> = all.into_iter().filter(reached).collect();
     reached.sort_unstable();
     reached.dedup();

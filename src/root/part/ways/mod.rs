@@ -52,7 +52,7 @@ struct Way {
     published: Vec<Published>,
     access: HostAccess,
     bypassed: Vec<Cidr>,
-    resolvers: Vec<Ipv4Addr>,
+    resolvers: Vec<IpAddr>,
     uplink: Option<IfaceName>,
     /// The addresses of the veth pair, if it has IPv6.
     ipv6: Option<Pair>,
@@ -86,7 +86,7 @@ impl Way {
             published,
             access,
             bypassed: if request.has_tunnel() { request.neighbours.bypassed()? } else { Vec::new() },
-            resolvers: resolvers.iter().filter_map(v4).collect(),
+            resolvers: resolvers.to_vec(),
             uplink: request.uplink.clone(),
             ipv6,
             asks,
