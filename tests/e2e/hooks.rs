@@ -41,6 +41,16 @@ fn a_program_runs_inside_when_all_is_built() {
 }
 
 #[test]
+fn what_a_program_leaves_running_holds_nothing() {
+    let up = "#!/bin/sh\n(exec sleep 1003) &\nls -l /proc/self/fd >/tmp/descriptors\n";
+    let host = host_with("PostBuild=/usr/local/sbin/up\n", &[("up", up)]);
+    host.ok("runns-exec build -s work </dev/null >/tmp/said 2>&1");
+    let open = host.ok("cat /tmp/descriptors");
+    assert!(!open.contains("/run/runns") && !open.contains("memfd"), "{open}");
+    host.ok("timeout 5 runns-exec build -n other && runns-exec clean other && runns-exec clean work -fk");
+}
+
+#[test]
 fn a_program_that_fails_undoes_the_build() {
     let up = "#!/bin/sh\n(exec sleep 1000) & ip link add extra type bridge\nexit 3\n";
     let host = host_with("PostBuild=/usr/local/sbin/up\n", &[("up", up)]);

@@ -94,6 +94,14 @@ fn a_published_port_is_reached_from_the_lan_and_from_the_host_and_nothing_else_i
     assert!(from_lan(&host, "192.0.2.2", 80, "tcp").starts_with("failed"));
     host.internet.net.ip("route add 172.24.0.0/16 via 192.0.2.2");
     assert!(from_lan(&host, "172.24.0.2", 80, "tcp").starts_with("failed"), "not by the address inside");
+    // What is published for loopback is for nobody who sends there from outside.
+    host.root()
+        .inside(&host.internet.net)
+        .ok("sysctl -qw net.ipv4.conf.all.route_localnet=1 && ip route del local 127.0.0.0/8 table local; \
+         ip route del local 127.0.0.1 table local; ip route add 127.0.0.0/8 via 192.0.2.2");
+    for port in [9000, 8080] {
+        assert!(from_lan(&host, "127.0.0.1", port, "tcp").starts_with("failed"), "{port}");
+    }
     // Another namespace is no neighbour.
     host.ok("runns-exec build -n other");
     for address in ["192.0.2.2", "172.24.0.1", "172.24.1.1"] {

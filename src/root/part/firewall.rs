@@ -123,10 +123,7 @@ fn rules(veth: &IfaceName) -> Result<Vec<Rule>> {
     let source = (format!("{from} -m conntrack ! --ctstate ESTABLISHED -m rpfilter --invert"), "DROP");
     let mut rules = vec![
         rule("mangle", "PREROUTING", source, format!("{NFT_FROM} ct state != established fib saddr . iif oif 0 drop")),
-        forward(
-            format!("{to} -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT"),
-            format!("{NFT_TO} ct state != {{ established, related }} ct status & dnat == 0"),
-        ),
+        forward(format!("{to} -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT"), not_asked_for(NFT_TO)),
     ];
     // By the group of the veth and by the mark of what arrives on it, so that either may be lost.
     for (uplink, bound) in Bound::all()? {
@@ -141,7 +138,7 @@ fn rules(veth: &IfaceName) -> Result<Vec<Rule>> {
         ));
     }
     for interface in transit::interfaces(veth)? {
-        let nft = format!("iifname \"{interface}\" ct state != {{ established, related }} ct status & dnat == 0");
+        let nft = not_asked_for(&format!("iifname \"{interface}\""));
         rules.push(forward(format!("-i {interface} {}", transit::NEW), nft));
     }
     // A namespace takes the way for as wide as its veth, and may never hear that it is narrower (RFC 2923, 2.1).
@@ -165,6 +162,14 @@ fn rules(veth: &IfaceName) -> Result<Vec<Rule>> {
     let nft = "meta mark & 0xff000000 == 0x80000000 masquerade".to_string();
     rules.push(rule("nat", "POSTROUTING", masquerade, nft));
     Ok(rules)
+}
+
+/// What belongs to no connection that was opened from inside or redirected by the host, for nft(8): of a packet that
+/// belongs to none at all, the status says nothing, and a rule that asks for it does not match.
+fn not_asked_for(matches: &str) -> String {
+    format!(
+        "{matches} ct state {{ invalid, untracked }} drop\n{matches} ct state != {{ established, related }} ct status & dnat == 0"
+    )
 }
 
 /// The greatest segment is what the way takes in both directions. Not every kernel has it.

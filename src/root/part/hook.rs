@@ -104,7 +104,7 @@ pub fn run(site: &Site, moment: Moment) -> Result<()> {
     let mut said = File::from(memfd_create(c"runns", MFdFlags::MFD_CLOEXEC).cannot(cannot)?);
     match process::fork().cannot(cannot)? {
         Fork::Child => {
-            let Err(error) = become_hook(&site.record, &hook.path);
+            let Err(error) = site.lock.close_on_exec().and_then(|()| become_hook(&site.record, &hook.path));
             let _ = said.write_all(error.cause().as_bytes());
             process::exit_now(1)
         }

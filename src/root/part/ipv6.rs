@@ -12,7 +12,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::{Finding, Part, Site, firewall};
+use super::{Finding, Part, Site, firewall, forwarding};
 use crate::host::{HostState, set_sysctl, sysctl};
 use crate::lock::Lock;
 use crate::netlink::{Hardware, Link, MAIN_TABLE, Netlink, NetworkV6};
@@ -20,7 +20,7 @@ use crate::seen::Subject;
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::neighbours::HostAccess;
 use runns_shared::plan::{Plan, Request};
-use runns_shared::record::{Record, State};
+use runns_shared::record::Record;
 
 /// The prefix of all subnets, and its length; "runns" in ASCII.
 pub const PREFIX: &str = "fd72:756e:6e73::/48";
@@ -114,7 +114,8 @@ impl Part for Ipv6 {
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
         let removed = firewall::forget_ipv6(site)?;
-        if site.record.state == State::Building && Record::names()?.len() <= 1 {
+        // The rules that keep the host from being a router go with the last such namespace.
+        if heir(site)?.is_none() && forwarding::relied_on()?.is_none() {
             restore_forwarding(site.lock)?;
         }
         Ok(removed)
@@ -156,7 +157,8 @@ pub fn remember(lock: &Lock) -> Result<()> {
     }
     let mut saved = vec![(ALL.to_string(), "0".to_string())];
     let is_others = |(name, _): &(String, String)| interface_of(name).is_none_or(|name| !super::transit::is_own(name));
-    saved.extend(devices("forwarding")?.into_iter().filter(is_others));
+    let listening = devices("accept_ra")?.into_iter().filter(|(_, value)| value == "1");
+    saved.extend(devices("forwarding")?.into_iter().chain(listening).filter(is_others));
     HostState::update(lock, |host| host.forwarding_v6 = Some(saved))
 }
 

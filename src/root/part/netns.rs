@@ -188,6 +188,8 @@ fn set_up_here(limits: &[Limit]) -> Result<()> {
             set_sysctl(name, value)?;
         }
     }
+    // A namespace begins with the host's value, and would pass on what a tunnel's server sends (net/ipv4/devinet.c).
+    set_sysctl("net/ipv4/ip_forward", "0")?;
     let socket = std::os::unix::net::UnixDatagram::unbound().cannot(|| "create a socket")?;
     net::bring_up(&socket, "lo").cannot(|| "bring the loopback interface up")
 }

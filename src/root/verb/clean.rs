@@ -95,6 +95,7 @@ fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
     if let Err(error) = &loaded {
         output::warn(&format!("{error}; going by what is there of {name}"));
     }
+    let is_salvaged = loaded.is_err();
     let Some(record) = loaded.or_else(|_| salvage::reconstruct(name).map(Some))? else {
         return clean_without_record(lock, name, options);
     };
@@ -125,6 +126,10 @@ fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
         errors.extend(daemon::empty_namespace(inode, options.timeout, &part::openvpn::daemons(&site)).err());
     }
     let (mut removed, failed) = part::undo(&mut site);
+    if is_salvaged {
+        // Nobody knows what it had of these.
+        errors.extend(part::ways::Ways.undo(&mut site).and_then(|_| part::ipv6::Ipv6.undo(&mut site)).err());
+    }
     removed.extend(netns::NetworkNamespace.describe(site.plan()).filter(|_| withdrawn));
     errors.extend(failed);
     if errors.is_empty() {

@@ -4,7 +4,7 @@
 use super::{host, ping, tunnel_field};
 use crate::neighbours::{bring_programs, from_host, from_lan, serve};
 use crate::support::openvpn::{self, OpenVpnServer};
-use crate::support::wait_until;
+use crate::support::{Host, wait_until};
 
 #[test]
 fn ways_beside_openvpn_with_redirect_gateway() {
@@ -69,6 +69,7 @@ fn ways_beside_openvpn(option: &str) {
         let hit = if address.is_empty() { port } else { address };
         assert!(!seen.contains(hit), "{hit} in the tunnel: {seen}");
     }
+    the_servers_end_reaches_nothing_beside_the_tunnel(&host);
     // Without the tunnel, all of it works as before, and the rest nowhere or, without kill switch, beside it.
     server.stop(&host, 1194);
     wait_until("it is down", || (tunnel_field(&host, "root", "work", "up") == "False").then_some(()));
@@ -91,6 +92,49 @@ fn ways_beside_openvpn(option: &str) {
     let status = host.run("runns-exec status");
     assert!(status.status == 1, "{status}");
     host.ok("runns-exec build -s work && runns-exec status && runns-exec clean work -f -k");
+}
+
+/// Sends a UDP packet by a TUN device: SOURCE DESTINATION.
+const INJECT: &str = r#"
+import fcntl, os, socket, struct, sys, time
+tun = os.open('/dev/net/tun', os.O_RDWR)
+fcntl.ioctl(tun, 0x400454ca, struct.pack('16sH', b'tun9', 0x1001))
+def checksum(data):
+    total = sum(struct.unpack(f'!{len(data) // 2}H', data))
+    while total >> 16:
+        total = (total & 0xffff) + (total >> 16)
+    return ~total & 0xffff
+source, destination = map(socket.inet_aton, sys.argv[1:3])
+header = struct.pack('!BBHHHBBH4s4s', 0x45, 0, 32, 1, 0, 64, 17, 0, source, destination)
+header = header[:10] + struct.pack('!H', checksum(header)) + header[12:]
+for _ in range(5):
+    os.write(tun, header + struct.pack('!HHHH', 7001, 80, 12, 0) + b'evil')
+    time.sleep(0.02)
+"#;
+
+/// Who serves a tunnel chooses the addresses of what it sends.
+fn the_servers_end_reaches_nothing_beside_the_tunnel(host: &Host) {
+    host.write("/tmp/inject.py", INJECT);
+    host.ok("ip -n work tuntap add dev tun9 mode tun && ip -n work address add 10.66.0.2/24 dev tun9 && \
+             ip -n work link set tun9 up && ip netns exec work sysctl -qw net.ipv4.conf.all.rp_filter=0");
+    let seen = host.spawn("echo $$; exec tcpdump -Z root -lni any udp port 7001 or host 203.0.113.9");
+    wait_until("tcpdump listens", || seen.stderr().contains("listening").then_some(()));
+    for (source, destination) in [
+        ("203.0.113.9", "10.66.0.2"),
+        ("192.0.2.2", "10.66.0.2"),
+        ("203.0.113.9", "172.24.0.2"),
+        ("172.24.0.77", "203.0.113.9"),
+        ("172.24.0.77", "192.0.2.2"),
+        ("10.66.0.9", "203.0.113.9"),
+    ] {
+        host.ok(&format!("ip netns exec work python3 /tmp/inject.py {source} {destination}"));
+    }
+    // That the watch works.
+    host.ok("ip netns exec work ping -c1 -W1 203.0.113.9");
+    wait_until("the last packet", || seen.stdout().contains("ICMP").then_some(()));
+    let seen = seen.stdout();
+    assert!(!seen.contains("UDP"), "{seen}");
+    host.ok("ip -n work link delete tun9");
 }
 
 #[test]

@@ -32,8 +32,13 @@ pub fn follow(site: &Site, included: bool) -> Result<()> {
 }
 
 pub fn others(site: &Site) -> Result<Vec<Plan>> {
-    let plans = Record::all()?.into_iter().map(|record| record.plan);
-    Ok(plans.filter(|plan| plan.request.name != site.plan().request.name).collect())
+    Ok(built()?.into_iter().filter(|plan| plan.request.name != site.plan().request.name).collect())
+}
+
+/// The plans of what was built to the end.
+fn built() -> Result<Vec<Plan>> {
+    let built = Record::all()?.into_iter().filter(|record| record.state == State::Built);
+    Ok(built.map(|record| record.plan).collect())
 }
 
 /// The ways of all plans, and the uplinks that they are bound to.
@@ -159,6 +164,7 @@ fn maps(ways: &[Way], protocol: &str) -> String {
 const CHAINS: &str = "
 chain arriving { type filter hook prerouting priority mangle - 1;
   OWN ip6 saddr != NETWORK_V6 drop
+  iifname != lo iifgroup & 0xffffff00 != 0x72756e00 ip6 saddr NETWORK_V6 drop
   OWN meta nfproto ipv6 fib saddr . iif oif 0 drop
   iifname @closed jump host
   iifname @opened fib daddr type local TO_HOST
@@ -173,9 +179,10 @@ chain host {
   drop
 }
 chain forwarding { type filter hook forward priority mangle - 1;
+  OWN oifgroup & 0xffffff00 == 0x72756e00 drop
   meta nfproto ipv6 OWN jump leaving_v6
   meta nfproto ipv6 oifgroup & 0xffffff00 == 0x72756e00 jump arriving_v6
-  iifname @not_routed_v6 meta nfproto ipv6 ct state != { established, related } ct status & dnat == 0 drop
+  iifname @not_routed_v6 meta nfproto ipv6 jump arriving_v6
   iifname @killed jump killed
   oifgroup & 0xffffff00 == 0x72756e00 ct status dnat ct state new jump came_by
 }
@@ -187,7 +194,6 @@ chain killed {
 }
 chain leaving_v6 {
   tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
-  oifgroup & 0xffffff00 == 0x72756e00 drop
   ct direction reply return
   iifname @bound iifname . oifname != @uplinks drop
   iifname @leaving_v6 return
@@ -209,6 +215,8 @@ UPLINKS
 }
 chain published { type nat hook prerouting priority dstnat - 10;
   OWN return
+  ip daddr 127.0.0.0/8 return
+  ip6 daddr ::1 return
   fib daddr type local jump leads_inside
 }
 chain published_here { type nat hook output priority -110;
@@ -237,8 +245,7 @@ chain loopback_back { type filter hook input priority 110;
 ";
 /// The table on the host, which is the same for all namespaces.
 pub fn look() -> Result<Vec<Finding>> {
-    let built = Record::all()?.into_iter().filter(|record| record.state == State::Built);
-    let plans: Vec<Plan> = built.map(|record| record.plan).collect();
+    let plans = built()?;
     let (ways, uplinks) = ways(&plans)?;
     if listed_elsewhere(&table(&ways, &uplinks)?)? == listed_here() {
         return Ok(Vec::new());

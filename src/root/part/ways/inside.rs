@@ -43,7 +43,9 @@ fn table_inside(way: &Way, (host, host_v6): &(Vec<Ipv4Addr>, Vec<Ipv6Addr>)) -> 
              iifname \"{INSIDE}\" ct state new ct mark set {MARK:#x}\n\
              iifname \"{INSIDE}\" ct mark {MARK:#x} meta mark set {MARK:#x}\n\
              iifname \"{INSIDE}\" ct direction original ip protocol udp update @clients {{ ip saddr . udp sport . udp dport }}\n\
-             iifname \"{INSIDE}\" ct direction original meta nfproto ipv6 update @clients_v6 {{ ip6 saddr . udp sport . udp dport }}\n}}\n\
+             iifname \"{INSIDE}\" ct direction original ip protocol udp ip saddr . udp sport . udp dport != @clients drop\n\
+             iifname \"{INSIDE}\" ct direction original meta nfproto ipv6 update @clients_v6 {{ ip6 saddr . udp sport . udp dport }}\n\
+             iifname \"{INSIDE}\" ct direction original meta nfproto ipv6 ip6 saddr . udp sport . udp dport != @clients_v6 drop\n}}\n\
              chain source {{ type route hook output priority -310;\n\
              ip daddr . udp dport . udp sport @clients ip saddr set {inside} meta mark set {MARK:#x}\n{of_ipv6}}}\n\
              chain leaving {{ type route hook output priority mangle;\n\
@@ -51,20 +53,47 @@ fn table_inside(way: &Way, (host, host_v6): &(Vec<Ipv4Addr>, Vec<Ipv6Addr>)) -> 
             inside = way.subnet.inside(),
         );
     }
-    if way.killed {
+    if way.has_tunnel {
         text += &set("set", "host", "ipv4_addr", host.iter().map(ToString::to_string).collect());
         text += &set("set", "host_v6", "ipv6_addr", host_v6.iter().map(ToString::to_string).collect());
         for (name, kind, is_v4) in [("bypassed", "ipv4_addr", true), ("bypassed_v6", "ipv6_addr", false)] {
             let networks = way.bypassed.iter().filter(|network| network.0.is_ipv4() == is_v4);
             text += &set("set", name, &format!("{kind}; flags interval"), networks.map(cidr).collect());
         }
+        text += &not_by_the_tunnel(way);
+    }
+    if way.killed {
+        let ports = match &way.access {
+            HostAccess::Yes => String::new(),
+            HostAccess::Ports(ports) => {
+                let ports = ports.iter().map(|port| format!("{} . {}", port.protocol, port.number));
+                text += &set("set", "host_ports", "inet_proto . inet_service", ports.collect());
+                "meta l4proto . th dport @host_ports".to_string()
+            }
+        };
         text += &format!(
             "chain leaving_beside {{ type filter hook postrouting priority mangle;\noifname \"{INSIDE}\" jump beside\n}}\n\
-             chain beside {{\nct direction reply return\nip daddr @bypassed return\nip daddr @host return\n\
-             ip6 daddr @bypassed_v6 return\nip6 daddr @host_v6 return\ndrop\n}}\n"
+             chain beside {{\nct direction reply return\nip daddr @bypassed return\nip daddr @host {ports} return\n\
+             ip6 daddr @bypassed_v6 return\nip6 daddr @host_v6 {ports} return\ndrop\n}}\n"
         );
     }
     text + "}\n"
+}
+
+/// What comes by a tunnel as if it were from what is beside it, or for the veth's own network, would be answered or passed
+/// on beside the tunnel: whoever serves the tunnel would reach the LAN.
+fn not_by_the_tunnel(way: &Way) -> String {
+    let mut rules = vec!["ip saddr @bypassed drop".to_string(), "ip saddr @host drop".to_string()];
+    rules.extend(["ip6 saddr @bypassed_v6 drop".to_string(), "ip6 saddr @host_v6 drop".to_string()]);
+    rules.extend(["saddr", "daddr"].map(|end| format!("ip {end} {} drop", way.subnet)));
+    if let Some((network, prefix)) = way.ipv6.map(|pair| pair.network()) {
+        rules.extend(["saddr", "daddr"].map(|end| format!("ip6 {end} {network}/{prefix} drop")));
+    }
+    format!(
+        "chain by_the_tunnel {{ type filter hook prerouting priority mangle - 1;\niifname {{ \"lo\", \"{INSIDE}\" }} return\n\
+         {}\n}}\n",
+        rules.join("\n")
+    )
 }
 
 /// The addresses by which the host is reached from the namespace beside the tunnel: all that the host has or, if only
