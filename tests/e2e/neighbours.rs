@@ -16,7 +16,10 @@ def serve(family, kind):
         def loop():
             while True:
                 _, peer = s.recvfrom(100)
-                s.sendto(('peer ' + peer[0]).encode(), peer)
+                try:
+                    s.sendto(('peer ' + peer[0]).encode(), peer)
+                except OSError as error:
+                    print(peer, error, flush=True)
     else:
         s.listen()
         def loop():

@@ -108,7 +108,7 @@ source, destination = map(socket.inet_aton, sys.argv[1:3])
 header = struct.pack('!BBHHHBBH4s4s', 0x45, 0, 32, 1, 0, 64, 17, 0, source, destination)
 header = header[:10] + struct.pack('!H', checksum(header)) + header[12:]
 for _ in range(5):
-    os.write(tun, header + struct.pack('!HHHH', 7001, 80, 12, 0) + b'evil')
+    os.write(tun, header + struct.pack('!HHHH', 4999, 80, 12, 0) + b'evil')
     time.sleep(0.02)
 "#;
 
@@ -117,7 +117,7 @@ fn the_servers_end_reaches_nothing_beside_the_tunnel(host: &Host) {
     host.write("/tmp/inject.py", INJECT);
     host.ok("ip -n work tuntap add dev tun9 mode tun && ip -n work address add 10.66.0.2/24 dev tun9 && \
              ip -n work link set tun9 up && ip netns exec work sysctl -qw net.ipv4.conf.all.rp_filter=0");
-    let seen = host.spawn("echo $$; exec tcpdump -Z root -lni any udp port 7001 or host 203.0.113.9");
+    let seen = host.spawn("echo $$; exec tcpdump -Z root -lni any udp port 4999 or host 203.0.113.9");
     wait_until("tcpdump listens", || seen.stderr().contains("listening").then_some(()));
     for (source, destination) in [
         ("203.0.113.9", "10.66.0.2"),
