@@ -1,7 +1,7 @@
 //! Published ports, servers of the host, networks beside the tunnel; the subnet and its MTU. Each is tried with sockets,
 //! and what tcpdump sees.
 
-use crate::support::{Background, Host, Snapshot};
+use crate::support::{Background, Host, Snapshot, wait_until};
 
 /// A server in Python: answers each client by TCP and UDP with the address that it sees. Ready when it says so.
 const SERVER: &str = r#"
@@ -102,9 +102,14 @@ fn a_published_port_is_reached_from_the_lan_and_from_the_host_and_nothing_else_i
         .inside(&host.internet.net)
         .ok("sysctl -qw net.ipv4.conf.all.route_localnet=1 && ip route del local 127.0.0.0/8 table local; \
          ip route del local 127.0.0.1 table local; ip route add 127.0.0.0/8 via 192.0.2.2");
+    let seen = host.spawn("exec tcpdump -Z root -lni work 'tcp[tcpflags] == tcp-syn'");
+    wait_until("tcpdump listens", || seen.stderr().contains("listening").then_some(()));
     for port in [9000, 8080] {
         assert!(from_lan(&host, "127.0.0.1", port, "tcp").starts_with("failed"), "{port}");
     }
+    assert_eq!(from_lan(&host, "192.0.2.2", 8080, "tcp"), "peer 192.0.2.1");
+    wait_until("its packet", || seen.stdout().contains("172.24.0.2.80").then_some(()));
+    assert_eq!(seen.stdout().lines().count(), 1, "{}", seen.stdout());
     // Another namespace is no neighbour.
     host.ok("runns-exec build -n other");
     for address in ["192.0.2.2", "172.24.0.1", "172.24.1.1"] {
