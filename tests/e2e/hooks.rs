@@ -3,7 +3,7 @@
 use crate::support::{Host, Snapshot, wait_until};
 
 /// Notes what a program sees of its surroundings.
-const NOTE: &str = "#!/bin/sh\n{ env | sort; id -u; ip -br address show dev eth0; cat /etc/resolv.conf; readlink /proc/self/fd/0; \
+const NOTE: &str = "#!/bin/sh\n{ env | sort; id -u; ip -br address show dev \"$RUNNS_INTERFACE\"; cat /etc/resolv.conf; readlink /proc/self/fd/0; \
                     ls /sys/class/net; } >/tmp/note\necho said; echo complained >&2\n";
 
 fn host_with(options: &str, scripts: &[(&str, &str)]) -> Host {
@@ -26,7 +26,7 @@ fn a_program_runs_inside_when_all_is_built() {
     assert!(built.status == 0 && built.stdout.contains("said\n") && built.stderr.contains("complained\n"), "{built}");
     let note = host.ok("cat /tmp/note");
     let wanted = [
-        "RUNNS_ADDRESS=172.24.0.2\nRUNNS_HOST_ADDRESS=172.24.0.1\nRUNNS_INTERFACE=outer\nRUNNS_NETNS=work\n0\n",
+        "RUNNS_ADDRESS=172.24.0.2\nRUNNS_HOST_ADDRESS=172.24.0.1\nRUNNS_INTERFACE=eth0\nRUNNS_NETNS=work\n0\n",
         "eth0@",
         "172.24.0.2/24",
         "nameserver 192.0.2.53\n",

@@ -279,7 +279,7 @@ impl Part for Firewall {
 /// The rules that have to be there and are not, which is the same for all namespaces. Those that stand in our own table of
 /// nftables need not be in iptables' tables as well, which firewalld may have flushed.
 fn look(veth: &IfaceName) -> Result<Vec<Finding>> {
-    let (rules, opens) = (rules(veth)?, opens_host(None)?);
+    let (rules, opens) = (rules(veth)?, opens_host(None));
     let primary = Backend::primary()?;
     let has_native = has_native();
     let mut missing: Vec<Rule> = Vec::new();
@@ -288,7 +288,7 @@ fn look(veth: &IfaceName) -> Result<Vec<Finding>> {
         let saved = Saved::of(backend)?;
         let all = backend == primary && !has_native;
         if all || has_forward_rules(&saved.0) {
-            let needed = saved.needed(&rules, all, opens);
+            let needed = saved.needed(&rules, all, saved.expects(&opens));
             count += needed.iter().filter(|rule| rule.target != CLAMP).count();
             missing.extend(needed.into_iter().filter(|rule| !saved.has(rule) && rule.target != CLAMP));
         }
@@ -416,10 +416,10 @@ pub fn forget_ipv6(site: &Site) -> Result<bool> {
 
 /// Whether they are missing where they are needed, which is the same for all namespaces.
 pub fn look_ipv6(veth: &IfaceName) -> Result<Vec<Finding>> {
-    let (rules, opens) = (rules(veth)?, opens_host(None)?);
+    let (rules, opens) = (rules(veth)?, opens_host(None));
     for backend in Backend::BOTH_V6 {
         let saved = Saved::of(backend)?;
-        let rules = saved.needed(&rules, false, opens);
+        let rules = saved.needed(&rules, false, saved.expects(&opens));
         if saved.lets_not_all_pass(&rules) && !rules.iter().all(|rule| saved.has(rule)) {
             return Ok(vec![Finding::degraded(WHAT, "rules that let IPv6 pass are gone")]);
         }
@@ -441,6 +441,11 @@ impl Saved {
         let opens = opens && self.could_drop("INPUT");
         let is_needed = |rule: &&Rule| (is_primary || rule.table == "filter") && (rule.chain != "INPUT" || opens);
         rules.iter().filter(is_needed).cloned().collect()
+    }
+
+    /// Whether the rule for the host itself is to be there. Where a record cannot be read, it is right as it is.
+    fn expects(&self, opens: &Result<bool>) -> bool {
+        opens.as_ref().map_or_else(|_| self.opens_host(), |opens| *opens)
     }
 
     /// Whether the rule for the host itself is there.

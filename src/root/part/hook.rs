@@ -17,7 +17,7 @@ use nix::sys::stat::{Mode, SFlag, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, chdir, dup2_stdin, setsid};
 
-use super::{Finding, Part, Site};
+use super::{Finding, Part, Site, veth::INSIDE};
 use crate::daemon;
 use crate::seen::Subject;
 use crate::tool;
@@ -180,7 +180,7 @@ fn environment(plan: &Plan) -> Vec<CString> {
     let variables = [
         ("PATH", tool::PATH.to_string()),
         ("RUNNS_NETNS", request.name.to_string()),
-        ("RUNNS_INTERFACE", of_veth(request.interface.to_string())),
+        ("RUNNS_INTERFACE", of_veth(INSIDE.to_string())),
         ("RUNNS_ADDRESS", of_veth(plan.subnet().inside().to_string())),
         ("RUNNS_HOST_ADDRESS", of_veth(plan.subnet().host().to_string())),
     ];

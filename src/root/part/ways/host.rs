@@ -26,7 +26,8 @@ pub fn make(site: &Site) -> Result<()> {
 
 /// Has the host's table, if there is one, follow a change of the uplinks, with this namespace or without it.
 pub fn follow(site: &Site, included: bool) -> Result<()> {
-    let mut plans = others(site)?;
+    // Where a record cannot be read, nobody knows better than the table.
+    let Ok(mut plans) = others(site) else { return Ok(()) };
     plans.extend(included.then(|| site.plan().clone()));
     if ways(&plans)?.0.is_empty() { Ok(()) } else { replace(&plans) }
 }
