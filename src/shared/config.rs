@@ -434,6 +434,13 @@ mod tests {
     }
 
     #[test]
+    fn a_domain_has_no_servers_of_its_own() {
+        let text = "[work]\nDNS=corp.example@192.0.2.53\n";
+        let error = Config::parse(text, Path::new("/etc/runns.conf")).unwrap_err().to_string();
+        assert!(error.contains("corp.example@192.0.2.53") && error.contains("dnsmasq"), "{error}");
+    }
+
+    #[test]
     fn the_sample_of_the_manual() {
         let config = parse(
             "# comment\nAllowUnmanaged = no\n[work]\nNetworkNamespace=vpnWork\ninterfacein = vpnWorkd\n\
