@@ -98,6 +98,16 @@ pub fn sysctl(name: &str) -> Result<Option<String>> {
     }
 }
 
+/// Gives sysctls their earlier values, as far as they still exist: an interface may have been removed.
+pub fn restore_sysctls(before: &[(String, String)]) -> Result<()> {
+    for (name, value) in before {
+        if sysctl(name)?.is_some() {
+            set_sysctl(name, value)?;
+        }
+    }
+    Ok(())
+}
+
 /// Writes the sysctl `name`, unless it has this value already.
 pub fn set_sysctl(name: &str, value: &str) -> Result<()> {
     let path = Path::new("/proc/sys").join(name);

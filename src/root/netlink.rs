@@ -154,35 +154,36 @@ impl Netlink {
 
     /// The IPv4 addresses of all devices, each with its device's index.
     pub fn addresses(&self) -> Result<Vec<(u32, Network)>> {
-        let mut request = self.handle.address().get();
-        request.message_mut().header.family = AddressFamily::Inet;
-        let messages = self.collect("list the addresses", request.execute())?;
-        let address = |attribute: &AddressAttribute| match attribute {
-            AddressAttribute::Address(IpAddr::V4(address)) => Some(*address),
-            _ => None,
+        let v4 = |(index, address, prefix)| match address {
+            IpAddr::V4(address) => Some((index, Network { address, prefix })),
+            IpAddr::V6(_) => None,
         };
-        Ok(messages
-            .iter()
-            .filter_map(|message| {
-                let address = message.attributes.iter().find_map(address)?;
-                Some((message.header.index, Network { address, prefix: message.header.prefix_len }))
-            })
-            .collect())
+        Ok(self.addresses_of(AddressFamily::Inet)?.into_iter().filter_map(v4).collect())
     }
 
     /// The IPv6 addresses of all devices, each with its device's index.
     pub fn addresses_v6(&self) -> Result<Vec<(u32, Ipv6Addr)>> {
+        let v6 = |(index, address, _)| match address {
+            IpAddr::V6(address) => Some((index, address)),
+            IpAddr::V4(_) => None,
+        };
+        Ok(self.addresses_of(AddressFamily::Inet6)?.into_iter().filter_map(v6).collect())
+    }
+
+    /// The addresses of a family: its device's index, itself, and its prefix length.
+    fn addresses_of(&self, family: AddressFamily) -> Result<Vec<(u32, IpAddr, u8)>> {
         let mut request = self.handle.address().get();
-        request.message_mut().header.family = AddressFamily::Inet6;
+        request.message_mut().header.family = family;
         let messages = self.collect("list the addresses", request.execute())?;
         let address = |attribute: &AddressAttribute| match attribute {
-            AddressAttribute::Address(IpAddr::V6(address)) => Some(*address),
+            AddressAttribute::Address(address) => Some(*address),
             _ => None,
         };
-        Ok(messages
-            .iter()
-            .filter_map(|message| Some((message.header.index, message.attributes.iter().find_map(address)?)))
-            .collect())
+        let one = |message: &rtnetlink::packet_route::address::AddressMessage| {
+            let address = message.attributes.iter().find_map(address)?;
+            Some((message.header.index, address, message.header.prefix_len))
+        };
+        Ok(messages.iter().filter_map(one).collect())
     }
 
     /// The unicast IPv6 routes of all tables: network and table.

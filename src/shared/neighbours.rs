@@ -321,11 +321,6 @@ impl Subnet {
     pub fn inside(&self) -> Ipv4Addr {
         self.at(2)
     }
-
-    /// As [`fmt::Display`] prints it.
-    pub fn parse(text: &str) -> Option<Self> {
-        subnet("", text).ok()
-    }
 }
 
 impl Published {

@@ -2,7 +2,7 @@
 //! all of them are saved first; `clean -f` restores them once no built namespace is left.
 
 use super::{Finding, Part, Site, ipv6};
-use crate::host::{HostState, set_sysctl, sysctl};
+use crate::host::{HostState, restore_sysctls, set_sysctl, sysctl};
 use crate::lock::Lock;
 use crate::seen::Subject;
 use runns_shared::error::{Context, Result};
@@ -81,12 +81,7 @@ pub fn relied_on() -> Result<Option<String>> {
 pub fn restore(lock: &Lock) -> Result<bool> {
     let restored = ipv6::restore_forwarding(lock)?;
     let Some(before) = HostState::load()?.forwarding else { return Ok(restored) };
-    for (name, value) in &before {
-        // An interface that has been removed meanwhile has no sysctls any more.
-        if sysctl(name)?.is_some() {
-            set_sysctl(name, value)?;
-        }
-    }
+    restore_sysctls(&before)?;
     HostState::update(lock, |host| host.forwarding = None)?;
     Ok(true)
 }

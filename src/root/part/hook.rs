@@ -118,7 +118,7 @@ pub fn run(site: &Site, moment: Moment) -> Result<()> {
     }
 }
 
-/// Waits for the program; how it failed, in words, if it did. Ended early, it is ended with its whole session.
+/// Waits for the program; how it failed, in words, if it did. Ended early, it is ended with its process group.
 fn wait(pid: Pid, timeout: Duration) -> std::result::Result<(), String> {
     let mut reason = None;
     let mut deadline = Instant::now() + timeout;

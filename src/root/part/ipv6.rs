@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::{Finding, Part, Site, firewall, forwarding};
-use crate::host::{HostState, set_sysctl, sysctl};
+use crate::host::{HostState, restore_sysctls, set_sysctl, sysctl};
 use crate::lock::Lock;
 use crate::netlink::{Hardware, Link, MAIN_TABLE, Netlink, NetworkV6};
 use crate::seen::Subject;
@@ -32,6 +32,8 @@ const METRIC: u32 = 1024;
 /// Of the route to a device's own subnet (IP6_RT_PRIO_ADDRCONF).
 const KERNEL_METRIC: u32 = 256;
 
+/// The accept_ra with which a device keeps what it learnt from routers although it becomes a router's.
+const KEEPS_LEARNT: &str = "2";
 const ALL: &str = "net/ipv6/conf/all/forwarding";
 const INTERFACES: &str = "net/ipv6/conf";
 
@@ -168,19 +170,12 @@ fn turn_forwarding_on(lock: &Lock) -> Result<()> {
     }
     remember(lock)?;
     let before = devices("forwarding")?;
-    // With the value 2, a device keeps what it learnt from routers although it becomes a router's.
     let listening: Vec<(String, String)> =
         devices("accept_ra")?.into_iter().filter(|(_, value)| value == "1").collect();
-    let set = |values: &[(String, String)]| {
-        // A device may be gone by now.
-        values
-            .iter()
-            .filter(|(name, _)| sysctl(name).is_ok_and(|now| now.is_some()))
-            .try_for_each(|(name, value)| set_sysctl(name, value))
-    };
-    let kept: Vec<(String, String)> = listening.iter().map(|(name, _)| (name.clone(), "2".to_string())).collect();
-    let turned = set(&kept).and_then(|()| set_sysctl(ALL, "1")).and_then(|()| set(&before));
-    turned.and(set(&listening))
+    let kept: Vec<(String, String)> =
+        listening.iter().map(|(name, _)| (name.clone(), KEEPS_LEARNT.to_string())).collect();
+    let turned = restore_sysctls(&kept).and_then(|()| set_sysctl(ALL, "1")).and_then(|()| restore_sysctls(&before));
+    turned.and(restore_sysctls(&listening))
 }
 
 /// A setting of each device, and of those to come.
@@ -201,11 +196,15 @@ fn devices(setting: &str) -> Result<Vec<(String, String)>> {
 /// Restores forwarding; whether there was anything to restore.
 pub fn restore_forwarding(lock: &Lock) -> Result<bool> {
     let Some(before) = HostState::load()?.forwarding_v6 else { return Ok(false) };
-    for (name, value) in &before {
-        if sysctl(name)?.is_some() {
-            set_sysctl(name, value)?;
+    // Of these, only what a build left that was killed: anybody may have chosen another value since.
+    let is_chosen = |name: &str| Ok(name.ends_with("/accept_ra") && sysctl(name)?.as_deref() != Some(KEEPS_LEARNT));
+    let mut ours = Vec::new();
+    for (name, value) in before {
+        if !is_chosen(&name)? {
+            ours.push((name, value));
         }
     }
+    restore_sysctls(&ours)?;
     HostState::update(lock, |host| host.forwarding_v6 = None)?;
     Ok(true)
 }

@@ -302,21 +302,7 @@ fn look_outside(subject: &Subject, link: &Link) -> Result<Vec<Finding>> {
     if !seen.has_sysctl(&forwarding(interface.as_str()), "1")? {
         found.push(Finding::down(&what, "it does not forward"));
     }
-    match Pair::of(plan)? {
-        None if !seen.has_sysctl(&format!("net/ipv6/conf/{interface}/disable_ipv6"), "1")? => {
-            found.push(Finding::degraded(&what, "IPv6 is on"));
-        }
-        Some(pair) if link.up => {
-            let host = seen.netlink()?;
-            let has_route = host.routes_v6()?.contains(&(pair.network(), MAIN_TABLE));
-            if !host.addresses_v6()?.contains(&(link.index, pair.host)) || !has_route {
-                found.push(Finding::degraded(&what, "without its IPv6 address, or the route to its subnet"));
-            } else if !ipv6::is_set_up(interface.as_str())? {
-                found.push(Finding::degraded(&what, "its IPv6 settings are not as built"));
-            }
-        }
-        _ => {}
-    }
+    found.extend(look_at_ipv6_outside(subject, link, &what)?);
     let bound = plan.request.uplink.as_ref().map(uplink::Bound::to).transpose()?.flatten();
     if link.group != bound.map_or(uplink::UNBOUND_GROUP, uplink::Bound::group) {
         found.push(if subject.record.version < VERSION {
@@ -332,6 +318,26 @@ fn look_outside(subject: &Subject, link: &Link) -> Result<Vec<Finding>> {
         }
     }
     Ok(found)
+}
+
+/// IPv6 on the host's end.
+fn look_at_ipv6_outside(subject: &Subject, link: &Link, what: &str) -> Result<Option<Finding>> {
+    let Some(pair) = Pair::of(&subject.record.plan)? else {
+        let is_off = subject.seen.has_sysctl(&format!("net/ipv6/conf/{}/disable_ipv6", link.name), "1")?;
+        return Ok((!is_off).then(|| Finding::degraded(what, "IPv6 is on")));
+    };
+    let host = subject.seen.netlink()?;
+    let has_route = host.routes_v6()?.contains(&(pair.network(), MAIN_TABLE));
+    let how = if !link.up {
+        return Ok(None);
+    } else if !has_route || !host.addresses_v6()?.contains(&(link.index, pair.host)) {
+        "without its IPv6 address, or the route to its subnet"
+    } else if !ipv6::is_set_up(&link.name)? {
+        "its IPv6 settings are not as built"
+    } else {
+        return Ok(None);
+    };
+    Ok(Some(Finding::degraded(what, how)))
 }
 
 /// Adds the route to the subnet, which the kernel adds with the address and not again if it was removed.

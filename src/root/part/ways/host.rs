@@ -1,9 +1,9 @@
 //! The table on the host, which is the same for all namespaces.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{TABLE, WHAT, Way, cidr, listed_elsewhere, listed_here, set, v4};
+use super::{TABLE, WHAT, Way, cidr, listed_elsewhere, listed_here, set};
 use crate::part::uplink::Bound;
 use crate::part::{Finding, Site, ipv6};
 use crate::tool;
@@ -32,6 +32,7 @@ pub fn follow(site: &Site, included: bool) -> Result<()> {
     if ways(&plans)?.0.is_empty() { Ok(()) } else { replace(&plans) }
 }
 
+/// The plans of all other namespaces.
 pub fn others(site: &Site) -> Result<Vec<Plan>> {
     Ok(built()?.into_iter().filter(|plan| plan.request.name != site.plan().request.name).collect())
 }
@@ -99,7 +100,8 @@ fn table(ways: &[Way], uplinks: &BTreeSet<&IfaceName>) -> Result<String> {
     let not_routed = ipv6::not_routed()?.into_iter().filter(|name| IfaceName::new(name).is_ok());
     text += &set("set", "not_routed_v6", "ifname", not_routed.map(quoted).collect());
     for protocol in ["tcp", "udp"] {
-        text += &maps(ways, protocol);
+        text += &maps(ways, protocol, true);
+        text += &maps(ways, protocol, false);
     }
     let uplinks: String = Bound::all()?
         .iter()
@@ -118,46 +120,31 @@ fn quoted(interface: impl std::fmt::Display) -> String {
     format!("\"{interface}\"")
 }
 
-/// The published ports of a protocol, those of any address and those of a certain one; and the address of the host on
-/// the veth for those by which 127.0.0.1 is reached.
-fn maps(ways: &[Way], protocol: &str) -> String {
-    let is_of = |port: &&Published| port.port.protocol.to_string() == protocol;
+/// The published ports of a protocol and a family, those of any address and those of a certain one; and the address of
+/// the host on the veth for those by which the loopback address is reached.
+fn maps(ways: &[Way], protocol: &str, is_v4: bool) -> String {
     let (mut any, mut at, mut gate) = (Vec::new(), Vec::new(), Vec::new());
-    for (way, pair) in ways.iter().filter_map(|way| Some((way, way.ipv6?))) {
-        for port in way.published_v6().filter(is_of) {
-            let (number, target) = (port.port.number, format!("{} . {}", pair.inside, port.inside));
+    for (way, (host, inside)) in ways.iter().filter_map(|way| Some((way, way.ends(is_v4)?))) {
+        let of_family = |port: &&Published| if is_v4 { port.has_ipv4() } else { port.has_ipv6() };
+        let ours = way.published.iter().filter(|port| port.port.protocol.to_string() == protocol);
+        for port in ours.filter(of_family) {
+            let (number, target) = (port.port.number, format!("{inside} . {}", port.inside));
             let address = port.address.filter(|address| !address.is_unspecified());
             match address {
                 None => any.push(format!("{number} : {target}")),
                 Some(address) => at.push(format!("{address} . {number} : {target}")),
             }
-            if address.is_none_or(|address| address.is_loopback()) {
-                gate.push(format!("{number} : {}", pair.host));
+            let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+            if address.is_none_or(|address| loopback.contains(&address)) {
+                gate.push(format!("{number} : {host}"));
             }
         }
     }
-    let of_ipv6 = set("map", &format!("any_{protocol}_v6"), "inet_service : ipv6_addr . inet_service", any)
-        + &set("map", &format!("at_{protocol}_v6"), "ipv6_addr . inet_service : ipv6_addr . inet_service", at)
-        + &set("map", &format!("gate_{protocol}_v6"), "inet_service : ipv6_addr", gate);
-    let (mut any, mut at, mut gate) = (Vec::new(), Vec::new(), Vec::new());
-    for way in ways {
-        let ours = way.published.iter().filter(is_of).filter(|port| port.has_ipv4());
-        for port in ours {
-            let (number, target) = (port.port.number, format!("{} . {}", way.subnet.inside(), port.inside));
-            let address = port.address.as_ref().and_then(v4).filter(|address| !address.is_unspecified());
-            match address {
-                None => any.push(format!("{number} : {target}")),
-                Some(address) => at.push(format!("{address} . {number} : {target}")),
-            }
-            if address.is_none_or(|address| address == Ipv4Addr::LOCALHOST) {
-                gate.push(format!("{number} : {}", way.subnet.host()));
-            }
-        }
-    }
-    of_ipv6
-        + &set("map", &format!("any_{protocol}"), "inet_service : ipv4_addr . inet_service", any)
-        + &set("map", &format!("at_{protocol}"), "ipv4_addr . inet_service : ipv4_addr . inet_service", at)
-        + &set("map", &format!("gate_{protocol}"), "inet_service : ipv4_addr", gate)
+    let (kind, family) = if is_v4 { ("ipv4_addr", "") } else { ("ipv6_addr", "_v6") };
+    let name = |what: &str| format!("{what}_{protocol}{family}");
+    set("map", &name("any"), &format!("inet_service : {kind} . inet_service"), any)
+        + &set("map", &name("at"), &format!("{kind} . inet_service : {kind} . inet_service"), at)
+        + &set("map", &name("gate"), &format!("inet_service : {kind}"), gate)
 }
 
 /// OWN: what arrives on the veth of a namespace. UPLINKS: a line for each uplink to which namespaces are bound, by which

@@ -97,6 +97,14 @@ impl Way {
 }
 
 impl Way {
+    /// The addresses of the veth pair of a family, the host's and that inside; `None` if it has none.
+    fn ends(&self, is_v4: bool) -> Option<(IpAddr, IpAddr)> {
+        if is_v4 {
+            return Some((self.subnet.host().into(), self.subnet.inside().into()));
+        }
+        self.ipv6.map(|pair| (pair.host.into(), pair.inside.into()))
+    }
+
     /// The networks of IPv4 that bypass the tunnel.
     fn bypassed_v4(&self) -> impl Iterator<Item = Network> {
         self.bypassed.iter().filter_map(|(address, prefix)| Some(Network { address: v4(address)?, prefix: *prefix }))
