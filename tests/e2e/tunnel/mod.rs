@@ -4,6 +4,7 @@
 //! there as well, and are seen on the way.
 
 mod confined;
+mod flows;
 mod hostile;
 mod kill_switch;
 mod openvpn;

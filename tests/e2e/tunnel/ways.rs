@@ -137,6 +137,39 @@ fn the_servers_end_reaches_nothing_beside_the_tunnel(host: &Host) {
     host.ok("ip -n work link delete tun9");
 }
 
+/// What comes by a tunnel is not answered by the veth, whatever route leads there; the table inside sees to it alone.
+#[test]
+fn the_guard_inside_knows_which_way_a_flow_came() {
+    let host = host();
+    bring_programs(&host);
+    host.write("/tmp/inject.py", INJECT);
+    openvpn::make_certificates(&host);
+    let _server = OpenVpnServer::start_with(&host, 1194, 8, "keepalive 1 3\n");
+    openvpn::configure_client(&host, "work", 1194);
+    for way in ["Publish=8080:80", "Bypass=203.0.113.8/29"] {
+        host.configure(&format!("[work]\nKillSwitch=yes\nvpn=/etc/openvpn/work.conf\n{way}\n"));
+        host.ok("runns-exec build -s work");
+        host.ok("ip -n work tuntap add dev tun9 mode tun && ip -n work address add 10.66.0.2/24 dev tun9 && \
+                 ip -n work link set tun9 up && ip netns exec work sysctl -qw net.ipv4.conf.all.rp_filter=0 && \
+                 ip -n work route add 10.66.0.9 via 172.24.0.1 && nft delete table inet runns");
+        // A server that answers from the address that was asked.
+        let server = host.spawn("exec ip netns exec work socat UDP4-RECVFROM:80,bind=10.66.0.2,fork PIPE");
+        wait_until("the server", || host.ok("ip netns exec work ss -Huln").contains("10.66.0.2:80").then_some(()));
+        let seen = host.spawn("exec tcpdump -Z root -lni work udp port 4999 or udp port 4998");
+        wait_until("tcpdump listens", || seen.stderr().contains("listening").then_some(()));
+        let inject = || host.ok("ip netns exec work python3 /tmp/inject.py 10.66.0.9 10.66.0.2");
+        inject();
+        host.ok("ip netns exec work nft delete table inet runns");
+        // Without the guard, the answers are seen.
+        let inject_other = "sed s/4999/4998/ /tmp/inject.py | ip netns exec work python3 - 10.66.0.9 10.66.0.2";
+        host.ok(inject_other);
+        wait_until("answers without the guard", || seen.stdout().contains(".4998: ").then_some(()));
+        assert!(!seen.stdout().contains("4999"), "{way}: {}", seen.stdout());
+        drop(server);
+        host.ok("runns-exec clean work -fk");
+    }
+}
+
 #[test]
 fn with_a_tunnel_the_host_is_not_reached_unless_the_section_says_so() {
     let host = host();

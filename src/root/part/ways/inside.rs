@@ -1,5 +1,6 @@
 //! What belongs inside: a table of nftables, and routes of our own.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 
@@ -26,33 +27,20 @@ const EVERYWHERE: Network = Network { address: Ipv4Addr::UNSPECIFIED, prefix: 0 
 const EVERYWHERE_V6: NetworkV6 = (Ipv6Addr::UNSPECIFIED, 0);
 const MARKED: Packets = Packets::Marked { mark: MARK, mask: u32::MAX };
 
+/// How long a peer is remembered that has hardly been answered: as long as by connection tracking (30 s,
+/// nf_conntrack_proto_udp.c). And any other: longer than there (120 s), in case the program sends something after a while.
+const FRESH: &str = "30s";
+const KNOWN: &str = "5m";
+/// New clients of one neighbour: a second, and at once.
+const RATE: u32 = 20;
+const BURST: u32 = 400;
+
 /// The table inside.
 fn table_inside(way: &Way, (host, host_v6): &(Vec<Ipv4Addr>, Vec<Ipv6Addr>)) -> String {
     let mut text = format!("table {TABLE} {{\n");
-    if !way.published.is_empty() {
-        let of_ipv6 = way.ipv6.map_or(String::new(), |pair| {
-            format!(
-                "ip6 daddr . udp dport . udp sport @clients_v6 ip6 saddr set {} meta mark set {MARK:#x}\n",
-                pair.inside
-            )
-        });
-        text += &format!(
-            "set clients {{ type ipv4_addr . inet_service . inet_service; flags dynamic,timeout; timeout 3m; size 65536; }}\n\
-             set clients_v6 {{ type ipv6_addr . inet_service . inet_service; flags dynamic,timeout; timeout 3m; size 65536; }}\n\
-             chain arriving {{ type filter hook prerouting priority mangle;\n\
-             iifname \"{INSIDE}\" ct state new ct mark set {MARK:#x}\n\
-             iifname \"{INSIDE}\" ct mark {MARK:#x} meta mark set {MARK:#x}\n\
-             iifname \"{INSIDE}\" ct direction original ip protocol udp update @clients {{ ip saddr . udp sport . udp dport }}\n\
-             iifname \"{INSIDE}\" ct direction original ip protocol udp ip saddr . udp sport . udp dport != @clients drop\n\
-             iifname \"{INSIDE}\" ct direction original meta nfproto ipv6 update @clients_v6 {{ ip6 saddr . udp sport . udp dport }}\n\
-             iifname \"{INSIDE}\" ct direction original meta nfproto ipv6 ip6 saddr . udp sport . udp dport != @clients_v6 drop\n}}\n\
-             chain source {{ type route hook output priority -310;\n\
-             ip daddr . udp dport . udp sport @clients ip saddr set {inside} meta mark set {MARK:#x}\n{of_ipv6}}}\n\
-             chain leaving {{ type route hook output priority mangle;\n\
-             ct direction reply ct mark {MARK:#x} meta mark set {MARK:#x}\n}}\n",
-            inside = way.subnet.inside(),
-        );
-    }
+    let shared = Shared::of(way);
+    text += &coming_and_going(way, &shared);
+    text.extend(shared.iter().map(Shared::chains));
     if way.has_tunnel {
         text += &set("set", "host", "ipv4_addr", host.iter().map(ToString::to_string).collect());
         text += &set("set", "host_v6", "ipv6_addr", host_v6.iter().map(ToString::to_string).collect());
@@ -60,40 +48,189 @@ fn table_inside(way: &Way, (host, host_v6): &(Vec<Ipv4Addr>, Vec<Ipv6Addr>)) -> 
             let networks = way.bypassed.iter().filter(|network| network.0.is_ipv4() == is_v4);
             text += &set("set", name, &format!("{kind}; flags interval"), networks.map(cidr).collect());
         }
-        text += &not_by_the_tunnel(way);
-    }
-    if way.killed {
-        let ports = match &way.access {
-            HostAccess::Yes => String::new(),
-            HostAccess::Ports(ports) => {
-                let ports = ports.iter().map(|port| format!("{} . {}", port.protocol, port.number));
-                text += &set("set", "host_ports", "inet_proto . inet_service", ports.collect());
-                "meta l4proto . th dport @host_ports".to_string()
-            }
-        };
-        text += &format!(
-            "chain leaving_beside {{ type filter hook postrouting priority mangle;\noifname \"{INSIDE}\" jump beside\n}}\n\
-             chain beside {{\nct direction reply return\nip daddr @bypassed return\nip daddr @host {ports} return\n\
-             ip6 daddr @bypassed_v6 return\nip6 daddr @host_v6 {ports} return\ndrop\n}}\n"
-        );
+        text += &by_the_tunnel(way, &shared);
+        text += &beside(way);
     }
     text + "}\n"
 }
 
+/// What comes in by the veth, and what answers it.
+fn coming_and_going(way: &Way, shared: &[Shared]) -> String {
+    let by_veth = format!("iifname \"{INSIDE}\"");
+    let mut arriving = vec![format!("{by_veth} ct state new ct mark set {MARK:#x}")];
+    if way.published.is_empty() {
+        return if way.killed {
+            chain("arriving", "filter hook prerouting priority mangle", &arriving)
+        } else {
+            String::new()
+        };
+    }
+    arriving.push(format!("{by_veth} ct mark {MARK:#x} meta mark set {MARK:#x}"));
+    if way.has_tunnel {
+        // An error message about a flow that is not known here could be about one that runs through the tunnel.
+        arriving.push(format!("{by_veth} meta l4proto {{ icmp, ipv6-icmp }} ct state invalid drop"));
+    }
+    let answers = format!("ct direction reply ct mark {MARK:#x}");
+    let mut leaving = vec![format!("{answers} meta mark set {MARK:#x}")];
+    let mut source = Vec::new();
+    for one in shared {
+        let suffix = one.suffix;
+        arriving.push(format!("{by_veth} ct direction original {} jump from_client{suffix}", one.dport()));
+        source.push(format!("{} jump to_peer{suffix}", one.sport()));
+        leaving.push(format!("{answers} {} jump to_client{suffix}", one.sport()));
+    }
+    let mut text = chain("arriving", "filter hook prerouting priority mangle", &arriving);
+    if !source.is_empty() {
+        // Ahead of connection tracking, which has to see by which address the packet leaves.
+        text += &chain("source", "route hook output priority -310", &source);
+    }
+    text + &chain("leaving", "route hook output priority mangle", &leaving)
+}
+
+/// A chain of a hook.
+fn chain(name: &str, hook: &str, rules: &[String]) -> String {
+    format!("chain {name} {{ type {hook};\n{}\n}}\n", rules.join("\n"))
+}
+
+/// UDP ports of one family that are published, where a tunnel is another way out. A server that listens on all addresses
+/// answers from the address of the tunnel, before connection tracking could tell what it answers. So it is remembered by
+/// which way each peer of such a port talks to it: `clients` by the veth, `tunnelled` by the tunnel. The way that comes
+/// first keeps the peer; what comes by the other is dropped, since the program would answer both from one socket.
+struct Shared {
+    /// Of the names of sets and chains.
+    suffix: &'static str,
+    /// The protocol, as nft(8) calls it.
+    protocol: &'static str,
+    /// The type of its addresses.
+    kind: &'static str,
+    /// What counts as one neighbour: of IPv6, everybody may have all addresses of a network.
+    neighbour: &'static str,
+    /// The address of the veth inside.
+    inside: IpAddr,
+    ports: BTreeSet<u16>,
+    /// See [`Way::killed`].
+    killed: bool,
+}
+
+impl Shared {
+    fn of(way: &Way) -> Vec<Self> {
+        if !way.has_tunnel {
+            return Vec::new();
+        }
+        let v4 = Self {
+            suffix: "",
+            protocol: "ip",
+            kind: "ipv4_addr",
+            neighbour: "ip saddr",
+            inside: way.subnet.inside().into(),
+            ports: udp_ports(way.published.iter().filter(|port| port.has_ipv4())).collect(),
+            killed: way.killed,
+        };
+        let v6 = way.ipv6.map(|pair| Self {
+            suffix: "_v6",
+            protocol: "ip6",
+            kind: "ipv6_addr",
+            neighbour: "ip6 saddr & ffff:ffff:ffff:ffff::",
+            inside: pair.inside.into(),
+            ports: udp_ports(way.published_v6()).collect(),
+            killed: way.killed,
+        });
+        [Some(v4), v6].into_iter().flatten().filter(|shared| !shared.ports.is_empty()).collect()
+    }
+
+    /// Packets to the ports.
+    fn dport(&self) -> String {
+        self.packets("dport")
+    }
+
+    /// Packets from the ports.
+    fn sport(&self) -> String {
+        self.packets("sport")
+    }
+
+    fn packets(&self, end: &str) -> String {
+        let family = if self.protocol == "ip" { "ipv4" } else { "ipv6" };
+        let ports: Vec<String> = self.ports.iter().map(ToString::to_string).collect();
+        format!("meta nfproto {family} udp {end} {{ {} }}", ports.join(", "))
+    }
+
+    /// An element stands for a peer's address, its port, and ours, and is renewed by each packet. One neighbour gets
+    /// [`BURST`] elements of `clients` and [`RATE`] a second, so that a whole /24 does not fill it in [`FRESH`]. A full set
+    /// still serves the peers that are in it, and what it cannot take is dropped: nothing is sent to a peer whose way is
+    /// not known.
+    fn chains(&self) -> String {
+        let Self { suffix: s, protocol: ip, kind, neighbour, inside, .. } = self;
+        let from = format!("{ip} saddr . udp sport . udp dport");
+        let to = format!("{ip} daddr . udp dport . udp sport");
+        let peers = "inet_service . inet_service; flags dynamic,timeout; size 262144";
+        // Under the kill switch, anything else that the veth would get is meant for the tunnel, which is down.
+        let beside = if self.killed {
+            format!("{ip} daddr @bypassed{s} return\n{ip} daddr @host{s} return")
+        } else {
+            format!("oifname \"{INSIDE}\" return")
+        };
+        format!(
+            "set clients{s} {{ type {kind} . {peers}; timeout {FRESH}; }}\n\
+             set tunnelled{s} {{ type {kind} . {peers}; timeout {KNOWN}; }}\n\
+             set neighbours{s} {{ type {kind}; flags dynamic,timeout; size 65536; timeout 1m; }}\n\
+             chain from_client{s} {{\n\
+             {from} @tunnelled{s} drop\n\
+             ct status assured update @clients{s} {{ {from} timeout {KNOWN} }} return\n\
+             {from} != @clients{s} update @neighbours{s} {{ {neighbour} limit rate over {RATE}/second burst {BURST} packets }} drop\n\
+             update @clients{s} {{ {from} timeout {FRESH} }} return\n\
+             drop\n}}\n\
+             chain from_tunnel{s} {{\n\
+             {from} @clients{s} drop\n\
+             ct status assured update @tunnelled{s} {{ {from} timeout {KNOWN} }} return\n\
+             {from} != @tunnelled{s} update @tunnelled{s} {{ {from} timeout {FRESH} }}\n}}\n\
+             chain to_peer{s} {{\n\
+             {to} @clients{s} {to} != @tunnelled{s} {ip} saddr set {inside} meta mark set {MARK:#x} return\n\
+             oifname \"lo\" return\n{beside}\n\
+             update @tunnelled{s} {{ {to} timeout {KNOWN} }} return\n\
+             drop\n}}\n\
+             chain to_client{s} {{\n\
+             ct status assured update @clients{s} {{ {to} timeout {KNOWN} }} return\n\
+             update @clients{s} {{ {to} timeout {FRESH} }}\n}}\n"
+        )
+    }
+}
+
+/// What leaves by the veth beside a tunnel. Under the kill switch, whatever is not named is dropped.
+fn beside(way: &Way) -> String {
+    let mut text = String::new();
+    let ports = match &way.access {
+        HostAccess::Ports(ports) if way.killed => {
+            let ports = ports.iter().map(|port| format!("{} . {}", port.protocol, port.number));
+            text += &set("set", "host_ports", "inet_proto . inet_service", ports.collect());
+            "meta l4proto . th dport @host_ports"
+        }
+        _ => "",
+    };
+    let rest = if way.killed { "drop\n" } else { "" };
+    text += &chain(
+        "leaving_beside",
+        "filter hook postrouting priority mangle",
+        &[format!("oifname \"{INSIDE}\" jump beside")],
+    );
+    // Of all answers, those to what came by the veth.
+    text + &format!(
+        "chain beside {{\nct direction reply ct mark {MARK:#x} return\nip daddr @bypassed return\n\
+         ip daddr @host {ports} return\nip6 daddr @bypassed_v6 return\nip6 daddr @host_v6 {ports} return\n{rest}}}\n"
+    )
+}
+
 /// What comes by a tunnel as if it were from what is beside it, or for the veth's own network, would be answered or passed
 /// on beside the tunnel: whoever serves the tunnel would reach the LAN.
-fn not_by_the_tunnel(way: &Way) -> String {
+fn by_the_tunnel(way: &Way, shared: &[Shared]) -> String {
     let mut rules = vec!["ip saddr @bypassed drop".to_string(), "ip saddr @host drop".to_string()];
     rules.extend(["ip6 saddr @bypassed_v6 drop".to_string(), "ip6 saddr @host_v6 drop".to_string()]);
     rules.extend(["saddr", "daddr"].map(|end| format!("ip {end} {} drop", way.subnet)));
     if let Some((network, prefix)) = way.ipv6.map(|pair| pair.network()) {
         rules.extend(["saddr", "daddr"].map(|end| format!("ip6 {end} {network}/{prefix} drop")));
     }
-    format!(
-        "chain by_the_tunnel {{ type filter hook prerouting priority mangle - 1;\niifname {{ \"lo\", \"{INSIDE}\" }} return\n\
-         {}\n}}\n",
-        rules.join("\n")
-    )
+    rules.extend(shared.iter().map(|one| format!("{} jump from_tunnel{}", one.dport(), one.suffix)));
+    rules.insert(0, format!("iifname {{ \"lo\", \"{INSIDE}\" }} return"));
+    chain("by_the_tunnel", "filter hook prerouting priority mangle - 1", &rules)
 }
 
 /// The addresses by which the host is reached from the namespace beside the tunnel: all that the host has or, if only
