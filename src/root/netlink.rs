@@ -255,11 +255,16 @@ impl Netlink {
         self.act("bring an interface up", self.handle.link().change(message).execute())
     }
 
+    /// Takes device `index` down.
+    pub fn set_down(&self, index: u32) -> Result<()> {
+        let message = LinkUnspec::new_with_index(index).down().build();
+        self.act("take an interface down", self.handle.link().change(message).execute())
+    }
+
     /// Renames device `index`, which is brought down for it: kernels before 6.2 rename no device that is up.
     pub fn rename(&self, index: u32, name: &str) -> Result<()> {
-        let down = LinkUnspec::new_with_index(index).down().build();
         let renamed = LinkUnspec::new_with_index(index).name(name).build();
-        self.act("bring an interface down", self.handle.link().change(down).execute())?;
+        self.set_down(index)?;
         self.act(&format!("rename an interface to {name}"), self.handle.link().change(renamed).execute())
     }
 
@@ -321,6 +326,21 @@ impl Netlink {
     /// Removes device `index`. It is not an error if it is gone already.
     pub fn delete_link(&self, index: u32) -> Result<()> {
         self.forgiving("remove an interface", self.handle.link().del(index).execute())
+    }
+
+    /// Removes every device but loopback. One that the kernel cannot remove, such as a network card, which returns to the
+    /// host when the namespace ends, is taken down.
+    pub fn strip(&self) -> Result<()> {
+        /// include/net/flow.h: loopback is the first device of every namespace.
+        const LOOPBACK_IFINDEX: u32 = 1;
+        let others = || Ok(self.links()?.into_iter().filter(|link| link.index != LOOPBACK_IFINDEX));
+        for link in others()? {
+            match self.runtime.block_on(self.handle.link().del(link.index).execute()) {
+                Err(error) if code(&error) == Some(Errno::EOPNOTSUPP) => {}
+                removed => self.forgiving(&format!("remove interface {}", link.name), async { removed })?,
+            }
+        }
+        others()?.filter(|link| link.up).try_for_each(|link| self.set_down(link.index))
     }
 
     /// Adds an IPv4 address to device `index`.

@@ -46,7 +46,10 @@ impl Part for DnsLock {
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
         // The rules disappear with the namespace. If it still exists, as after a failed build, they are removed here.
-        let Some(file) = namespace(site)?.filter(|_| locked(site.plan()).is_some()) else { return Ok(false) };
+        if locked(site.plan()).is_none() {
+            return Ok(false);
+        }
+        let Some(file) = netns::open_recorded(&site.record)? else { return Ok(false) };
         let tag = site.plan().tag();
         in_namespace(file.as_fd(), || {
             set_sysctl(ROUTE_LOCALNET, "0")?;

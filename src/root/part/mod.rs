@@ -20,6 +20,8 @@ pub mod veth;
 pub mod ways;
 pub mod wireguard;
 
+use std::fs::File;
+
 use crate::lock::Lock;
 use crate::netlink::Netlink;
 use crate::seen::Subject;
@@ -35,6 +37,9 @@ pub struct Site<'a> {
     pub lock: &'a Lock,
     /// The host's network.
     pub host: Netlink,
+    /// The namespace, held open: it is reached even when its name is gone, and no other one gets its inode number. If
+    /// `None`, it is what the name leads to.
+    pub namespace: Option<File>,
     /// How long to wait for each tunnel; not at all if `None`.
     pub wait: Option<std::time::Duration>,
 }
@@ -112,6 +117,11 @@ pub trait Part {
         false
     }
 
+    /// Whether it is a way out of the namespace.
+    fn is_way_out(&self) -> bool {
+        false
+    }
+
     /// Makes it as it was built again, where `found` says that it is not, and touches nothing else.
     fn mend(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
         self.apply(site)
@@ -160,10 +170,39 @@ fn interrupted() -> Result<()> {
     Ok(())
 }
 
-/// Unmakes all parts, going on past errors: what was removed, and what could not be.
-pub fn undo(site: &mut Site) -> (Vec<String>, Vec<Error>) {
+/// What was removed, and what could not be.
+type Undone = (Vec<String>, Vec<Error>);
+
+/// Unmakes all parts, going on past errors.
+pub fn undo(site: &mut Site) -> Undone {
+    let (mut removed, mut errors) = cut_off(site);
+    let (more, failed) = undo_rest(site);
+    removed.extend(more);
+    errors.extend(failed);
+    (removed, errors)
+}
+
+/// Takes the ways out from the namespace, and their keys with them: whoever holds it open, by a descriptor or a socket, is
+/// left with nothing. A tunnel's daemon can still take leave of its server. Whatever else is inside goes with the name (see
+/// [`netns::withdraw`]).
+pub fn cut_off(site: &mut Site) -> Undone {
+    let reserved = if site.plan().request.has_tunnel() { veth::reserve_for_daemons(site) } else { Ok(()) };
+    // If that failed, the veth pair goes before the tunnels.
+    let first: Option<&'static dyn Part> = if reserved.is_err() { Some(&veth::Veth) } else { None };
+    let (removed, mut errors) =
+        undo_each(site, first.into_iter().chain(all().into_iter().rev().filter(|part| part.is_way_out())));
+    errors.extend(reserved.err());
+    (removed, errors)
+}
+
+/// Unmakes the other parts, in the reverse order of that in which they are made.
+pub fn undo_rest(site: &mut Site) -> Undone {
+    undo_each(site, all().into_iter().rev().filter(|part| !part.is_way_out()))
+}
+
+fn undo_each(site: &mut Site, parts: impl Iterator<Item = &'static dyn Part>) -> Undone {
     let (mut removed, mut errors) = (Vec::new(), Vec::new());
-    for part in all().into_iter().rev() {
+    for part in parts {
         // What this namespace does not have is somebody else's, whatever its name.
         if part.describe(site.plan()).is_none() {
             continue;

@@ -1,7 +1,7 @@
 //! The network namespace itself, at /run/netns/NAME, as ip-netns(8) creates it.
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use nix::sched::{CloneFlags, unshare};
 use super::{Finding, Part, Site};
 use crate::daemon;
 use crate::host::{HostState, make_directory_for_now, set_sysctl, sysctl};
-use crate::netlink::{in_namespace, in_thread};
+use crate::netlink::{Netlink, in_namespace, in_thread};
 use crate::seen::Subject;
 use runns_privileged::netns::{DIRECTORY, identity_here};
 use runns_shared::error::{Context, Error, Result};
@@ -36,12 +36,15 @@ pub fn path(name: &NetnsName) -> PathBuf {
     Path::new(DIRECTORY).join(name.as_str())
 }
 
-/// Opens the namespace at the recorded name; `None` if there is none, or if it is not the one that was built.
+/// Opens the namespace that was built: the one that is held or, if none is, that at the recorded name.
 pub fn open_built(site: &Site) -> Result<Option<File>> {
-    open_recorded(&site.record)
+    match &site.namespace {
+        Some(held) => held.try_clone().map(Some).cannot(|| "open the namespace once more"),
+        None => open_recorded(&site.record),
+    }
 }
 
-/// Like [`open_built`], for callers that have only the record.
+/// Opens the namespace at the recorded name; `None` if there is none, or if it is not the one that was built.
 pub fn open_recorded(record: &Record) -> Result<Option<File>> {
     let path = path(&record.plan.request.name);
     let Some(identity) = record.identity else { return Ok(None) };
@@ -71,9 +74,10 @@ impl Part for NetworkNamespace {
         // The identity is recorded first: from now on, clean can tell whether what is at the name is ours.
         site.record.identity = Some(identity);
         site.save()?;
+        let file = site.namespace.insert(file);
         let path = path(&name);
         make_place(&path)?;
-        attach(&file, &path)
+        attach(file, &path)
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
@@ -87,21 +91,25 @@ impl Part for NetworkNamespace {
     }
 
     fn mend(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
-        if open_built(site)?.is_none() {
+        if open_recorded(&site.record)?.is_none() {
             attach_again(site)?;
         }
-        let file = open_built(site)?.ok_or_else(|| Error::new("enter the namespace", "it is gone"))?;
+        let file = open_recorded(&site.record)?.ok_or_else(|| Error::new("enter the namespace", "it is gone"))?;
         let limits = limits()?;
         in_namespace(file.as_fd(), || set_up_here(&limits))
     }
 }
 
-/// Removes the name, so that nobody can enter any more, if it leads to the namespace of the record or is the empty file
-/// of a build that was killed; returns whether it did.
+/// Leaves nothing inside but loopback, and then removes the name, so that nobody can enter any more, if it leads to the
+/// namespace of the record or is the empty file of a build that was killed; returns whether it did. As long as something
+/// is left inside, the name stays: nothing else may lead there.
 pub fn withdraw(site: &Site) -> Result<bool> {
+    if let Some(namespace) = open_built(site)? {
+        Netlink::inside(namespace.as_fd())?.strip()?;
+    }
     let path = path(&site.plan().request.name);
     let Ok(stat) = std::fs::symlink_metadata(&path) else { return Ok(false) };
-    let ours = open_built(site)?.is_some();
+    let ours = open_recorded(&site.record)?.is_some();
     let half_made = site.record.identity.is_some()
         && stat.is_file()
         && stat.len() == 0
@@ -120,12 +128,12 @@ pub fn withdraw(site: &Site) -> Result<bool> {
 }
 
 /// Creates a network namespace in a short-lived thread; returns its identity and a descriptor that keeps it alive.
-fn create(limits: &[Limit]) -> Result<(Identity, OwnedFd)> {
-    let make = || -> Result<(Identity, OwnedFd)> {
+fn create(limits: &[Limit]) -> Result<(Identity, File)> {
+    let make = || -> Result<(Identity, File)> {
         unshare(CloneFlags::CLONE_NEWNET).cannot(|| "create a network namespace")?;
         let file = File::open("/proc/thread-self/ns/net").cannot(|| "open the new network namespace")?;
         set_up_here(limits)?;
-        Ok((identity_here()?, file.into()))
+        Ok((identity_here()?, file))
     };
     in_thread(make)
 }

@@ -80,10 +80,14 @@ impl Part for OpenVpn {
         site.record.keepers.clear();
         // A keeper that was killed has left them.
         for index in 0..site.plan().request.vpn.len() {
-            stopped |= remove_devices(&site.record, &site.host, index)?;
+            stopped |= remove_devices(site.plan(), &site.host, netns_part::open_built(site)?, index)?;
         }
         tunnel::remove_directories(&site.plan().request.name)?;
         Ok(stopped)
+    }
+
+    fn is_way_out(&self) -> bool {
+        true
     }
 
     fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
@@ -321,7 +325,7 @@ fn restart(site: &mut Site, index: usize, config: &Path) -> Result<()> {
         running.retain(|daemon| daemon.config != config);
     }
     daemon::stop_all(&old, PATIENCE)?;
-    remove_devices(&site.record, &site.host, index)?;
+    remove_devices(site.plan(), &site.host, netns_part::open_built(site)?, index)?;
     site.save()?;
     // What it said last is no longer true, but its name servers are those that the namespace has.
     let state = TunnelState { up: false, reason: None, ..TunnelState::load(&name, index) };

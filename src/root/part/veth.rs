@@ -24,6 +24,8 @@ pub const INSIDE: &str = "eth0";
 const HARDWARE_HOST: Hardware = [0x0a, b'r', b'u', b'n', b's', 1];
 const HARDWARE_INSIDE: Hardware = [0x0a, b'r', b'u', b'n', b's', 2];
 
+const EVERYWHERE: Network = Network { address: Ipv4Addr::UNSPECIFIED, prefix: 0 };
+
 /// The part.
 pub struct Veth;
 
@@ -55,10 +57,24 @@ impl Part for Veth {
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
-        match site.host.link(site.plan().request.interface.as_str())? {
-            Some(link) if link.veth => site.host.delete_link(link.index).map(|()| true),
-            _ => Ok(false),
+        let mut removed = false;
+        if let Some(link) = site.host.link(site.plan().request.interface.as_str())?.filter(|link| link.veth) {
+            site.host.delete_link(link.index)?;
+            removed = true;
         }
+        // The host's end may have another name by now.
+        if let Some(namespace) = netns::open_built(site)? {
+            let inside = Netlink::inside(namespace.as_fd())?;
+            if let Some(link) = inside.link(INSIDE)?.filter(|link| link.veth) {
+                inside.delete_link(link.index)?;
+                removed = true;
+            }
+        }
+        Ok(removed)
+    }
+
+    fn is_way_out(&self) -> bool {
+        true
     }
 
     fn is_beside(&self) -> bool {
@@ -155,15 +171,26 @@ fn set_up(site: &Site, namespace: &File, is_new: bool) -> Result<()> {
         restore_subnet(&inside, &link, subnet)?;
     }
     ways::route(site, &inside, link.index)?;
-    let everywhere = Network { address: Ipv4Addr::UNSPECIFIED, prefix: 0 };
     if site.plan().request.kill_switch {
-        let leads_here = |route: &&Route| {
-            let by_veth = route.hops.iter().any(|(hop, _)| *hop == link.index);
-            route.table == MAIN_TABLE && route.network == everywhere && by_veth
-        };
-        return inside.routes()?.iter().filter(leads_here).try_for_each(|route| inside.delete_route(route));
+        return remove_default_route(&inside, link.index);
     }
-    inside.add_route(everywhere, MAIN_TABLE, Some((link.index, Some(subnet.host()))))
+    inside.add_route(EVERYWHERE, MAIN_TABLE, Some((link.index, Some(subnet.host()))))
+}
+
+fn remove_default_route(inside: &Netlink, index: u32) -> Result<()> {
+    let leads_here = |route: &&Route| {
+        let by_veth = route.hops.iter().any(|(hop, _)| *hop == index);
+        route.table == MAIN_TABLE && route.network == EVERYWHERE && by_veth
+    };
+    inside.routes()?.iter().filter(leads_here).try_for_each(|route| inside.delete_route(route))
+}
+
+/// Leaves the veth pair to the tunnels' daemons, which have a route of their own: a program that loses its tunnel finds no
+/// other way out.
+pub fn reserve_for_daemons(site: &Site) -> Result<()> {
+    let Some(namespace) = netns::open_built(site)? else { return Ok(()) };
+    let inside = Netlink::inside(namespace.as_fd())?;
+    inside.link(INSIDE)?.map_or(Ok(()), |link| remove_default_route(&inside, link.index))
 }
 
 /// Gives an end its hardware address, unless it has it, and tells it the other's.

@@ -179,7 +179,8 @@ impl Tunnel {
 
     /// Removes the device, wherever it is.
     pub fn remove_device(&self) -> Result<()> {
-        remove_devices(&self.record, &Netlink::here()?, self.index).map(drop)
+        let namespace = netns::open_recorded(&self.record)?;
+        remove_devices(&self.record.plan, &Netlink::here()?, namespace, self.index).map(drop)
     }
 
     /// Without the kill switch: the daemon's own packets leave by the veth pair, whatever routes lead into the tunnel.
@@ -331,16 +332,16 @@ pub fn has_way(inside: &Netlink, plan: &Plan, index: usize) -> Result<bool> {
     Ok(inside.routes()?.iter().any(leads_out) && inside.has_user_rule(confine::user(plan, index), BESIDE_TABLE)?)
 }
 
-/// Removes the devices of tunnel `index`; returns whether there were any.
-pub fn remove_devices(record: &Record, host: &Netlink, index: usize) -> Result<bool> {
+/// Removes the devices of tunnel `index`, outside and in the namespace; returns whether there were any.
+pub fn remove_devices(plan: &Plan, host: &Netlink, namespace: Option<File>, index: usize) -> Result<bool> {
     let mut removed = false;
-    if record.plan.request.kill_switch {
-        if let Some(link) = host.link(&outside_name(&record.plan, index))? {
+    if plan.request.kill_switch {
+        if let Some(link) = host.link(&outside_name(plan, index))? {
             host.delete_link(link.index)?;
             removed = true;
         }
     }
-    if let Some(namespace) = netns::open_recorded(record)? {
+    if let Some(namespace) = namespace {
         let inside = Netlink::inside(namespace.as_fd())?;
         if let Some(link) = inside.link(&inside_name(index))? {
             inside.delete_link(link.index)?;

@@ -117,7 +117,7 @@ fn build(wanted: &Wanted, lock: &Lock, wait: Option<Duration>) -> Result<()> {
     let host = Netlink::here()?;
     if let Some(record) = wanted.recorded()? {
         standing(wanted, &record)?;
-        return mend(Site { record, lock, host, wait });
+        return mend(Site { record, lock, host, namespace: None, wait });
     }
     let plan = wanted.plan(&host)?;
     check(&plan, &host)?;
@@ -133,7 +133,7 @@ fn build(wanted: &Wanted, lock: &Lock, wait: Option<Duration>) -> Result<()> {
     };
     lock.save(&record)?;
     lock.reserve(&record)?;
-    let mut site = Site { record, lock, host, wait };
+    let mut site = Site { record, lock, host, namespace: None, wait };
     let built = part::build(&mut site).and_then(|()| {
         let hosts = site.lock.save_hosts(site.plan());
         site.record.state = State::Built;

@@ -99,10 +99,9 @@ fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
     let Some(record) = loaded.or_else(|_| salvage::reconstruct(name).map(Some))? else {
         return clean_without_record(lock, name, options);
     };
-    let mut site = Site { record, lock, host: Netlink::here()?, wait: None };
-    // Held until the end, so that no other namespace can get its inode number meanwhile.
-    let held = netns::open_built(&site)?.or_else(|| netns::open_by_process(&site.record));
-    let inside = held.as_ref().and(site.record.identity).map(|identity| identity.inode);
+    let namespace = netns::open_recorded(&record)?.or_else(|| netns::open_by_process(&record));
+    let mut site = Site { record, lock, host: Netlink::here()?, namespace, wait: None };
+    let inside = site.namespace.as_ref().and(site.record.identity).map(|identity| identity.inode);
     let others = inside.map_or(Vec::new(), |inode| strangers(&site, inode));
     if !others.is_empty() && !options.kill {
         confirm(name, &others)?;
@@ -113,10 +112,11 @@ fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
             output::warn(&format!("{error}; going on without it"));
         }
     }
-    // From here on nobody can enter: the record forbids it, and the name is removed.
+    // From here on nobody can enter: the record forbids it. The name goes last, for a clean that is killed before needs it
+    // to find what is inside.
     site.record.state = State::Cleaning;
     site.save()?;
-    let mut errors = Vec::new();
+    let (mut removed, mut errors) = part::cut_off(&mut site);
     let withdrawn = netns::withdraw(&site).unwrap_or_else(|error| {
         errors.push(error);
         false
@@ -125,7 +125,8 @@ fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
         // Even if no process was found: one may have entered just before the name was removed.
         errors.extend(daemon::empty_namespace(inode, options.timeout, &part::openvpn::daemons(&site)).err());
     }
-    let (mut removed, failed) = part::undo(&mut site);
+    let (rest, failed) = part::undo_rest(&mut site);
+    removed.extend(rest);
     if is_salvaged {
         // Nobody knows what it had of these.
         errors.extend(part::ways::Ways.undo(&mut site).and_then(|_| part::ipv6::Ipv6.undo(&mut site)).err());
@@ -218,7 +219,7 @@ fn reattach(lock: &Lock, name: &NetnsName, uplink: IfaceName) -> Result<()> {
     if record.state != State::Built {
         return Err(Error::new(format!("move namespace {name}"), "an earlier build or clean of it was interrupted"));
     }
-    let mut site = Site { record, lock, host: Netlink::here()?, wait: None };
+    let mut site = Site { record, lock, host: Netlink::here()?, namespace: None, wait: None };
     site.host.need_link(uplink.as_str())?;
     site.record.plan.request.uplink = Some(uplink.clone());
     site.record.version = VERSION;

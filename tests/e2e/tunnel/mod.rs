@@ -5,6 +5,7 @@
 
 mod confined;
 mod flows;
+mod held;
 mod hostile;
 mod kill_switch;
 mod openvpn;
