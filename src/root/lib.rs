@@ -68,6 +68,8 @@ fn wait_for_journal() {
 fn dispatch(invocation: &Invocation) -> Result<bool> {
     process::make_undumpable().cannot(|| "make the process non-dumpable")?;
     process::open_standard_descriptors().cannot(|| "open /dev/null in place of a closed descriptor")?;
+    // A daemon that got a descriptor of our caller's, such as one of a directory, could leave its view of the file system.
+    process::let_nothing_be_inherited().cannot(|| "keep the caller's descriptors from other programs")?;
     let mut words: Vec<OsString> =
         invocation.arguments.iter().map(|word| OsString::from_vec(word.to_bytes().to_vec())).collect();
     if let Some(tunnel::keeper::NAME) = words.get(1).and_then(|word| word.to_str()) {

@@ -5,17 +5,19 @@ use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{Read, Seek, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, SFlag, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, chdir, dup2_stdin, setsid};
+use nix::unistd::{Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
 
 use super::{Finding, Part, Site, veth::INSIDE};
 use crate::daemon;
@@ -101,25 +103,81 @@ pub fn run(site: &Site, moment: Moment) -> Result<()> {
     log::notice(|| format!("{}: running {shown}", site.plan().request.name));
     let cannot = || format!("run {shown}");
     // It is closed when the program starts. Until then, it takes the reason why that cannot be.
-    let mut said = File::from(memfd_create(c"runns", MFdFlags::MFD_CLOEXEC).cannot(cannot)?);
+    let mut failure = File::from(memfd_create(c"runns", MFdFlags::MFD_CLOEXEC).cannot(cannot)?);
+    let (mut output, ends) = Said::new().cannot(cannot)?;
     match process::fork().cannot(cannot)? {
         Fork::Child => {
-            let Err(error) = site.lock.close_on_exec().and_then(|()| become_hook(&site.record, &hook.path));
-            let _ = said.write_all(error.cause().as_bytes());
+            let Err(error) = site.lock.close_on_exec().and_then(|()| become_hook(&site.record, &hook.path, &ends));
+            let _ = failure.write_all(error.cause().as_bytes());
             process::exit_now(1)
         }
         Fork::Parent(pid) => {
-            let waited = wait(pid, hook.timeout);
+            drop(ends);
+            let waited = wait(pid, hook.timeout, &mut output);
+            // What it said at its end; others may still hold the pipes.
+            output.pass_on(Duration::ZERO);
             let mut cause = String::new();
-            let _ = said.rewind().and_then(|()| said.read_to_string(&mut cause));
+            let _ = failure.rewind().and_then(|()| failure.read_to_string(&mut cause));
             let waited = waited.map_err(|failure| if cause.is_empty() { failure } else { cause });
             waited.map_err(|cause| Error::new(cannot(), cause))
         }
     }
 }
 
+/// As many bytes as a pipe holds (pipe(7)).
+const PIPE: usize = 1 << 16;
+
+/// What a program says, on its output and its error output. It gets pipes: a process that it leaves running holds nothing of
+/// build's caller, neither a terminal nor the pipe of a command substitution.
+struct Said(Vec<Stream>);
+
+struct Stream {
+    from: File,
+    /// The same descriptor of ours.
+    to: File,
+}
+
+impl Said {
+    /// New pipes; their other ends are for the program.
+    fn new() -> Result<(Self, [OwnedFd; 2]), Errno> {
+        let ((output, its_output), (errors, its_errors)) = (pipe2(OFlag::O_CLOEXEC)?, pipe2(OFlag::O_CLOEXEC)?);
+        let mut streams = Vec::new();
+        for (from, to) in [(output, process::STANDARD[1]), (errors, process::STANDARD[2])] {
+            let to =
+                to.try_clone_to_owned().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))?;
+            streams.push(Stream { from: from.into(), to: to.into() });
+        }
+        Ok((Self(streams), [its_output, its_errors]))
+    }
+
+    /// Passes on what comes within `longest`, as far as somebody takes it.
+    fn pass_on(&mut self, longest: Duration) {
+        let mut fds: Vec<PollFd> =
+            self.0.iter().map(|stream| PollFd::new(stream.from.as_fd(), PollFlags::POLLIN)).collect();
+        let _ = poll(&mut fds, PollTimeout::try_from(longest).unwrap_or(PollTimeout::MAX));
+        let mut ready: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(false)).collect();
+        // Until the end of each.
+        self.0.retain_mut(|stream| !ready.remove(0) || stream.pass_on());
+    }
+}
+
+impl Stream {
+    /// Passes on what is there; `false` at the end.
+    fn pass_on(&mut self) -> bool {
+        let mut bytes = vec![0; PIPE];
+        match self.from.read(&mut bytes) {
+            Ok(0) => false,
+            Ok(length) => {
+                let _ = self.to.write_all(&bytes[..length]);
+                true
+            }
+            Err(error) => error.kind() == std::io::ErrorKind::Interrupted,
+        }
+    }
+}
+
 /// Waits for the program; how it failed, in words, if it did. Ended early, it is ended with its process group.
-fn wait(pid: Pid, timeout: Duration) -> std::result::Result<(), String> {
+fn wait(pid: Pid, timeout: Duration, output: &mut Said) -> std::result::Result<(), String> {
     let mut reason = None;
     let mut deadline = Instant::now() + timeout;
     loop {
@@ -145,16 +203,18 @@ fn wait(pid: Pid, timeout: Duration) -> std::result::Result<(), String> {
             }
             _ => {}
         }
-        std::thread::sleep(ROUND);
+        output.pass_on(ROUND);
     }
 }
 
 /// In the child: enters the namespace and becomes the program.
-fn become_hook(record: &Record, path: &Path) -> Result<Infallible> {
+fn become_hook(record: &Record, path: &Path, [output, errors]: &[OwnedFd; 2]) -> Result<Infallible> {
     // Without a terminal: it has nobody to ask.
     setsid().cannot(|| "start a session")?;
     let null = File::open("/dev/null").cannot(|| "open /dev/null")?;
     dup2_stdin(null.as_fd()).cannot(|| "redirect input")?;
+    dup2_stdout(output).cannot(|| "redirect output")?;
+    dup2_stderr(errors).cannot(|| "redirect error output")?;
     process::set_disposition(Signal::SIGPIPE, Disposition::Default).cannot(|| "restore SIGPIPE")?;
     umask(Mode::from_bits_truncate(0o022));
     chdir("/").cannot(|| "enter /")?;

@@ -75,7 +75,6 @@ pub fn run(words: &[OsString]) -> Result<()> {
     refuse_user_namespace("keep a tunnel")?;
     let (name, index, follow) = parse_words(words)?;
     let build = nix::unistd::geteuid().is_root().then(build_socket).flatten().ok_or_else(wrong)?;
-    process::close_inherited();
     process::clear_environment(tool::PATH_C);
     let mut build = Some(build);
     match Keeper::start(name, index, follow, &mut build) {

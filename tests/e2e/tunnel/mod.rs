@@ -7,6 +7,7 @@ mod confined;
 mod flows;
 mod held;
 mod hostile;
+mod inherited;
 mod kill_switch;
 mod openvpn;
 mod repair;
