@@ -26,22 +26,18 @@ pub fn all() -> Vec<i32> {
     Proc::open().and_then(|proc| proc.pids()).unwrap_or_default()
 }
 
-/// Whether process `pid` is in the network namespace with this inode.
-fn is_in_namespace(pid: i32, inode: u64) -> bool {
-    Proc::open().is_ok_and(|proc| proc.network(pid) == Some(Network::Inode(inode)))
-}
-
-/// The processes in the network namespace with this inode, without the calling one. Only root sees everybody's.
-pub fn in_namespace(inode: u64) -> Vec<i32> {
+/// The processes with a thread in the network namespace with this inode, without the calling one. Only root sees
+/// everybody's.
+pub fn in_namespace(inode: u64) -> Result<Vec<i32>> {
+    let proc = Proc::open()?;
     let own = std::process::id() as i32;
-    all().into_iter().filter(|pid| *pid != own && is_in_namespace(*pid, inode)).collect()
+    let is_inside = |pid: &i32| *pid != own && proc.has_thread_in(*pid, Network::Inode(inode));
+    Ok(proc.pids()?.into_iter().filter(is_inside).collect())
 }
 
-/// The processes in the calling process's own network namespace, where daemons outside the built namespaces run.
-/// Processes of containers with a network namespace of their own are not among them.
-pub fn outside() -> Vec<i32> {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata("/proc/self/ns/net").map_or(Vec::new(), |here| in_namespace(here.ino()))
+/// Opens the network namespace of a thread of process `pid`, if it is one that `is_meant`.
+pub fn open_namespace(pid: i32, is_meant: impl Fn(&OwnedFd) -> bool) -> Option<OwnedFd> {
+    Proc::open().ok()?.process(pid)?.open_network(is_meant)
 }
 
 /// Ends the processes that `find` returns, and searches again until there are none: a daemon that is just going into
@@ -81,15 +77,20 @@ fn is_child(pid: i32, parent: i32) -> bool {
 
 /// Ends those of the daemons that are still running; returns whether there were any.
 pub fn stop_all(daemons: &[Daemon], patience: Duration) -> Result<bool> {
-    terminate(|| daemons.iter().filter_map(|daemon| open(daemon.pid, |_| daemon.is_running())).collect(), patience)
+    let find = || daemons.iter().filter_map(|daemon| open(daemon.pid, || daemon.is_running())).collect();
+    terminate(|| Ok(find()), patience)
 }
 
 /// Ends every process in the network namespace with this inode except `spared`, including those that enter meanwhile;
 /// returns whether there were any.
 pub fn empty_namespace(inode: u64, patience: Duration, spared: &[Daemon]) -> Result<bool> {
-    let is_meant =
-        |pid: i32| is_in_namespace(pid, inode) && !spared.iter().any(|daemon| daemon.pid == pid && daemon.is_running());
-    terminate(|| in_namespace(inode).into_iter().filter_map(|pid| open(pid, is_meant)).collect(), patience)
+    let is_spared = |pid: i32| spared.iter().any(|daemon| daemon.pid == pid && daemon.is_running());
+    let find = || {
+        let proc = Proc::open()?;
+        let is_meant = |pid| proc.has_thread_in(pid, Network::Inode(inode)) && !is_spared(pid);
+        Ok(in_namespace(inode)?.into_iter().filter_map(|pid| open(pid, || is_meant(pid))).collect())
+    };
+    terminate(find, patience)
 }
 
 /// A process to end.
@@ -99,17 +100,17 @@ struct Target {
 }
 
 /// Opens a pidfd, then checks that the pid is (still) that of the process that is meant.
-fn open(pid: i32, is_meant: impl Fn(i32) -> bool) -> Option<Target> {
+fn open(pid: i32, is_meant: impl Fn() -> bool) -> Option<Target> {
     let pidfd = pidfd_open(Pid::from_raw(pid)).ok()?;
-    is_meant(pid).then_some(Target { pid, pidfd })
+    is_meant().then_some(Target { pid, pidfd })
 }
 
 /// Sends SIGTERM, and SIGKILL once `patience` has elapsed, until `find` returns no process.
-fn terminate(find: impl Fn() -> Vec<Target>, patience: Duration) -> Result<bool> {
+fn terminate(find: impl Fn() -> Result<Vec<Target>>, patience: Duration) -> Result<bool> {
     let deadline = Instant::now() + patience;
     let mut asked = BTreeSet::new();
     loop {
-        let targets = find();
+        let targets = find()?;
         if targets.is_empty() {
             return Ok(!asked.is_empty());
         }

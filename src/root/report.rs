@@ -172,7 +172,7 @@ fn count(named: &[Named], seen: &Seen) -> Vec<Option<usize>> {
             record.identity.is_some_and(|identity| match network {
                 Network::Inode(inode) => inode == identity.inode,
                 Network::ProcInode(inode) => inode == identity.proc_inode,
-            }) && !record.daemons.iter().any(|daemon| daemon.pid == pid)
+            }) && !record.daemons.iter().chain(&record.keepers).any(|daemon| daemon.pid == pid)
         };
         let place = records.iter().position(|record| record.as_ref().is_some_and(is_inside));
         if let Some(count) = place.and_then(|place| counts[place].as_mut()) {

@@ -14,6 +14,8 @@ use nix::unistd::read;
 
 use crate::error::{Context, Result};
 
+/// The directory of a process's threads.
+const TASKS: &str = "task";
 const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 
 /// What this program needs of /proc/PID/stat (proc_pid_stat(5)).
@@ -25,6 +27,8 @@ pub struct Stat {
     pub state: u8,
     /// The parent's pid.
     pub ppid: i32,
+    /// Field 20: the number of threads, a main thread that has ended included.
+    pub threads: u32,
     /// Field 22: when the process started, in clock ticks since boot.
     pub start_time: u64,
 }
@@ -38,8 +42,9 @@ pub fn parse_stat(text: &[u8]) -> Option<Stat> {
     let mut fields = std::str::from_utf8(&text[end + 1..]).ok()?.split_ascii_whitespace();
     let state = *fields.next()?.as_bytes().first()?;
     let ppid = fields.next()?.parse().ok()?;
-    let start_time = fields.nth(17)?.parse().ok()?;
-    Some(Stat { comm, state, ppid, start_time })
+    let threads = fields.nth(15)?.parse().ok()?;
+    let start_time = fields.nth(1)?.parse().ok()?;
+    Some(Stat { comm, state, ppid, threads, start_time })
 }
 
 /// The real uid, from the text of /proc/PID/status (proc_pid_status(5)): the first number of the line `Uid:`.
@@ -76,9 +81,10 @@ pub enum Network {
 pub struct Proc(OwnedFd);
 
 impl Stat {
-    /// Whether the process has ended, and only its parent has not looked yet.
+    /// Whether the process has ended, and only its parent has not looked yet. The state is that of the main thread, after
+    /// whose end the others go on (pthread_exit(3)).
     pub fn has_ended(&self) -> bool {
-        matches!(self.state, b'Z' | b'X')
+        matches!(self.state, b'Z' | b'X') && self.threads <= 1
     }
 }
 
@@ -90,18 +96,21 @@ impl Proc {
 
     /// All processes there are, the lowest pid first: the kernel lists them so (proc_pid_readdir in fs/proc/base.c).
     pub fn pids(&self) -> Result<Vec<i32>> {
-        let mut directory = Dir::openat(&self.0, ".", DIRECTORY, Mode::empty()).cannot(|| "list /proc")?;
-        let mut pids = Vec::new();
-        for entry in directory.iter() {
-            let entry = entry.cannot(|| "list /proc")?;
-            pids.extend(entry.file_name().to_str().ok().and_then(|name| name.parse::<i32>().ok()));
-        }
-        Ok(pids)
+        numbers(self.0.as_fd(), ".").cannot(|| "list /proc")
     }
 
-    /// The network namespace of process `pid`, by one system call for the caller's own processes.
+    /// The network namespace of process `pid`, by one system call for the caller's own processes: see
+    /// [`Process::network`].
     pub fn network(&self, pid: i32) -> Option<Network> {
         network(self.0.as_fd(), &format!("{pid}/"))
+    }
+
+    /// Whether any thread of process `pid` is in this network namespace: each may be in one of its own (setns(2)). On a
+    /// machine with many threads, asking all of them takes ten times as long as asking for [`Self::network`].
+    pub fn has_thread_in(&self, pid: i32, network: Network) -> bool {
+        let (at, prefix) = (self.0.as_fd(), format!("{pid}/"));
+        let is_it = |of_thread| (of_thread == network).then_some(());
+        network_of_thread(at, &prefix).and_then(is_it).or_else(|| find_thread(at, &prefix, is_it)).is_some()
     }
 
     /// Opens the directory of process `pid`. Whatever gets the same pid later is not seen through it.
@@ -114,9 +123,15 @@ impl Proc {
 pub struct Process(OwnedFd);
 
 impl Process {
-    /// Its network namespace.
+    /// The network namespace of its main thread; of another one if that has ended (pthread_exit(3)).
     pub fn network(&self) -> Option<Network> {
         network(self.0.as_fd(), "")
+    }
+
+    /// The names of its threads' directories, below that of the process.
+    fn threads(&self) -> impl Iterator<Item = String> {
+        let threads = numbers(self.0.as_fd(), TASKS).unwrap_or_default();
+        threads.into_iter().map(|thread| format!("{TASKS}/{thread}"))
     }
 
     /// Its name, parent and start.
@@ -129,9 +144,22 @@ impl Process {
         parse_real_uid(&self.read("status")?)
     }
 
-    /// Its command line.
+    /// Its command line. A main thread that has ended has none any more.
     pub fn command_line(&self) -> Option<Vec<Vec<u8>>> {
-        Some(parse_command_line(&self.read("cmdline")?))
+        let mut text = self.read("cmdline")?;
+        if text.is_empty() {
+            let of_thread = |thread| self.read(&format!("{thread}/cmdline")).filter(|text| !text.is_empty());
+            text = self.threads().find_map(of_thread).unwrap_or_default();
+        }
+        Some(parse_command_line(&text))
+    }
+
+    /// Opens the network namespace of one of its threads, if it is one that `is_meant`.
+    pub fn open_network(&self, is_meant: impl Fn(&OwnedFd) -> bool) -> Option<OwnedFd> {
+        let open = |thread: String| {
+            openat(&self.0, format!("{thread}/ns/net").as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()
+        };
+        self.threads().filter_map(open).find(is_meant)
     }
 
     fn read(&self, name: &str) -> Option<Vec<u8>> {
@@ -147,8 +175,36 @@ impl Process {
     }
 }
 
+/// The numbers among the names in directory `path` below `at`.
+fn numbers(at: BorrowedFd, path: &str) -> nix::Result<Vec<i32>> {
+    let mut directory = Dir::openat(at, path, DIRECTORY, Mode::empty())?;
+    let mut numbers = Vec::new();
+    for entry in directory.iter() {
+        numbers.extend(entry?.file_name().to_str().ok().and_then(|name| name.parse::<i32>().ok()));
+    }
+    Ok(numbers)
+}
+
 /// The network namespace of the process whose directory is `prefix` below `at`.
 fn network(at: BorrowedFd, prefix: &str) -> Option<Network> {
+    network_of_thread(at, prefix).or_else(|| find_thread(at, prefix, Some))
+}
+
+/// The first thing that `find` makes of the network namespace of a thread, if the process has several.
+fn find_thread<T>(at: BorrowedFd, prefix: &str, mut find: impl FnMut(Network) -> Option<T>) -> Option<T> {
+    let tasks = format!("{prefix}{TASKS}");
+    // Each thread counts as a link, beside the two of any directory (proc_task_getattr in fs/proc/base.c).
+    if fstatat(at, tasks.as_str(), AtFlags::empty()).ok()?.st_nlink <= 3 {
+        return None;
+    }
+    let tasks = openat(at, tasks.as_str(), DIRECTORY, Mode::empty()).ok()?;
+    let threads = numbers(tasks.as_fd(), ".").ok()?;
+    threads.into_iter().find_map(|thread| network_of_thread(tasks.as_fd(), &format!("{thread}/")).and_then(&mut find))
+}
+
+/// The network namespace of the thread whose directory is `prefix` below `at`, the main thread for that of a process; none
+/// after its end.
+fn network_of_thread(at: BorrowedFd, prefix: &str) -> Option<Network> {
     let path = |name: &str| Path::new(OsStr::from_bytes(&[prefix.as_bytes(), name.as_bytes()].concat())).to_path_buf();
     match readlinkat(at, &path("ns/net")) {
         Ok(link) => parse_namespace_link(link.as_bytes()).map(Network::Inode),
@@ -170,6 +226,9 @@ mod tests {
         let line = b"42 (a) S 7 (\xff\n b) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 777 8 9\n";
         let stat = parse_stat(line).unwrap();
         assert_eq!((stat.comm.as_slice(), stat.ppid, stat.start_time), (&b"a) S 7 (\xff\n b"[..], 1, 777));
+        assert!(!stat.has_ended());
+        let zombie = |threads| parse_stat(format!("1 (x) Z 1 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 {threads} 0 9").as_bytes());
+        assert!(zombie(1).unwrap().has_ended() && !zombie(2).unwrap().has_ended());
         for broken in [&b""[..], b"42", b"42 (a", b"42 )a(", b"42 (a)", b"42 (a) S x", b"42 (a) S 1 2 3"] {
             assert_eq!(parse_stat(broken), None, "{broken:?}");
         }

@@ -21,7 +21,7 @@ fn host() -> Host {
     host
 }
 
-fn compile(host: &Host, name: &str, source: &str) {
+pub(crate) fn compile(host: &Host, name: &str, source: &str) {
     host.write(&format!("/tmp/{name}.c"), source);
     host.ok(&format!("cc -O1 -o /usr/local/bin/{name} /tmp/{name}.c"));
 }

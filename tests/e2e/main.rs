@@ -22,6 +22,7 @@ mod main_job;
 mod names;
 mod neighbours;
 mod options;
+mod processes;
 mod pty;
 mod records;
 mod refusals;

@@ -54,11 +54,11 @@ fn only_what_is_in_the_namespace_is_found() {
     let _outside = Process::start(&other, READY);
     let mut pids = inside.each_ref().map(Process::pid);
     pids.sort();
-    let mut found = daemon::in_namespace(inode(&net));
+    let mut found = daemon::in_namespace(inode(&net)).unwrap();
     found.sort();
     assert_eq!(found, pids);
     drop(inside);
-    assert!(daemon::in_namespace(inode(&net)).is_empty());
+    assert!(daemon::in_namespace(inode(&net)).unwrap().is_empty());
 }
 
 #[test]

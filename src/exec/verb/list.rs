@@ -1,4 +1,5 @@
-//! `runns-exec list`: the processes in named network namespaces. A process belongs to the namespace of its main thread.
+//! `runns-exec list`: the processes in named network namespaces. A process belongs to the namespace of its main thread,
+//! or of another thread if that has ended.
 
 use std::collections::HashMap;
 use std::ffi::OsString;

@@ -1,7 +1,7 @@
 //! The network namespace itself, at /run/netns/NAME, as ip-netns(8) creates it.
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -218,10 +218,10 @@ fn attach(namespace: &impl AsRawFd, path: &Path) -> Result<()> {
 /// cookie tells them apart.
 pub fn open_by_process(record: &Record) -> Option<File> {
     let identity = record.identity?;
-    let open = |pid: i32| File::open(format!("/proc/{pid}/ns/net")).ok();
     let is_built =
-        |file: &File| in_namespace(file.as_fd(), identity_here).is_ok_and(|here| here.cookie == identity.cookie);
-    daemon::in_namespace(identity.inode).into_iter().filter_map(open).find(is_built)
+        |file: &OwnedFd| in_namespace(file.as_fd(), identity_here).is_ok_and(|here| here.cookie == identity.cookie);
+    let open = |pid| daemon::open_namespace(pid, is_built).map(File::from);
+    daemon::in_namespace(identity.inode).ok()?.into_iter().find_map(open)
 }
 
 /// Gives a namespace whose name is gone, but which has processes in it, its name back.

@@ -102,7 +102,7 @@ fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
     let namespace = netns::open_recorded(&record)?.or_else(|| netns::open_by_process(&record));
     let mut site = Site { record, lock, host: Netlink::here()?, namespace, wait: None };
     let inside = site.namespace.as_ref().and(site.record.identity).map(|identity| identity.inode);
-    let others = inside.map_or(Vec::new(), |inode| strangers(&site, inode));
+    let others = inside.map_or(Ok(Vec::new()), |inode| strangers(&site, inode))?;
     if !others.is_empty() && !options.kill {
         confirm(name, &others)?;
     }
@@ -186,9 +186,10 @@ fn clean_without_record(lock: &Lock, name: &NetnsName, options: &Options) -> Res
 }
 
 /// The processes in the namespace, except its own daemons.
-fn strangers(site: &Site, inode: u64) -> Vec<i32> {
+fn strangers(site: &Site, inode: u64) -> Result<Vec<i32>> {
     let own = part::openvpn::daemons(site);
-    daemon::in_namespace(inode).into_iter().filter(|pid| !own.iter().any(|daemon| daemon.pid == *pid)).collect()
+    let is_own = |pid: &i32| own.iter().any(|daemon| daemon.pid == *pid);
+    Ok(daemon::in_namespace(inode)?.into_iter().filter(|pid| !is_own(pid)).collect())
 }
 
 /// Lists the processes and asks whether to end them. Anything but a yes is an error, as is the lack of a terminal.

@@ -1,0 +1,70 @@
+//! Processes that try not to be seen, or to be too much to look at (SPEC 3.2, 6, 8).
+
+use crate::attack::compile;
+use crate::support::{Host, Runner, wait_until};
+
+/// A namespace vpn1 that was built, and the program of threads.c.
+fn host() -> Host {
+    let host = Host::new();
+    host.ok("runns-exec build -n vpn1");
+    compile(&host, "threads", include_str!("threads.c"));
+    host
+}
+
+/// Starts `script` and waits for its first line.
+fn start(runner: &Runner, script: &str) {
+    let process = runner.spawn(script);
+    wait_until(script, || process.stdout().contains("ready").then_some(()));
+}
+
+/// The pids of the processes called `threads`, as ps says.
+fn processes(host: &Host) -> Vec<String> {
+    host.run("ps -o pid= -C threads").stdout.split_whitespace().map(str::to_string).collect()
+}
+
+/// The number of processes in vpn1, as status says.
+fn count(runner: &Runner) -> i64 {
+    let text = runner.run("runns-exec status vpn1 --json").stdout;
+    let status: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    status[0]["processes"].as_i64().expect("a number")
+}
+
+#[test]
+fn a_process_whose_main_thread_has_ended_is_seen_and_ended() {
+    let host = host();
+    start(&host.user("carol"), "exec runns-exec vpn1 -- threads ended");
+    let pid = processes(&host).join("\n");
+    for runner in [host.root(), host.user("alice"), host.user("carol")] {
+        assert_eq!(runner.ok("runns-exec list -aq vpn1"), pid);
+        assert!(runner.ok("runns-exec list -a").ends_with("  threads ended"));
+    }
+    assert_eq!(host.user("carol").ok("runns-exec list -q"), pid);
+    assert_eq!((count(&host.root()), count(&host.user("alice"))), (1, 1));
+    host.run("runns-exec clean vpn1").refused(1, &[&pid, "threads ended", "--kill"]);
+    assert_eq!(processes(&host), [pid.as_str()]);
+    host.ok("runns-exec clean vpn1 --kill");
+    assert_eq!(processes(&host), [""; 0]);
+}
+
+#[test]
+fn a_namespace_is_known_by_a_process_whose_main_thread_has_ended() {
+    let host = host();
+    start(&host.user("carol"), "exec runns-exec vpn1 -- threads ended");
+    host.ok("umount /run/netns/vpn1 && rm /run/netns/vpn1");
+    host.ok("runns-exec build -n vpn1");
+    host.user("alice").ok("runns-exec vpn1 -- true");
+    host.ok("umount /run/netns/vpn1 && rm /run/netns/vpn1 && runns-exec clean vpn1 --kill");
+    assert_eq!(processes(&host), [""; 0]);
+}
+
+#[test]
+fn a_process_with_one_thread_inside_is_seen_and_ended() {
+    let host = host();
+    start(&host.root(), "exec threads ended");
+    let outside = processes(&host).join("");
+    start(&host.root(), "exec threads inside /run/netns/vpn1");
+    let pid = host.ok("pgrep -xf 'threads inside /run/netns/vpn1'");
+    host.run("runns-exec clean vpn1").refused(1, &[&pid, "threads inside", "--kill"]);
+    host.ok("runns-exec clean vpn1 --kill");
+    assert_eq!(host.ok("ps -o pid=,nlwp= -C threads").split_whitespace().collect::<Vec<_>>(), [&outside, "2"]);
+}
