@@ -15,12 +15,16 @@ use runns_shared::error::{Context, Error, Result, words};
 use runns_shared::inside::{FILES, Inside};
 use runns_shared::name::NetnsName;
 use runns_shared::output::step;
+use runns_shared::proc::read_file;
 use runns_shared::record::Identity;
 use runns_shared::trusted;
 use runns_sys::{net, process};
 
 /// The directory of named network namespaces (ip-netns(8)).
 pub const DIRECTORY: &str = "/run/netns";
+
+/// The longest text that a namespace shows of itself, in bytes: 100,000 routes are longer than a server sends.
+const MAX_INSIDE: u64 = 16 << 20;
 
 /// An open file of /run/netns that is a network namespace.
 pub struct Netns {
@@ -176,7 +180,8 @@ pub fn look_inside(privilege: &Privilege, name: &NetnsName) -> Result<Inside> {
     visit(privilege, name, || {
         let text = |file: &&str| {
             let place = if file.starts_with("net/") { "/proc/thread-self" } else { "/proc" };
-            std::fs::read_to_string(Path::new(place).join(file)).unwrap_or_default()
+            let bytes = read_file(Path::new(place).join(file), MAX_INSIDE).unwrap_or_default();
+            String::from_utf8(bytes).unwrap_or_default()
         };
         let mut inside = Inside {
             name: name.to_string(),

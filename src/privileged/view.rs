@@ -32,6 +32,7 @@ use runns_shared::escape::show;
 use runns_shared::hosts;
 use runns_shared::name::NetnsName;
 use runns_shared::output::step;
+use runns_shared::proc::read_file;
 use runns_shared::trusted::{self, Trust};
 use runns_sys::mount::{self as api, Attributes};
 
@@ -368,8 +369,11 @@ pub struct Mount {
     source: Vec<u8>,
 }
 
+/// Longer than that of any machine; a user may have many file systems mounted (fusermount3(1)), with long names.
+const MAX_MOUNTINFO: u64 = 64 << 20;
+
 fn mountinfo() -> Result<Vec<Mount>> {
-    let text = std::fs::read("/proc/self/mountinfo").cannot(|| "read /proc/self/mountinfo")?;
+    let text = read_file("/proc/self/mountinfo", MAX_MOUNTINFO).cannot(|| "read /proc/self/mountinfo")?;
     Ok(text.split(|byte| *byte == b'\n').filter_map(parse_mount).collect())
 }
 

@@ -12,12 +12,14 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use runns_shared::error::{Error, Result, words};
-use runns_shared::proc::{Network, Proc};
+use runns_shared::proc::{Network, Proc, parse_command_line};
 use runns_shared::record::Daemon;
 use runns_sys::process::{pidfd_open, pidfd_signal};
 
 /// How long processes may take to end after SIGKILL; only one that is stuck in the kernel takes longer.
 const AFTER_KILL: Duration = Duration::from_secs(5);
+/// How much of a command line is of interest, in bytes.
+const COMMAND: usize = 1024;
 /// How often to look for new processes.
 const ROUND: Duration = Duration::from_millis(200);
 
@@ -53,10 +55,10 @@ pub fn stop_found(find: impl Fn() -> Vec<Daemon>, patience: Duration) -> Result<
     }
 }
 
-/// The command line of a process, split into arguments; empty if it has ended.
+/// The beginning of a process's command line, split into arguments; empty if it has ended.
 pub fn command_line(pid: i32) -> Vec<String> {
-    let words = Proc::open().ok().and_then(|proc| proc.process(pid)?.command_line()).unwrap_or_default();
-    words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+    let text = Proc::open().ok().and_then(|proc| proc.process(pid)?.command_line(COMMAND)).unwrap_or_default();
+    parse_command_line(&text).iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
 /// The process's real user id; `None` if it has ended.

@@ -2,6 +2,8 @@
 //! callers take for a process that has ended.
 
 use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -14,6 +16,8 @@ use nix::unistd::read;
 
 use crate::error::{Context, Result};
 
+/// The longest file of a process that this program reads whole. What it looks for stands in the first lines.
+const LONGEST: usize = 4096;
 /// The directory of a process's threads.
 const TASKS: &str = "task";
 const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
@@ -51,6 +55,13 @@ pub fn parse_stat(text: &[u8]) -> Option<Stat> {
 pub fn parse_real_uid(status: &[u8]) -> Option<u32> {
     let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
     std::str::from_utf8(line).ok()?.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// The file at `path`, which must not be longer than `longest` bytes: somebody else decides what is in it.
+pub fn read_file(path: impl AsRef<Path>, longest: u64) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(longest + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > longest { Err(Errno::EFBIG.into()) } else { Ok(bytes) }
 }
 
 /// The words of /proc/PID/cmdline (proc_pid_cmdline(5)): each ends with a NUL, but for what a process wrote over them
@@ -136,22 +147,23 @@ impl Process {
 
     /// Its name, parent and start.
     pub fn stat(&self) -> Option<Stat> {
-        parse_stat(&self.read("stat")?)
+        parse_stat(&self.read("stat", LONGEST)?)
     }
 
     /// Its real uid.
     pub fn real_uid(&self) -> Option<u32> {
-        parse_real_uid(&self.read("status")?)
+        parse_real_uid(&self.read("status", LONGEST)?)
     }
 
-    /// Its command line. A main thread that has ended has none any more.
-    pub fn command_line(&self) -> Option<Vec<Vec<u8>>> {
-        let mut text = self.read("cmdline")?;
-        if text.is_empty() {
-            let of_thread = |thread| self.read(&format!("{thread}/cmdline")).filter(|text| !text.is_empty());
-            text = self.threads().find_map(of_thread).unwrap_or_default();
+    /// The first `longest` bytes of its command line, for [`parse_command_line`]. With PR_SET_MM_MAP (prctl(2)), anybody
+    /// makes it as long as an address space. A main thread that has ended has none any more.
+    pub fn command_line(&self, longest: usize) -> Option<Vec<u8>> {
+        let text = self.read("cmdline", longest)?;
+        if !text.is_empty() {
+            return Some(text);
         }
-        Some(parse_command_line(&text))
+        let of_thread = |thread| self.read(&format!("{thread}/cmdline"), longest).filter(|text| !text.is_empty());
+        self.threads().find_map(of_thread).or(Some(text))
     }
 
     /// Opens the network namespace of one of its threads, if it is one that `is_meant`.
@@ -162,16 +174,18 @@ impl Process {
         self.threads().filter_map(open).find(is_meant)
     }
 
-    fn read(&self, name: &str) -> Option<Vec<u8>> {
+    fn read(&self, name: &str, longest: usize) -> Option<Vec<u8>> {
         let file = openat(&self.0, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
         // Files in /proc have no size: without asking for it, most of them take two reads.
         let (mut bytes, mut page) = (Vec::new(), [0; 4096]);
-        loop {
-            match read(&file, &mut page).ok()? {
-                0 => return Some(bytes),
+        while bytes.len() < longest {
+            let room = page.len().min(longest - bytes.len());
+            match read(&file, &mut page[..room]).ok()? {
+                0 => break,
                 length => bytes.extend_from_slice(&page[..length]),
             }
         }
+        Some(bytes)
     }
 }
 
@@ -269,7 +283,8 @@ mod tests {
         assert!(matches!(process.network(), Some(Network::Inode(_))));
         assert_eq!(process.real_uid(), Some(nix::unistd::getuid().as_raw()));
         assert_eq!(process.stat().unwrap().ppid, nix::unistd::getppid().as_raw());
-        assert!(!process.command_line().unwrap().is_empty());
+        assert!(!process.command_line(4096).unwrap().is_empty());
+        assert_eq!(process.command_line(2).unwrap().len(), 2);
         assert!(proc.process(i32::MAX).is_none());
     }
 }

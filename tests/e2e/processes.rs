@@ -68,3 +68,31 @@ fn a_process_with_one_thread_inside_is_seen_and_ended() {
     host.ok("runns-exec clean vpn1 --kill");
     assert_eq!(host.ok("ps -o pid=,nlwp= -C threads").split_whitespace().collect::<Vec<_>>(), [&outside, "2"]);
 }
+
+/// Enough memory for everything but what is without end.
+const FRUGAL: &str = "prlimit --as=268435456";
+
+#[test]
+fn command_lines_without_end_exhaust_nobody() {
+    let host = host();
+    compile(&host, "endless", include_str!("endless.c"));
+    // A stranger's, which is looked at where a browser is about to start.
+    start(&host.user("bob"), "exec endless");
+    host.write("/usr/local/bin/firefox", "#!/bin/sh\necho started\n");
+    host.ok("chmod 755 /usr/local/bin/firefox");
+    let alice = host.user("alice");
+    assert_eq!(alice.ok(&format!("{FRUGAL} runns-exec vpn1 -- firefox")), "started");
+    // A member's, inside.
+    start(&host.user("carol"), "exec runns-exec vpn1 -- endless");
+    let pid = host.ok("pgrep -u carol -x endless");
+    for runner in [host.root(), alice] {
+        assert_eq!(runner.ok(&format!("{FRUGAL} runns-exec list -aq")), pid);
+        assert_eq!(runner.ok(&format!("{FRUGAL} runns-exec list -a")).lines().count(), 2);
+        let rows: serde_json::Value =
+            serde_json::from_str(&runner.ok(&format!("{FRUGAL} runns-exec list -a --json"))).expect("JSON");
+        assert_eq!(rows[0]["pid"].to_string(), pid);
+    }
+    host.run(&format!("{FRUGAL} runns-exec clean vpn1")).refused(1, &[&pid, "--kill"]);
+    host.ok(&format!("{FRUGAL} runns-exec clean vpn1 --kill"));
+    assert_eq!(host.ok("pgrep -x endless | wc -l"), "1", "the stranger's");
+}

@@ -12,7 +12,7 @@ use nix::unistd::getuid;
 use super::Program;
 use runns_privileged::netns;
 use runns_shared::escape::{escape, show};
-use runns_shared::proc::{Proc, Process};
+use runns_shared::proc::{Proc, Process, parse_command_line};
 
 /// A program of which only one instance runs for each user or profile.
 struct SingleInstance {
@@ -84,6 +84,8 @@ const SINGLE_INSTANCES: [SingleInstance; 9] = [
     },
 ];
 
+/// PATH_MAX (linux/limits.h).
+const LONGEST_PATH: usize = 4096;
 /// Directories whose programs are started by a launcher with its own view of the file system.
 const LAUNCHER_DIRECTORIES: [(&str, &str); 4] = [
     ("/snap/bin", "snap"),
@@ -149,8 +151,10 @@ fn running_elsewhere(kind: &SingleInstance) -> Option<(i32, String)> {
     proc.pids().ok()?.into_iter().find_map(|pid| {
         let directory = Path::new("/proc").join(pid.to_string());
         let process = proc.process(pid)?;
-        let name = process_name(&directory, &process)?;
-        if !kind.processes.contains(&name.as_str()) || process.real_uid() != Some(getuid().as_raw()) {
+        // Nothing else of another user's process is looked at.
+        if process.real_uid() != Some(getuid().as_raw())
+            || !kind.processes.contains(&process_name(&directory, &process)?.as_str())
+        {
             return None;
         }
         let there = fs::metadata(directory.join("net/dev")).ok()?.ino();
@@ -161,8 +165,8 @@ fn running_elsewhere(kind: &SingleInstance) -> Option<(i32, String)> {
 /// The file name of a process's executable; of its first argument where that may not be read.
 fn process_name(directory: &Path, process: &Process) -> Option<String> {
     let path = fs::read_link(directory.join("exe")).ok().or_else(|| {
-        let words = process.command_line()?;
-        Some(Path::new(OsStr::from_bytes(words.first()?)).to_path_buf())
+        let text = process.command_line(LONGEST_PATH)?;
+        Some(Path::new(OsStr::from_bytes(parse_command_line(&text).first()?)).to_path_buf())
     })?;
     Some(path.file_name()?.to_str()?.trim_end_matches(" (deleted)").to_string())
 }

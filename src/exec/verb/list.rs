@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -19,7 +20,7 @@ use runns_shared::error::{Context, Error, Result, status};
 use runns_shared::escape::escape;
 use runns_shared::name::NetnsName;
 use runns_shared::output::{print, print_json, step};
-use runns_shared::proc::{Network, Proc, Process};
+use runns_shared::proc::{Network, Proc, Process, parse_command_line};
 use runns_shared::record::Record;
 use runns_shared::suggest::nearest;
 use runns_shared::table::{Heading, lines, terminal_width};
@@ -38,13 +39,19 @@ pub struct Options {
     pub json: bool,
 }
 
+/// How much of a command line is listed, in bytes: MAX_ARG_STRLEN (linux/binfmts.h), the longest argument that can be
+/// given to a program. All together get `ALL_COMMANDS`, and after that each the least.
+const COMMAND: RangeInclusive<usize> = 256..=128 << 10;
+const ALL_COMMANDS: usize = 8 << 20;
+
 /// Lists.
 pub fn run(options: &Options) -> Result<()> {
     let mut namespaces = Namespaces::new(if options.names.is_empty() { named()? } else { chosen(&options.names)? });
     // By namespace; in each of them by pid, as the kernel lists them.
     let mut found: Vec<Vec<Found>> = namespaces.named.iter().map(|_| Vec::new()).collect();
+    let mut room = ALL_COMMANDS;
     for_each_process(&mut namespaces, options.all, |at, pid, uid, process| {
-        let detail = if options.quiet { None } else { Some(Detail::read(uid, process)?) };
+        let detail = if options.quiet { None } else { Some(Detail::read(uid, process, &mut room)?) };
         found[at].push(Found { at, pid, detail });
         Some(())
     })?;
@@ -225,16 +232,18 @@ struct Detail {
     uid: u32,
     ppid: i32,
     start_time: u64,
-    command: Vec<Vec<u8>>,
+    /// Its arguments, each with a NUL behind it.
+    command: Vec<u8>,
 }
 
 impl Detail {
-    /// Reads it; `None` if the process has ended meanwhile.
-    fn read(uid: u32, process: &Process) -> Option<Self> {
-        let mut command = process.command_line()?;
+    /// Reads it; `None` if the process has ended meanwhile. The command line is taken off the `room` that there is.
+    fn read(uid: u32, process: &Process, room: &mut usize) -> Option<Self> {
+        let mut command = process.command_line((*room).clamp(*COMMAND.start(), *COMMAND.end()))?;
+        *room = room.saturating_sub(command.len());
         let stat = process.stat()?;
-        if command.is_empty() {
-            command.push([b"[", stat.comm.as_slice(), b"]"].concat());
+        if parse_command_line(&command).is_empty() {
+            command = [b"[", stat.comm.as_slice(), b"]"].concat();
         }
         Some(Self { uid, ppid: stat.ppid, start_time: stat.start_time, command })
     }
@@ -250,7 +259,7 @@ struct Row<'a> {
     user: String,
     /// Seconds since the epoch.
     started: i64,
-    command: Vec<Vec<u8>>,
+    command: Vec<u8>,
 }
 
 fn rows<'a>(found: Vec<Found>, named: &'a [Named], zone: &'a Zone) -> Vec<Row<'a>> {
@@ -331,8 +340,8 @@ const COLUMNS: [Column; 7] = [
         heading: Some("COMMAND"),
         right: false,
         field: "command",
-        cell: |row| escape(&row.command.join(&b' ')),
-        value: |row| row.command.iter().map(|word| String::from_utf8_lossy(word)).collect(),
+        cell: |row| escape(&parse_command_line(&row.command).join(&b' ')),
+        value: |row| parse_command_line(&row.command).iter().map(|word| String::from_utf8_lossy(word)).collect(),
     },
 ];
 
@@ -362,7 +371,7 @@ mod tests {
     static ZONE: LazyLock<Zone> = LazyLock::new(Zone::of_user);
 
     fn row(namespace: &NetnsName) -> Row<'_> {
-        let command = vec![b"sh".to_vec(), b"\x1b[2J\xff \xe2\x80\xae".to_vec()];
+        let command = b"sh\0\x1b[2J\xff \xe2\x80\xae\0".to_vec();
         Row { zone: &ZONE, namespace, pid: 7, ppid: 1, uid: 1000, user: "b\u{fc}r\t".into(), started: 0, command }
     }
 

@@ -21,6 +21,9 @@ use runns_shared::neighbours::Moment;
 use runns_shared::output;
 use runns_shared::record::{Record, State, VERSION};
 
+/// How many processes are listed before they are ended.
+const LISTED: usize = 100;
+
 /// Which namespace to clean. Names are not validated yet.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Target {
@@ -195,8 +198,11 @@ fn strangers(site: &Site, inode: u64) -> Result<Vec<i32>> {
 /// Lists the processes and asks whether to end them. Anything but a yes is an error, as is the lack of a terminal.
 fn confirm(name: &NetnsName, pids: &[i32]) -> Result<()> {
     let refuse = |cause: &str| Error::new(format!("clean namespace {name}"), cause);
-    let list: Vec<String> =
-        pids.iter().map(|pid| format!("{pid} ({})", escape(daemon::command_line(*pid).join(" ").as_bytes()))).collect();
+    let shown = |pid: &i32| format!("{pid} ({})", escape(daemon::command_line(*pid).join(" ").as_bytes()));
+    let mut list: Vec<String> = pids.iter().take(LISTED).map(shown).collect();
+    if pids.len() > LISTED {
+        list.push(format!("and {} more", pids.len() - LISTED));
+    }
     if !std::io::stdin().is_terminal() {
         return Err(refuse(&format!("processes are running in it: {}", list.join(", "))).hint("--kill ends them"));
     }

@@ -1,5 +1,7 @@
 //! Who listens on a port of the host.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -8,10 +10,9 @@ use runns_shared::neighbours::Published;
 /// The program that listens on the host's port, in words.
 pub fn of(port: &Published) -> Option<String> {
     let protocol = port.port.protocol.to_string();
-    let sockets = ["", "6"].into_iter().flat_map(|family| {
-        let text = std::fs::read_to_string(format!("/proc/net/{protocol}{family}")).unwrap_or_default();
-        text.lines().skip(1).map(str::to_string).collect::<Vec<_>>()
-    });
+    // Line by line: anybody makes as many sockets as there is room for.
+    let files = ["", "6"].into_iter().filter_map(|family| File::open(format!("/proc/net/{protocol}{family}")).ok());
+    let sockets = files.flat_map(|file| BufReader::new(file).lines().map_while(Result::ok).skip(1));
     let inode = sockets.filter_map(|line| listening(&line, port)).next()?;
     let link = format!("socket:[{inode}]");
     let holds = |pid: &i32| {
