@@ -2,7 +2,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ffi::{CStr, c_char, c_int};
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::errno::Errno;
@@ -127,6 +127,69 @@ pub fn fork() -> Result<Fork, Errno> {
     match check(unsafe { libc::fork() }.into())? {
         0 => Ok(Fork::Child),
         pid => Ok(Fork::Parent(Pid::from_raw(pid as libc::pid_t))),
+    }
+}
+
+/// A child that is about to execute a program.
+///
+/// It is made with no signal for its end, which makes it what wait(2) calls a clone child. execve(2) sets that signal to
+/// SIGCHLD, once and for all and before it closes what is close-on-exec. So the parent can tell, whatever has become of
+/// the child since, whether it ever executed a program.
+pub struct Starting {
+    /// Its pid. It is its parent's to wait for, so nothing else has this pid meanwhile, unless SIGCHLD is ignored.
+    pub pid: Pid,
+    pidfd: OwnedFd,
+}
+
+/// fork(2) for a process with one thread, of which the child is about to execute a program; `None` in the child.
+pub fn fork_to_execute() -> Result<Option<Starting>, Errno> {
+    let mut pidfd: c_int = -1;
+    let (flags, none) = (libc::CLONE_PIDFD, std::ptr::null_mut::<c_int>());
+    // SAFETY: the process has one thread whenever this is called, so every lock is free in the child; without CLONE_VM the
+    // child has memory of its own and needs no stack. The kernel writes the descriptor to `pidfd` in the parent.
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone, flags, none, &raw mut pidfd, none, none) })?;
+    Ok((pid != 0).then(|| {
+        // SAFETY: the descriptor is new.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+        Starting { pid: Pid::from_raw(pid as libc::pid_t), pidfd }
+    }))
+}
+
+impl Starting {
+    /// Whether it has executed a program. Where it may yet do so, the answer may come too early.
+    pub fn has_executed(&self) -> Result<bool, Errno> {
+        match wait_for(self.pid, libc::WEXITED | libc::WNOWAIT | libc::__WCLONE) {
+            Ok(_) => Ok(false),
+            Err(Errno::ECHILD) => Ok(true),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// What has happened to it and was not told yet, if anything; does not wait. Its end is told only if it has executed a
+    /// program before.
+    pub fn change(&self) -> Result<Option<Change>, Errno> {
+        match self.has_executed()? {
+            true => wait_for(self.pid, libc::WEXITED | libc::WSTOPPED),
+            // Of either kind, for it may execute a program right now.
+            false => match wait_for(self.pid, libc::WSTOPPED | libc::__WALL) {
+                Err(Errno::ECHILD) => Ok(None),
+                change => change,
+            },
+        }
+    }
+
+    /// Ends it and its process group, and waits until it has ended. EPERM if it has become another user.
+    pub fn end(&self) -> Result<(), Errno> {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        use nix::sys::signal::Signal::SIGKILL;
+        // It has none of its own if it did not get as far as that.
+        let _ = signal(Pid::from_raw(-self.pid.as_raw()), SIGKILL as c_int);
+        match pidfd_signal(&self.pidfd, SIGKILL) {
+            Err(Errno::ESRCH) => return Ok(()),
+            signalled => signalled?,
+        }
+        while poll(&mut [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) == Err(Errno::EINTR) {}
+        Ok(())
     }
 }
 
@@ -303,20 +366,19 @@ pub enum Change {
     Stopped(i32),
 }
 
-/// What has happened to child `pid` and was not told yet, if anything; does not wait. Unlike nix's it knows real-time
-/// signals. waitpid(2).
-pub fn child_change(pid: Pid) -> Result<Option<Change>, Errno> {
-    let mut status = 0;
-    let flags = libc::WNOHANG | libc::WUNTRACED;
-    // SAFETY: waitpid writes one int.
-    if check(unsafe { libc::waitpid(pid.as_raw(), &mut status, flags) }.into())? == 0 {
-        return Ok(None);
+/// What has happened to child `pid`, if anything; does not wait. Unlike nix's it knows real-time signals. waitid(2).
+fn wait_for(pid: Pid, what: c_int) -> Result<Option<Change>, Errno> {
+    // SAFETY: an all-zero siginfo_t is a valid value, which waitid may write to. What it says of a child is in it if si_pid
+    // is not 0.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        check(libc::waitid(libc::P_PID, pid.as_raw() as libc::id_t, &mut info, what | libc::WNOHANG).into())?;
+        Ok((info.si_pid() != 0).then(|| match info.si_code {
+            libc::CLD_EXITED => Change::Exited(info.si_status()),
+            libc::CLD_KILLED | libc::CLD_DUMPED => Change::Signaled(info.si_status()),
+            _ => Change::Stopped(info.si_status()),
+        }))
     }
-    Ok(Some(match status {
-        status if libc::WIFEXITED(status) => Change::Exited(libc::WEXITSTATUS(status)),
-        status if libc::WIFSTOPPED(status) => Change::Stopped(libc::WSTOPSIG(status)),
-        status => Change::Signaled(libc::WTERMSIG(status)),
-    }))
 }
 
 /// Ends the process by signal `number` as if nothing had been in its way, or, where the kernel spares it (pid 1 of a

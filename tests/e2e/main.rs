@@ -9,6 +9,7 @@ mod build;
 mod clean;
 mod completions;
 mod contents;
+mod detach;
 mod dns;
 mod enter;
 mod firewall;

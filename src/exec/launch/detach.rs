@@ -1,5 +1,5 @@
-//! --detach: starts the command in the background, in a session of its own. A pipe that is closed on exec shows whether
-//! the command was executed.
+//! --detach: starts the command in the background, in a session of its own. A pipe is closed when it is executed, or has
+//! failed to be.
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -7,32 +7,36 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::{OFlag, open};
-use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, isatty, pipe2, setsid};
 
 use super::Program;
 use runns_privileged::Unprivileged;
-use runns_shared::error::{Context, Error, Result, status};
+use runns_shared::error::{Context, Error, Result, status, words};
 use runns_shared::output;
 use runns_shared::trusted::kind;
-use runns_sys::process::{self, Fork, STANDARD};
+use runns_sys::process::{self, STANDARD, Starting};
 
 /// Starts `program` in the background, prints its pid and ends this process.
 pub fn start(unprivileged: &Unprivileged, program: &Program) -> Result<Infallible> {
     let (read, write) = pipe2(OFlag::O_CLOEXEC).cannot(|| "make a pipe")?;
-    match process::fork().cannot(|| "fork")? {
-        Fork::Child => {
+    match process::fork_to_execute().cannot(|| "fork")? {
+        None => {
             drop(read);
             let Err(error) = become_background().and_then(|()| program.execute(unprivileged));
             report(write, &error);
             process::exit_now(status::ENTER_FAILED.into())
         }
-        Fork::Parent(pid) => {
+        Some(command) => {
             drop(write);
-            outcome(read)?;
-            announce(pid)?;
-            process::exit_now(0)
+            match outcome(read, &command).and_then(|()| announce(command.pid)) {
+                Ok(()) => process::exit_now(0),
+                // Nobody knows of it.
+                Err(error) => Err(match command.end() {
+                    Ok(()) => error,
+                    Err(errno) => error.hint(format!("process {} is still running: {}", command.pid, words(errno))),
+                }),
+            }
         }
     }
 }
@@ -65,8 +69,18 @@ pub fn report(pipe: OwnedFd, error: &Error) {
     let _ = File::from(pipe).write_all(&[&[status], message.as_bytes()].concat());
 }
 
+/// Waits until `command` was executed; its process has the other end of the pipe.
+pub fn outcome(pipe: OwnedFd, command: &Starting) -> Result<()> {
+    const START: &str = "start the command";
+    hear(pipe)?;
+    match command.has_executed().cannot(|| START)? {
+        true => Ok(()),
+        false => Err(Error::new(START, "its process was killed before it was executed")),
+    }
+}
+
 /// Waits until the pipe is closed. Anything read from it before is the error.
-pub fn outcome(pipe: OwnedFd) -> Result<()> {
+pub fn hear(pipe: OwnedFd) -> Result<()> {
     let mut bytes = Vec::new();
     File::from(pipe).read_to_end(&mut bytes).cannot(|| "read the outcome of the start")?;
     match bytes.split_first() {
@@ -75,9 +89,7 @@ pub fn outcome(pipe: OwnedFd) -> Result<()> {
     }
 }
 
-/// Prints the pid of the command. If that fails the command is killed, because nobody would know of it.
+/// Prints the pid of the command.
 pub fn announce(pid: Pid) -> Result<()> {
-    output::print(&format!("{pid}\n")).inspect_err(|_| {
-        let _ = kill(pid, Signal::SIGKILL);
-    })
+    output::print(&format!("{pid}\n"))
 }

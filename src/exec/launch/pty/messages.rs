@@ -34,6 +34,8 @@ pub enum Order {
     },
     /// The terminal of the caller is about to get other modes, or has its own again.
     Outer(Option<Taken>),
+    /// Whoever wanted the command has been told of it.
+    Keep,
 }
 
 /// Who gets a signal.
@@ -51,7 +53,9 @@ pub enum Target {
 #[derive(Debug)]
 pub enum Report {
     /// The command's process is there, with this pid. It has not been executed yet.
-    Started(i32),
+    Forked(i32),
+    /// The command has been executed.
+    Executed,
     /// An order about the foreground has been carried out.
     Settled,
     /// The command was stopped.
@@ -80,6 +84,7 @@ impl Message for Order {
             Self::Foreground(on) => vec![0, u32::from(*on)],
             Self::Signal { number, to } => vec![1, *number as u32, *to as u32],
             Self::Outer(None) => vec![2],
+            Self::Keep => vec![4],
             Self::Outer(Some(taken)) => [vec![3], taken.saved.to_words(), taken.raw.to_words()].concat(),
         }
     }
@@ -90,6 +95,7 @@ impl Message for Order {
             [0, on] => Self::Foreground(*on != 0),
             [1, number, to] => Self::Signal { number: *number as i32, to: *TARGETS.get(*to as usize)? },
             [2] => Self::Outer(None),
+            [4] => Self::Keep,
             [3, modes @ ..] => {
                 let (saved, raw) = modes.split_at_checked(modes.len() / 2)?;
                 Self::Outer(Some(Taken { saved: Modes::from_words(saved)?, raw: Modes::from_words(raw)? }))
@@ -102,7 +108,8 @@ impl Message for Order {
 impl Message for Report {
     fn to_words(&self) -> Vec<u32> {
         match *self {
-            Self::Started(pid) => vec![0, pid as u32],
+            Self::Forked(pid) => vec![0, pid as u32],
+            Self::Executed => vec![5],
             Self::Settled => vec![1],
             Self::Stopped { signal, foreground } => vec![2, signal as u32, u32::from(foreground)],
             Self::Ended(End::Exited(status)) => vec![3, status as u32],
@@ -112,7 +119,8 @@ impl Message for Report {
 
     fn from_words(words: &[u32]) -> Option<Self> {
         Some(match *words {
-            [0, pid] => Self::Started(pid as i32),
+            [0, pid] => Self::Forked(pid as i32),
+            [5] => Self::Executed,
             [1] => Self::Settled,
             [2, signal, foreground] => Self::Stopped { signal: signal as i32, foreground: foreground != 0 },
             [3, status] => Self::Ended(End::Exited(status as i32)),

@@ -21,11 +21,13 @@ mod terminal;
 
 use std::convert::Infallible;
 use std::fs::File;
-use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{ErrorKind, Read};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::fcntl::{OFlag, open};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
 use nix::sys::stat::Mode;
+use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, dup2_stderr, dup2_stdout, pipe2};
 
 use super::{Program, detach};
@@ -48,8 +50,8 @@ struct Progress {
     outcome: Option<OwnedFd>,
     /// The other end of it, for the command's process.
     failure: OwnedFd,
-    /// Where to write the command's pid, if somebody wants to know.
-    announce: Option<OwnedFd>,
+    /// A connection to who wants to know the command's pid, if anybody does: who has passed it on answers with a byte.
+    client: Option<OwnedFd>,
 }
 
 /// Starts `program` on a new pseudo-terminal and ends as it ends; with `detach` in the background, where what it
@@ -61,31 +63,40 @@ pub fn start(unprivileged: &Unprivileged, program: &Program, detach: bool) -> Re
     if detach {
         return in_background(&start, line, outcome, failure);
     }
-    relay::run(&start, line, Progress { outcome: Some(outcome), failure, announce: None })
+    relay::run(&start, line, Progress { outcome: Some(outcome), failure, client: None })
 }
 
 /// Runs the relay in a session of its own, and waits in this process until the command was executed.
 fn in_background(start: &Start, line: Line, outcome: OwnedFd, failure: OwnedFd) -> Result<Infallible> {
-    let (pid, announce) = pipe2(OFlag::O_CLOEXEC).cannot(|| "make a pipe")?;
+    let (relay, client) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
+        .cannot(|| "make a socket pair")?;
     match process::fork().cannot(|| "fork")? {
         Fork::Child => {
-            drop((outcome, pid));
-            let Err(error) = background_relay(start, line, failure, announce);
+            drop((outcome, relay));
+            let Err(error) = background_relay(start, line, failure, client);
             // It was reported where the command's pid would have been.
             process::exit_now(error.status().unwrap_or(status::ENTER_FAILED).into())
         }
-        Fork::Parent(_) => {
-            drop((line, failure, announce));
-            detach::outcome(outcome)?;
-            detach::announce(command_pid(pid)?)?;
+        Fork::Parent(pid) => {
+            drop((line, failure, client));
+            let relay = File::from(relay);
+            let told = detach::hear(outcome).and_then(|()| command_pid(&relay)).and_then(detach::announce);
+            if let Err(error) = told {
+                // The relay ends the command, then itself.
+                drop(relay);
+                let _ = waitpid(pid, None);
+                return Err(error);
+            }
+            // If the relay has gone, so has the command's terminal.
+            let _ = send(relay.as_raw_fd(), &[1], MsgFlags::MSG_NOSIGNAL);
             process::exit_now(0)
         }
     }
 }
 
-fn background_relay(start: &Start, line: Line, failure: OwnedFd, announce: OwnedFd) -> Result<Infallible> {
+fn background_relay(start: &Start, line: Line, failure: OwnedFd, client: OwnedFd) -> Result<Infallible> {
     match detach::become_background().and_then(|()| discard_output()) {
-        Ok(()) => relay::run(start, line, Progress { outcome: None, failure, announce: Some(announce) }),
+        Ok(()) => relay::run(start, line, Progress { outcome: None, failure, client: Some(client) }),
         Err(error) => {
             detach::report(failure, &error);
             Err(error)
@@ -99,10 +110,13 @@ fn discard_output() -> Result<()> {
     dup2_stdout(null.as_fd()).and_then(|()| dup2_stderr(null.as_fd())).cannot(|| "redirect output")
 }
 
-/// The command's pid, as the relay writes it.
-fn command_pid(pipe: OwnedFd) -> Result<Pid> {
-    let mut text = String::new();
-    File::from(pipe).read_to_string(&mut text).cannot(|| "read the pid from the relay")?;
-    let pid = text.parse().map_err(|_| Error::new("start the command", "its relay was killed"))?;
-    Ok(Pid::from_raw(pid))
+/// The command's pid, which the relay writes when it has been executed.
+fn command_pid(mut relay: &File) -> Result<Pid> {
+    let mut pid = [0; size_of::<i32>()];
+    match relay.read_exact(&mut pid) {
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+            Err(Error::new("start the command", "its relay was killed"))
+        }
+        read => read.map(|()| Pid::from_raw(i32::from_ne_bytes(pid))).cannot(|| "read the pid from the relay"),
+    }
 }

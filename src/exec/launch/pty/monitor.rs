@@ -6,11 +6,12 @@ use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::termios::SetArg;
 use nix::unistd::{
-    Pid, dup2_stderr, dup2_stdin, dup2_stdout, getpgid, getpgrp, getpid, setpgid, setsid, tcgetpgrp, tcsetpgrp,
+    Pid, dup2_stderr, dup2_stdin, dup2_stdout, getpgid, getpgrp, getpid, pipe2, setpgid, setsid, tcgetpgrp, tcsetpgrp,
 };
 
 use super::Start;
@@ -19,7 +20,7 @@ use super::modes::Taken;
 use super::signals::Signals;
 use crate::launch::detach;
 use runns_shared::error::{Context, Result, status};
-use runns_sys::process::{self, Change, Fork};
+use runns_sys::process::{self, Change, Starting};
 use runns_sys::tty;
 
 /// What the relay gives the monitor.
@@ -32,28 +33,36 @@ pub struct Assignment {
     pub outer: Option<OwnedFd>,
     /// Whether the command starts in the foreground.
     pub foreground: bool,
+    /// Whether the command is hung up on, not killed, if the relay goes: from the start, or after [`Order::Keep`].
+    pub keep: bool,
 }
 
 /// The monitor's process, from fork to exit. Why the command was not executed goes to `failure`.
 pub fn run(start: &Start, assignment: Assignment, failure: OwnedFd) -> ! {
-    let Assignment { relay, slave, outer, foreground } = assignment;
-    let forked = lead_session(&slave).and_then(|()| process::fork().cannot(|| "fork"));
+    let Assignment { relay, slave, outer, foreground, keep } = assignment;
+    let forked = lead_session(&slave).and_then(|()| {
+        let pipe = pipe2(OFlag::O_CLOEXEC).cannot(|| "make a pipe")?;
+        Ok((pipe, process::fork_to_execute().cannot(|| "fork")?))
+    });
     match forked {
         Err(error) => {
             detach::report(failure, &error);
             process::exit_now(status::ENTER_FAILED.into())
         }
-        Ok(Fork::Child) => {
+        Ok(((outcome, own_failure), None)) => {
+            drop((outcome, failure));
             let Err(error) = become_command(start, &slave, foreground);
-            detach::report(failure, &error);
+            detach::report(own_failure, &error);
             process::exit_now(status::ENTER_FAILED.into())
         }
-        Ok(Fork::Parent(command)) => {
-            drop(failure);
+        Ok(((outcome, own_failure), Some(command))) => {
+            drop(own_failure);
             // Both processes do it: neither can know who is first. It fails if the command was executed already.
-            let _ = setpgid(command, command);
+            let _ = setpgid(command.pid, command.pid);
             process::close_inherited();
-            let mut monitor = Monitor { relay, slave, outer, taken: None, command, stopped: false, ended: false };
+            let pending = Some((outcome, failure));
+            let mut monitor =
+                Monitor { relay, slave, outer, taken: None, command, pending, keep, stopped: false, ended: false };
             // Without the relay or its own descriptors nothing is left to do but to clean up.
             let _ = monitor.watch();
             monitor.clean_up();
@@ -88,7 +97,10 @@ struct Monitor {
     slave: OwnedFd,
     outer: Option<OwnedFd>,
     taken: Option<Taken>,
-    command: Pid,
+    command: Starting,
+    /// Until the command has been executed: where its process tells why not, and where to pass that on.
+    pending: Option<(OwnedFd, OwnedFd)>,
+    keep: bool,
     stopped: bool,
     ended: bool,
 }
@@ -97,14 +109,20 @@ impl Monitor {
     /// Until the relay has gone. It is still there for it after the command's end: the caller's terminal is raw yet.
     fn watch(&mut self) -> Result<()> {
         let signals = Signals::of(&SigSet::from(Signal::SIGCHLD))?;
-        self.relay.send(&Report::Started(self.command.as_raw()))?;
+        self.relay.send(&Report::Forked(self.command.pid.as_raw()))?;
         loop {
-            let mut fds = [self.relay.as_fd(), signals.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+            let outcome = self.pending.as_ref().map_or(signals.as_fd(), |(outcome, _)| outcome.as_fd());
+            let mut fds = [self.relay.as_fd(), signals.as_fd(), outcome].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
             match poll(&mut fds, PollTimeout::NONE) {
                 Err(Errno::EINTR) => continue,
                 result => result.cannot(|| "wait for the command")?,
             };
-            let [told, changed] = fds.map(|fd| fd.any().unwrap_or(true));
+            let [told, changed, known] = fds.map(|fd| fd.any().unwrap_or(true));
+            if let Some((outcome, failure)) = self.pending.take_if(|_| known) {
+                self.tell_outcome(outcome, failure)?;
+                // It may have ended since, without another signal.
+                self.report_changes()?;
+            }
             if changed {
                 while signals.next().is_some() {}
                 self.report_changes()?;
@@ -118,10 +136,22 @@ impl Monitor {
         }
     }
 
+    /// Tells those who wait for it whether the command was executed: the end of `failure` alone says so to the relay.
+    fn tell_outcome(&mut self, outcome: OwnedFd, failure: OwnedFd) -> Result<()> {
+        match detach::outcome(outcome, &self.command) {
+            Ok(()) => self.relay.send(&Report::Executed),
+            Err(error) => {
+                self.ended = true;
+                detach::report(failure, &error);
+                self.relay.send(&Report::Ended(End::Exited(status::ENTER_FAILED.into())))
+            }
+        }
+    }
+
     /// Tells the relay what became of the command.
     fn report_changes(&mut self) -> Result<()> {
         while !self.ended {
-            let end = match process::child_change(self.command) {
+            let end = match self.command.change() {
                 Ok(None) => break,
                 Ok(Some(Change::Stopped(signal))) => {
                     self.stopped = true;
@@ -145,6 +175,7 @@ impl Monitor {
     fn obey(&mut self, order: Order) -> Result<()> {
         match order {
             Order::Outer(taken) => self.taken = taken,
+            Order::Keep => self.keep = true,
             Order::Signal { number, to } => self.signal(number, to),
             Order::Foreground(on) => {
                 self.set_foreground(on);
@@ -180,7 +211,7 @@ impl Monitor {
                 _ => Some(self.group()),
             },
         };
-        let target = group.map_or(self.command, |group| Pid::from_raw(-group.as_raw()));
+        let target = group.map_or(self.command.pid, |group| Pid::from_raw(-group.as_raw()));
         let _ = process::signal(target, number);
         if number == Signal::SIGCONT as i32 {
             self.stopped = false;
@@ -189,12 +220,15 @@ impl Monitor {
 
     /// The command's process group: it may have made itself another.
     fn group(&self) -> Pid {
-        getpgid(Some(self.command)).unwrap_or(self.command)
+        getpgid(Some(self.command.pid)).unwrap_or(self.command.pid)
     }
 
     /// The relay has gone, in peace or by SIGKILL: then the terminal still has its modes. What is left of the command
-    /// learns that its terminal is gone, as from any terminal.
+    /// learns that its terminal is gone, as from any terminal. One of which nobody has been told is killed.
     fn clean_up(&mut self) {
+        if !self.keep && !self.ended {
+            let _ = self.command.end();
+        }
         if let (Some(outer), Some(taken)) = (&self.outer, &self.taken) {
             taken.restore(outer, SetArg::TCSANOW);
         }

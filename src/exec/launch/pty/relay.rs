@@ -2,13 +2,12 @@
 //! terminal ([`Carrier`]), passes signals on, stops when the command stops and ends as the command ends.
 
 use std::convert::Infallible;
-use std::fs::File;
-use std::io::Write;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::socket::{MsgFlags, recv, send};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
@@ -36,6 +35,8 @@ pub fn run(start: &Start, line: Line, progress: Progress) -> Result<Infallible> 
     if result.is_ok() {
         let patience = if relay.asked_to_end { Some(LAST_PATIENCE) } else { None };
         relay.carrier.deliver_last(&relay.signals, patience);
+    } else {
+        relay.give_up();
     }
     relay.release_terminal();
     let monitor = relay.monitor_pid;
@@ -54,6 +55,7 @@ enum Source {
     Outcome,
     Signals,
     Monitor,
+    Client,
     Bytes(Side),
 }
 
@@ -81,7 +83,10 @@ struct Relay {
     monitor_pid: Pid,
     /// Open until it is known whether the command was executed; no byte is moved before.
     outcome: Option<OwnedFd>,
-    announce: Option<OwnedFd>,
+    /// The command's process, once it is there.
+    command: Option<Pid>,
+    /// Who waits for the command's pid, until it is known that they have it.
+    client: Option<OwnedFd>,
     signals: Signals,
     carrier: Carrier,
     /// The caller's terminal, if input is one.
@@ -103,27 +108,29 @@ struct Relay {
 impl Relay {
     /// Forks the monitor. An error is also reported through `progress`.
     fn launch(start: &Start, line: Line, progress: Progress) -> Result<Self> {
-        let Progress { outcome, failure, announce } = progress;
+        let Progress { outcome, failure, client } = progress;
         match Parts::make().and_then(|parts| Ok((parts, process::fork().cannot(|| "fork")?))) {
             Err(error) => {
                 detach::report(failure, &error);
                 Err(error)
             }
             Ok((parts, Fork::Child)) => {
-                drop((parts.monitor, parts.signals, outcome, announce));
+                let keep = client.is_none();
+                drop((parts.monitor, parts.signals, outcome, client));
                 let (slave, outer) = (line.into_slave(), parts.outer.map(Outer::into_terminal));
-                let assignment = Assignment { relay: parts.relay, slave, outer, foreground: parts.foreground };
+                let assignment = Assignment { relay: parts.relay, slave, outer, foreground: parts.foreground, keep };
                 monitor::run(start, assignment, failure)
             }
             Ok((parts, Fork::Parent(monitor_pid))) => {
                 process::close_inherited();
                 let Parts { outer, foreground, signals, monitor, .. } = parts;
-                let (carrier, job_control) = (Carrier::new(line), announce.is_none());
+                let (carrier, job_control) = (Carrier::new(line), client.is_none());
                 Ok(Self {
                     monitor,
                     monitor_pid,
                     outcome,
-                    announce,
+                    command: None,
+                    client,
                     signals,
                     carrier,
                     outer,
@@ -146,6 +153,7 @@ impl Relay {
                     Source::Outcome => self.hear_outcome()?,
                     Source::Signals => drop(self.take_signals()),
                     Source::Monitor => self.hear_monitor()?,
+                    Source::Client => self.hear_client()?,
                     Source::Bytes(side) => self.advance(side, found),
                 }
             }
@@ -180,6 +188,7 @@ impl Relay {
         }
         wanted.push((Source::Signals, self.signals.as_fd(), read));
         wanted.push((Source::Monitor, self.monitor.as_fd(), read));
+        wanted.extend(self.client.as_ref().map(|client| (Source::Client, client.as_fd(), read)));
         if self.outcome.is_none() {
             let bytes = self.carrier.wanted(self.foreground && self.unsettled == 0);
             let bytes = bytes.into_iter().filter(|(side, ..)| *side == Side::Output || !self.hanging_up);
@@ -196,7 +205,7 @@ impl Relay {
     /// Whether the command was executed. From then on the caller's terminal is the command's.
     fn hear_outcome(&mut self) -> Result<()> {
         if let Some(outcome) = self.outcome.take() {
-            detach::outcome(outcome)?;
+            detach::hear(outcome)?;
             self.follow();
         }
         Ok(())
@@ -204,7 +213,8 @@ impl Relay {
 
     fn hear_monitor(&mut self) -> Result<()> {
         match self.monitor.receive()? {
-            Some(Report::Started(pid)) => self.tell_pid(pid),
+            Some(Report::Forked(pid)) => self.command = Some(Pid::from_raw(pid)),
+            Some(Report::Executed) => self.tell_pid(),
             Some(Report::Settled) => self.settled(),
             Some(Report::Stopped { signal, foreground }) => self.command_stopped(signal, foreground),
             Some(Report::Ended(end)) => self.ended = Some(end),
@@ -217,10 +227,28 @@ impl Relay {
         Ok(())
     }
 
-    /// Who waits for the pid sees the end of the pipe if it cannot be written.
-    fn tell_pid(&mut self, pid: i32) {
-        if let Some(pipe) = self.announce.take() {
-            let _ = File::from(pipe).write_all(pid.to_string().as_bytes());
+    /// Who waits for the pid sees the end of the connection if it cannot be written.
+    fn tell_pid(&self) {
+        if let (Some(client), Some(pid)) = (&self.client, self.command) {
+            let _ = send(client.as_raw_fd(), &pid.as_raw().to_ne_bytes(), MsgFlags::MSG_NOSIGNAL);
+        }
+    }
+
+    /// Whether who waited for the pid has passed it on. If not, nobody knows of the command.
+    fn hear_client(&mut self) -> Result<()> {
+        let Some(client) = &self.client else { return Ok(()) };
+        if recv(client.as_raw_fd(), &mut [0], MsgFlags::empty()) != Ok(1) {
+            return Err(Error::new("start the command", "nobody has been told of it"));
+        }
+        self.client = None;
+        self.order(Order::Keep);
+        Ok(())
+    }
+
+    /// Kills a command of which nobody has been told: its monitor may be gone.
+    fn give_up(&self) {
+        if let (Some(_), Some(pid)) = (&self.client, self.command) {
+            let _ = process::signal(Pid::from_raw(-pid.as_raw()), Signal::SIGKILL as i32);
         }
     }
 
