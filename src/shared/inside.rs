@@ -44,6 +44,8 @@ pub struct Route {
     pub network: (IpAddr, u8),
     /// Its gateway, if there is one.
     pub gateway: Option<IpAddr>,
+    /// Of several routes to the same destination, the one with the lowest is used.
+    pub metric: u32,
 }
 
 /// RTF_REJECT (linux/route.h, linux/ipv6_route.h): an unreachable route.
@@ -134,7 +136,7 @@ impl Inside {
 
     /// The unicast routes of both families.
     pub fn routes(&self) -> Vec<Route> {
-        let v4 = self.lines("net/route").skip(1).filter_map(route_v4);
+        let v4 = routes_v4(self.text("net/route"));
         v4.chain(self.lines("net/ipv6_route").filter_map(route_v6)).collect()
     }
 
@@ -144,7 +146,12 @@ impl Inside {
     }
 }
 
-/// `eth0 000118AC 00000000 0001 0 0 0 00FFFFFF ...`: addresses are in the byte order of the network, printed as numbers.
+/// The unicast routes in the text of /proc/net/route.
+pub fn routes_v4(text: &str) -> impl Iterator<Item = Route> {
+    text.lines().skip(1).filter_map(route_v4)
+}
+
+/// `eth0 000118AC 00000000 0001 0 0 METRIC 00FFFFFF ...`: addresses are in the byte order of the network, printed as numbers.
 fn route_v4(line: &str) -> Option<Route> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let number = |at: usize| u32::from_str_radix(words.get(at)?, 16).ok();
@@ -154,6 +161,7 @@ fn route_v4(line: &str) -> Option<Route> {
         device: words[0].to_string(),
         network: (network.into(), mask.to_bits().count_ones() as u8),
         gateway: (!gateway.is_unspecified()).then(|| gateway.into()),
+        metric: words[6].parse().unwrap_or(u32::MAX),
     })
 }
 
@@ -168,6 +176,7 @@ fn route_v6(line: &str) -> Option<Route> {
         device: words.get(9)?.to_string(),
         network: (network.into(), u8::try_from(prefix).ok()?),
         gateway: (!gateway.is_unspecified()).then(|| gateway.into()),
+        metric: number(5)?,
     })
 }
 

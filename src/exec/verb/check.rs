@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::statvfs::{FsFlags, statvfs};
 use serde::Serialize;
@@ -21,6 +21,7 @@ use runns_privileged::netns::identity_here;
 use runns_privileged::view::ETC_NETNS;
 use runns_shared::error::{Error, Result, status};
 use runns_shared::escape::one_line;
+use runns_shared::inside::routes_v4;
 use runns_shared::name::NetnsName;
 use runns_shared::output;
 use runns_shared::plan::INSIDE;
@@ -322,35 +323,59 @@ fn udp(server: IpAddr) -> Answer {
     let id = new_id();
     let send = || -> std::io::Result<UdpSocket> {
         let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
-        socket.set_read_timeout(Some(PATIENCE))?;
         socket.connect(SocketAddr::new(server, 53))?;
         socket.send(&question(id))?;
         Ok(socket)
     };
     // A failure to send the first packet comes from this namespace, a later one from the network.
     let Ok(socket) = send() else { return Answer::Rejected };
-    for _ in 0..2 {
-        let mut answer = [0; 512];
-        match socket.recv(&mut answer) {
-            Ok(length) if length >= 12 && answer[..2] == id.to_be_bytes() => return Answer::Answered,
-            Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Answer::Lost,
+    match is_answered(&socket, id) {
+        Ok(false) => match socket.send(&question(id)).and_then(|_| is_answered(&socket, id)) {
+            Ok(true) => Answer::Answered,
+            _ => Answer::Lost,
+        },
+        Ok(true) => Answer::Answered,
+        Err(_) => Answer::Lost,
+    }
+}
+
+/// Whether an answer to question `id` comes in time; whatever else comes is ignored.
+fn is_answered(socket: &UdpSocket, id: u16) -> std::io::Result<bool> {
+    let end = Instant::now() + PATIENCE;
+    let mut packet = [0; 512];
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        socket.set_read_timeout(Some(left))?;
+        match socket.recv(&mut packet) {
+            Ok(length) if answers(&packet[..length], &question(id)) => return Ok(true),
+            Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Err(error),
             _ => {}
         }
-        if socket.send(&question(id)).is_err() {
-            return Answer::Lost;
-        }
     }
-    Answer::Lost
+}
+
+/// Whether `packet` is an answer to `question`, not its echo: a response (QR) to a query, with the same id and question.
+fn answers(packet: &[u8], question: &[u8]) -> bool {
+    const HEADER: usize = 12;
+    packet.len() >= question.len()
+        && packet[..2] == question[..2]
+        && packet[2] & 0xf8 == 0x80
+        && packet[4..6] == question[4..6]
+        && packet[HEADER..question.len()].eq_ignore_ascii_case(&question[HEADER..])
 }
 
 fn tcp(server: IpAddr) -> Answer {
     let ask = |mut stream: &TcpStream| -> std::io::Result<bool> {
         stream.set_read_timeout(Some(PATIENCE))?;
-        let (id, mut head) = (new_id(), [0; 4]);
-        let question = question(id);
+        let (question, mut length) = (question(new_id()), [0; 2]);
         stream.write_all(&[&(question.len() as u16).to_be_bytes()[..], &question].concat())?;
-        stream.read_exact(&mut head)?;
-        Ok(head[2..] == id.to_be_bytes())
+        stream.read_exact(&mut length)?;
+        let mut packet = vec![0; u16::from_be_bytes(length).into()];
+        stream.read_exact(&mut packet)?;
+        Ok(answers(&packet, &question))
     };
     match TcpStream::connect_timeout(&SocketAddr::new(server, 53), PATIENCE) {
         Ok(stream) if ask(&stream).unwrap_or(false) => Answer::Answered,
@@ -382,24 +407,14 @@ fn routes(decision: &Decision) -> Vec<Finding> {
     findings
 }
 
-/// The device of the best default route, or of its two halves as VPNs set them, in the text of /proc/net/route: fields
-/// Iface, Destination, Gateway, Flags, RefCnt, Use, Metric, Mask in hexadecimal network order.
+/// The device of the best default route, or of its two halves as VPNs set them, in the text of /proc/net/route.
 fn default_device_v4(text: &str) -> Option<String> {
-    let mut best: Option<(bool, u32, &str)> = None;
-    for line in text.lines().skip(1) {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let [device, destination, _, _, _, _, metric, mask, ..] = fields[..] else { continue };
-        let is_half = mask == "00000080" && matches!(destination, "00000000" | "00000080");
-        if !is_half && (mask, destination) != ("00000000", "00000000") {
-            continue;
-        }
-        // A half is more specific.
-        let rank = (!is_half, metric.parse().unwrap_or(u32::MAX), device);
-        if best.is_none_or(|best| (rank.0, rank.1) < (best.0, best.1)) {
-            best = Some(rank);
-        }
-    }
-    best.map(|(_, _, device)| device.to_string())
+    let defaults = routes_v4(text).filter(|route| {
+        let (address, prefix) = route.network;
+        prefix == 0 || prefix == 1 && [[0, 0, 0, 0], [128, 0, 0, 0]].map(IpAddr::from).contains(&address)
+    });
+    // A half is more specific.
+    defaults.min_by_key(|route| (route.network.1 == 0, route.metric)).map(|route| route.device)
 }
 
 /// The device by which packets to the Internet leave: that of the address which they have as their source. Connecting a
@@ -427,9 +442,16 @@ mod tests {
     #[test]
     fn default_routes() {
         let head = "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n";
-        let eth = "eth0 00000000 010018AC 0003 0 0 0 00000000 0 0 0\n";
-        let tun =
-            "tun0 00000000 0101090A 0003 0 0 0 00000080 0 0 0\ntun0 00000080 0101090A 0003 0 0 0 00000080 0 0 0\n";
+        // As the kernel of this machine prints addresses.
+        let half = format!("{:08X}", u32::from_ne_bytes([128, 0, 0, 0]));
+        let eth = "eth0 00000000 010018AC 0003 0 0 100 00000000 0 0 0\n";
+        let better = "wlan0 00000000 010018AC 0003 0 0 20 00000000 0 0 0\n";
+        let tun = format!(
+            "tun0 00000000 0101090A 0003 0 0 900 {half} 0 0 0\ntun0 {half} 0101090A 0003 0 0 900 {half} 0 0 0\n"
+        );
+        let lan = "eth1 000018AC 00000000 0001 0 0 0 00FFFFFF 0 0 0\n* 00000000 00000000 0200 0 0 0 00000000 0 0 0\n";
+        assert_eq!(default_device_v4(&format!("{head}{lan}{eth}{better}")).as_deref(), Some("wlan0"));
+        assert_eq!(default_device_v4(&format!("{head}{lan}")), None, "an unreachable route is no way out");
         assert_eq!(default_device_v4(&format!("{head}{eth}")).as_deref(), Some("eth0"));
         assert_eq!(default_device_v4(&format!("{head}{eth}{tun}")).as_deref(), Some("tun0"));
         assert_eq!(default_device_v4(head), None);
@@ -453,5 +475,17 @@ mod tests {
         let packet = question(0x1234);
         assert_eq!(&packet[..2], [0x12, 0x34]);
         assert_eq!(packet.len(), 12 + 1 + 15 + 1 + 7 + 1 + 4);
+        assert!(!answers(&packet, &packet), "an echo");
+        let with = |at: usize, byte: u8| {
+            let mut answer = [&packet[..], b"more"].concat();
+            answer[2] |= 0x80;
+            answer[at] = byte;
+            answers(&answer, &packet)
+        };
+        assert!(with(3, 0x83) && with(14, packet[14].to_ascii_uppercase()));
+        for (at, byte) in [(0, 0), (2, 0x81 | 0x28), (5, 0), (13, b'x'), (packet.len() - 1, 2)] {
+            assert!(!with(at, byte), "{at}");
+        }
+        assert!(!answers(&packet[..11], &packet) && !answers(b"", &packet));
     }
 }

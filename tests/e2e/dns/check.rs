@@ -1,9 +1,9 @@
 //! `runns-exec check`, as an ordinary user: green for what is locked, red for each defence that is broken.
 
 use super::services::start_nscd;
-use super::{HOST_RESOLVER, World};
-use crate::support::Output;
+use super::{HOST_RESOLVER, RESOLVER, World};
 use crate::support::openvpn::{self, OpenVpnServer};
+use crate::support::{Output, wait_until};
 
 /// The line of `check` in the output of `runns-exec check`.
 #[track_caller]
@@ -90,6 +90,34 @@ fn names_that_are_no_namespaces() {
         assert_eq!((output.status, output.stdout.as_str()), (status, ""), "{output}");
     }
     assert_ne!(world.host.user("bob").run("runns-exec check work").status, 0);
+}
+
+/// Sends every query back as it came, by UDP and by TCP.
+const ECHO: &str = r#"
+import socket, sys, threading
+address = (sys.argv[1], 53)
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+udp.bind(address)
+tcp = socket.create_server(address)
+def stream():
+    while True:
+        client, _ = tcp.accept()
+        client.sendall(client.recv(512))
+threading.Thread(target=stream, daemon=True).start()
+print("ready", flush=True)
+while True:
+    udp.sendto(*udp.recvfrom(512))
+"#;
+
+#[test]
+fn an_echo_is_no_answer() {
+    let world = World::new();
+    world.stop_own_resolver();
+    world.host.write("/tmp/echo.py", ECHO);
+    let echo = world.internet().spawn(&format!("exec python3 /tmp/echo.py {RESOLVER}"));
+    wait_until("the echo", || echo.stdout().contains("ready").then_some(()));
+    let output = world.alice().run("runns-exec check work");
+    assert_red(&output, &["resolver", "query by UDP", "query by TCP", "query to the stub"]);
 }
 
 #[test]
