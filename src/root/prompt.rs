@@ -3,10 +3,11 @@
 use std::io::{BufRead, Write};
 
 use runns_shared::error::{Context, Result};
+use runns_shared::escape::one_line;
 
-/// Writes a question to stderr, without a newline.
+/// Writes a question, which may be a server's, to stderr, on one line and without a newline.
 pub fn prompt(question: &str) {
-    let _ = std::io::stderr().write_all(question.as_bytes());
+    let _ = std::io::stderr().write_all(one_line(question).as_bytes());
 }
 
 /// Asks a question on the terminal and reads the answer from stdin, which must be that terminal. Without `echo`, the
@@ -26,7 +27,7 @@ pub fn ask(question: &str, echo: bool) -> Result<String> {
     let result = stdin.lock().read_line(&mut answer).cannot(|| "read the answer");
     if !echo {
         let _ = tcsetattr(&stdin, SetArg::TCSAFLUSH, &before);
-        prompt("\n");
+        let _ = std::io::stderr().write_all(b"\n");
     }
     result?;
     Ok(answer.trim_end_matches('\n').to_string())

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::os::unix::net::UnixDatagram;
 
+use crate::escape::one_line;
 use syslog::{Facility, LogFormat, Logger, LoggerBackend, Severity};
 
 /// Longest message; what is longer is cut here and marked.
@@ -20,7 +21,7 @@ impl LogFormat<&str> for LocalFormat {
     }
 }
 
-/// One line of priority notice. The message is escaped already; it is made only if there is a log.
+/// One line of priority notice. It is made only if there is a log.
 pub fn notice<T: AsRef<str>>(message: impl FnOnce() -> T) {
     if let Some(mut logger) = logger() {
         let _ = logger.notice(cut(message().as_ref()).as_str());
@@ -41,10 +42,11 @@ fn logger() -> Option<Logger<LoggerBackend, LocalFormat>> {
     Some(Logger::new(LoggerBackend::Unix(socket), LocalFormat))
 }
 
-/// `message`, at most [`LONGEST`] bytes of it, never half a character.
+/// `message` on one line, at most [`LONGEST`] bytes of it, never half a character.
 fn cut(message: &str) -> String {
+    let message = one_line(message);
     if message.len() <= LONGEST {
-        return message.to_string();
+        return message;
     }
     let mut end = LONGEST - 3;
     while !message.is_char_boundary(end) {

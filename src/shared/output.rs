@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::Serialize;
 
 use crate::error::{Context, Error, Result};
+use crate::escape::{escape_json, one_line};
 
 /// Writes a result to stdout. A closed pipe or descriptor and a full disk are errors, not a panic.
 pub fn print(text: &str) -> Result<()> {
@@ -19,22 +20,26 @@ pub fn print(text: &str) -> Result<()> {
 /// Writes a result to stdout as JSON, on one line.
 pub fn print_json(result: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string(result).cannot(|| "write JSON")?;
-    print(&format!("{text}\n"))
+    print(&(escape_json(&text) + "\n"))
 }
 
 /// Writes one line `runns-exec: ...` to stderr; nobody can be told if that fails.
 pub fn complain(text: &str) {
-    let _ = std::io::stderr().write_all(format!("runns-exec: {text}\n").as_bytes());
+    let _ = std::io::stderr().write_all(format!("runns-exec: {}\n", one_line(text)).as_bytes());
 }
 
 /// Writes one line `hint: ...` to stderr.
 pub fn complain_hint(text: &str) {
-    let _ = std::io::stderr().write_all(format!("hint: {text}\n").as_bytes());
+    let _ = std::io::stderr().write_all(hint(text).as_bytes());
+}
+
+fn hint(text: &str) -> String {
+    format!("hint: {}\n", one_line(text))
 }
 
 /// Says an error: one line, and its hint on another, in one write so that lines of other programs stay apart.
 pub fn complain_error(error: &Error) {
-    let hint = error.hint_text().map_or(String::new(), |hint| format!("hint: {hint}\n"));
+    let hint = error.hint_text().map_or(String::new(), hint);
     let _ = std::io::stderr().write_all(format!("runns-exec: {error}\n{hint}").as_bytes());
 }
 
@@ -62,7 +67,7 @@ pub fn warn(text: &str) {
 pub fn die_on_panic(status: u8) {
     runns_sys::process::set_fatal_status(status);
     std::panic::set_hook(Box::new(|panic| {
-        let text = crate::escape::one_line(&panic.to_string());
+        let text = one_line(&panic.to_string());
         runns_sys::process::die(&format!("runns-exec: cannot go on: defect: {text}\n"))
     }));
 }

@@ -86,6 +86,19 @@ fn what_a_process_calls_itself_is_one_harmless_line() {
 }
 
 #[test]
+fn json_has_no_character_that_a_terminal_obeys() {
+    let host = host_with_vpn1();
+    // U+009B, U+202E, U+061C, DEL and U+E0041; and others that are harmless.
+    let name = "x\u{9b}2J\u{202e}\u{61c}\u{7f}\u{e0041}\u{e9}\u{1f600}";
+    host.user("alice").ok(&format!("runns-exec -d vpn1 -- sh -c 'sleep 1000; :' '{name}'"));
+    let text = list(&host, "--json");
+    assert!(text.contains(r"x\u009b2J\u202e\u061c\u007f\udb40\udc41é"), "{text}");
+    let rows: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(rows[0]["command"][3], name);
+    assert!(list(&host, "").contains(r"x\x9b2J\u{202e}\u{61c}\x7f\u{e0041}"));
+}
+
+#[test]
 fn nothing_to_list_is_no_error() {
     let host = Host::new();
     assert_eq!(list(&host, "").lines().count(), 1);

@@ -4,7 +4,7 @@ use super::{Finding, Part, Site, all, dns_lock, netns, probe};
 use crate::seen::{Seen, Subject};
 use runns_shared::config::Config;
 use runns_shared::error::{Error, Result};
-use runns_shared::escape::show;
+use runns_shared::escape::{one_line, show};
 use runns_shared::output;
 use runns_shared::plan::Request;
 use runns_shared::record::{Record, State};
@@ -80,7 +80,9 @@ pub fn run(site: &mut Site) -> Result<usize> {
             return Err(unmendable(finding));
         }
         mended += found.len();
-        output::print(&found.iter().map(|finding| format!("mended {finding}\n")).collect::<String>())?;
+        output::print(
+            &found.iter().map(|finding| format!("mended {}\n", one_line(&finding.to_string()))).collect::<String>(),
+        )?;
     }
     if !site.plan().request.kill_switch {
         probe::run(site)?;

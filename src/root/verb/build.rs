@@ -15,7 +15,7 @@ use runns_privileged::capability::refuse_user_namespace;
 use runns_privileged::netns;
 use runns_shared::config::{Config, DEFAULT_PATH, Dns, Section};
 use runns_shared::error::{Context, Error, Result, status};
-use runns_shared::escape::{escape, show};
+use runns_shared::escape::{escape, one_line, show};
 use runns_shared::log;
 use runns_shared::name::{IfaceName, NetnsName};
 use runns_shared::neighbours::{HostAccess, Moment, Neighbours};
@@ -159,7 +159,7 @@ fn parts(plan: &Plan) -> Vec<String> {
 }
 
 fn report(verb: &str, plan: &Plan, record: Option<&Record>) -> String {
-    let mut lines: Vec<String> = parts(plan).iter().map(|part| format!("{verb} {part}\n")).collect();
+    let mut lines: Vec<String> = parts(plan).iter().map(|part| format!("{verb} {}\n", one_line(part))).collect();
     if record.is_some() {
         lines.push(format!("enter it: runns-exec {} [COMMAND]\n", plan.request.name));
     }

@@ -14,7 +14,7 @@ use crate::prompt::prompt;
 use crate::salvage;
 use runns_shared::config::{Config, DEFAULT_PATH};
 use runns_shared::error::{Context, Error, Result, status};
-use runns_shared::escape::escape;
+use runns_shared::escape::{escape, one_line};
 use runns_shared::log;
 use runns_shared::name::{IfaceName, NetnsName};
 use runns_shared::neighbours::Moment;
@@ -140,7 +140,7 @@ fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
         errors.extend(lock.remove(&site.record).err());
     }
     log::notice(|| format!("cleaned {name}: removed {}", removed.join("; ")));
-    let mut report: String = removed.iter().map(|part| format!("removed {part}\n")).collect();
+    let mut report: String = removed.iter().map(|part| format!("removed {}\n", one_line(part))).collect();
     match finish(lock, options) {
         Ok(line) => report.push_str(&line),
         Err(error) => errors.push(error),
