@@ -314,3 +314,34 @@ fn forwarding_is_restored_with_each_interfaces_own() {
     host.ok("runns-exec build && runns-exec clean vpn1 -f");
     before.assert_same(&Snapshot::of(&host));
 }
+
+/// A child that was forked while another thread ran may find a lock held for ever.
+#[test]
+fn build_forks_with_one_thread_only() {
+    // The rule goes when it is looked for; until build has ended, a process that was left has the monitor's output open.
+    const NFT: &str = "#!/bin/sh\n[ \"$1\" = monitor ] || exec /usr/sbin/nft \"$@\"\n/usr/sbin/nft delete table inet guard\n\
+                       while kill -0 $PPID; do sleep 0.05; done &\nwait\n";
+    let host = Host::new();
+    host.ok("nft add table inet guard && nft 'add chain inet guard forwarding { type filter hook forward priority 10; policy drop; }'");
+    for (path, text) in [("/usr/local/sbin/nft", NFT), ("/usr/local/sbin/up", "#!/bin/sh\n")] {
+        host.write(path, text);
+        host.ok(&format!("chmod 755 {path}"));
+    }
+    host.configure("[work]\nPostBuild=/usr/local/sbin/up\n");
+    host.ok("strace -f -qq -o /tmp/trace -e trace=clone,clone3,fork,vfork,exit runns-exec build -s work");
+    let trace = host.ok("cat /tmp/trace");
+    let main = trace.split_whitespace().next().expect("a pid");
+    let (mut threads, mut forks) = (0, 0);
+    for (pid, call) in trace.lines().filter_map(|line| line.split_once(char::is_whitespace)) {
+        match call.trim() {
+            call if pid != main => threads -= i32::from(call.starts_with("exit(")),
+            call if call.contains("CLONE_THREAD") => threads += 1,
+            call if call.starts_with("vfork") || call.contains("CLONE_VM") || call.starts_with("<...") => {}
+            call => {
+                assert_eq!(threads, 0, "{call} with {threads} threads: {trace}");
+                forks += 1;
+            }
+        }
+    }
+    assert!(forks > 0, "the hook: {trace}");
+}

@@ -4,11 +4,10 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{BufRead, BufReader, ErrorKind};
+use std::io::{ErrorKind, Read};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::process::{ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -251,8 +250,10 @@ fn dropping_rule(site: &Site, target: Ipv4Addr) -> Result<Option<Rule>> {
         .stderr(Stdio::null())
         .spawn()
         .cannot(|| "run nft monitor trace")?;
-    let lines = lines_of(&mut monitor);
-    let result = tool::run("nft", &["-f", "-"], &table).and_then(|_| watch(site, target, &lines));
+    let result = match monitor.stdout.take().map(|output| Lines { output, read: Vec::new() }) {
+        Some(mut lines) => tool::run("nft", &["-f", "-"], &table).and_then(|_| watch(site, target, &mut lines)),
+        None => Ok(None),
+    };
     let _ = monitor.kill();
     let _ = monitor.wait();
     remove_trace()?;
@@ -265,24 +266,42 @@ pub fn remove_trace() -> Result<()> {
     tool::run("nft", &["-f", "-"], &commands).map(drop)
 }
 
-fn lines_of(monitor: &mut Child) -> Receiver<String> {
-    let (sender, receiver) = channel();
-    if let Some(output) = monitor.stdout.take() {
-        // It ends with the monitor.
-        let read = move || BufReader::new(output).lines().map_while(Result::ok).try_for_each(|line| sender.send(line));
-        let _ = std::thread::Builder::new().spawn(read);
+/// What the monitor prints, line by line. No thread reads it: build has to fork, and what the monitor has started may keep
+/// its output open.
+struct Lines {
+    output: ChildStdout,
+    read: Vec<u8>,
+}
+
+impl Lines {
+    /// The next line; `None` if there is none within `longest`. The end of the output is an error.
+    fn next(&mut self, longest: Duration) -> std::io::Result<Option<String>> {
+        loop {
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.read.drain(..=end).collect();
+                return Ok(Some(String::from_utf8_lossy(&line).into_owned()));
+            }
+            let mut events = [PollFd::new(self.output.as_fd(), PollFlags::POLLIN)];
+            if poll(&mut events, PollTimeout::try_from(longest).unwrap_or(PollTimeout::MAX))? == 0 {
+                return Ok(None);
+            }
+            let mut more = [0; 4096];
+            match self.output.read(&mut more)? {
+                0 => return Err(ErrorKind::UnexpectedEof.into()),
+                length => self.read.extend_from_slice(&more[..length]),
+            }
+        }
     }
-    receiver
 }
 
 /// Sends packets until the trace of one tells which rule dropped it.
-fn watch(site: &Site, target: Ipv4Addr, lines: &Receiver<String>) -> Result<Option<Rule>> {
+fn watch(site: &Site, target: Ipv4Addr, lines: &mut Lines) -> Result<Option<Rule>> {
     let deadline = Instant::now() + TRACE_PATIENCE;
     while Instant::now() < deadline {
         send_from(site, target)?;
         loop {
-            match lines.recv_timeout(PAUSE) {
-                Ok(line) => {
+            match lines.next(PAUSE) {
+                Ok(Some(line)) => {
                     let rule = parse_drop(&line);
                     // Our own rule, behind all others.
                     if rule.as_ref().is_some_and(|rule| rule.text.contains(TRACED)) {
@@ -292,8 +311,8 @@ fn watch(site: &Site, target: Ipv4Addr, lines: &Receiver<String>) -> Result<Opti
                         return Ok(rule);
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => break,
-                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+                Ok(None) => break,
+                Err(_) => return Ok(None),
             }
         }
     }
