@@ -103,6 +103,13 @@ fn resolve(path: &Path, trust: Trust) -> Result<Option<PathBuf>> {
 fn open_as(path: &Path, trust: Trust, flags: OFlag) -> Result<Option<(OwnedFd, FileStat)>> {
     let Some(real) = resolve(path, trust)? else { return Ok(None) };
     let cannot = || format!("open {}", show(path));
+    if !flags.contains(OFlag::O_PATH) {
+        // Some devices act as soon as they are opened: a watchdog starts, a tape rewinds.
+        let stat = lstat(&real).cannot(cannot)?;
+        if kind(&stat) != SFlag::S_IFDIR {
+            regular(&stat, path)?;
+        }
+    }
     let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = nix::fcntl::open(&real, flags, Mode::empty()).cannot(cannot)?;
     let stat = fstat(&file).cannot(cannot)?;
@@ -154,15 +161,11 @@ fn components(path: &Path) -> Vec<OsString> {
     path.components().rev().filter_map(name).collect()
 }
 
-/// Opens a regular file for reading.
-pub fn open(path: &Path, trust: Trust) -> Result<File> {
-    open_if_there(path, trust)?.ok_or_else(|| missing(path))
-}
-
-fn open_if_there(path: &Path, trust: Trust) -> Result<Option<File>> {
+/// Opens a regular file for reading, without blocking; `None` if it is not there.
+pub fn open_if_there(path: &Path, trust: Trust) -> Result<Option<(File, FileStat)>> {
     let Some((file, stat)) = open_as(path, trust, OFlag::O_RDONLY)? else { return Ok(None) };
     regular(&stat, path)?;
-    Ok(Some(File::from(file)))
+    Ok(Some((File::from(file), stat)))
 }
 
 fn regular(stat: &FileStat, path: &Path) -> Result<()> {
@@ -175,7 +178,17 @@ fn regular(stat: &FileStat, path: &Path) -> Result<()> {
 
 /// The whole text of a trusted file of at most [`MAX_TEXT`] bytes, without NUL bytes; `None` if it is not there.
 pub fn read_if_there(path: &Path, trust: Trust) -> Result<Option<String>> {
-    open_if_there(path, trust)?.map(|file| text(file, path)).transpose()
+    open_if_there(path, trust)?.map(|(file, _)| text(file, path)).transpose()
+}
+
+/// [`read_if_there`], for text in any encoding.
+pub fn read_bytes_if_there(path: &Path, trust: Trust) -> Result<Option<Vec<u8>>> {
+    open_if_there(path, trust)?.map(|(file, _)| bytes(file, path)).transpose()
+}
+
+/// [`read_bytes_if_there`], where its absence is an error.
+pub fn read_bytes(path: &Path, trust: Trust) -> Result<Vec<u8>> {
+    read_bytes_if_there(path, trust)?.ok_or_else(|| missing(path))
 }
 
 /// [`read_if_there`], strictly, for the `path` of a file in `directory`, which was opened by [`directory`] and is on `path`
@@ -200,24 +213,39 @@ pub fn read(path: &Path, trust: Trust) -> Result<String> {
 
 /// The whole text of a file that the caller, root, names itself; it need not be root's, but a regular file of text.
 pub fn read_named(path: &Path) -> Result<String> {
+    text(open_named(path)?, path)
+}
+
+/// Opens a file as [`read_named`] does.
+pub fn open_named(path: &Path) -> Result<File> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = nix::fcntl::open(path, flags, Mode::empty()).cannot(|| format!("open {}", show(path)))?;
     regular(&fstat(&file).cannot(|| format!("read {}", show(path)))?, path)?;
-    text(File::from(file), path)
+    Ok(File::from(file))
+}
+
+/// All that is in `file`; an error if that is more than `most` bytes. `path` is for the message.
+pub fn contents(file: File, path: &Path, most: u64) -> Result<Vec<u8>> {
+    // Room for most of them, so that one read does.
+    let mut bytes = Vec::with_capacity(4096);
+    file.take(most + 1).read_to_end(&mut bytes).cannot(|| format!("read {}", show(path)))?;
+    if bytes.len() as u64 > most {
+        return Err(Error::new(format!("read {}", show(path)), format!("it is larger than {} MiB", most >> 20)));
+    }
+    Ok(bytes)
+}
+
+fn bytes(file: File, path: &Path) -> Result<Vec<u8>> {
+    let bytes = contents(file, path, MAX_TEXT)?;
+    if bytes.contains(&0) {
+        return Err(Error::new(format!("read {}", show(path)), "it is not a text file: it contains a NUL byte"));
+    }
+    Ok(bytes)
 }
 
 fn text(file: File, path: &Path) -> Result<String> {
-    // Room for most of them, so that one read does.
-    let mut bytes = Vec::with_capacity(4096);
-    file.take(MAX_TEXT + 1).read_to_end(&mut bytes).cannot(|| format!("read {}", show(path)))?;
-    let broken = |why: &str| Error::new(format!("read {}", show(path)), why);
-    if bytes.len() as u64 > MAX_TEXT {
-        return Err(broken("it is larger than 1 MiB"));
-    }
-    if bytes.contains(&0) {
-        return Err(broken("it is not a text file: it contains a NUL byte"));
-    }
-    String::from_utf8(bytes).map_err(|_| broken("it is not UTF-8 text"))
+    String::from_utf8(bytes(file, path)?)
+        .map_err(|_| Error::new(format!("read {}", show(path)), "it is not UTF-8 text"))
 }
 
 /// A path as the kernel gave it.

@@ -4,21 +4,21 @@
 //! and other devices, copies of the files that the daemon's configuration names, and what [`View::show`] adds. There is
 //! no /home, /root, /var, /srv, /boot, /proc or /sys, no /run but for what is shown, and no private key of anybody else.
 
-use std::ffi::{CStr, CString};
-use std::fs::{File, OpenOptions};
+use std::ffi::{CStr, CString, OsStr, OsString};
+use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 
-use runns_shared::error::{Context, Error, Result};
+use runns_shared::error::{Context, Error, Result, words};
 use runns_shared::escape::show;
 use runns_shared::trusted::kind;
 use runns_sys::mount::{self as api, Attributes};
@@ -60,6 +60,8 @@ pub struct Copy {
     pub contents: Vec<u8>,
     /// Whether it is a program.
     pub executable: bool,
+    /// Device and inode of the file that it was made of, if everybody may read that.
+    pub original: Option<(u64, u64)>,
 }
 
 /// Something of the host's that is shown.
@@ -74,6 +76,7 @@ struct Shown {
 pub struct View {
     shown: Vec<Shown>,
     copies: Vec<Copy>,
+    directories: Vec<PathBuf>,
 }
 
 impl View {
@@ -101,6 +104,11 @@ impl View {
         self.copies.push(copy);
     }
 
+    /// Adds a directory, empty unless there is something in it anyway.
+    pub fn directory(&mut self, path: &Path) {
+        self.directories.push(path.into());
+    }
+
     /// Makes the view in a new mount namespace and moves the calling process to it. Copies belong to `user`. Needs to be
     /// root; the process must have one thread.
     pub fn enter(&self, user: u32) -> Result<()> {
@@ -118,8 +126,11 @@ impl View {
                 .map_err(|error| Error::new(format!("show {}", show(&shown.from)), error.cause()))?;
         }
         for (number, copy) in self.copies.iter().enumerate() {
-            put(&root, number, copy, user)
-                .map_err(|error| Error::new(format!("copy {}", show(&copy.at)), error.cause()))?;
+            put(&root, number, copy, &copy.at, user)
+                .map_err(|error| error.within(format!("copy {}", show(&copy.at))))?;
+        }
+        for directory in &self.directories {
+            make_directory(&root, directory).map_err(|error| error.within(format!("create {}", show(directory))))?;
         }
         nix::unistd::pivot_root(".", ".").cannot(|| "change the root")?;
         umount2(".", MntFlags::MNT_DETACH).cannot(|| "leave the old root")?;
@@ -211,24 +222,63 @@ fn make_parents(path: &Path) -> std::io::Result<()> {
     path.parent().map_or(Ok(()), std::fs::create_dir_all)
 }
 
-/// Puts a copy in its place. Where its namesake is shown already, as below /usr, the copy covers it.
-fn put(root: &OwnedFd, number: usize, copy: &Copy, user: u32) -> Result<()> {
-    let at = below(&copy.at);
-    if !at.exists() {
-        return make_parents(&at).and_then(|()| write(&at, copy, user)).cannot(|| "write it");
+/// What is at `path` in the new root, where symlinks lead to what they will lead to once it is the root; `None` if there
+/// is nothing.
+fn find(root: &OwnedFd, path: &Path) -> Result<Option<OwnedFd>> {
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_IN_ROOT);
+    match openat2(root, path, how) {
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+        found => found.map(Some).cannot(|| "look for it in the daemon's view"),
     }
-    let hidden = PathBuf::from(format!("./.copy{number}"));
-    write(&hidden, copy, user).cannot(|| "write it")?;
-    let file = open(&hidden, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).cannot(|| "open it")?;
+}
+
+/// The directory `path` in the new root. It is made if it is not there; where a symlink of /usr or so leads to it, in the
+/// place to which that leads.
+fn make_directory(root: &OwnedFd, path: &Path) -> Result<OwnedFd> {
+    if let Some(directory) = find(root, path)? {
+        return Ok(directory);
+    }
+    let (above, name) = split(path)?;
+    let parent = make_directory(root, above)?;
+    if let Ok(target) = readlinkat(&parent, name) {
+        return make_directory(root, &above.join(target));
+    }
+    mkdirat(&parent, name, Mode::from_bits_truncate(0o755)).cannot(|| "make a directory")?;
+    find(root, path)?.ok_or_else(|| Error::new("make a directory", words(Errno::ENOENT)))
+}
+
+fn split(path: &Path) -> Result<(&Path, &OsStr)> {
+    path.parent().zip(path.file_name()).ok_or_else(|| Error::new("make it", words(Errno::ENOENT)))
+}
+
+/// Puts a copy in its place, `at`. What the view shows there, the file itself, needs no copy; anything else, and a file
+/// that only root can read, is covered by it.
+fn put(root: &OwnedFd, number: usize, copy: &Copy, at: &Path, user: u32) -> Result<()> {
+    let Some(found) = find(root, at)? else {
+        let (above, name) = split(at)?;
+        let parent = make_directory(root, above)?;
+        return match readlinkat(&parent, name) {
+            Ok(target) => put(root, number, copy, &above.join(target), user),
+            Err(_) => write(&parent, name, copy, user).cannot(|| "write it"),
+        };
+    };
+    let stat = fstat(&found).cannot(|| "look at it in the daemon's view")?;
+    if copy.original == Some((stat.st_dev, stat.st_ino)) {
+        return Ok(());
+    }
+    let hidden = OsString::from(format!(".copy{number}"));
+    write(root, &hidden, copy, user).cannot(|| "write it")?;
+    let file =
+        openat(root, hidden.as_os_str(), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).cannot(|| "open it")?;
     let tree = api::clone_tree(file.as_fd(), false).cannot(|| "open it")?;
-    let at = CString::new(at.as_os_str().as_bytes()).unwrap_or_default();
     api::restrict(tree.as_fd(), Attributes::RDONLY, false).cannot(|| "make it read-only")?;
-    api::attach(tree.as_fd(), root.as_fd(), &at).cannot(|| "mount it")
+    api::attach(tree.as_fd(), found.as_fd(), c"").cannot(|| "mount it")
 }
 
 /// Writes a copy. It belongs to the daemon, with no rights for others: OpenVPN warns about keys that others can read.
-fn write(at: &Path, copy: &Copy, user: u32) -> std::io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(at)?;
+fn write(directory: &OwnedFd, name: &OsStr, copy: &Copy, user: u32) -> std::io::Result<()> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut file = File::from(openat(directory, name, flags, Mode::from_bits_truncate(0o600))?);
     file.write_all(&copy.contents)?;
     std::os::unix::fs::fchown(&file, Some(user), Some(user))?;
     file.set_permissions(std::fs::Permissions::from_mode(if copy.executable { 0o500 } else { 0o400 }))

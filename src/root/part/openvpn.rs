@@ -126,6 +126,7 @@ pub fn check(plan: &Plan) -> Result<()> {
     tool::need(PROGRAM, "openvpn")?;
     for config in &plan.request.vpn {
         let profile = Profile::read(config)?;
+        profile.copies()?;
         for (options, why) in [
             (profile.which(&SCRIPTS), "these scripts would change the host's own resolver"),
             (profile.which(&WRITERS), "the daemon can write no files; it logs to the system log"),
@@ -185,9 +186,10 @@ fn write_hosts(site: &Site) -> Result<()> {
     if lines.is_empty() {
         return Ok(());
     }
-    let host = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    let mut text = lines.into_bytes();
+    text.extend(tunnel::launch::read_live(Path::new("/etc/hosts"))?);
     let path = tunnel::hosts_file(&request.name);
-    std::fs::write(&path, lines + &host).cannot(|| format!("write {}", show(&path)))
+    std::fs::write(&path, text).cannot(|| format!("write {}", show(&path)))
 }
 
 /// The host names in the `remote` lines of a configuration; addresses need no lookup.

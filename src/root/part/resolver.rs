@@ -179,7 +179,7 @@ pub fn rewrite(name: &NetnsName, from: &str, dns: &Dns) -> Result<()> {
 /// The host's servers, if the namespace cannot simply use the host's own file: because that lists only loopback
 /// servers, or because the namespace is to be locked to its current servers (`as_it_is`).
 fn of_host(as_it_is: bool) -> Result<Option<(&'static Path, String)>> {
-    let host = std::fs::read_to_string(HOST_FILE).unwrap_or_default();
+    let host = trusted::read_named(Path::new(HOST_FILE)).unwrap_or_default();
     let upstream = Path::new(UPSTREAM_FILE);
     if only_loopback(&host) && upstream.exists() {
         let text = trusted::read_named(upstream)?;
@@ -193,7 +193,7 @@ fn of_host(as_it_is: bool) -> Result<Option<(&'static Path, String)>> {
 /// Checks that the files can be put in place, before anything is created.
 pub fn check(plan: &Plan) -> Result<()> {
     let Some(resolver) = &plan.resolver else {
-        if only_loopback(&std::fs::read_to_string(HOST_FILE).unwrap_or_default()) {
+        if only_loopback(&trusted::read_named(Path::new(HOST_FILE)).unwrap_or_default()) {
             warn(&format!(
                 "{HOST_FILE} lists only loopback servers, which programs inside cannot reach: set Resolve or DNS"
             ));

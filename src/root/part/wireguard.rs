@@ -179,7 +179,8 @@ pub fn check(plan: &Plan) -> Result<()> {
 }
 
 fn read(file: &Path) -> Result<Config> {
-    wgquick::parse(&trusted::read(file, Trust::Strict)?)
+    // What is no UTF-8 can only stand in comments, or is for wg(8) to refuse.
+    wgquick::parse(&String::from_utf8_lossy(&trusted::read_bytes(file, Trust::Strict)?))
         .map_err(|error| Error::new(format!("use {}", show(file)), error.cause()))
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::device::{EVERYWHERE, Setup};
+use super::options::Line;
 use super::profile::Profile;
 use super::wgquick::Prefix;
 use runns_shared::config::{Dns, is_domain};
@@ -61,18 +62,19 @@ fn redirected(variables: &Variables, profile: &Profile, pushed: Option<&[String]
     let pulls = profile.value("client").or(profile.value("pull")).is_some();
     let pushed = match pushed {
         None if pulls => return [true; 2],
-        pushed => pushed.unwrap_or_default().iter().filter(|option| profile.accepts(option)).map(String::as_str),
+        pushed => pushed.unwrap_or_default().iter().filter(|option| profile.accepts(option)),
     };
-    let flags = |option: &str| -> Vec<String> { option.split_whitespace().skip(1).map(str::to_string).collect() };
-    let named = pushed.filter(|option| option.split_whitespace().next() == Some(REDIRECT)).map(flags);
-    let of_file = profile.all(REDIRECT).map(|line| line.arguments().to_vec());
-    named.chain(of_file).fold([false; 2], |[v4, v6], flags| {
-        let has = |wanted: &str| flags.iter().any(|flag| flag == wanted);
-        [v4 || !has("!ipv4"), v6 || has("ipv6")]
+    let pushed = pushed.filter_map(|option| Line::parse(option.as_bytes()));
+    // In OpenVPN, !ipv4 also undoes an earlier redirect-gateway. Here, a server undoes nothing of the file's.
+    profile.lines().iter().cloned().chain(pushed).fold([false; 2], |[v4, v6], line| {
+        let has = |wanted: &str| line.arguments().iter().any(|flag| flag == wanted);
+        match line.option() {
+            "redirect-gateway" => [v4 || !has("!ipv4"), v6 || has("ipv6")],
+            "redirect-private" => [v4, v6 || has("ipv6")],
+            _ => [v4, v6],
+        }
     })
 }
-
-const REDIRECT: &str = "redirect-gateway";
 
 /// The networks for which the configuration or the server names the gateway beside the tunnel (`net_gateway`).
 pub fn routes_beside(variables: &Variables) -> Vec<Prefix> {
@@ -208,6 +210,11 @@ mod tests {
         assert_eq!(redirected(&none, &client, None), [true, true], "nothing is known");
         assert_eq!(redirected(&none, &profile("client\nroute-nopull\n"), Some(&pushed)), [false, false]);
         assert_eq!(redirected(&none, &profile("redirect-gateway !ipv4 ipv6\n"), None), [false, true]);
+        assert_eq!(redirected(&none, &profile("setenv opt redirect-gateway def1\n"), Some(&[])), [true, false]);
+        assert_eq!(redirected(&none, &profile("client\nredirect-private ipv6\n"), Some(&[])), [false, true]);
+        let quoted = ["\"redirect-gateway\" def1".to_string(), "setenv opt redirect-gateway".to_string()];
+        assert_eq!(redirected(&none, &client, Some(&quoted[..1])), [true, false]);
+        assert_eq!(redirected(&none, &client, Some(&quoted[1..])), [false, false], "setenv opt is for files");
         assert_eq!(redirected(&variables([("route_redirect_gateway_ipv4", "1")]), &client, None), [true, false]);
     }
 

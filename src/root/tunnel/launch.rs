@@ -35,6 +35,7 @@ use runns_shared::escape::{escape, show};
 use runns_shared::output;
 use runns_shared::plan::{Plan, Request};
 use runns_shared::record::{Daemon, Record};
+use runns_shared::trusted;
 use runns_sys::process::{self, Fork};
 use runns_sys::tun::Kind;
 
@@ -44,6 +45,8 @@ pub const PROGRAM: &str = "openvpn";
 const EXPLANATION: Duration = Duration::from_secs(3);
 /// Files of /etc that may change while the daemon runs, and that it reads again.
 const LIVE: [&str; 3] = ["resolv.conf", "hosts", "nsswitch.conf"];
+/// The bytes of one of them. Lists of advertisers make a hosts file large.
+const LARGEST_LIVE: u64 = 8 << 20;
 /// Inside the namespace, the table with the daemons' way to their servers. It is not [`MAIN_TABLE`].
 const BESIDE_TABLE: u32 = 172;
 /// Priority of the first daemon's rule for that table; that of the main table is 32766.
@@ -123,13 +126,11 @@ impl Tunnel {
         unshare(CloneFlags::CLONE_NEWNS).cannot(|| "unshare the mount namespace")?;
         let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
         mount(None::<&str>, "/", None::<&str>, slave, None::<&str>).cannot(|| "make the mount namespace a slave")?;
-        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-        let options = Some("mode=0755,size=1m,nr_inodes=64");
-        mount(Some("runns-exec:daemon"), &base, Some("tmpfs"), flags, options)
-            .cannot(|| format!("mount {}", show(&base)))?;
+        mount_tmpfs(&base, "mode=0755,size=24m,nr_inodes=64")?;
         make_directory(&base.join("etc"), 0o755)?;
         let own = tunnel::own_directory(&self.request().name, self.index);
         make_directory(&own, 0o700)?;
+        mount_tmpfs(&own, "mode=0700,size=1m,nr_inodes=64")?;
         std::os::unix::fs::chown(&own, Some(self.user), Some(self.user))
             .cannot(|| format!("give away {}", show(&own)))?;
         self.refresh()?;
@@ -143,7 +144,7 @@ impl Tunnel {
     pub fn refresh(&self) -> Result<()> {
         let etc = tunnel::daemon_directory(&self.request().name, self.index).join("etc");
         for name in LIVE {
-            let text = std::fs::read(self.source(name)).unwrap_or_default();
+            let text = read_live(&self.source(name))?;
             let copy = etc.join(name);
             if std::fs::read(&copy).ok().as_ref() != Some(&text) {
                 let write = || File::options().create(true).truncate(true).write(true).open(&copy)?.write_all(&text);
@@ -219,7 +220,8 @@ impl Tunnel {
         })
     }
 
-    /// The daemon's command line. Options after `--config` override those in the file.
+    /// The daemon's command line. Options after `--config` override those in the file, but `--cd` only keeps the daemon in
+    /// the directory that it is in by then, when it goes into the background.
     fn words(&self, ask: bool, background: bool) -> Result<Vec<CString>> {
         let request = self.request();
         let text = |bytes: &[u8]| CString::new(bytes).unwrap_or_default();
@@ -228,7 +230,7 @@ impl Tunnel {
         if background {
             add(&[b"--daemon", daemon_name(&self.record.plan).as_bytes()]);
         }
-        let (config, directory) = (self.config().as_os_str(), self.directory().as_os_str());
+        let (config, directory) = (self.config().as_os_str(), self.profile.directory().as_os_str());
         add(&[b"--config", config.as_bytes(), b"--cd", directory.as_bytes()]);
         let socket = tunnel::socket(&request.name, self.index);
         // It waits for its keeper before it connects, so that the keeper sees every event.
@@ -300,6 +302,10 @@ impl Tunnel {
         }
         view.show_writable(&tunnel::own_directory(name, self.index));
         self.profile.copies()?.into_iter().for_each(|copy| view.copy(copy));
+        // Where it is not there, the daemon is to say so.
+        if self.profile.directory().is_dir() {
+            view.directory(self.profile.directory());
+        }
         Ok(view)
     }
 
@@ -326,6 +332,14 @@ impl Tunnel {
     }
 }
 
+/// What is in a file of /etc that the daemon reads again; nothing if it is not there.
+pub fn read_live(path: &Path) -> Result<Vec<u8>> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    trusted::contents(trusted::open_named(path)?, path, LARGEST_LIVE)
+}
+
 /// Whether the packets of the daemon of tunnel `index` leave by the veth pair (see [`Tunnel::make_way`]), looked at inside.
 pub fn has_way(inside: &Netlink, plan: &Plan, index: usize) -> Result<bool> {
     let leads_out = |route: &Route| route.table == BESIDE_TABLE && route.unicast && route.network.prefix == 0;
@@ -349,6 +363,11 @@ pub fn remove_devices(plan: &Plan, host: &Netlink, namespace: Option<File>, inde
         }
     }
     Ok(removed)
+}
+
+fn mount_tmpfs(at: &Path, options: &str) -> Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("runns-exec:daemon"), at, Some("tmpfs"), flags, Some(options)).cannot(|| format!("mount {}", show(at)))
 }
 
 fn make_directory(path: &Path, mode: u32) -> Result<()> {
@@ -413,7 +432,9 @@ fn last_line(said: OwnedFd) -> Option<String> {
     file.rewind().ok()?;
     file.take(1 << 16).read_to_end(&mut text).ok()?;
     let text = String::from_utf8_lossy(&text);
-    const EMPTY_WORDS: [&str; 3] = ["Use --help for more", "Exiting due to fatal error", "Please correct these errors"];
+    // The last is for what fails in our own child.
+    const EMPTY_WORDS: [&str; 4] =
+        ["Use --help for more", "Exiting due to fatal error", "Please correct these errors", "hint: "];
     let telling = |line: &&str| !line.trim().is_empty() && !EMPTY_WORDS.iter().any(|words| line.contains(words));
     text.lines().rfind(telling).map(|line| escape(line.trim().as_bytes()))
 }

@@ -5,6 +5,7 @@ pub mod environment;
 pub mod keeper;
 pub mod launch;
 pub mod management;
+pub mod options;
 pub mod profile;
 pub mod wgquick;
 

@@ -1,8 +1,15 @@
 //! OpenVPN's configuration files, as far as build has to know what is in them: which options it leaves out, and which
 //! files they name.
 
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use nix::dir::{Dir, Entry};
+use nix::sys::stat::lstat;
+
+use super::options::{Line, parse, words};
 use crate::confine::view::{Copy, normal};
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::show;
@@ -12,70 +19,110 @@ use runns_shared::trusted::{self, Trust};
 pub const SCRIPTS: [&str; 6] = ["up", "down", "route-up", "route-pre-down", "ipchange", "iproute"];
 /// Options that write files. The daemon can write none, and logs to the system log.
 pub const WRITERS: [&str; 5] = ["log", "log-append", "status", "writepid", "replay-persist"];
-/// Options about the daemon's user, directory and devices, which it cannot choose.
-const OURS: [&str; 7] = ["user", "group", "chroot", "cd", "dev-node", "tmp-dir", "setcon"];
-/// How deep files may name each other with `config`.
-const DEEPEST: usize = 4;
-/// The largest file that is copied; lists of revoked certificates are the largest there are.
+/// Options about the daemon's user and devices, which it cannot choose.
+const OURS: [&str; 6] = ["user", "group", "chroot", "dev-node", "tmp-dir", "setcon"];
+/// Options that name a file, and which of their arguments it is (add_option in options.c of OpenVPN's sources).
+const FILES: [(&str, usize); 17] = [
+    ("askpass", 0),
+    ("auth-gen-token-secret", 0),
+    ("auth-user-pass", 0),
+    ("ca", 0),
+    ("cert", 0),
+    ("crl-verify", 0),
+    ("dh", 0),
+    ("extra-certs", 0),
+    ("http-proxy", 2),
+    ("http-proxy-user-pass", 0),
+    ("key", 0),
+    ("pkcs12", 0),
+    ("secret", 0),
+    ("socks-proxy", 2),
+    ("tls-auth", 0),
+    ("tls-crypt", 0),
+    ("tls-crypt-v2", 0),
+];
+/// What can stand in the place of a file's name and is none.
+const NO_FILES: [&str; 5] = ["", "stdin", "none", "auto", "auto-nct"];
+/// How deep files may include each other; OpenVPN has the same limit (read_config_file).
+const DEEPEST: usize = 10;
+/// How many files may be included in all. Each of ten could include ten others.
+const MOST_INCLUDED: usize = 64;
+/// The bytes of all of them.
+const LONGEST: usize = 4 << 20;
+/// The bytes of a file that is copied; lists of revoked certificates are the largest there are.
 const LARGEST: u64 = 16 << 20;
-
-/// One option: its name, without leading dashes, and its arguments.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
-    words: Vec<String>,
-}
-
-impl Line {
-    /// The option's name.
-    pub fn option(&self) -> &str {
-        &self.words[0]
-    }
-
-    /// Its arguments.
-    pub fn arguments(&self) -> &[String] {
-        &self.words[1..]
-    }
-
-    /// Its first argument, empty if there is none.
-    pub fn value(&self) -> &str {
-        self.words.get(1).map_or("", String::as_str)
-    }
-}
+/// How many files are copied at most.
+const MOST_COPIED: usize = 4096;
+/// The bytes of all of them. They are in memory twice: here, and in the daemon's view.
+const LARGEST_COPIED: usize = 48 << 20;
 
 /// A configuration, with the files that it includes.
 #[derive(Debug, Default)]
 pub struct Profile {
+    file: PathBuf,
+    /// The daemon's working directory when it has read all of it (`cd`).
     directory: PathBuf,
     lines: Vec<Line>,
-    /// The paths of the configuration files, with their text as the daemon reads it.
-    texts: Vec<(PathBuf, String)>,
+    /// The paths of the configuration files, with their text as the daemon reads it, as often as they are included.
+    texts: Vec<(PathBuf, Vec<u8>)>,
+}
+
+/// A file that an option names.
+struct Named<'a> {
+    by: &'a Line,
+    path: PathBuf,
 }
 
 impl Profile {
     /// Reads a configuration. It, and what it includes, must belong to root and not be writable by others.
     pub fn read(file: &Path) -> Result<Self> {
         let directory = file.parent().unwrap_or(Path::new("/")).to_path_buf();
-        let mut profile = Self { directory, ..Self::default() };
-        profile.include(file, 0)?;
+        let mut profile = Self { file: file.to_path_buf(), directory, ..Self::default() };
+        profile.include(file, &trusted::read_bytes(file, Trust::Strict)?, 1)?;
         Ok(profile)
     }
 
-    fn include(&mut self, file: &Path, depth: usize) -> Result<()> {
+    fn include(&mut self, file: &Path, text: &[u8], depth: usize) -> Result<()> {
+        let too_much = |what: &str| Err(Error::new(format!("read {}", show(&self.file)), what));
         if depth > DEEPEST {
-            return Err(Error::new(format!("read {}", show(file)), "too many files include each other"));
+            return too_much("it includes files more than ten deep");
         }
-        let (lines, text) = parse(&trusted::read(file, Trust::Strict)?);
-        self.texts.push((normal(file), text));
-        for line in lines {
-            if line.option() == "config" {
-                let included = self.directory.join(line.value());
-                if included.exists() {
-                    self.include(&included, depth + 1)?;
+        if self.texts.len() > MOST_INCLUDED {
+            return too_much("it includes more than 64 files");
+        }
+        if self.texts.iter().map(|(_, text)| text.len()).sum::<usize>() + text.len() > LONGEST {
+            return too_much("it and the files that it includes are larger than 4 MiB");
+        }
+        let parsed = parse(text, is_left_out);
+        self.texts.push((normal(file), parsed.text));
+        for line in parsed.lines {
+            match (line.option(), line.arguments()) {
+                ("config", [name]) if name != "stdin" => {
+                    let path = self.directory.join(name);
+                    let text = trusted::read_bytes_if_there(&path, Trust::Strict)
+                        .map_err(|error| self.refusal(&Named { by: &line, path: path.clone() }, &error))?;
+                    // One that is not there is for the daemon to report.
+                    if let Some(text) = text {
+                        self.include(&path, &text, depth + 1)?;
+                    }
                 }
+                // It takes effect at once.
+                ("cd", [directory]) => self.directory = self.directory.join(directory),
+                _ => {}
             }
             self.lines.push(line);
         }
         Ok(())
+    }
+
+    /// The directory in which the daemon runs.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// All options, in their order.
+    pub fn lines(&self) -> &[Line] {
+        &self.lines
     }
 
     /// The first argument of the last line with this option; empty if there is no argument.
@@ -98,130 +145,127 @@ impl Profile {
         self.value("dev-type").or(self.value("dev")).is_some_and(|name| name.starts_with("tap"))
     }
 
-    /// Whether a pushed option is accepted: the first of the `pull-filter` lines that fits decides (openvpn(8)).
+    /// Whether a pushed option is accepted: the first of the `pull-filter` lines that fits decides (openvpn(8)). Lines with
+    /// another number of arguments do not count: behind `setenv opt`, OpenVPN only warns of them.
     pub fn accepts(&self, pushed: &str) -> bool {
-        let filter = self
-            .all("pull-filter")
-            .find(|line| line.words.get(2).is_some_and(|text| pushed.starts_with(text.as_str())));
-        filter.is_none_or(|line| line.value() == "accept") && self.value("route-nopull").is_none()
+        let pushed = pushed.as_bytes().trim_ascii_start();
+        let filter = self.all("pull-filter").find_map(|line| match line.arguments() {
+            [kind, text] if pushed.starts_with(text.as_bytes()) => Some(kind == "accept"),
+            _ => None,
+        });
+        filter.unwrap_or(true) && self.all("route-nopull").all(|line| !line.arguments().is_empty())
     }
 
-    /// Copies of the configuration and of every file that an option names.
+    /// Copies of the configuration and of every file that an option names. Each of them must be root's, as the
+    /// configuration must: what is in it goes to the server, or decides what is trusted.
     pub fn copies(&self) -> Result<Vec<Copy>> {
-        let text =
-            |(at, text): &(PathBuf, String)| Copy { at: at.clone(), contents: text.clone().into(), executable: false };
-        let mut copies: Vec<Copy> = self.texts.iter().map(text).collect();
-        for file in self.files() {
-            let at = normal(&file);
-            if copies.iter().all(|copy| copy.at != at) {
-                copies.push(copy_of(&file, at)?);
+        let mut seen = BTreeSet::new();
+        let mut copies = Vec::new();
+        for (at, text) in &self.texts {
+            if seen.insert(at.clone()) {
+                copies.push(Copy { at: at.clone(), contents: text.clone(), executable: false, original: None });
             }
+        }
+        let mut room = LARGEST_COPIED;
+        for named in self.files()? {
+            let at = normal(&named.path);
+            if !seen.insert(at.clone()) {
+                continue;
+            }
+            let Some(copy) = copy_of(&named.path, at).map_err(|error| self.refusal(&named, &error))? else { continue };
+            room = match room.checked_sub(copy.contents.len()) {
+                Some(room) if seen.len() <= MOST_COPIED => room,
+                _ => {
+                    let too_much = "more than 4096 files, or more than 48 MiB";
+                    return Err(Error::new(format!("copy the files that {} names", show(&self.file)), too_much));
+                }
+            };
+            copies.push(copy);
         }
         Ok(copies)
     }
 
     /// The files that options name, and those in directories that they name.
-    fn files(&self) -> Vec<PathBuf> {
-        let left_out = |line: &&Line| !is_left_out(line.option());
-        let words = self.lines.iter().filter(left_out).flat_map(|line| line.arguments().iter());
-        // An argument may be a command line, as that of tls-verify.
-        let words = words.flat_map(|word| [Some(word.as_str()), word.split(' ').next()]).flatten();
+    fn files(&self) -> Result<Vec<Named<'_>>> {
         let mut files = Vec::new();
-        for path in words.filter(|word| !word.is_empty()).map(|word| self.directory.join(word)) {
-            if path.is_file() {
-                files.push(path);
-            } else if path.is_dir() && ["capath", "crl-verify"].iter().any(|option| self.names(option, &path)) {
-                let entries = std::fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path());
-                files.extend(entries.filter(|path| path.is_file()));
-            }
+        for by in self.lines.iter().filter(|line| !is_left_out(line.option())) {
+            let paths = match (by.option(), by.arguments()) {
+                ("capath", [directory]) => self.entries(by, directory)?,
+                ("crl-verify", [directory, kind]) if kind == "dir" => self.entries(by, directory)?,
+                // In its command, commas stand for blanks.
+                ("tls-verify", [command, ..]) => {
+                    let blanks = |byte: &u8| if *byte == b',' { b' ' } else { *byte };
+                    let command: Vec<u8> = command.as_bytes().iter().map(blanks).collect();
+                    self.regular(&words(&command).unwrap_or_default())
+                }
+                // Without a directory, it is one of OpenVPN's own (plugin_init_item in plugin.c), which are in /usr.
+                ("plugin", [name, parameters @ ..])
+                    if !name.as_bytes().starts_with(b"/") && !name.as_bytes().starts_with(b".") =>
+                {
+                    self.regular(parameters)
+                }
+                ("plugin" | "pkcs11-providers", names) => self.regular(names),
+                (option, arguments) => {
+                    let place = FILES.iter().find(|(name, _)| *name == option).map(|(_, place)| *place);
+                    let name = place.and_then(|place| arguments.get(place));
+                    let name = name.filter(|name| !NO_FILES.iter().any(|other| name.as_os_str() == *other));
+                    name.map(|name| self.directory.join(name)).into_iter().collect()
+                }
+            };
+            files.extend(paths.into_iter().map(|path| Named { by, path }));
         }
-        files
+        Ok(files)
     }
 
-    fn names(&self, option: &str, path: &Path) -> bool {
-        self.lines.iter().any(|line| line.option() == option && self.directory.join(line.value()) == path)
+    /// Those of `words`, which mean something to a command or a library, that are the names of files.
+    fn regular(&self, words: &[OsString]) -> Vec<PathBuf> {
+        words.iter().map(|word| self.directory.join(word)).filter(|path| path.is_file()).collect()
+    }
+
+    /// The files in a directory.
+    fn entries(&self, by: &Line, directory: &OsStr) -> Result<Vec<PathBuf>> {
+        let named = Named { by, path: self.directory.join(directory) };
+        let list = || -> Result<Vec<PathBuf>> {
+            let Some(open) = trusted::directory(&named.path)? else { return Ok(Vec::new()) };
+            let mut open = Dir::from_fd(open).cannot(|| format!("list {}", show(&named.path)))?;
+            let path = |entry: Entry| named.path.join(OsStr::from_bytes(entry.file_name().to_bytes()));
+            Ok(open.iter().flatten().map(path).filter(|path| path.is_file()).take(MOST_COPIED).collect())
+        };
+        list().map_err(|error| self.refusal(&named, &error))
+    }
+
+    /// The error for a file that cannot be used. A file in somebody else's directory is to be copied, with that user's
+    /// rights: it could be a link to what only root can read.
+    fn refusal(&self, named: &Named, error: &Error) -> Error {
+        let (option, path, file) = (named.by.option(), show(&named.path), show(&self.file));
+        let refused = Error::new(format!("use {option} {path} of {file}"), error);
+        let foreign = |directory: &Path| lstat(directory).ok().map(|stat| stat.st_uid).filter(|owner| *owner != 0);
+        let owner = named.path.ancestors().skip(1).find_map(foreign);
+        let copy = self.file.with_file_name(named.path.file_name().unwrap_or_default());
+        let copy = show(copy);
+        // The hint is for a shell.
+        let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+@".contains(&byte));
+        match owner.filter(|_| plain(&path) && plain(&copy)) {
+            Some(owner) => refused.hint(format!(
+                "sudo -u '#{owner}' cat {path} | sudo install -m 600 /dev/stdin {copy}; then name {copy} in {file}"
+            )),
+            None => match error.hint_text() {
+                Some(hint) => refused.hint(hint),
+                None => refused,
+            },
+        }
     }
 }
 
-fn copy_of(file: &Path, at: PathBuf) -> Result<Copy> {
-    use std::io::Read;
-    use std::os::unix::fs::PermissionsExt;
-    let read = || -> std::io::Result<(Vec<u8>, bool)> {
-        let mut contents = Vec::new();
-        let opened = std::fs::File::open(file)?;
-        let executable = opened.metadata()?.permissions().mode() & 0o100 != 0;
-        opened.take(LARGEST + 1).read_to_end(&mut contents)?;
-        Ok((contents, executable))
-    };
-    let (contents, executable) = read().cannot(|| format!("read {}", show(file)))?;
-    if contents.len() as u64 > LARGEST {
-        return Err(Error::new(format!("read {}", show(file)), "it is larger than 16 MiB"));
-    }
-    Ok(Copy { at, contents, executable })
+fn copy_of(file: &Path, at: PathBuf) -> Result<Option<Copy>> {
+    let Some((opened, stat)) = trusted::open_if_there(file, Trust::Strict)? else { return Ok(None) };
+    let original = (stat.st_mode & 0o004 != 0).then_some((stat.st_dev, stat.st_ino));
+    let contents = trusted::contents(opened, file, LARGEST)?;
+    Ok(Some(Copy { at, contents, executable: stat.st_mode & 0o100 != 0, original }))
 }
 
 fn is_left_out(option: &str) -> bool {
     SCRIPTS.contains(&option) || WRITERS.contains(&option) || OURS.contains(&option)
-}
-
-/// The options of a configuration, and its text with an empty line in place of each that is left out.
-fn parse(text: &str) -> (Vec<Line>, String) {
-    let (mut lines, mut rest) = (Vec::new(), String::new());
-    let mut inline: Option<String> = None;
-    for text in text.lines() {
-        let mut kept = text;
-        match &inline {
-            Some(end) if text.trim_start().starts_with(end.as_str()) => inline = None,
-            Some(_) => {}
-            None => match line(text) {
-                Some(line) if is_left_out(line.option()) => {
-                    kept = "";
-                    lines.push(line);
-                }
-                Some(line) => match line.option().strip_prefix('<').and_then(|word| word.strip_suffix('>')) {
-                    // The lines of a connection are options.
-                    Some("connection" | "/connection") => {}
-                    Some(tag) if line.words.len() == 1 => inline = Some(format!("</{tag}>")),
-                    _ => lines.push(line),
-                },
-                None => {}
-            },
-        }
-        rest.push_str(kept);
-        rest.push('\n');
-    }
-    (lines, rest)
-}
-
-/// The option in a line of text, if there is one.
-fn line(text: &str) -> Option<Line> {
-    let mut words = words(text);
-    let first = words.first_mut()?;
-    *first = first.strip_prefix("--").unwrap_or(first).to_string();
-    Some(Line { words })
-}
-
-/// The words of a line, as OpenVPN splits it (parse_line in options.c): by blanks; quotes of both kinds; a backslash
-/// takes the next character as it is, but not within single quotes; comments begin with # or ;.
-fn words(line: &str) -> Vec<String> {
-    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
-    let mut characters = line.trim_start_matches('\u{feff}').chars();
-    while let Some(character) = characters.next() {
-        match (character, quote) {
-            ('\'', Some('\'')) | ('"', Some('"')) => quote = None,
-            (_, Some('\'')) => word.get_or_insert_default().push(character),
-            ('\\', _) => word.get_or_insert_default().extend(characters.next()),
-            ('\'' | '"', None) => {
-                quote = Some(character);
-                word.get_or_insert_default();
-            }
-            ('#' | ';', None) if word.is_none() => break,
-            (blank, None) if blank.is_whitespace() => words.extend(word.take()),
-            _ => word.get_or_insert_default().push(character),
-        }
-    }
-    words.extend(word);
-    words
 }
 
 #[cfg(test)]
@@ -231,7 +275,7 @@ mod tests {
     impl Profile {
         /// Of a single text, without files.
         pub fn of_text(text: &str) -> Self {
-            Self { lines: parse(text).0, ..Self::default() }
+            Self { lines: parse(text.as_bytes(), is_left_out).lines, ..Self::default() }
         }
     }
 
@@ -240,33 +284,32 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_are_left_out_stay_as_empty_lines() {
-        let text = "client\nup \"/bin/x 'a'\"\n--down y\n<ca>\nup z\n</ca>\n\"user\" nobody\n# up\n\nverb 3\n";
-        let (lines, rest) = parse(text);
-        assert_eq!(rest, "client\n\n\n<ca>\nup z\n</ca>\n\n# up\n\nverb 3\n");
-        assert_eq!(lines.iter().map(Line::option).collect::<Vec<_>>(), ["client", "up", "down", "user", "verb"]);
-    }
-
-    #[test]
-    fn words_of_a_line() {
-        assert_eq!(words("up \"a b\" 'c \\d' e\\ f # g"), ["up", "a b", "c \\d", "e f"]);
-        assert_eq!(words("; x"), [""; 0]);
-        assert_eq!(words("x \"\""), ["x", ""]);
-    }
-
-    #[test]
     fn devices_and_filters() {
         assert!(profile("client\ndev tap\n").is_tap() && profile("dev myvpn\ndev-type tap\n").is_tap());
-        assert!(!profile("--dev tun3\n").is_tap());
-        let filters = profile("pull-filter accept \"redirect-gateway def1\"\npull-filter ignore redirect\n");
+        assert!(!profile("--dev tun3\n").is_tap() && profile("setenv opt dev tap\n").is_tap());
+        let filters = profile("pull-filter accept \"redirect-gateway def1\"\nsetenv opt pull-filter ignore redirect\n");
         assert!(filters.accepts("redirect-gateway def1") && !filters.accepts("redirect-gateway"));
         assert!(filters.accepts("dhcp-option DNS 10.0.0.1") && !profile("route-nopull\n").accepts("redirect-gateway"));
+        // OpenVPN only warns of what it does not understand behind `setenv opt`.
+        let wrong = profile("setenv opt route-nopull x\nsetenv opt pull-filter ignore redirect x\n");
+        assert!(wrong.accepts("redirect-gateway"));
     }
 
     #[test]
     fn servers() {
-        let text = "remote a.example 1194 udp\n<connection>\nremote b.example\n</connection>\n";
+        let text =
+            "remote a.example 1194 udp\n<connection>\nremote b.example\n</connection>\nsetenv opt remote c.example\n";
         let names: Vec<String> = profile(text).all("remote").map(|line| line.value().to_string()).collect();
-        assert_eq!(names, ["a.example", "b.example"]);
+        assert_eq!(names, ["a.example", "b.example", "c.example"]);
+    }
+
+    #[test]
+    fn options_that_name_files() {
+        let text = "ca ca.crt\nsetenv opt cert /c.crt\ntls-auth ta.key 1\nhttp-proxy h 1 creds basic\nhttp-proxy h 1 auto\n\
+                    socks-proxy h 1 socks\nauth-user-pass\naskpass stdin\ndh none\nverb 3\nup up.sh\nremote a 1\n";
+        let profile = Profile { directory: "/d".into(), ..profile(text) };
+        let files: Vec<PathBuf> = profile.files().unwrap().into_iter().map(|named| named.path).collect();
+        let wanted = ["/d/ca.crt", "/c.crt", "/d/ta.key", "/d/creds", "/d/socks"];
+        assert_eq!(files, wanted.map(PathBuf::from));
     }
 }

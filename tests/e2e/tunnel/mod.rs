@@ -6,6 +6,7 @@
 mod confined;
 mod flows;
 mod held;
+mod files;
 mod hostile;
 mod inherited;
 mod kill_switch;
