@@ -10,6 +10,7 @@
 //! | [`confine`] | user, capabilities and view of the file system of the daemons |
 //! | [`seen`], [`report`] | what can be seen of the host and inside of a namespace; how namespaces are |
 //! | [`salvage`] | what can be told of a namespace whose record cannot be read |
+//! | [`file`] | writes files, whole or not at all |
 //! | [`host`], [`lock`] | the original state of the host; the lock that admits one build or clean at a time |
 //! | [`netlink`], [`tool`], [`daemon`], [`prompt`] | links and routes; external programs; other processes; questions |
 
@@ -18,6 +19,7 @@
 pub mod cli;
 pub mod confine;
 pub mod daemon;
+pub mod file;
 pub mod host;
 pub mod lock;
 pub mod netlink;

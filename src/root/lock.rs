@@ -1,13 +1,14 @@
 //! The lock of /run/runns, which admits one build or clean at a time. Only its holder writes records.
 
 use std::fs::File;
-use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use nix::fcntl::{AT_FDCWD, FcntlArg, FdFlag, Flock, FlockArg, fcntl};
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
+
+use crate::file;
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::show;
 use runns_shared::hosts;
@@ -16,8 +17,6 @@ use runns_shared::record::{DIRECTORY, Record, path, reservation};
 use runns_shared::trusted::{self, Trust};
 
 const LOCK: &str = "/run/runns/lock";
-/// Extension of a file that is not complete yet.
-const HALF_WRITTEN: &str = "new";
 
 /// The lock, held: while this value lives, no other build or clean runs.
 pub struct Lock {
@@ -96,23 +95,15 @@ impl Lock {
             let held = lock.file.metadata().cannot(|| format!("lock {LOCK}"))?.ino();
             // The previous holder may have removed the file together with the last record.
             if std::fs::symlink_metadata(LOCK).is_ok_and(|now| now.ino() == held) {
-                remove_half_written()?;
+                file::remove_all_unfinished(Path::new(DIRECTORY))?;
                 return Ok(lock);
             }
         }
     }
 
-    /// Writes `text` to `path` in /run/runns through a temporary file: a reader sees either the old text or the new.
+    /// Writes a file in /run/runns (see [`file::write`]), which only the holder of the lock may do.
     pub fn write_file(&self, path: &Path, text: impl AsRef<[u8]>) -> Result<()> {
-        let temporary = path.with_extension(HALF_WRITTEN);
-        let write = || -> std::io::Result<()> {
-            let _ = std::fs::remove_file(&temporary);
-            let mut file = File::options().create_new(true).write(true).mode(0o644).open(&temporary)?;
-            file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
-            file.write_all(text.as_ref())?;
-            std::fs::rename(&temporary, path)
-        };
-        write().cannot(|| format!("write {}", show(path)))
+        file::write(path, text)
     }
 
     /// Sets close-on-exec, so that a daemon that is about to be executed does not inherit the lock.
@@ -136,16 +127,6 @@ impl Lock {
         }
         drop(self.file);
     }
-}
-
-/// Removes incomplete files of a build or clean that was killed.
-fn remove_half_written() -> Result<()> {
-    for entry in std::fs::read_dir(DIRECTORY).cannot(|| format!("list {DIRECTORY}"))?.flatten() {
-        if entry.path().extension().is_some_and(|extension| extension == HALF_WRITTEN) {
-            std::fs::remove_file(entry.path()).cannot(|| format!("remove {}", show(entry.path())))?;
-        }
-    }
-    Ok(())
 }
 
 /// Creates a directory with mode 0755, whatever the umask. An existing one must be owned by root and writable by nobody

@@ -13,6 +13,7 @@ mod detach;
 mod dns;
 mod enter;
 mod firewall;
+mod full;
 mod handover;
 mod hooks;
 mod install;

@@ -5,5 +5,6 @@
 mod support;
 
 mod daemon;
+mod file;
 mod identity;
 mod netlink;

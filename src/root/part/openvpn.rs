@@ -18,6 +18,7 @@ use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use super::{Finding, Part, Site, netns as netns_part, pushed};
 use crate::confine;
 use crate::daemon;
+use crate::file;
 use crate::host::{set_sysctl, sysctl};
 use crate::netlink::{Netlink, in_namespace};
 use crate::prompt;
@@ -188,8 +189,7 @@ fn write_hosts(site: &Site) -> Result<()> {
     }
     let mut text = lines.into_bytes();
     text.extend(tunnel::launch::read_live(Path::new("/etc/hosts"))?);
-    let path = tunnel::hosts_file(&request.name);
-    std::fs::write(&path, text).cannot(|| format!("write {}", show(&path)))
+    file::write(&tunnel::hosts_file(&request.name), text)
 }
 
 /// The host names in the `remote` lines of a configuration; addresses need no lookup.

@@ -5,14 +5,13 @@
 //! which host names are looked up only in files and by DNS: other modules ask services of the host (nscd,
 //! systemd-resolved, avahi), which answer from outside the namespace.
 
-use std::fs::File;
-use std::io::Write;
 use std::net::IpAddr;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::netns::remove_made_directory;
 use super::{Finding, Part, Site, pushed};
+use crate::file;
 use crate::host::make_directory_for_now;
 use crate::seen::Subject;
 use runns_privileged::view::{ETC_NETNS, NAME_SERVICES};
@@ -49,7 +48,7 @@ impl Part for Resolver {
 
     fn apply(&self, site: &mut Site) -> Result<()> {
         let plan = site.plan().clone();
-        remove_marked(&plan.request.name)?;
+        remove_leftovers(&plan.request.name)?;
         let Some(resolver) = &plan.resolver else { return Ok(()) };
         let directory = directory(&plan.request.name);
         // The services' directories must exist to be masked for programs inside. An existing one may belong to its
@@ -60,7 +59,7 @@ impl Part for Resolver {
             make_directory_for_now(site.lock, made)?;
         }
         for (name, text) in files(resolver) {
-            write(&directory.join(name), &text)?;
+            file::write(&directory.join(name), text)?;
             site.record.files.push(name.to_string());
         }
         site.save()
@@ -119,15 +118,6 @@ impl Part for Resolver {
     }
 }
 
-fn write(path: &Path, text: &str) -> Result<()> {
-    let write = || -> std::io::Result<()> {
-        let mut file = File::options().write(true).create_new(true).mode(0o644).open(path)?;
-        file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
-        file.write_all(text.as_bytes())
-    };
-    write().cannot(|| format!("create {}", show(path)))
-}
-
 /// Decides which resolver the namespace gets, and reads the files that it is made from.
 pub fn decide(request: &Request) -> Result<Option<plan::Resolver>> {
     let own = directory(&request.name).join(RESOLV_CONF);
@@ -172,8 +162,7 @@ pub fn rewrite(name: &NetnsName, from: &str, dns: &Dns) -> Result<()> {
         return Ok(());
     }
     let text = format!("{MARK} From {from}\n{}", text_of(dns));
-    let write = || File::options().write(true).truncate(true).open(&path)?.write_all(text.as_bytes());
-    write().cannot(|| format!("change {}", show(&path)))
+    file::overwrite(&path, text)
 }
 
 /// The host's servers, if the namespace cannot simply use the host's own file: because that lists only loopback
@@ -282,22 +271,31 @@ fn is_marked(path: &Path) -> bool {
     std::fs::read(path).is_ok_and(|text| text.starts_with(MARK.as_bytes()))
 }
 
-/// Removes the files in /etc/netns/`name` that carry the mark, and then the directory if it is empty; returns whether
-/// there was such a file.
-pub fn remove_marked(name: &NetnsName) -> Result<bool> {
+/// Removes what a build left in /etc/netns/`name` before a reboot, which took its record, and then the directory if it is
+/// empty; returns whether there was anything.
+pub fn remove_leftovers(name: &NetnsName) -> Result<bool> {
+    let removed = remove_marked(name)?;
+    if removed {
+        // It fails if the directory holds other files, and is to stay then.
+        let _ = std::fs::remove_dir(directory(name));
+    }
+    Ok(removed)
+}
+
+/// Removes the files in /etc/netns/`name` that carry the mark, or are not complete; returns whether there was one.
+fn remove_marked(name: &NetnsName) -> Result<bool> {
     let directory = directory(name);
     let Ok(entries) = std::fs::read_dir(&directory) else { return Ok(false) };
     let mut removed = false;
+    for name in [RESOLV_CONF, NSSWITCH] {
+        removed |= file::remove_unfinished(&directory.join(name));
+    }
     for entry in entries {
         let path = entry.cannot(|| format!("list {}", show(&directory)))?.path();
         if std::fs::symlink_metadata(&path).is_ok_and(|data| data.is_file()) && is_marked(&path) {
             std::fs::remove_file(&path).cannot(|| format!("remove {}", show(&path)))?;
             removed = true;
         }
-    }
-    if removed {
-        // It fails if the directory holds other files, and is to stay then.
-        let _ = std::fs::remove_dir(&directory);
     }
     Ok(removed)
 }
@@ -353,25 +351,15 @@ fn own(path: &Path, mode: u32) -> Result<()> {
 /// Restores a file. A regular file of root's alone is rewritten in place, so that programs that have it mounted see the
 /// change. Whoever could write another one may still have it open: it is replaced.
 fn restore(path: &Path, text: &str) -> Result<()> {
-    let cannot = || format!("restore {}", show(path));
     let data = std::fs::symlink_metadata(path).ok();
-    if data.as_ref().is_some_and(|data| objection(data, false).is_none() && data.nlink() == 1) {
-        let flags = nix::libc::O_NOFOLLOW | nix::libc::O_CLOEXEC;
-        let file = File::options().write(true).custom_flags(flags).open(path);
-        return file
-            .and_then(|mut file| {
-                // Never shorter than it is to be: a reader finds no empty file.
-                file.write_all(text.as_bytes())?;
-                file.set_len(text.len() as u64)
-            })
-            .cannot(cannot);
-    }
     match data {
-        Some(data) if data.is_dir() => std::fs::remove_dir_all(path).cannot(cannot)?,
-        Some(_) => std::fs::remove_file(path).cannot(cannot)?,
-        None => {}
+        Some(data) if objection(&data, false).is_none() && data.nlink() == 1 => return file::overwrite(path, text),
+        Some(data) if data.is_dir() => {
+            std::fs::remove_dir_all(path).cannot(|| format!("remove {}", show(path)))?;
+        }
+        _ => {}
     }
-    write(path, text)
+    file::write(path, text)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io::{Read, Seek, Write};
+use std::io::{Read, Seek};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
@@ -25,6 +25,7 @@ use super::device;
 use super::profile::Profile;
 use crate::confine::{self, Identity, view::View};
 use crate::daemon;
+use crate::file;
 use crate::netlink::{MAIN_TABLE, Netlink, Network, Route, in_namespace};
 use crate::part::netns;
 use crate::tool;
@@ -147,8 +148,7 @@ impl Tunnel {
             let text = read_live(&self.source(name))?;
             let copy = etc.join(name);
             if std::fs::read(&copy).ok().as_ref() != Some(&text) {
-                let write = || File::options().create(true).truncate(true).write(true).open(&copy)?.write_all(&text);
-                write().cannot(|| format!("write {}", show(&copy)))?;
+                file::overwrite(&copy, text)?;
             }
         }
         Ok(())

@@ -9,9 +9,7 @@ pub mod options;
 pub mod profile;
 pub mod wgquick;
 
-use std::fs::File;
-use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use runns_shared::error::{Context, Error, Result};
@@ -19,6 +17,7 @@ use runns_shared::escape::show;
 use runns_shared::name::NetnsName;
 use runns_shared::tunnel::{TunnelState, directory, state_file};
 
+use crate::file;
 use crate::seen::Subject;
 
 /// The directory of what the daemons need, which only root can enter.
@@ -70,19 +69,10 @@ pub fn remove_directories(name: &NetnsName) -> Result<bool> {
     }
 }
 
-/// Writes the state of tunnel `index`, replacing an earlier one atomically.
+/// Writes the state of tunnel `index`.
 pub fn save(state: &TunnelState, name: &NetnsName, index: usize) -> Result<()> {
-    let path = state_file(name, index);
-    let temporary = path.with_extension("new");
     let text = serde_json::to_string(state).map_err(|error| Error::new("write a tunnel's state", error))?;
-    let write = || -> std::io::Result<()> {
-        let _ = std::fs::remove_file(&temporary);
-        let mut file = File::options().create_new(true).write(true).mode(0o644).open(&temporary)?;
-        file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
-        file.write_all(text.as_bytes())?;
-        std::fs::rename(&temporary, &path)
-    };
-    write().cannot(|| format!("write {}", show(&path)))
+    file::write(&state_file(name, index), text)
 }
 
 /// How a tunnel is.

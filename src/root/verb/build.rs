@@ -131,8 +131,7 @@ fn build(wanted: &Wanted, lock: &Lock, wait: Option<Duration>) -> Result<()> {
         keepers: Vec::new(),
         lock_generation: None,
     };
-    lock.save(&record)?;
-    lock.reserve(&record)?;
+    lock.save(&record).and_then(|()| lock.reserve(&record)).inspect_err(|_| drop(lock.remove(&record)))?;
     let mut site = Site { record, lock, host, namespace: None, wait };
     let built = part::build(&mut site).and_then(|()| {
         let hosts = site.lock.save_hosts(site.plan());

@@ -179,7 +179,7 @@ fn clean_without_record(lock: &Lock, name: &NetnsName, options: &Options) -> Res
             .hint(format!("remove it with the tool that created it, for instance: sudo ip netns delete {name}")));
     }
     let mut report = String::new();
-    if resolver::remove_marked(name)? {
+    if resolver::remove_leftovers(name)? {
         report.push_str(&format!("removed the files that an earlier build left in /etc/netns/{name}\n"));
     } else {
         report.push_str(&format!("there is nothing to clean of {name}\n"));
