@@ -1,8 +1,8 @@
 //! What an OpenVPN server pushed, in the variables that OpenVPN passes on when a tunnel comes up (openvpn(8),
 //! "Environmental Variables"). OpenVPN itself may have been taken over by its server, so all of it is hostile: every
-//! address is parsed, nothing is passed on as text, and there are limits to how much is read.
+//! address is parsed, nothing is passed on as text, and there is a limit to how much is kept ([`Room`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::device::{EVERYWHERE, Setup};
@@ -10,12 +10,61 @@ use super::options::Line;
 use super::profile::Profile;
 use super::wgquick::Prefix;
 use runns_shared::config::{Dns, is_domain};
+use runns_shared::error::{Error, Result};
 
-/// How many variables of a kind are read at most; the server decides how many there are.
-const MOST: usize = 256;
+/// How many name servers and search domains are used at most. A resolver asks three servers (resolv.conf(5)).
+const MOST: usize = 64;
+/// The variables that are read here, and the beginnings of those that are numbered.
+const NAMES: [&str; 10] = [
+    "ifconfig_local",
+    "ifconfig_netmask",
+    "ifconfig_remote",
+    "ifconfig_ipv6_local",
+    "ifconfig_ipv6_netbits",
+    "route_net_gateway",
+    "route_vpn_gateway",
+    "route_redirect_gateway_ipv4",
+    "route_redirect_gateway_ipv6",
+    "tun_mtu",
+];
+const NUMBERED: [&str; 7] = [
+    "dns_search_domain_",
+    "dns_server_",
+    "foreign_option_",
+    "route_gateway_",
+    "route_ipv6_network_",
+    "route_netmask_",
+    "route_network_",
+];
 
 /// Variables by name.
 pub type Variables = BTreeMap<String, String>;
+
+/// Whether a variable is of any use.
+pub fn is_used(name: &str) -> bool {
+    NAMES.contains(&name) || NUMBERED.iter().any(|start| name.starts_with(start))
+}
+
+/// Room for what the daemon reports, in bytes. Nobody else limits that: OpenVPN's own limits do not bind a daemon that was
+/// taken over. What exceeds it ends the tunnel, since a route that were left out would lead beside it.
+pub struct Room(usize);
+
+/// What a short text takes in memory beside its bytes.
+const OVERHEAD: usize = 128;
+
+impl Room {
+    /// For the variables of one event: some 17000 routes.
+    pub const VARIABLES: Self = Self(8 << 20);
+    /// For the options of one connection. A message with some of them has at most 1 KiB (PUSH_BUNDLE_SIZE).
+    pub const PUSHED: Self = Self(2 << 20);
+
+    /// Takes room for a text.
+    pub fn take(&mut self, text: &str) -> Result<()> {
+        let left = self.0.checked_sub(text.len() + OVERHEAD);
+        self.0 = left.ok_or_else(|| Error::new("set up the tunnel", "OpenVPN reported too many routes or options"))?;
+        Ok(())
+    }
+}
 
 /// Where the routes lead to.
 pub struct Routing<'a> {
@@ -36,6 +85,7 @@ pub fn setup(variables: &Variables, profile: &Profile, routing: &Routing) -> Set
     let gateway = if profile.is_tap() { address(variables, "route_vpn_gateway") } else { None };
     let through = |networks: Vec<Prefix>| networks.into_iter().map(|network| (network, gateway));
     let bypass = if routing.only_way { Vec::new() } else { routes_beside(variables) };
+    let bypass: BTreeSet<Prefix> = bypass.into_iter().collect();
     let mut routes: Vec<(Prefix, Option<IpAddr>)> =
         through(pushed_routes(variables)).filter(|(network, _)| !bypass.contains(network)).collect();
     if !profile.is_tap() {
@@ -80,7 +130,8 @@ fn redirected(variables: &Variables, profile: &Profile, pushed: Option<&[String]
 pub fn routes_beside(variables: &Variables) -> Vec<Prefix> {
     let Some(beside) = address(variables, "route_net_gateway") else { return Vec::new() };
     let is_beside = |index: &usize| address(variables, &format!("route_gateway_{index}")) == Some(beside);
-    (1..=MOST).filter(is_beside).filter_map(|index| route_v4(variables, index)).collect()
+    let routes = indices(variables, "route_network_").filter(is_beside);
+    routes.filter_map(|index| route_v4(variables, index)).collect()
 }
 
 fn address(variables: &Variables, name: &str) -> Option<IpAddr> {
@@ -111,7 +162,13 @@ fn pushed_routes(variables: &Variables) -> Vec<Prefix> {
         let (network, bits) = variables.get(format!("route_ipv6_network_{index}").as_str())?.split_once('/')?;
         Some((network.parse().ok().filter(IpAddr::is_ipv6)?, bits.parse().ok().filter(|bits| *bits <= 128)?))
     };
-    (1..=MOST).map_while(|index| route_v4(variables, index)).chain((1..=MOST).map_while(v6)).collect()
+    let v4 = indices(variables, "route_network_").filter_map(|index| route_v4(variables, index));
+    v4.chain(indices(variables, "route_ipv6_network_").filter_map(v6)).collect()
+}
+
+/// The numbers from 1 on for which there is a variable.
+fn indices<'a>(variables: &'a Variables, start: &'a str) -> impl Iterator<Item = usize> + 'a {
+    (1..).take_while(move |index| variables.contains_key(format!("{start}{index}").as_str()))
 }
 
 fn route_v4(variables: &Variables, index: usize) -> Option<Prefix> {
@@ -131,7 +188,8 @@ pub fn pushed_dns(variables: &Variables) -> Dns {
     let mut dns = Dns { servers: Vec::new(), search: Vec::new() };
     let mut server = |text: &str| {
         let address = text.parse::<IpAddr>().ok().filter(|address| is_server(*address));
-        if let Some(address) = address.filter(|address| !dns.servers.contains(address)) {
+        let room = dns.servers.len() < MOST;
+        if let Some(address) = address.filter(|address| room && !dns.servers.contains(address)) {
             dns.servers.push(address);
         }
     };
@@ -144,19 +202,18 @@ pub fn pushed_dns(variables: &Variables) -> Dns {
                 .for_each(&mut server);
         }
     }
-    let mut domains: Vec<&str> = (1..=MOST)
-        .map_while(|index| variables.get(format!("dns_search_domain_{index}").as_str()))
-        .map(String::as_str)
-        .collect();
-    for index in 1..=MOST {
-        let Some(option) = variables.get(format!("foreign_option_{index}").as_str()) else { break };
+    let numbered = |start: &'static str| {
+        indices(variables, start).filter_map(move |index| variables.get(format!("{start}{index}").as_str()))
+    };
+    let mut domains: Vec<&str> = numbered("dns_search_domain_").map(String::as_str).collect();
+    for option in numbered("foreign_option_") {
         match option.split_ascii_whitespace().collect::<Vec<_>>()[..] {
             ["dhcp-option", "DNS" | "DNS6", address] => server(address),
             ["dhcp-option", "DOMAIN" | "DOMAIN-SEARCH", domain] => domains.push(domain),
             _ => {}
         }
     }
-    dns.search = domains.into_iter().filter(|domain| is_domain(domain)).map(str::to_string).collect();
+    dns.search = domains.into_iter().filter(|domain| is_domain(domain)).map(str::to_string).take(MOST).collect();
     dns
 }
 

@@ -22,7 +22,7 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
 use super::device::{install, route_beside, set_up};
-use super::environment::{Routing, Variables, pushed_dns, routes_beside, setup};
+use super::environment::{Room, Routing, Variables, is_used, pushed_dns, routes_beside, setup};
 use super::launch::{Tunnel, inside_name, outside_name};
 use super::management::{Event, LONGEST, parse, reason};
 use crate::netlink::{Netlink, in_namespace};
@@ -55,9 +55,10 @@ pub const STAY: &str = "keeper: stay";
 const PATIENCE: Duration = Duration::from_secs(4);
 /// How often to look for a changed resolv.conf while the daemon is not connected.
 const ROUND: Duration = Duration::from_secs(2);
-/// How many variables the daemon may report; OpenVPN has a limit for what a server may push, a daemon that was taken
-/// over has none.
-const MOST_VARIABLES: usize = 4096;
+/// Bytes that wait for build to read them.
+const UNSENT: usize = 1 << 20;
+/// How often to read what a daemon that has ended left in its socket: a process that it left behind can go on writing.
+const LAST_WORDS: usize = 64;
 
 /// What the keeper may still do once it has started the daemon.
 const KEPT: [Capability; 4] = [
@@ -153,13 +154,15 @@ struct Keeper {
     lines: Lines,
     build: Option<UnixStream>,
     build_lines: Lines,
+    /// Lines for build for which there was no room in the socket.
+    unsent: Vec<u8>,
     /// Whether to go on without build.
     stay: bool,
     signals: SignalFd,
     /// The variables of an event that is being received, and whether it is "up".
-    event: Option<(bool, Variables)>,
+    event: Option<(bool, Variables, Room)>,
     /// What the server pushed, as far as the daemon reported it.
-    pushed: Option<Vec<String>>,
+    pushed: Option<(Vec<String>, Room)>,
     /// Whether the tunnel's device is set up.
     up: bool,
     connected: bool,
@@ -190,6 +193,7 @@ impl Keeper {
             lines: Lines::default(),
             build: build.take(),
             build_lines: Lines::default(),
+            unsent: Vec::new(),
             stay: false,
             signals,
             event: None,
@@ -215,16 +219,27 @@ impl Keeper {
     }
 
     fn run(&mut self) -> Result<()> {
+        let served = self.serve().or_else(|error| self.give_up(error));
+        // What came last says why.
+        if let Some(mut build) = self.build.take() {
+            let patient = build.set_nonblocking(false).and_then(|()| build.set_write_timeout(Some(PATIENCE)));
+            let _ = patient.and_then(|()| build.write_all(&self.unsent));
+        }
+        served
+    }
+
+    fn serve(&mut self) -> Result<()> {
         loop {
             let [management, build, ended, stopped] = self.wait()?;
             if stopped {
                 return self.stop();
             }
             if management {
-                self.hear();
+                self.hear()?;
             }
             if build {
                 self.hear_build();
+                self.send_build();
             }
             if ended {
                 return self.ended();
@@ -242,10 +257,11 @@ impl Keeper {
     /// Waits until there is something to do: with the daemon's socket, build's socket, the daemon's end, a signal.
     fn wait(&self) -> Result<[bool; 4]> {
         let none = self.pidfd.as_fd();
-        let or_none = |stream: &Option<UnixStream>| (stream.is_some(), PollFlags::POLLIN);
+        let to_build = if self.unsent.is_empty() { PollFlags::POLLIN } else { PollFlags::POLLIN | PollFlags::POLLOUT };
         let watch =
             |fd, (there, flags): (bool, PollFlags)| PollFd::new(fd, if there { flags } else { PollFlags::empty() });
-        let (management, build) = (or_none(&self.management), or_none(&self.build));
+        let management = (self.management.is_some(), PollFlags::POLLIN);
+        let build = (self.build.is_some(), to_build);
         let mut fds = [
             watch(self.management.as_ref().map_or(none, AsFd::as_fd), management),
             watch(self.build.as_ref().map_or(none, AsFd::as_fd), build),
@@ -269,28 +285,39 @@ impl Keeper {
     }
 
     /// Handles what the daemon says, and passes it on to build; returns whether it said anything.
-    fn hear(&mut self) -> bool {
+    fn hear(&mut self) -> Result<bool> {
         let Some(bytes) = self.management.as_mut().and_then(receive) else {
             self.management = None;
-            return false;
+            return Ok(false);
         };
-        let Some(lines) = self.lines.add(&bytes) else {
-            self.complain(Err(Error::new("talk to OpenVPN", "it sent a line that is too long")));
-            self.management = None;
-            return false;
-        };
+        let lines = self.lines.add(&bytes);
+        let lines = lines.ok_or_else(|| Error::new("talk to OpenVPN", "it sent a line that is too long"))?;
         for line in lines {
             // The device is set up before build learns that the tunnel is.
-            self.handle(&line);
+            self.handle(&line)?;
             // The variables are the keeper's business, and there may be many.
             if line.starts_with(">UPDOWN:") {
                 continue;
             }
-            // Whether it gets there is up to build. One that was stopped does not read, and loses lines; one that has
-            // ended may have left a word that is still to be read.
-            let _ = self.build.as_mut().map(|build| build.write_all(format!("{line}\n").as_bytes()));
+            self.tell_build(&line);
         }
-        !bytes.is_empty()
+        Ok(!bytes.is_empty())
+    }
+
+    /// Whether it gets there is up to build. One that was stopped does not read, and loses lines in the end; one that has
+    /// ended may have left a word that is still to be read.
+    fn tell_build(&mut self, line: &str) {
+        if self.build.is_some() && self.unsent.len() + line.len() < UNSENT {
+            self.unsent.extend_from_slice(format!("{line}\n").as_bytes());
+            self.send_build();
+        }
+    }
+
+    fn send_build(&mut self) {
+        let Some(build) = &mut self.build else { return };
+        while let Ok(sent @ 1..) = build.write(&self.unsent) {
+            self.unsent.drain(..sent);
+        }
     }
 
     fn hear_build(&mut self) {
@@ -303,19 +330,19 @@ impl Keeper {
         }
     }
 
-    fn handle(&mut self, line: &str) {
+    fn handle(&mut self, line: &str) -> Result<()> {
         match parse(line) {
-            Event::UpDown(what) => self.event = Some((what == "UP", Variables::new())),
+            Event::UpDown(what) => self.event = Some((what == "UP", Variables::new(), Room::VARIABLES)),
             Event::Variable(text) if text == "END" => match self.event.take() {
-                Some((true, variables)) => self.come_up(&variables),
-                Some((false, _)) => self.go_down(None),
+                Some((true, variables, _)) => self.come_up(&variables),
+                Some((false, ..)) => self.go_down(None),
                 None => {}
             },
             Event::Variable(text) => {
-                if let (Some((_, variables)), Some((name, value))) = (&mut self.event, text.split_once('=')) {
-                    if variables.len() < MOST_VARIABLES {
-                        variables.insert(name.to_string(), value.to_string());
-                    }
+                let named = text.split_once('=').filter(|(name, _)| is_used(name));
+                if let (Some((_, variables, room)), Some((name, value))) = (&mut self.event, named) {
+                    room.take(&text)?;
+                    variables.insert(name.to_string(), value.to_string());
                 }
             }
             Event::State(state, remark) => self.note_state(&state, &remark),
@@ -323,9 +350,10 @@ impl Keeper {
             Event::Need(..) if self.build.is_none() => {
                 self.note_down(Some("it asks for a password: clean the namespace and build it again"));
             }
-            Event::Log(text) => self.note_pushed(&text),
+            Event::Log(text) => self.note_pushed(&text)?,
             _ => {}
         }
+        Ok(())
     }
 
     fn note_state(&mut self, state: &str, remark: &str) {
@@ -350,12 +378,16 @@ impl Keeper {
     }
 
     /// `PUSH: Received control message: 'PUSH_REPLY,OPTION,OPTION...'`, of which there may be several.
-    fn note_pushed(&mut self, text: &str) {
+    fn note_pushed(&mut self, text: &str) -> Result<()> {
         let options = text.split_once("PUSH: Received control message: 'PUSH_REPLY,").map(|(_, options)| options);
         if let Some(options) = options {
-            let options = options.trim_end_matches('\'').split(',').map(str::to_string);
-            self.pushed.get_or_insert_default().extend(options);
+            let (pushed, room) = self.pushed.get_or_insert((Vec::new(), Room::PUSHED));
+            for option in options.trim_end_matches('\'').split(',') {
+                room.take(option)?;
+                pushed.push(option.to_string());
+            }
         }
+        Ok(())
     }
 
     fn save(&self, state: TunnelState) {
@@ -389,7 +421,8 @@ impl Keeper {
         let tunnel = &self.tunnel;
         let request = tunnel.request();
         let only_way = tunnel.kill_switch();
-        let routing = Routing { only_way, ipv6: request.ipv6 != Some(false), pushed: self.pushed.as_deref() };
+        let pushed = self.pushed.as_ref().map(|(options, _)| options.as_slice());
+        let routing = Routing { only_way, ipv6: request.ipv6 != Some(false), pushed };
         let mut setup = setup(variables, &tunnel.profile, &routing);
         setup.name = inside_name(tunnel.index);
         setup.order = tunnel.index as u32;
@@ -448,11 +481,24 @@ impl Keeper {
         self.tunnel.remove_device()
     }
 
+    /// Ends a daemon that cannot be kept. The reason is for build as long as that waits, then for status.
+    fn give_up(&mut self, error: Error) -> Result<()> {
+        self.note_down(Some(error.cause()));
+        self.unsent.extend_from_slice(format!(">FATAL:{}\n", error.cause()).as_bytes());
+        self.stop().and(Err(error))
+    }
+
     /// The daemon has ended by itself, or was killed.
     fn ended(&mut self) -> Result<()> {
         // It may have said why. A process that it left behind can keep its end of the socket open.
         let unblocked = self.management.as_ref().map(|stream| stream.set_nonblocking(true));
-        while matches!(unblocked, Some(Ok(()))) && self.hear() {}
+        if matches!(unblocked, Some(Ok(()))) {
+            for _ in 0..LAST_WORDS {
+                if !self.hear()? {
+                    break;
+                }
+            }
+        }
         self.note_down(None);
         self.tunnel.remove_device()
     }

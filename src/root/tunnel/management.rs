@@ -13,6 +13,8 @@ use runns_shared::escape::escape;
 pub const LONGEST: usize = 1 << 16;
 /// How many lines of the daemon's log are kept for the hint of an error.
 const LAST_LINES: usize = 5;
+/// How many characters of each are shown. OpenVPN's longest are lists of pushed options.
+const SHOWN: usize = 400;
 
 /// A line from the daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,7 +165,7 @@ impl Management {
         if self.lines.len() == LAST_LINES {
             self.lines.pop_front();
         }
-        self.lines.push_back(line);
+        self.lines.push_back(line.chars().take(SHOWN).collect());
     }
 
     /// Answers a request for a password, which goes through the socket only.
@@ -222,7 +224,8 @@ impl Management {
     fn failure(&self, cause: &str) -> Error {
         let mut lines = self.all_lines();
         lines.push(cause.to_string());
-        let last = lines.iter().rev().find(|line| !line.is_empty()).cloned().unwrap_or_default();
+        let last: String =
+            lines.iter().rfind(|line| !line.is_empty()).into_iter().flat_map(|line| line.chars()).take(SHOWN).collect();
         self.with_log(reason(&lines).unwrap_or(&escape(last.as_bytes())))
     }
 

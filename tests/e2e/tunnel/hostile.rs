@@ -1,8 +1,8 @@
 //! A hostile server, a daemon that it has taken over, and unauthorized callers of the keeper.
 
-use super::{FAR, Probes, Watch, host, ping};
+use super::{FAR, Probes, Watch, host, ping, tunnel_field};
 use crate::support::openvpn::{self, OpenVpnServer};
-use crate::support::{Host, Snapshot};
+use crate::support::{Host, Snapshot, wait_until};
 
 /// Options that a server can push, aimed at clients that paste them into commands and files.
 const HOSTILE: &str = r#"
@@ -148,6 +148,73 @@ fn the_keeper_takes_nothing_on_trust() {
         let refused = refused.refused(1, &["bring up the tunnel of /etc/openvpn/work.conf"]);
         assert!(!refused.stderr.contains('\x1b'), "{refused}");
         before_without_configuration(&host, &before);
+    }
+}
+
+/// Python for a daemon that is taken over: what it says of a tunnel with as many routes as any client has, among far more
+/// that nobody needs; and, when there is a file for it, what it says later.
+const MUCH: &str = r#"
+import time
+for _ in range(1500):
+    keeper.sendall((">LOG:1,," + "x" * 60000 + "\n>STATE:1,WAIT,,,,,,\n>INFO:" + "y" * 60000 + "\n").encode())
+keeper.sendall(b">LOG:1,,PUSH: Received control message: 'PUSH_REPLY,route 10.0.0.0 255.0.0.0'\n" * 1000)
+keeper.sendall(b">UPDOWN:UP\n>UPDOWN:ENV,ifconfig_local=10.8.0.2\n")
+for number in range(1, 10001):
+    keeper.sendall((f">UPDOWN:ENV,route_network_{number}=10.{number >> 8}.{number & 255}.0\n"
+                    f">UPDOWN:ENV,route_netmask_{number}=255.255.255.0\n>UPDOWN:ENV,x{number}={'z' * 9000}\n").encode())
+keeper.sendall(b">UPDOWN:ENV,END\n>STATE:1,CONNECTED,SUCCESS,,,,,\n")
+while not os.path.exists("/usr/local/share/later"):
+    time.sleep(0.02)
+exec(open("/usr/local/share/later").read())
+"#;
+
+/// What is too much: options, variables, a line. It has an end, lest a keeper without a limit take the machine's memory.
+const TOO_MUCH: [(&str, &str); 3] = [
+    (
+        "for _ in range(20000): keeper.sendall(b\">LOG:1,,PUSH: Received control message: 'PUSH_REPLY,\" + b'route 1.2.3.4,' * 1000 + b\"'\\n\")",
+        "too many routes or options",
+    ),
+    (
+        "keeper.sendall(b'>UPDOWN:UP\\n')\n\
+         for n in range(1000000): keeper.sendall(f'>UPDOWN:ENV,foreign_option_{n}=x\\n'.encode())",
+        "too many routes or options",
+    ),
+    ("for _ in range(4000): keeper.sendall(b'x' * 65536)", "a line that is too long"),
+];
+
+#[test]
+fn a_keeper_keeps_little_of_what_its_daemon_says() {
+    let host = host();
+    openvpn::make_certificates(&host);
+    openvpn::configure_client(&host, "work", 1194);
+    let said = r#"keeper.sendall(open("/usr/local/share/said", "rb").read())"#;
+    let says = r#"exec(open("/usr/local/share/says").read())"#;
+    host.write("/usr/local/sbin/openvpn", &TAKEN_OVER.replace(said, says));
+    host.ok("chmod 755 /usr/local/sbin/openvpn");
+    host.configure("[work]\nKillSwitch=yes\nvpn=/etc/openvpn/work.conf\n");
+    let before = Snapshot::of(&host);
+    host.write("/usr/local/share/says", MUCH);
+    for (too_much, reason) in TOO_MUCH {
+        host.ok("rm -f /usr/local/share/later && runns-exec build -s work");
+        let keeper = host.ok("pgrep -f '[.]tunnel-keeper work '");
+        let peak = host.ok(&format!("awk '/^VmHWM/ {{ print $2 }}' /proc/{keeper}/status"));
+        assert!(peak.parse::<u32>().expect("a number of KiB") < 32 << 10, "{peak} KiB");
+        let routes = host.ok("ip netns exec work ip route show dev tun0 | grep -c ^10[.]");
+        assert_eq!(routes, "10000", "no route is left out");
+        // Then its tunnel ends, and says why.
+        host.write("/usr/local/share/soon", too_much);
+        host.ok("mv /usr/local/share/soon /usr/local/share/later");
+        wait_until("the end of the daemon", || {
+            tunnel_field(&host, "alice", "work", "reason").contains(reason).then_some(())
+        });
+        wait_until("the end of the keeper", || (!host.ok("ps -e -o args").contains("tunnel-keeper")).then_some(()));
+        host.ok("runns-exec clean work -f");
+        before.assert_same(&Snapshot::of(&host));
+    }
+    for (too_much, reason) in TOO_MUCH {
+        host.write("/usr/local/share/says", too_much);
+        host.run("runns-exec build -s work").refused(1, &["bring up the tunnel of /etc/openvpn/work.conf", reason]);
+        before.assert_same(&Snapshot::of(&host));
     }
 }
 
