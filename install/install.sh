@@ -270,6 +270,16 @@ tell_firewalld() {
     fi
 }
 
+# The rule of this version is read from where it is installed. Earlier ones were to be copied.
+tell_polkit() {
+    [ -z "$destdir" ] || return 0
+    for rules in /etc/polkit-1/rules.d/*.rules; do
+        if grep -q 'runns@' "$rules" 2>/dev/null; then
+            say "note: $rules is a copy of an earlier rule, which may let users run commands as root; to remove it: sudo rm $rules"
+        fi
+    done
+}
+
 say_what_next() {
     if [ -n "$destdir" ]; then
         [ -n "$gid" ] || say "note: $destdir has no etc/group; when the files are in place, create group $group, set the program's group, then its capabilities ($capabilities)"
@@ -301,4 +311,5 @@ install_config
 install_files
 tell_systemd
 tell_firewalld
+tell_polkit
 say_what_next

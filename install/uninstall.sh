@@ -29,6 +29,11 @@ if [ -z "$destdir" ]; then
         [ -L "$link" ] || continue
         printf 'note: %s is still enabled; to disable it: sudo systemctl disable %s\n' "${link##*/}" "${link##*/}"
     done
+    for rules in /etc/polkit-1/rules.d/*.rules; do
+        if grep -q runns "$rules" 2>/dev/null; then
+            printf 'note: %s is about units of runns-exec, which is gone; to remove it: sudo rm %s\n' "$rules" "$rules"
+        fi
+    done
 fi
 
 sample=$destdir$prefix/share/doc/runns-exec/runns.conf
@@ -50,7 +55,7 @@ done <"$(dirname -- "$0")/files"
 remove "$prefix/bin/runns-exec"
 remove "$prefix/libexec/runns-exec/runns-exec-root"
 for directory in "$prefix/share/doc/runns-exec/examples" "$prefix/share/doc/runns-exec" "$prefix/libexec/runns-exec" \
-    /usr/lib/firewalld/zones /usr/lib/firewalld; do
+    /usr/lib/firewalld/zones /usr/lib/firewalld /usr/share/polkit-1/rules.d /usr/share/polkit-1; do
     rmdir -- "$destdir$directory" 2>/dev/null || true
 done
 if [ -z "$destdir" ] && [ -d /run/systemd/system ]; then

@@ -36,12 +36,16 @@ fn everything_is_installed_whatever_the_umask_and_removed_again() {
         "/usr/lib/firewalld/zones/runns.xml",
         "/usr/local/lib/sysusers.d/runns-exec.conf",
         "/usr/local/share/doc/runns-exec/examples/service.conf",
-        "/usr/local/share/doc/runns-exec/examples/50-runns.rules",
+        "/usr/share/polkit-1/rules.d/50-runns.rules",
     ] {
         assert_eq!(host.ok(&format!("stat -c '%U:%G %a' {file}")), "root:root 644", "{file}");
     }
     assert_eq!(host.ok("stat -c %a /usr/local/bin /usr/local/share/man/man8 /usr/local/share"), "755\n755\n755");
-    host.ok("/runns-source/install/uninstall.sh");
+    // What root has added is named.
+    host.ok("mkdir -p /etc/polkit-1/rules.d; cp /usr/share/polkit-1/rules.d/50-runns.rules /etc/polkit-1/rules.d/copy.rules");
+    assert!(installer(&host).ok("/runns-source/install/install.sh").contains("note: /etc/polkit-1/rules.d/copy.rules"));
+    let said = host.ok("/runns-source/install/uninstall.sh; rm /etc/polkit-1/rules.d/copy.rules");
+    assert!(said.contains("note: /etc/polkit-1/rules.d/copy.rules"), "{said}");
     let after = host.ok(FILES);
     let account = |text: &str| text.lines().filter(|line| !line.contains("/etc/g")).collect::<Vec<_>>().join("\n");
     assert_eq!(account(&after), account(&before), "nothing is left but the group");

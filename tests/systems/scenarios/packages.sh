@@ -117,7 +117,13 @@ remove_deb() {
     # build leaves files in /etc that a reboot does not take.
     in_system "printf '[tight]\nDNS=192.0.2.1\n' >>/etc/runns.conf && runns-exec build -s tight"
     reboot
+    says 'the polkit rule belongs to the package' runns-exec: in_system 'dpkg -S /usr/share/polkit-1/rules.d/50-runns.rules'
+    in_system "cp /usr/share/polkit-1/rules.d/50-runns.rules /etc/polkit-1/rules.d/10-copy.rules"
+    try in_system 'DEBIAN_FRONTEND=noninteractive apt-get install -q -y --reinstall /srv/new/*.deb'
+    says 'installation names a copy of it' 10-copy.rules printf '%s' "$output"
     ok 'purge' in_system 'DEBIAN_FRONTEND=noninteractive apt-get purge -q -y runns-exec'
+    says 'purge names a copy of the polkit rule' 10-copy.rules printf '%s' "$output"
+    in_system 'rm /etc/polkit-1/rules.d/10-copy.rules'
     files "$scratch/after"
     same 'purge leaves no file' "$scratch/before" "$scratch/after"
     ok 'purge leaves the group' in_system 'getent group runns'
@@ -145,7 +151,9 @@ try_rpm() {
     intact 'after rpm -U --replacepkgs'
     goes_on 'after rpm -U --replacepkgs'
     build -n other
+    in_system "cp /usr/share/polkit-1/rules.d/50-runns.rules /etc/polkit-1/rules.d/10-copy.rules"
     rpm_does -e runns-exec
+    says 'rpm -e names a copy of the polkit rule' 10-copy.rules printf '%s' "$output"
     says 'rpm -e names what still stands' 'namespace other still exists' printf '%s' "$output"
     refused 'rpm -e cleans the units' in_system 'test -e /run/netns/demo'
     refused 'and disables them' in_system 'ls /etc/systemd/system/*.wants/runns@*'

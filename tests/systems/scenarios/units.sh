@@ -3,6 +3,7 @@
 
 prepare() {
     start_openvpn
+    cp -R "$program/install" "$root/srv/"
     cp "$root/etc/openvpn/client.conf" "$root/etc/openvpn/broken.conf"
     sed "s/^remote .*/remote $gateway 1195/" "$root/etc/openvpn/client.conf" >"$root/etc/openvpn/silent.conf"
     sed -i 's/^ca .*/ca missing.crt/' "$root/etc/openvpn/broken.conf"
@@ -119,8 +120,8 @@ try_failure() {
 }
 
 try_polkit() {
-    may_not 'start a unit without the rule' alice start runns@my-site
-    ok 'the rule' in_system 'install -m 644 /usr/local/share/doc/runns-exec/examples/50-runns.rules /etc/polkit-1/rules.d/'
+    may_not 'start a unit unless root says so' alice start runns@my-site
+    ok 'root says so' in_system "$grant"
     wait_for 5 'polkit to read it' as_user alice 'systemctl --no-ask-password start runns@my-site'
     may 'reload it' reload runns@my-site
     may 'restart it' restart runns@my-site
@@ -140,15 +141,54 @@ try_polkit() {
     may_not 'stop it' bob stop runns@my-site
     may_not 'kill it' alice kill runns@my-site
     ok 'stop it' in_system 'systemctl stop runns@my-site'
-    # Somebody who may start a unit of this name must not decide what it executes.
-    for user in alice bob; do
-        refused "$user may not run a command as such a unit" as_user "$user" \
-            'systemd-run --no-ask-password --unit=runns@evil.service --property=Type=oneshot /bin/touch /evil'
-        refused "$user may not run a command as another unit" as_user "$user" \
-            'systemd-run --no-ask-password --unit=evil.service /bin/touch /evil'
-    done
-    refused 'nothing was run' in_system 'test -e /evil'
+    try_transient 'with the template'
+    # systemd refuses a transient unit of which there is a file. Nothing depends on that.
+    ok 'the template goes' in_system "mv $template /tmp/ && systemctl daemon-reload"
+    try_transient 'without the template'
+    # shellcheck disable=SC2016 # expanded in the system
+    if in_system '[ "$(systemctl --version | sed -n "1s/systemd \([0-9]*\).*/\1/p")" -ge 257 ]'; then
+        in_system 'cat >/etc/polkit-1/rules.d/00-control.rules' <<'END'
+polkit.addRule(function (action, subject) {
+    if (action.lookup("unit") == "runns@evil.service" && action.lookup("verb") == "start") { return polkit.Result.YES; }
+});
+END
+        wait_for 5 'the attack to work with a rule that trusts unit and verb' as_user alice "$transient"
+        wait_for 5 'the command to run' in_system 'test -e /evil'
+        in_system 'rm /etc/polkit-1/rules.d/00-control.rules /evil'
+    fi
+    ok 'the template comes back' in_system "mv /tmp/runns@.service $template && systemctl daemon-reload"
 }
+
+# Somebody who may start a unit of this name must not decide what it executes.
+try_transient() {
+    local user
+    for user in alice bob; do
+        refused "$1, $user may not run a command as such a unit" as_user "$user" "$transient"
+        refused "$1, $user may not run a command as another unit" as_user "$user" \
+            'systemd-run --no-ask-password --unit=evil.service /bin/touch /evil'
+        refused "$1, $user may not run one beside such a unit" as_user "$user" \
+            'busctl call org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.systemd1.Manager StartTransientUnit \
+                "ssa(sv)a(sa(sv))" runns@my-site.service replace 0 1 evil.service 1 ExecStart "a(sasb)" 1 /bin/touch 2 touch /evil false'
+    done
+    refused "$1, nothing was run" in_system 'test -e /evil'
+}
+
+# What is left after removal names what root has added, and grants nothing.
+try_removal() {
+    local copy=/etc/polkit-1/rules.d/10-copy.rules
+    ok 'a copy of the rule' in_system "cp /usr/share/polkit-1/rules.d/50-runns.rules $copy"
+    try in_system /srv/install/uninstall.sh
+    for file in "$copy" /etc/polkit-1/rules.d/50-runns-groups.rules; do
+        says "removal names $file" "$file" printf '%s' "$output"
+    done
+    refused 'the rule has gone' in_system 'ls /usr/share/polkit-1/rules.d/50-runns.rules'
+    try_transient 'after removal'
+}
+
+template=/usr/local/lib/systemd/system/runns@.service
+transient='systemd-run --no-ask-password --unit=runns@evil.service --property=Type=oneshot /bin/touch /evil'
+# As the manual says.
+grant="echo 'polkit.runnsGroups = [\"runns\"];' >/etc/polkit-1/rules.d/50-runns-groups.rules"
 
 scenario() {
     in_system 'cat >/etc/runns.conf' <"$scratch/runns.conf"
@@ -164,4 +204,5 @@ scenario() {
     says 'no unit has failed' '0 loaded units' in_system "systemctl list-units --failed 'runns@*'"
     ok 'disable' in_system 'systemctl disable --now runns@work'
     refused 'it is gone' in_system 'ls /run/netns/vpnWork'
+    try_removal
 }
