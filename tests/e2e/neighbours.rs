@@ -136,6 +136,20 @@ fn a_port_that_is_taken_is_refused_by_whoever_has_it() {
 }
 
 #[test]
+fn publishing_an_address_that_the_host_does_not_have_is_a_warning() {
+    let own = "Publish=192.0.2.2:81\nPublish=127.0.0.1:82\nPublish=[::1]:83\n";
+    let host = host(&format!("[work]\n{own}Publish=203.0.113.9:80\nPublish=[2001:db8::9]:80/udp\n"));
+    let built = host.run("runns-exec build -s work");
+    assert_eq!(built.status, 0, "{built}");
+    let warnings: Vec<&str> = built.stderr.lines().collect();
+    assert!(warnings.len() == 2 && warnings.iter().all(|line| line.contains("warning: this host has no")), "{built}");
+    assert!(warnings[0].contains("203.0.113.9:80") && warnings[1].contains("[2001:db8::9]:80"), "{built}");
+    host.ok("runns-exec status work && ip address add 203.0.113.9/32 dev lo");
+    let _server = serve(&host, "ip netns exec work", 80);
+    assert_eq!(from_host(&host, "", "203.0.113.9", 80, "tcp"), "peer 203.0.113.9", "as soon as it has it");
+}
+
+#[test]
 fn servers_of_the_host_are_reached_as_the_section_says() {
     let host = host("[open]\n[shut]\nHostAccess=no\n[some]\nHostAccess=7001/tcp\n");
     host.ok("for name in open shut some; do runns-exec build -s $name || exit 1; done");

@@ -17,7 +17,8 @@ mod host;
 mod inside;
 mod listener;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 
 use super::ipv6::{self, Pair};
 use super::{Finding, Part, Site};
@@ -28,6 +29,7 @@ use nix::sched::{CloneFlags, unshare};
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::name::IfaceName;
 use runns_shared::neighbours::{Cidr, HostAccess, Port, Published, Subnet};
+use runns_shared::output::warn;
 use runns_shared::plan::{Plan, Request};
 use runns_shared::record::Record;
 
@@ -204,12 +206,17 @@ pub fn opened(plan: &Plan) -> Option<String> {
     is_asked.then(|| words(&plan.request, &way))
 }
 
+/// Whether the host has this address: asked by binding a socket, which sends nothing.
+fn is_of_host(address: IpAddr) -> bool {
+    !UdpSocket::bind((address, 0)).is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable)
+}
+
 /// Checks, before anything is made, that each published port is free, and that there is nft(8).
 pub fn check(plan: &Plan) -> Result<()> {
     let Some(way) = Way::of(plan)? else { return Ok(()) };
     tool::need("nft", "nftables")?;
     if plan.request.neighbours.all("Bypass").next().is_some() && !plan.request.has_tunnel() {
-        runns_shared::output::warn("Bypass has no effect: there is no tunnel");
+        warn("Bypass has no effect: there is no tunnel");
     }
     for port in &way.published {
         let taken = |by: String| {
@@ -224,6 +231,9 @@ pub fn check(plan: &Plan) -> Result<()> {
         }
         if let Some(by) = listener::of(port) {
             return Err(taken(by));
+        }
+        if let Some(address) = port.address.filter(|address| !is_of_host(*address)) {
+            warn(&format!("this host has no address {address}: {port} cannot be reached until it does"));
         }
     }
     Ok(())
