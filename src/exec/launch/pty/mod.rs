@@ -24,6 +24,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
 use nix::sys::stat::Mode;
@@ -81,14 +82,12 @@ fn in_background(start: &Start, line: Line, outcome: OwnedFd, failure: OwnedFd) 
             drop((line, failure, client));
             let relay = File::from(relay);
             let told = detach::hear(outcome).and_then(|()| command_pid(&relay)).and_then(detach::announce);
-            if let Err(error) = told {
+            if let Err(error) = told.and_then(|()| confirm(&relay)) {
                 // The relay ends the command, then itself.
                 drop(relay);
                 let _ = waitpid(pid, None);
                 return Err(error);
             }
-            // If the relay has gone, so has the command's terminal.
-            let _ = send(relay.as_raw_fd(), &[1], MsgFlags::MSG_NOSIGNAL);
             process::exit_now(0)
         }
     }
@@ -108,6 +107,14 @@ fn background_relay(start: &Start, line: Line, failure: OwnedFd, client: OwnedFd
 fn discard_output() -> Result<()> {
     let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).cannot(|| "open /dev/null")?;
     dup2_stdout(null.as_fd()).and_then(|()| dup2_stderr(null.as_fd())).cannot(|| "redirect output")
+}
+
+/// Tells the relay that the command is known of. It has gone already if the command has ended.
+fn confirm(relay: &File) -> Result<()> {
+    match send(relay.as_raw_fd(), &[1], MsgFlags::MSG_NOSIGNAL) {
+        Err(Errno::EPIPE) => Ok(()),
+        sent => sent.map(drop).cannot(|| "answer the relay"),
+    }
 }
 
 /// The command's pid, which the relay writes when it has been executed.
