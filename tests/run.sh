@@ -49,9 +49,10 @@ install_packages() {
     [ -z "$missing" ] || fail "cannot run the tests: still missing: $missing"
 }
 
-# What would change who answers for names on this machine is not installed: the tests unpack it on their own hosts.
+# What would change who answers for names on this machine, or is setuid root, is not installed: the tests unpack it on
+# their own hosts.
 unpacked='nscd systemd-resolved libsystemd-shared libnss-resolve avahi-daemon libavahi-core7 libavahi-common3 libdaemon0
-    libnss-mdns busybox-static'
+    libnss-mdns busybox-static firejail'
 
 fetch_packages() {
     [ -z "${RUNNS_TEST_PACKAGES:-}" ] || return 0

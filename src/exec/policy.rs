@@ -4,14 +4,15 @@ use std::ffi::CStr;
 
 use nix::unistd::{getegid, getgid, getgroups, getuid};
 
+use runns_privileged::Privilege;
 use runns_privileged::capability::caller_is_root;
-use runns_privileged::netns::{self, Netns};
+use runns_privileged::netns::{self, Arrival, Netns};
 use runns_shared::access::Access;
-use runns_shared::config::{Config, DEFAULT_PATH};
+use runns_shared::config::{Config, DEFAULT_PATH, Section};
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::escape;
 use runns_shared::name::{NetnsName, RESERVED};
-use runns_shared::record::{Record, State};
+use runns_shared::record::{DIRECTORY, Record, State, etc_here};
 use runns_shared::suggest::nearest;
 
 /// The process that asks.
@@ -40,10 +41,13 @@ fn own_groups() -> Result<Vec<u32>> {
     Ok(groups)
 }
 
-/// What the record and the configuration say about entering a namespace by its name.
+/// What the records and the configuration say about entering a namespace by its name.
 pub struct Decision {
+    name: NetnsName,
     /// Its record, if runns-exec built it.
     pub record: Option<Record>,
+    /// All records, if none of this name says which namespace was built: one of them may be that of another name.
+    others: Vec<Record>,
     config: Config,
     caller: Caller,
 }
@@ -68,9 +72,15 @@ pub fn decide(name: &NetnsName) -> Result<Decision> {
         Some(State::Built) | None => {}
     }
     if caller.root {
-        return Ok(Decision { record, config: Config::default(), caller });
+        return Ok(Decision { name: name.clone(), record, others: Vec::new(), config: Config::default(), caller });
     }
-    let config = Config::load_default()?;
+    let config = match Config::load_if_there()? {
+        Some(config) => config,
+        None => {
+            believe_absence(name, record.as_ref())?;
+            Config::default()
+        }
+    };
     if let Some((first, second)) = config.ambiguity() {
         let cause = format!("[{}] and [{}] both name namespace {}", first.name, second.name, first.netns);
         return Err(Error::new(format!("use {DEFAULT_PATH}"), cause));
@@ -79,9 +89,30 @@ pub fn decide(name: &NetnsName) -> Result<Decision> {
     if record.is_none() && !named && !config.allow_unmanaged {
         return Err(unmanaged(name, &config));
     }
-    let decision = Decision { record, config, caller };
-    decision.check_lists(name)?;
+    let identified = record.as_ref().is_some_and(|record| record.identity.is_some());
+    let others = if identified { Vec::new() } else { Record::all()? };
+    let decision = Decision { name: name.clone(), record, others, config, caller };
+    decision.check(&Vec::from_iter(&decision.record), None)?;
     Ok(decision)
+}
+
+/// Whether /etc/runns.conf, which is not there, does not exist: in the /etc of a sandbox it may be missing, with the lists
+/// that it has today.
+fn believe_absence(name: &NetnsName, record: Option<&Record>) -> Result<()> {
+    match record.and_then(|record| record.etc.as_ref()) {
+        Some(etc) if Some(etc) != etc_here().as_ref() => {
+            let cause = format!("{DEFAULT_PATH} is missing, and /etc is not that in which the namespace was built");
+            Err(refuse(name, cause)
+                .hint(format!("run it outside of the sandbox; if there is none: sudo touch {DEFAULT_PATH}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Runs `look` inside the namespace called `name`, if the caller may enter it.
+pub fn visit<T>(privilege: &Privilege, name: &NetnsName, look: impl FnOnce() -> Result<T>) -> Result<T> {
+    let decision = decide(name)?;
+    netns::visit(privilege, &decision.open()?, |arrival| decision.admit(arrival), look)
 }
 
 fn unmanaged(name: &NetnsName, config: &Config) -> Error {
@@ -93,18 +124,6 @@ fn unmanaged(name: &NetnsName, config: &Config) -> Error {
         )
     });
     error.hint(hint)
-}
-
-/// Opens namespace `name`; if there is none, the error says what may have been meant.
-pub fn open(name: &NetnsName) -> Result<Netns> {
-    netns::open(name).map_err(|error| match netns::is_missing(name) {
-        true => {
-            let config = Config::load_default().unwrap_or_default();
-            let hint = did_you_mean(name, &config);
-            error.hint(hint.unwrap_or_else(|| "runns-exec status and ip netns list show the existing ones".to_string()))
-        }
-        false => error,
-    })
 }
 
 /// What may have been meant by `name`: a namespace, a section or a subcommand, whichever is nearest.
@@ -124,16 +143,101 @@ fn did_you_mean(name: &NetnsName, config: &Config) -> Option<String> {
 }
 
 impl Decision {
-    /// The lists of today's configuration, for the namespace and for the section it was built from, and those that it
-    /// was built with: each must allow.
-    fn check_lists(&self, name: &NetnsName) -> Result<()> {
-        let request = self.record.as_ref().map(|record| &record.plan.request);
-        let built_from = request.and_then(|request| request.section.as_deref());
-        let today = self.config.sections.iter().filter(|section| {
-            section.netns == *name || built_from.is_some_and(|built| built.eq_ignore_ascii_case(&section.name))
-        });
-        let lists = today.map(|section| &section.access).chain(request.map(|request| &request.access));
-        self.check_all(name, lists)
+    /// Opens the namespace, whose lists under other names must allow, too; if there is none, the error says what may have
+    /// been meant.
+    pub fn open(&self) -> Result<Netns> {
+        let name = &self.name;
+        let netns = netns::open(name).map_err(|error| match netns::is_missing(name) {
+            true => {
+                let config = Config::load_default().unwrap_or_default();
+                let hint = did_you_mean(name, &config);
+                error.hint(
+                    hint.unwrap_or_else(|| "runns-exec status and ip netns list show the existing ones".to_string()),
+                )
+            }
+            false => error,
+        })?;
+        let mut records: Vec<&Record> = self.record.iter().collect();
+        for other in &self.others {
+            let inode = other.identity.map(|identity| identity.inode);
+            if inode == Some(netns.inode()) && netns.is_also(&other.plan.request.name)? {
+                records.push(other);
+            }
+        }
+        self.check(&records, Some(&netns))?;
+        Ok(netns)
+    }
+
+    /// Whether the caller may stay where it has just arrived: it is the namespace of the record or, without a record, one
+    /// that runns-exec did not build, as far as the namespace itself says.
+    pub fn admit(&self, arrival: &Arrival) -> Result<()> {
+        match self.record.as_ref().and_then(|record| record.identity.as_ref()) {
+            Some(built) => return arrival.must_be(built),
+            None => arrival.must_not_be_the_hosts()?,
+        }
+        if self.caller.root {
+            return Ok(());
+        }
+        // A record whose own name no longer leads to it was not found when it was opened.
+        let is_same = |record: &&Record| record.identity.is_some_and(|identity| identity.cookie == arrival.cookie);
+        let same: Vec<&Record> = self.others.iter().filter(is_same).collect();
+        if same.is_empty() && arrival.is_built() {
+            let hint = format!(
+                "outside of a sandbox, which may hide {DIRECTORY}, it can be entered; if the record is lost, root can remove \
+                 the namespace (sudo ip netns delete {}) and build it again",
+                self.name
+            );
+            return Err(refuse(&self.name, "runns-exec built it, and its record is not there").hint(hint));
+        }
+        self.check(&same, None)
+    }
+
+    /// These `records` of the namespace must be of one that is complete, and their lists and those of today's sections for it
+    /// must allow.
+    fn check(&self, records: &[&Record], netns: Option<&Netns>) -> Result<()> {
+        if self.caller.root {
+            return Ok(());
+        }
+        for section in self.sections(records, netns)? {
+            self.check_list(&section.access)?;
+        }
+        for Record { state, plan, .. } in records {
+            if *state != State::Built {
+                let cause = format!("it is namespace {}, which is being built or cleaned", plan.request.name);
+                return Err(refuse(&self.name, cause));
+            }
+            self.check_list(&plan.request.access)?;
+        }
+        Ok(())
+    }
+
+    /// Today's sections, as far as they restrict anything, that name the namespace, that one of its `records` comes from,
+    /// or whose name leads to `netns`, too.
+    fn sections(&self, records: &[&Record], netns: Option<&Netns>) -> Result<Vec<&Section>> {
+        let is_of_record = |section: &Section| {
+            records.iter().map(|record| &record.plan.request).any(|request| {
+                let built_from = request.section.as_deref();
+                section.netns == request.name || built_from.is_some_and(|name| name.eq_ignore_ascii_case(&section.name))
+            })
+        };
+        let mut found = Vec::new();
+        for section in &self.config.sections {
+            if !section.access.is_restricted() {
+                continue;
+            }
+            let named = section.netns == self.name || is_of_record(section);
+            if named || netns.map_or(Ok(false), |netns| netns.is_also(&section.netns))? {
+                found.push(section);
+            }
+        }
+        Ok(found)
+    }
+
+    fn check_list(&self, access: &Access) -> Result<()> {
+        match self.caller.is_in(access)? {
+            true => Ok(()),
+            false => Err(refuse(&self.name, "AllowUsers and AllowGroups do not let you in")),
+        }
     }
 
     /// Who may enter, for people; `None` if that is everybody who may execute the program.
@@ -149,48 +253,6 @@ impl Decision {
         let groups = list("members of group", "members of groups", &access.groups);
         let lists: Vec<String> = [users, groups].into_iter().flatten().collect();
         (!lists.is_empty()).then(|| lists.join(" and "))
-    }
-
-    fn check_all<'a>(&self, name: &NetnsName, lists: impl IntoIterator<Item = &'a Access>) -> Result<()> {
-        for access in lists {
-            if !self.caller.is_in(access)? {
-                return Err(refuse(name, "AllowUsers and AllowGroups do not let you in"));
-            }
-        }
-        Ok(())
-    }
-
-    /// The same namespace can have several names. Called after it was entered, with its `cookie`: the lists of every
-    /// name that is known for it must allow.
-    pub fn check_other_names(&self, name: &NetnsName, netns: &Netns, cookie: u64) -> Result<()> {
-        if self.caller.root {
-            return Ok(());
-        }
-        for section in &self.config.sections {
-            if section.access.is_restricted() && section.netns != *name && netns.is_also(&section.netns)? {
-                self.check_all(name, [&section.access])?;
-            }
-        }
-        if self.record.is_some() {
-            return Ok(());
-        }
-        for record in Record::all()? {
-            if record.identity.is_some_and(|identity| identity.cookie == cookie) {
-                let built = record.plan.request.name.clone();
-                if record.state != State::Built {
-                    return Err(refuse(name, format!("it is namespace {built}, which is being built or cleaned")));
-                }
-                self.check_all(name, [&record.plan.request.access])?;
-                let section = record.plan.request.section.as_deref().unwrap_or_default();
-                let today = self
-                    .config
-                    .sections
-                    .iter()
-                    .filter(|known| known.netns == built || known.name.eq_ignore_ascii_case(section));
-                self.check_all(name, today.map(|section| &section.access))?;
-            }
-        }
-        Ok(())
     }
 }
 

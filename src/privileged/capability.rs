@@ -2,7 +2,7 @@
 //!
 //! | capability | for |
 //! |---|---|
-//! | CAP_SYS_ADMIN | setns(2) to a network namespace, unshare(2) of the mount namespace, the mount calls in it |
+//! | CAP_SYS_ADMIN | setns(2) to a network namespace, unshare(2) of the mount namespace, the mount calls in it; unshare(2) of the network namespace, to leave it |
 //! | CAP_NET_ADMIN | SIOCSIFFLAGS, to bring up loopback if it is down |
 
 use std::path::Path;

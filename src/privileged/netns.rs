@@ -6,7 +6,7 @@ use std::path::Path;
 use caps::Capability;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat, lstat, stat};
 
@@ -18,10 +18,12 @@ use runns_shared::output::step;
 use runns_shared::proc::read_file;
 use runns_shared::record::Identity;
 use runns_shared::trusted;
-use runns_sys::{net, process};
+use runns_sys::net::{self, Flags};
+use runns_sys::process;
 
 /// The directory of named network namespaces (ip-netns(8)).
 pub const DIRECTORY: &str = "/run/netns";
+const LOOPBACK: &str = "lo";
 
 /// The longest text that a namespace shows of itself, in bytes: 100,000 routes are longer than a server sends.
 const MAX_INSIDE: u64 = 16 << 20;
@@ -34,9 +36,32 @@ pub struct Netns {
     stat: FileStat,
 }
 
+/// A flag of the loopback interface of every namespace that build creates (IFF_PORTSEL). The kernel keeps it and gives it
+/// no meaning; it takes CAP_NET_ADMIN to clear it. It is read without /proc, /sys or /run, which a caller can hide from
+/// this program, and so says that there is a record even to somebody who does not see one.
+pub const BUILT: Flags = nix::libc::IFF_PORTSEL as Flags;
+/// The same for the namespace of pid 1 where that is not the kernel's initial one (IFF_AUTOMEDIA).
+pub const OF_PID_1: Flags = nix::libc::IFF_AUTOMEDIA as Flags;
+/// Inode of the initial network namespace since Linux 6.18 (NET_NS_INIT_INO, include/uapi/linux/nsfs.h). Other
+/// namespaces have numbers from PROC_DYNAMIC_FIRST, 0xF0000000, on.
+const INITIAL_INODE: u64 = 0xEFFF_FFF9;
+/// Its cookie before: the first one that was given (gen_cookie_next, include/linux/cookie.h).
+const INITIAL_COOKIE: u64 = 1;
+
+/// A namespace that the calling process has just entered, and in which it has not changed anything.
+pub struct Arrival<'a> {
+    netns: &'a Netns,
+    /// The namespace's cookie.
+    pub cookie: u64,
+    /// The flags of its loopback interface.
+    flags: Flags,
+}
+
 /// Proof that the calling process is in the network namespace. Only [`enter`] returns one.
 pub struct Entered {
-    _private: (),
+    /// A socket of the namespace.
+    probe: OwnedFd,
+    flags: Flags,
 }
 
 /// Opens /run/netns/`name` without following a symbolic link and without blocking. It must be a network namespace.
@@ -96,54 +121,118 @@ impl Netns {
     }
 }
 
-/// Enters `netns`, checks that it is the one described by `expected`, and brings up its loopback interface. Without
-/// `expected` (runns-exec did not build the namespace), it must at least not be the host's own.
-pub fn enter(privilege: &Privilege, netns: &Netns, expected: Option<&Identity>) -> Result<(Entered, u64)> {
-    let name = &netns.name;
-    let cannot = |cause: &str| Error::new(format!("enter namespace {name}"), cause);
-    step(|| format!("entering network namespace {name} (inode {})", netns.inode()));
-    privilege.raised(Capability::CAP_SYS_ADMIN, || {
-        setns(netns.file.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|errno| cannot(&words(errno)))
-    })?;
+impl Arrival<'_> {
+    fn cannot(&self, cause: &str) -> Error {
+        Error::new(format!("enter namespace {}", self.netns.name), cause)
+    }
+
+    /// Whether build created it.
+    pub fn is_built(&self) -> bool {
+        self.flags & BUILT != 0
+    }
+
+    /// Fails unless it is the namespace that `built` describes.
+    pub fn must_be(&self, built: &Identity) -> Result<()> {
+        if self.cookie == built.cookie {
+            return Ok(());
+        }
+        let name = &self.netns.name;
+        Err(self
+            .cannot("it is another namespace than the one that was built under this name")
+            .hint(format!("sudo runns-exec clean {name} removes the record of the one that was built")))
+    }
+
+    /// Fails if it is the host's own namespace under another name, which would provide no isolation. The kernel's initial
+    /// namespace is known by its number. Where pid 1 lives in another one (a container), that bears a mark from the first
+    /// build on; until then only /proc tells, in which a sandbox may show a pid 1 of its own.
+    pub fn must_not_be_the_hosts(&self) -> Result<()> {
+        let marked = self.flags & OF_PID_1 != 0;
+        if marked || is_initial(self.netns.inode(), self.cookie) || is_that_of_pid_1()? {
+            return Err(self.cannot("it is the host's own network namespace"));
+        }
+        Ok(())
+    }
+}
+
+/// Whether these are the numbers of the kernel's initial network namespace.
+pub fn is_initial(inode: u64, cookie: u64) -> bool {
+    inode == INITIAL_INODE || cookie == INITIAL_COOKIE
+}
+
+/// Whether the calling process is in the network namespace of pid 1. /proc/PID/net/dev has a different inode number in
+/// every network namespace, and anyone may stat that of pid 1.
+pub fn is_that_of_pid_1() -> Result<bool> {
+    let inode = |path: &str| stat(path).map(|stat| stat.st_ino).cannot(|| format!("inspect {path}"));
+    Ok(inode("/proc/self/net/dev")? == inode("/proc/1/net/dev")?)
+}
+
+/// Enters `netns` if `admit`, which is asked inside, does not refuse. Nothing inside is changed.
+pub fn enter(privilege: &Privilege, netns: &Netns, admit: impl FnOnce(&Arrival) -> Result<()>) -> Result<Entered> {
+    step(|| format!("entering network namespace {} (inode {})", netns.name, netns.inode()));
+    join(privilege, netns.file.as_fd(), || format!("enter namespace {}", netns.name))?;
+    arrive(netns, admit).inspect_err(|_| leave(privilege))
+}
+
+/// `action` is what this is for.
+fn join(privilege: &Privilege, namespace: BorrowedFd, action: impl FnOnce() -> String) -> Result<()> {
+    privilege.raised(Capability::CAP_SYS_ADMIN, || setns(namespace, CloneFlags::CLONE_NEWNET).cannot(action))
+}
+
+/// Looks at the namespace that was joined, and asks `admit`.
+fn arrive(netns: &Netns, admit: impl FnOnce(&Arrival) -> Result<()>) -> Result<Entered> {
+    let cannot = |cause: &str| Error::new(format!("enter namespace {}", netns.name), cause);
     let probe = local_socket()?;
     let cookie = net::namespace_cookie(&probe).map_err(|errno| cannot(&words(errno)))?;
-    match expected {
-        Some(expected) if expected.cookie != cookie => {
-            return Err(cannot("it is another namespace than the one that was built under this name")
-                .hint(format!("sudo runns-exec clean {name} removes the record of the one that was built")));
-        }
-        Some(_) => {}
-        None => refuse_host_namespace().map_err(|cause| cannot(&cause))?,
-    }
+    let flags = net::flags(&probe, LOOPBACK).cannot(|| "inspect the loopback interface")?;
+    admit(&Arrival { netns, cookie, flags })?;
     // clean removes the name before it looks for processes. If the name still exists, clean will see this process.
-    let now = fstatat(&netns.directory, name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW)
+    let now = fstatat(&netns.directory, netns.name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW)
         .map_err(|_| cannot("it has just been removed"))?;
     if (now.st_dev, now.st_ino) != (netns.stat.st_dev, netns.stat.st_ino) {
         return Err(cannot("it has just been replaced"));
     }
-    if !net::interface_is_up(&probe, "lo").cannot(|| "inspect the loopback interface")? {
-        step(|| "bringing loopback up".to_string());
-        privilege.raised(Capability::CAP_NET_ADMIN, || {
-            net::bring_up(&probe, "lo").cannot(|| "bring the loopback interface up")
-        })?;
-    }
-    Ok((Entered { _private: () }, cookie))
+    Ok(Entered { probe, flags })
 }
 
-/// Refuses the host's own network namespace under another name, which would provide no isolation. /proc/PID/net/dev has
-/// a different inode number in every network namespace, and anyone may stat that of pid 1.
-fn refuse_host_namespace() -> Result<(), String> {
-    let inode = |path: &str| stat(path).map(|stat| stat.st_ino).map_err(|errno| format!("{path}: {}", words(errno)));
-    if inode("/proc/self/net/dev")? == inode("/proc/1/net/dev")? {
-        return Err("it is the host's own network namespace".to_string());
+/// Leaves a namespace in which the caller may not be for an empty one. Anybody can read /proc/PID/net of a process, and
+/// the caller can keep this one from ending, by a terminal or a pipe that takes no message. If it cannot leave, it
+/// ends at once, without one.
+fn leave(privilege: &Privilege) {
+    let emptied = privilege
+        .raised(Capability::CAP_SYS_ADMIN, || unshare(CloneFlags::CLONE_NEWNET).cannot(|| "leave the namespace"));
+    if emptied.is_err() {
+        process::die("");
     }
-    Ok(())
+}
+
+impl Entered {
+    /// Brings up the loopback interface, if it is down: what changes the namespace comes last, when nothing can be refused
+    /// any more.
+    pub fn bring_up_loopback(&self, privilege: &Privilege) -> Result<()> {
+        if self.flags & net::UP != 0 {
+            return Ok(());
+        }
+        step(|| "bringing loopback up".to_string());
+        privilege.raised(Capability::CAP_NET_ADMIN, || {
+            net::change_flags(&self.probe, LOOPBACK, net::UP, 0).cannot(|| "bring the loopback interface up")
+        })
+    }
 }
 
 /// An unbound local socket: it belongs to the calling thread's namespace, and the interface ioctls work on any socket.
 fn local_socket() -> Result<OwnedFd> {
     socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
         .cannot(|| "make a socket in the namespace")
+}
+
+/// Sets and clears flags of the loopback interface of the calling thread's network namespace, which root alone may do.
+pub fn change_loopback_here(set: Flags, clear: Flags) -> Result<()> {
+    net::change_flags(local_socket()?, LOOPBACK, set, clear).cannot(|| "set the flags of the loopback interface")
+}
+
+/// The flags of the loopback interface of the calling thread's network namespace.
+pub fn loopback_flags_here() -> Result<Flags> {
+    net::flags(local_socket()?, LOOPBACK).cannot(|| "inspect the loopback interface")
 }
 
 /// The numbers that identify the network namespace of the calling thread.
@@ -157,48 +246,39 @@ pub fn identity_here() -> Result<Identity> {
     })
 }
 
-/// Runs `look` inside the namespace called `name`, and returns to the previous one. If it cannot return, the process
-/// exits.
-fn visit<T>(privilege: &Privilege, name: &NetnsName, look: impl FnOnce() -> Result<T>) -> Result<T> {
-    let netns = open(name)?;
+/// Runs `look` inside `netns` if `admit` does not refuse, and returns to the previous namespace. If it cannot return, the
+/// process ends.
+pub fn visit<T>(
+    privilege: &Privilege,
+    netns: &Netns,
+    admit: impl FnOnce(&Arrival) -> Result<()>,
+    look: impl FnOnce() -> Result<T>,
+) -> Result<T> {
     let home = std::fs::File::open("/proc/self/ns/net").cannot(|| "open /proc/self/ns/net")?;
-    let go = |place: BorrowedFd| {
-        privilege.raised(Capability::CAP_SYS_ADMIN, || {
-            setns(place, CloneFlags::CLONE_NEWNET).cannot(|| format!("look into namespace {name}"))
-        })
-    };
-    go(netns.file.as_fd())?;
-    let result = look();
-    if let Err(error) = go(home.as_fd()) {
-        process::die(&format!("runns-exec: cannot come back from namespace {name}: {error}\n"));
+    join(privilege, netns.file.as_fd(), || format!("look into namespace {}", netns.name))?;
+    let result = arrive(netns, admit).and_then(|_| look());
+    if join(privilege, home.as_fd(), || "come back".to_string()).is_err() {
+        process::die("");
     }
     result
 }
 
-/// What the namespace called `name` shows of itself inside.
-pub fn look_inside(privilege: &Privilege, name: &NetnsName) -> Result<Inside> {
-    visit(privilege, name, || {
-        let text = |file: &&str| {
-            let place = if file.starts_with("net/") { "/proc/thread-self" } else { "/proc" };
-            let bytes = read_file(Path::new(place).join(file), MAX_INSIDE).unwrap_or_default();
-            String::from_utf8(bytes).unwrap_or_default()
-        };
-        let mut inside = Inside {
-            name: name.to_string(),
-            identity: identity_here()?,
-            up: Vec::new(),
-            files: FILES.iter().map(text).collect(),
-        };
-        let probe = local_socket()?;
-        let is_up = |device: &String| net::interface_is_up(&probe, device).unwrap_or(false);
-        inside.up = inside.devices().into_iter().map(|(device, _)| device).filter(is_up).collect();
-        Ok(inside)
-    })
-}
-
-/// The numbers of the namespaces with these names. One that cannot be entered is left out.
-pub fn identify(privilege: &Privilege, names: &[&NetnsName]) -> Vec<Identity> {
-    let one =
-        |name: &&NetnsName| visit(privilege, name, identity_here).inspect_err(|error| step(|| error.to_string())).ok();
-    names.iter().filter_map(one).collect()
+/// What the calling thread's network namespace, which was entered as `name`, shows of itself inside.
+pub fn look_here(name: &NetnsName) -> Result<Inside> {
+    let text = |file: &&str| {
+        let place = if file.starts_with("net/") { "/proc/thread-self" } else { "/proc" };
+        let bytes = read_file(Path::new(place).join(file), MAX_INSIDE).unwrap_or_default();
+        String::from_utf8(bytes).unwrap_or_default()
+    };
+    let mut inside = Inside {
+        name: name.to_string(),
+        identity: identity_here()?,
+        marked: loopback_flags_here()? & BUILT != 0,
+        up: Vec::new(),
+        files: FILES.iter().map(text).collect(),
+    };
+    let probe = local_socket()?;
+    let is_up = |device: &String| net::flags(&probe, device).is_ok_and(|flags| flags & net::UP != 0);
+    inside.up = inside.devices().into_iter().map(|(device, _)| device).filter(is_up).collect();
+    Ok(inside)
 }

@@ -6,7 +6,9 @@
 //!
 //! Before files are covered, all of /etc is bound onto itself, and the entries are mounted in that copy. When runns-exec
 //! is started inside another namespace, a single unmount therefore removes everything that the outer one mounted there.
-//! The source of the outer /sys, which only a privileged process can have set, shows that there is an outer view.
+//! The source of the outer /sys, which only a privileged process can have set, shows that there is an outer view. A
+//! sandbox in between, such as firejail(1), replaces that /sys and binds our /etc once more: what is left in it of an
+//! outer view is recognized by what is mounted, and unmounted file by file.
 
 use std::ffi::{CStr, CString, OsString};
 use std::fs::File;
@@ -21,7 +23,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::stat::{Mode, SFlag, fchmod};
+use nix::sys::stat::{Mode, SFlag, fchmod, stat};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::unistd::getuid;
 
@@ -178,6 +180,7 @@ fn undo_outer_view() -> Result<(Sys, bool)> {
         let sys = must_find("/sys")?;
         let (id, source) = mount_at(&sys, "/sys")?;
         if source != MARK.to_bytes() && source != MARK_ETC.to_bytes() {
+            undone |= undo_behind_sandbox()?;
             return Ok((Sys { place: sys, id }, undone));
         }
         for path in NAME_SERVICES {
@@ -185,15 +188,42 @@ fn undo_outer_view() -> Result<(Sys, bool)> {
                 if mount_at(&place, path)?.1 != MASK.to_bytes() {
                     break;
                 }
-                umount2(path, MntFlags::MNT_DETACH).cannot(|| format!("unmount the outer namespace's {path}"))?;
+                unmount(path)?;
             }
         }
-        umount2("/sys", MntFlags::MNT_DETACH).cannot(|| "unmount the outer namespace's /sys")?;
+        unmount("/sys")?;
         if source == MARK_ETC.to_bytes() {
-            umount2("/etc", MntFlags::MNT_DETACH).cannot(|| "unmount the outer namespace's /etc")?;
+            unmount("/etc")?;
         }
         undone = true;
     }
+}
+
+fn unmount(path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
+    umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
+        .cannot(|| format!("unmount the outer namespace's {}", show(path)))
+}
+
+/// Removes what is left of an outer view whose /sys somebody has replaced; whether there was anything. A view that covers
+/// anything but /sys has mounted an /etc, and so has a sandbox in it. What the sandbox itself has covered stays so.
+fn undo_behind_sandbox() -> Result<bool> {
+    let mounted = |path: &Path| -> Result<Option<u64>> {
+        let Some(place) = find(path)? else { return Ok(None) };
+        api::mounted_at(&place).cannot(|| format!("find out what is mounted on {}", show(path)))
+    };
+    if mounted(Path::new("/etc"))?.is_none() {
+        return Ok(false);
+    }
+    let mut undone = false;
+    for mount in mountinfo()?.iter().rev().filter(|mount| mount.is_of_a_view()) {
+        // Unless another mount covers it.
+        if mounted(&mount.point)? == Some(mount.id) {
+            unmount(&mount.point)?;
+            undone = true;
+        }
+    }
+    Ok(undone)
 }
 
 /// The existing directories of the host's name services; one that has two names is listed once.
@@ -249,7 +279,7 @@ fn must_find(path: &str) -> Result<OwnedFd> {
 
 /// The mount that contains `place`, which is at `path`: its id, if the kernel reports it, and its source.
 fn mount_at(place: &OwnedFd, path: &str) -> Result<(Option<u64>, Vec<u8>)> {
-    match api::mount_of(place).and_then(|(id, _)| Ok((Some(id), api::mount_source(id)?))) {
+    match api::mount_of(place).and_then(|id| Ok((Some(id), api::mount_source(id)?))) {
         Err(Errno::ENOSYS) => {
             let mount = mountinfo()?.into_iter().rfind(|mount| mount.point == Path::new(path));
             Ok((None, mount.map_or(Vec::new(), |mount| mount.source)))
@@ -360,17 +390,48 @@ fn cover_etc(name: &NetnsName, entries: &[Entry], hosts: Option<OwnedFd>) -> Res
     Ok(())
 }
 
-/// A line of /proc/self/mountinfo, for kernels without listmount and statmount (proc_pid_mountinfo(5)).
+/// A line of /proc/self/mountinfo (proc_pid_mountinfo(5)).
 #[derive(Debug, PartialEq, Eq)]
 pub struct Mount {
     id: u64,
     parent: u64,
+    /// What of its file system is mounted.
+    root: PathBuf,
     point: PathBuf,
     source: Vec<u8>,
 }
 
 /// Longer than that of any machine; a user may have many file systems mounted (fusermount3(1)), with long names.
 const MAX_MOUNTINFO: u64 = 64 << 20;
+
+impl Mount {
+    /// Whether it is one of those that [`make`] mounts on a file of /etc or on a directory of name services, or a copy of
+    /// one. Nobody but root can have mounted these files there.
+    fn is_of_a_view(&self) -> bool {
+        let Some(name) = self.point.strip_prefix("/etc").ok().and_then(Path::to_str) else {
+            return self.source == MASK.to_bytes();
+        };
+        self.is_entry(name) || self.is_target_of_entry(name) || name == HOSTS && self.source == MASK.to_bytes()
+    }
+
+    /// Whether it is the file `name` of some /etc/netns/NAME, or the hosts file that build leaves. A file that has been
+    /// replaced since has a suffix.
+    fn is_entry(&self, name: &str) -> bool {
+        let root = self.root.to_string_lossy();
+        let mut parts = root.trim_end_matches("//deleted").rsplit('/');
+        let (last, directory, above) = (parts.next(), parts.next(), parts.next());
+        last == Some(name) && directory.is_some_and(|name| NetnsName::new(name).is_ok()) && above == Some("netns")
+            || name == HOSTS && last.is_some_and(|last| last.starts_with(hosts::PREFIX))
+    }
+
+    /// Whether it is the file that an entry of that name leads to which is a symbolic link.
+    fn is_target_of_entry(&self, name: &str) -> bool {
+        let identity = |path: &Path| stat(path).ok().map(|stat| (stat.st_dev, stat.st_ino));
+        let mounted = identity(&self.point);
+        let entries = std::fs::read_dir(ETC_NETNS).into_iter().flatten().flatten();
+        mounted.is_some() && entries.into_iter().any(|entry| identity(&entry.path().join(name)) == mounted)
+    }
+}
 
 fn mountinfo() -> Result<Vec<Mount>> {
     let text = read_file("/proc/self/mountinfo", MAX_MOUNTINFO).cannot(|| "read /proc/self/mountinfo")?;
@@ -382,9 +443,10 @@ pub fn parse_mount(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
     let number = |field: Option<&[u8]>| std::str::from_utf8(field?).ok()?.parse().ok();
     let (id, parent) = (number(fields.next())?, number(fields.next())?);
-    let point = trusted::path_from_bytes(unescape_octal(fields.nth(2)?));
+    let root = trusted::path_from_bytes(unescape_octal(fields.nth(1)?));
+    let point = trusted::path_from_bytes(unescape_octal(fields.next()?));
     let source = unescape_octal(fields.skip_while(|field| *field != b"-").nth(2)?);
-    Some(Mount { id, parent, point, source })
+    Some(Mount { id, parent, root, point, source })
 }
 
 /// Decodes `\040` and the like, which the kernel writes for blanks in mountinfo.
@@ -421,9 +483,26 @@ mod tests {
         let line = b"36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 shared:2 - ext3 /dev/root rw,errors=continue";
         let mount = parse_mount(line).unwrap();
         assert_eq!((mount.id, mount.parent, mount.point.as_path()), (36, 35, Path::new("/mnt 2")));
-        assert_eq!(mount.source, b"/dev/root");
+        assert_eq!((mount.root.as_path(), mount.source.as_slice()), (Path::new("/mnt1"), &b"/dev/root"[..]));
         assert_eq!(parse_mount(b"36 35 98:0"), None);
         assert_eq!(unescape_octal(b"a\\"), b"a\\");
         assert_eq!(unescape_octal(b"\\777"), b"\\777");
+    }
+
+    #[test]
+    fn mounts_of_a_view() {
+        let is_ours = |root: &str, point: &str, source: &str| {
+            parse_mount(format!("36 35 0:1 {root} {point} rw - x {source} rw").as_bytes()).unwrap().is_of_a_view()
+        };
+        assert!(is_ours("/etc/netns/w/resolv.conf", "/etc/resolv.conf", "/dev/vda"));
+        assert!(is_ours("/netns/w/resolv.conf//deleted", "/etc/resolv.conf", "/dev/vdb"), "/etc is a file system");
+        assert!(
+            is_ours("/runns/.hosts-w", "/etc/hosts", "tmpfs") && is_ours("/hosts", "/etc/hosts", "runns-exec:mask")
+        );
+        assert!(is_ours("/", "/run/nscd", "runns-exec:mask"));
+        assert!(!is_ours("/etc/netns/w/resolv.conf", "/etc/hosts", "/dev/vda"));
+        assert!(!is_ours("/etc/netns/w/resolv.conf", "/mnt/resolv.conf", "/dev/vda"));
+        assert!(!is_ours("/netns/w", "/run/netns/w", "tmpfs") && !is_ours("/etc", "/etc", "/dev/vda"));
+        assert!(!is_ours("/firejail/firejail.ro.file", "/etc/shadow", "tmpfs"));
     }
 }

@@ -56,6 +56,7 @@ pub fn reconstruct(name: &NetnsName) -> Result<Record> {
         daemons,
         keepers,
         lock_generation: None,
+        etc: None,
     })
 }
 

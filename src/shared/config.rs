@@ -119,11 +119,13 @@ impl Config {
 
     /// Reads /etc/runns.conf; no such file is an empty configuration.
     pub fn load_default() -> Result<Self> {
+        Ok(Self::load_if_there()?.unwrap_or_default())
+    }
+
+    /// Reads /etc/runns.conf; `None` if there is no such file.
+    pub fn load_if_there() -> Result<Option<Self>> {
         let path = Path::new(DEFAULT_PATH);
-        match trusted::read_if_there(path, Trust::Strict)? {
-            Some(text) => Self::parse(&text, path),
-            None => Ok(Self::default()),
-        }
+        trusted::read_if_there(path, Trust::Strict)?.map(|text| Self::parse(&text, path)).transpose()
     }
 
     /// Parses `text`; `path` is for messages.

@@ -13,9 +13,12 @@ use crate::record::DIRECTORY;
 /// The host's.
 pub const HOSTS: &str = "/etc/hosts";
 
+/// What the names of those begin with that build leaves.
+pub const PREFIX: &str = ".hosts-";
+
 /// Where build leaves that of `name`.
 pub fn path(name: &NetnsName) -> PathBuf {
-    Path::new(DIRECTORY).join(format!(".hosts-{name}"))
+    Path::new(DIRECTORY).join(format!("{PREFIX}{name}"))
 }
 
 /// The line that is added.

@@ -29,6 +29,8 @@ pub struct Inside {
     pub name: String,
     /// Which namespace it is.
     pub identity: Identity,
+    /// Whether it bears the mark of a namespace that was built.
+    pub marked: bool,
     /// The devices that are up.
     pub up: Vec<String>,
     /// The texts of [`FILES`]; empty for those that this kernel does not have.
@@ -56,7 +58,8 @@ impl Inside {
     pub fn to_text(&self) -> String {
         let Identity { cookie, inode, proc_inode } = self.identity;
         let up = self.up.join(" ");
-        format!("{}\0{cookie}\0{inode}\0{proc_inode}\0{up}\0{}\0", self.name, self.files.join("\0"))
+        let marked = u8::from(self.marked);
+        format!("{}\0{cookie}\0{inode}\0{proc_inode}\0{marked}\0{up}\0{}\0", self.name, self.files.join("\0"))
     }
 
     /// What another process wrote, several one after the other; `None` if it is not that.
@@ -64,16 +67,17 @@ impl Inside {
         let fields: Vec<&str> = text.split_terminator('\0').collect();
         let inside = |fields: &[&str]| {
             let number = |at: usize| fields.get(at)?.parse().ok();
-            let files: Vec<String> = fields.get(5..)?.iter().map(|text| text.to_string()).collect();
+            let files: Vec<String> = fields.get(6..)?.iter().map(|text| text.to_string()).collect();
             (files.len() == FILES.len()).then_some(())?;
             Some(Self {
                 name: fields[0].to_string(),
                 identity: Identity { cookie: number(1)?, inode: number(2)?, proc_inode: number(3)? },
-                up: fields[4].split_whitespace().map(str::to_string).collect(),
+                marked: fields[4] == "1",
+                up: fields[5].split_whitespace().map(str::to_string).collect(),
                 files,
             })
         };
-        fields.chunks(5 + FILES.len()).map(inside).collect()
+        fields.chunks(6 + FILES.len()).map(inside).collect()
     }
 
     fn text(&self, file: &str) -> &str {
@@ -188,7 +192,7 @@ mod tests {
         let text = |file: &&str| files.iter().find(|(name, _)| name == file).map_or("", |(_, text)| text).to_string();
         let files = FILES.iter().map(text).collect();
         let identity = Identity { cookie: 1, inode: 2, proc_inode: 3 };
-        Inside { name: "a".into(), identity, up: vec!["lo".into()], files }
+        Inside { name: "a".into(), identity, marked: true, up: vec!["lo".into()], files }
     }
 
     #[test]

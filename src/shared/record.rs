@@ -118,6 +118,14 @@ pub struct Record {
     /// The generation of the namespace's nftables ruleset after the DNS lock was made (NFT_MSG_GETGEN): as long as it is
     /// the same, nothing in it has changed.
     pub lock_generation: Option<u64>,
+    /// Device and inode number of the /etc that build saw: only in this one does the absence of /etc/runns.conf mean that
+    /// there is none.
+    pub etc: Option<Vec<u64>>,
+}
+
+/// The value of [`Record::etc`] for the /etc that this process sees.
+pub fn etc_here() -> Option<Vec<u64>> {
+    nix::sys::stat::stat("/etc").ok().map(|stat| vec![stat.st_dev, stat.st_ino])
 }
 
 /// Where the record of `name` is.
@@ -185,6 +193,7 @@ impl Record {
             daemons: fields.list("daemons", |value| Fields::read(value, Daemon::from_fields)),
             keepers: fields.list("keepers", |value| Fields::read(value, Daemon::from_fields)),
             lock_generation: fields.optional("lock_generation", json::number),
+            etc: fields.optional("etc", |value| json::list(value, json::number)),
         })
     }
 

@@ -121,19 +121,29 @@ pub fn restrict(mount: BorrowedFd, attributes: Attributes, recursive: bool) -> R
     check(unsafe { libc::syscall(SYS_MOUNT_SETATTR, mount, c"".as_ptr(), flags, &raw const wanted, size) }).map(drop)
 }
 
-/// The unique id of the mount that `fd` is on, and whether `fd` is the root of it. ENOSYS on kernels before 6.8.
-pub fn mount_of(fd: impl AsFd) -> Result<(u64, bool), Errno> {
-    // SAFETY: an all-zero statx is a valid value, which the call fills in; the path is NUL-terminated.
-    let stat = unsafe {
-        let mut stat: libc::statx = std::mem::zeroed();
-        let fd = fd.as_fd().as_raw_fd();
-        check(libc::statx(fd, c"".as_ptr(), libc::AT_EMPTY_PATH, STATX_MNT_ID_UNIQUE, &mut stat).into())?;
-        stat
-    };
+/// The unique id of the mount that `fd` is on. ENOSYS on kernels before 6.8.
+pub fn mount_of(fd: impl AsFd) -> Result<u64, Errno> {
+    let stat = inspect(fd, STATX_MNT_ID_UNIQUE)?;
     if stat.stx_mask & STATX_MNT_ID_UNIQUE == 0 {
         return Err(Errno::ENOSYS);
     }
-    Ok((stat.stx_mnt_id, stat.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0))
+    Ok(stat.stx_mnt_id)
+}
+
+/// If `fd` is the root of a mount, the id of that mount in mountinfo. statx(2), Linux 5.8.
+pub fn mounted_at(fd: impl AsFd) -> Result<Option<u64>, Errno> {
+    let stat = inspect(fd, libc::STATX_MNT_ID)?;
+    Ok((stat.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0).then_some(stat.stx_mnt_id))
+}
+
+fn inspect(fd: impl AsFd, mask: libc::c_uint) -> Result<libc::statx, Errno> {
+    // SAFETY: an all-zero statx is a valid value, which the call fills in; the path is NUL-terminated.
+    unsafe {
+        let mut stat: libc::statx = std::mem::zeroed();
+        let fd = fd.as_fd().as_raw_fd();
+        check(libc::statx(fd, c"".as_ptr(), libc::AT_EMPTY_PATH, mask, &mut stat).into())?;
+        Ok(stat)
+    }
 }
 
 /// `struct mnt_id_req`, version 0.

@@ -45,23 +45,24 @@ pub(crate) fn interface_request(name: &str) -> libc::ifreq {
     request
 }
 
-/// Whether interface `name` in the network namespace of `socket` is up (netdevice(7), SIOCGIFFLAGS).
-pub fn interface_is_up(socket: impl AsFd, name: &str) -> Result<bool, Errno> {
+/// IFF_* of an interface, as far as [`flags`] returns them (netdevice(7)).
+pub type Flags = libc::c_short;
+/// The interface is up.
+pub const UP: Flags = libc::IFF_UP as Flags;
+
+/// The flags of interface `name` in the network namespace of `socket` (netdevice(7), SIOCGIFFLAGS).
+pub fn flags(socket: impl AsFd, name: &str) -> Result<Flags, Errno> {
     let mut request = interface_request(name);
     // SAFETY: SIOCGIFFLAGS reads the name from and writes the flags to the ifreq.
     check(unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCGIFFLAGS as _, &mut request) }.into())?;
     // SAFETY: after SIOCGIFFLAGS the union holds the flags.
-    Ok(unsafe { request.ifr_ifru.ifru_flags } & libc::IFF_UP as libc::c_short != 0)
+    Ok(unsafe { request.ifr_ifru.ifru_flags })
 }
 
-/// Brings interface `name` up. Needs CAP_NET_ADMIN (netdevice(7), SIOCSIFFLAGS).
-pub fn bring_up(socket: impl AsFd, name: &str) -> Result<(), Errno> {
+/// Sets the flags `set` of interface `name`, and clears `clear`. Needs CAP_NET_ADMIN (netdevice(7), SIOCSIFFLAGS).
+pub fn change_flags(socket: impl AsFd, name: &str, set: Flags, clear: Flags) -> Result<(), Errno> {
     let mut request = interface_request(name);
-    // SAFETY: SIOCGIFFLAGS reads the name from and writes the flags to the ifreq.
-    check(unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCGIFFLAGS as _, &mut request) }.into())?;
-    // SAFETY: after SIOCGIFFLAGS the union holds the flags.
-    let flags = unsafe { request.ifr_ifru.ifru_flags };
-    request.ifr_ifru.ifru_flags = flags | libc::IFF_UP as libc::c_short;
+    request.ifr_ifru.ifru_flags = flags(&socket, name)? & !clear | set;
     // SAFETY: SIOCSIFFLAGS only reads the ifreq.
     check(unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCSIFFLAGS as _, &request) }.into()).map(drop)
 }

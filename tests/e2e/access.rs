@@ -54,3 +54,59 @@ fn another_name_for_the_same_namespace_is_no_way_round_a_list() {
         host.user("carol").ok("runns-exec alias -- true");
     }
 }
+
+/// How often a command of this user enters a namespace.
+fn entered(host: &Host, user: &str, command: &str) -> usize {
+    host.run(&format!("strace -f -u {user} -e trace=setns -o /tmp/trace {command}"));
+    host.ok("cat /tmp/trace").lines().filter(|line| line.contains("setns(") && line.ends_with("= 0")).count()
+}
+
+#[test]
+fn nobody_looks_into_a_namespace_that_they_may_not_enter() {
+    let host = Host::new();
+    host.configure("[built]\nAllowUsers=carol\n[also]\n");
+    host.ok("runns-exec build -s built && ip netns add other && touch /run/netns/also && \
+             mount --bind /run/netns/built /run/netns/also");
+    // Of root's, for which list has to ask the namespaces without a record for their numbers.
+    host.ok("ip netns exec other setsid sleep 1000 >/dev/null 2>&1 &");
+    for command in ["status", "status built", "status built other also", "check built", "check also", "list -a"] {
+        assert_eq!(entered(&host, "alice", &format!("runns-exec {command}")), 0, "{command}");
+    }
+    assert!(host.user("alice").run("runns-exec status built").stdout.contains("built"), "the record is for everybody");
+    assert!(entered(&host, "carol", "runns-exec status built") > 0);
+    host.configure("AllowUnmanaged=yes\n[built]\nAllowUsers=carol\n");
+    assert!(entered(&host, "alice", "runns-exec list -a") > 0);
+    assert_eq!(entered(&host, "alice", "runns-exec status"), 0, "another name of it is no way round");
+}
+
+#[test]
+fn whoever_is_refused_has_changed_nothing() {
+    let host = Host::new();
+    host.write("/etc/vpn.resolv", "nameserver 198.51.100.53\n");
+    host.configure("[built]\nAllowUsers=carol\nResolve=/etc/vpn.resolv\n");
+    host.ok("runns-exec build -s built && ip -n built link set lo down && ip netns add secret");
+    for name in ["built", "secret"] {
+        host.ok(&format!("touch /run/netns/alias-{name} && mount --bind /run/netns/{name} /run/netns/alias-{name}"));
+    }
+    let is_down = |name: &str| assert_eq!(host.ok(&format!("ip -n {name} link show lo up")), "", "{name}");
+    host.configure("AllowUnmanaged=yes\n[secret]\nAllowUsers=carol\n");
+    let alice = host.user("alice");
+    for name in ["built", "secret"] {
+        alice.run(&format!("runns-exec {name} -- true")).refused(125, &["AllowUsers"]);
+        alice.run(&format!("runns-exec alias-{name} -- true")).refused(125, &["AllowUsers"]);
+        is_down(name);
+    }
+    // Its own name is gone: only inside is it known to be the one that was built.
+    host.ok("umount /run/netns/built && rm /run/netns/built");
+    alice.run("runns-exec alias-built -- true").refused(125, &["AllowUsers"]);
+    is_down("alias-built");
+    host.ok("touch /run/netns/built && mount --bind /run/netns/alias-built /run/netns/built");
+    host.ok("mv /etc/netns/built/resolv.conf /root/");
+    host.user("carol").run("runns-exec built -- true").refused(125, &["resolv.conf", "removed"]);
+    is_down("built");
+    host.ok("mv /root/resolv.conf /etc/netns/built/");
+    host.user("carol").ok("runns-exec built -- true && runns-exec secret -- true");
+    assert!(
+        host.ok("ip -n built link show lo up").contains("UP") && host.ok("ip -n secret link show lo").contains("UP")
+    );
+}

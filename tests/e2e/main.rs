@@ -29,6 +29,7 @@ mod pty;
 mod records;
 mod refusals;
 mod report;
+mod sandbox;
 mod state;
 mod status;
 mod truth;

@@ -162,6 +162,21 @@ impl Host {
         self.root().run_with(&script, text.as_bytes()).ok();
     }
 
+    /// Unpacks a Debian package on this host only: installed on the machine that runs the tests, it would change how names
+    /// are resolved there, or add a setuid program.
+    pub fn unpack(&self, package: &str) {
+        let directory = std::env::var_os("RUNNS_TEST_PACKAGES").map(PathBuf::from);
+        let directory = directory.expect("RUNNS_TEST_PACKAGES is not set: run tests/run.sh");
+        let entries = std::fs::read_dir(&directory).expect("list RUNNS_TEST_PACKAGES");
+        let mut files = entries.map(|entry| entry.expect("an entry").path());
+        let start = format!("{package}_");
+        let file = files.find(|file| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&start)));
+        let file = file.unwrap_or_else(|| panic!("no package {package} in {}: run tests/run.sh", directory.display()));
+        let script = "cat >/tmp/package.deb && dpkg-deb --fsys-tarfile /tmp/package.deb | \
+                      tar -C / -x --keep-directory-symlink && ldconfig";
+        self.root().run_with(script, &std::fs::read(file).expect("read a package")).ok();
+    }
+
     /// Replaces /etc/runns.conf.
     #[track_caller]
     pub fn configure(&self, text: &str) {

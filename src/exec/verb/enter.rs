@@ -62,12 +62,12 @@ fn enter(options: Options, environment: &[&CStr]) -> Result<Infallible> {
 pub fn go_in(name: &NetnsName) -> Result<(Unprivileged, Decision)> {
     let privilege = Privilege::take()?;
     let decision = policy::decide(name)?;
-    let namespace = policy::open(name)?;
+    let namespace = decision.open()?;
+    let entered = netns::enter(&privilege, &namespace, |arrival| decision.admit(arrival))?;
     let record = decision.record.as_ref();
-    let (entered, cookie) = netns::enter(&privilege, &namespace, record.and_then(|record| record.identity.as_ref()))?;
-    decision.check_other_names(name, &namespace, cookie)?;
     let files = record.map_or(&[][..], |record| &record.files);
     view::make(&privilege, &entered, name, &Wanted { files, host: record.and_then(|record| record.plan.host) })?;
+    entered.bring_up_loopback(&privilege)?;
     step(|| "dropping all capabilities".to_string());
     Ok((privilege.give_up(entered)?, decision))
 }

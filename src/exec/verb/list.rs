@@ -12,6 +12,7 @@ use nix::unistd::getuid;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
+use crate::policy;
 use runns_privileged::capability::renounce;
 use runns_privileged::{Privilege, netns};
 use runns_shared::account;
@@ -21,7 +22,7 @@ use runns_shared::escape::escape;
 use runns_shared::name::NetnsName;
 use runns_shared::output::{print, print_json, step};
 use runns_shared::proc::{Network, Proc, Process, parse_command_line};
-use runns_shared::record::Record;
+use runns_shared::record::{Identity, Record};
 use runns_shared::suggest::nearest;
 use runns_shared::table::{Heading, lines, terminal_width};
 use runns_sys::process;
@@ -174,8 +175,8 @@ impl Namespaces {
         }
     }
 
-    /// Enters each namespace whose number is still unknown. Without the privilege to do so, other users' processes there
-    /// are not listed.
+    /// Enters each namespace whose number is still unknown, if the caller may enter it. In those that it may not enter, and
+    /// without privilege, other users' processes are not listed.
     fn ask_namespaces(&mut self) {
         let known: Vec<usize> = self.by_proc_inode.values().flatten().copied().collect();
         let unknown = self.by_inode.values().flatten().filter(|at| !known.contains(at));
@@ -183,12 +184,11 @@ impl Namespaces {
         if names.is_empty() {
             return;
         }
-        match Privilege::take().map(|privilege| netns::identify(&privilege, &names)) {
-            Ok(identities) => identities.iter().for_each(|identity| self.learn(identity.inode, identity.proc_inode)),
-            Err(error) => {
-                step(|| format!("not listing other users' processes in namespaces without a record: {error}"))
-            }
-        }
+        let said = |error: &Error| step(|| format!("not listing other users' processes: {error}"));
+        let Ok(privilege) = Privilege::take().inspect_err(said) else { return };
+        let identify = |name| policy::visit(&privilege, name, netns::identity_here).inspect_err(said).ok();
+        let identities: Vec<Identity> = names.into_iter().filter_map(identify).collect();
+        identities.iter().for_each(|identity| self.learn(identity.inode, identity.proc_inode));
     }
 }
 

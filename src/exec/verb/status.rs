@@ -10,7 +10,7 @@ use std::os::fd::AsRawFd;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use crate::root_program;
+use crate::{policy, root_program};
 use runns_privileged::capability::caller_is_root;
 use runns_privileged::{Privilege, netns};
 use runns_shared::error::{Context, Result};
@@ -43,7 +43,8 @@ pub fn run(options: &Options, arguments: &[&CStr], environment: &[&CStr]) -> Res
     root_program::execute(VERB, &arguments, environment)
 }
 
-/// Looks into the namespaces. One that cannot be entered is left out: the report says that it was not seen.
+/// Looks into the namespaces that the caller may enter. What is in the texts is in the caller's hands as soon as this
+/// program has executed the other one. Namespaces that are left out are reported as not seen.
 fn look(options: &Options) -> String {
     let names = if options.names.is_empty() {
         Record::names().unwrap_or_default()
@@ -57,6 +58,8 @@ fn look(options: &Options) -> String {
             return String::new();
         }
     };
-    let look = |name: &NetnsName| netns::look_inside(&privilege, name).inspect_err(|error| step(|| error.to_string()));
+    let look = |name: &NetnsName| {
+        policy::visit(&privilege, name, || netns::look_here(name)).inspect_err(|error| step(|| error.to_string()))
+    };
     names.iter().filter_map(|name| look(name).ok()).map(|inside| inside.to_text()).collect()
 }

@@ -12,9 +12,12 @@ use nix::sched::{CloneFlags, unshare};
 use super::{Finding, Part, Site};
 use crate::daemon;
 use crate::host::{HostState, make_directory_for_now, set_sysctl, sysctl};
+use crate::lock::Lock;
 use crate::netlink::{Netlink, in_namespace, in_thread};
 use crate::seen::Subject;
-use runns_privileged::netns::{DIRECTORY, identity_here};
+use runns_privileged::netns::{
+    BUILT, DIRECTORY, OF_PID_1, change_loopback_here, identity_here, is_initial, is_that_of_pid_1, loopback_flags_here,
+};
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::show;
 use runns_shared::name::NetnsName;
@@ -70,6 +73,7 @@ impl Part for NetworkNamespace {
     fn apply(&self, site: &mut Site) -> Result<()> {
         let name = site.plan().request.name.clone();
         prepare_directory(site)?;
+        mark_host(site.lock)?;
         let (identity, file) = create(&limits()?)?;
         // The identity is recorded first: from now on, clean can tell whether what is at the name is ours.
         site.record.identity = Some(identity);
@@ -83,6 +87,7 @@ impl Part for NetworkNamespace {
     fn undo(&self, site: &mut Site) -> Result<bool> {
         let removed = withdraw(site)?;
         leave_directory(site)?;
+        unmark_host(site.lock)?;
         Ok(removed)
     }
 
@@ -91,6 +96,7 @@ impl Part for NetworkNamespace {
     }
 
     fn mend(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
+        mark_host(site.lock)?;
         if open_recorded(&site.record)?.is_none() {
             attach_again(site)?;
         }
@@ -136,6 +142,30 @@ fn create(limits: &[Limit]) -> Result<(Identity, File)> {
         Ok((identity_here()?, file))
     };
     in_thread(make)
+}
+
+/// Whether the calling thread's network namespace is that of pid 1 and lacks the mark by which it is known if it is not the
+/// kernel's initial one.
+fn host_lacks_mark() -> Result<bool> {
+    let here = identity_here()?;
+    Ok(is_that_of_pid_1()? && !is_initial(here.inode, here.cookie) && loopback_flags_here()? & OF_PID_1 == 0)
+}
+
+fn mark_host(lock: &Lock) -> Result<()> {
+    if host_lacks_mark()? {
+        HostState::update(lock, |host| host.marked = true)?;
+        change_loopback_here(OF_PID_1, 0)?;
+    }
+    Ok(())
+}
+
+/// Removes the mark if a build set it and this is the last namespace.
+fn unmark_host(lock: &Lock) -> Result<()> {
+    if Record::names()?.len() > 1 || !HostState::load()?.marked {
+        return Ok(());
+    }
+    change_loopback_here(0, OF_PID_1)?;
+    HostState::update(lock, |host| host.marked = false)
 }
 
 /// Makes /run/netns a shared mount point, as ip-netns(8) does: unmounting a namespace there then unmounts it in every
@@ -189,7 +219,7 @@ fn limits() -> Result<Vec<Limit>> {
     INHERITED.iter().map(|name| Ok((*name, sysctl(name)?))).collect()
 }
 
-/// Sets up the calling thread's network namespace: its limits, and loopback.
+/// Sets up the calling thread's network namespace: its limits, its mark, and loopback.
 fn set_up_here(limits: &[Limit]) -> Result<()> {
     for (name, value) in limits {
         if let Some(value) = value {
@@ -198,8 +228,7 @@ fn set_up_here(limits: &[Limit]) -> Result<()> {
     }
     // A namespace begins with the host's value, and would pass on what a tunnel's server sends (net/ipv4/devinet.c).
     set_sysctl("net/ipv4/ip_forward", "0")?;
-    let socket = std::os::unix::net::UnixDatagram::unbound().cannot(|| "create a socket")?;
-    net::bring_up(&socket, "lo").cannot(|| "bring the loopback interface up")
+    change_loopback_here(net::UP | BUILT, 0)
 }
 
 /// Creates the empty file on which the namespace is mounted.
@@ -263,8 +292,14 @@ fn look(subject: &Subject) -> Result<Vec<Finding>> {
         });
     };
     let mut found = Vec::new();
+    if subject.seen.root && host_lacks_mark()? {
+        found.push(Finding::degraded("mark of the host's namespace", "gone: by another name, it could be entered"));
+    }
     if !inside.is_up("lo") {
         found.push(Finding::degraded("loopback inside", "down"));
+    }
+    if !inside.marked {
+        found.push(Finding::degraded("mark inside", "gone: without the record, it would count as not built"));
     }
     for name in INHERITED {
         let host = sysctl(name)?;

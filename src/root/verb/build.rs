@@ -22,7 +22,7 @@ use runns_shared::neighbours::{HostAccess, Moment, Neighbours};
 use runns_shared::output;
 use runns_shared::output::warn;
 use runns_shared::plan::{MAX_NUMBER, Number, PREFIX, Plan, Request};
-use runns_shared::record::{Record, State, VERSION};
+use runns_shared::record::{Record, State, VERSION, etc_here};
 use runns_sys::process::{self, Disposition};
 
 /// The shortest prefix of a route that makes its network taken: shorter ones are defaults and halves of them.
@@ -130,6 +130,7 @@ fn build(wanted: &Wanted, lock: &Lock, wait: Option<Duration>) -> Result<()> {
         daemons: Vec::new(),
         keepers: Vec::new(),
         lock_generation: None,
+        etc: etc_here(),
     };
     lock.save(&record).and_then(|()| lock.reserve(&record)).inspect_err(|_| drop(lock.remove(&record)))?;
     let mut site = Site { record, lock, host, namespace: None, wait };
@@ -189,6 +190,11 @@ fn as_asked(record: &Record) -> String {
 fn mend(mut site: Site) -> Result<()> {
     let name = site.plan().request.name.clone();
     site.lock.save_hosts(site.plan())?;
+    let etc = etc_here();
+    if site.record.etc != etc {
+        site.record.etc = etc;
+        site.save()?;
+    }
     let mended = repair::run(&mut site).inspect_err(|error| log::refused(|| format!("build of {name}: {error}")))?;
     if mended == 0 {
         return output::print(&as_asked(&site.record));

@@ -70,7 +70,7 @@ fn servers_that_programs_have_built_in() {
 fn resolver_of_a_static_program() {
     let world = World::new();
     world.host.ok("mv /usr/bin/busybox /usr/bin/busybox.dynamic");
-    world.unpack("busybox-static");
+    world.host.unpack("busybox-static");
     world.host.ok("! ldd /bin/busybox");
     let nslookup = |server: &str| format!("busybox nslookup -type=a {} {server}", world.fresh_name());
     assert!(world.host.ok(&format!("ip netns exec open {}", nslookup(HOST_RESOLVER))).contains(LEAKED));

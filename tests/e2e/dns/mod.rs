@@ -10,7 +10,6 @@ mod lock;
 mod services;
 
 use std::cell::{Cell, RefCell};
-use std::path::PathBuf;
 
 use crate::support::{Background, Host, Runner, wait_until};
 
@@ -135,21 +134,6 @@ impl World {
     pub fn replace(&self, path: &str, text: &str) {
         self.host.write(&format!("{path}.new"), text);
         self.host.ok(&format!("mv {path}.new {path}"));
-    }
-
-    /// Unpacks a Debian package on this host only: installing it on the machine that runs the tests would change how
-    /// names are resolved there.
-    pub fn unpack(&self, package: &str) {
-        let directory = std::env::var_os("RUNNS_TEST_PACKAGES").map(PathBuf::from);
-        let directory = directory.expect("RUNNS_TEST_PACKAGES is not set: run tests/run.sh");
-        let entries = std::fs::read_dir(&directory).expect("list RUNNS_TEST_PACKAGES");
-        let mut files = entries.map(|entry| entry.expect("an entry").path());
-        let start = format!("{package}_");
-        let file = files.find(|file| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&start)));
-        let file = file.unwrap_or_else(|| panic!("no package {package} in {}: run tests/run.sh", directory.display()));
-        let script = "cat >/tmp/package.deb && dpkg-deb --fsys-tarfile /tmp/package.deb | \
-                      tar -C / -x --keep-directory-symlink && ldconfig";
-        self.host.root().run_with(script, &std::fs::read(file).expect("read a package")).ok();
     }
 
     /// Runs `act` and fails the test if a resolver other than the namespace's was asked meanwhile.

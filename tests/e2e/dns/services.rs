@@ -7,7 +7,7 @@ use crate::support::wait_until;
 pub fn start_nscd(world: &World) {
     world.host.write("/etc/nscd.conf", "enable-cache hosts yes\nenable-cache passwd yes\nenable-cache group yes\n");
     if world.host.run("command -v nscd").status != 0 {
-        world.unpack("nscd");
+        world.host.unpack("nscd");
     }
     world.host.ok("mkdir -p /run/nscd /var/cache/nscd");
     world.host.spawn("exec nscd --foreground");
@@ -17,11 +17,11 @@ pub fn start_nscd(world: &World) {
 /// Starts systemd-resolved(8) with `servers` as its upstream servers.
 fn start_resolved(world: &World, servers: &str, stub: &str) {
     if world.host.run("test -x /lib/systemd/systemd-resolved").status != 0 {
-        world.unpack("libsystemd-shared");
-        world.unpack("systemd-resolved");
+        world.host.unpack("libsystemd-shared");
+        world.host.unpack("systemd-resolved");
     }
     if world.host.run("ldconfig -p | grep -q libnss_resolve").status != 0 {
-        world.unpack("libnss-resolve");
+        world.host.unpack("libnss-resolve");
     }
     world.host.write(
         "/etc/systemd/resolved.conf",
@@ -132,7 +132,7 @@ fn servers_behind_the_stub_are_taken_where_none_is_set() {
 fn avahi() {
     let world = World::without_namespaces();
     for package in ["libavahi-common3", "libavahi-core7", "libdaemon0", "avahi-daemon", "libnss-mdns"] {
-        world.unpack(package);
+        world.host.unpack(package);
     }
     world.host.write("/etc/nsswitch.conf", &nsswitch("files mdns4_minimal [NOTFOUND=return] dns"));
     world.build();
