@@ -50,13 +50,16 @@ pub struct Decision {
     others: Vec<Record>,
     config: Config,
     caller: Caller,
+    /// Whether the command gets no_new_privs; known when the namespace is open.
+    pub no_new_privs: bool,
 }
 
 fn refuse(name: &NetnsName, cause: impl std::fmt::Display) -> Error {
     Error::new(format!("enter namespace {name}"), cause)
 }
 
-/// Decides by name, before anything is opened. For root only the record's state counts.
+/// Decides by name, before anything is opened. Root is refused only by the record's state, whatever the configuration is
+/// like.
 pub fn decide(name: &NetnsName) -> Result<Decision> {
     let caller = Caller::current();
     let record = Record::load(name)?;
@@ -71,8 +74,16 @@ pub fn decide(name: &NetnsName) -> Result<Decision> {
         }
         Some(State::Built) | None => {}
     }
+    let decision = |record, others, config, caller| Decision {
+        name: name.clone(),
+        record,
+        others,
+        config,
+        caller,
+        no_new_privs: false,
+    };
     if caller.root {
-        return Ok(Decision { name: name.clone(), record, others: Vec::new(), config: Config::default(), caller });
+        return Ok(decision(record, Vec::new(), Config::load_default().unwrap_or_default(), caller));
     }
     let config = match Config::load_if_there()? {
         Some(config) => config,
@@ -91,7 +102,7 @@ pub fn decide(name: &NetnsName) -> Result<Decision> {
     }
     let identified = record.as_ref().is_some_and(|record| record.identity.is_some());
     let others = if identified { Vec::new() } else { Record::all()? };
-    let decision = Decision { name: name.clone(), record, others, config, caller };
+    let decision = decision(record, others, config, caller);
     decision.check(&Vec::from_iter(&decision.record), None)?;
     Ok(decision)
 }
@@ -111,7 +122,7 @@ fn believe_absence(name: &NetnsName, record: Option<&Record>) -> Result<()> {
 
 /// Runs `look` inside the namespace called `name`, if the caller may enter it.
 pub fn visit<T>(privilege: &Privilege, name: &NetnsName, look: impl FnOnce() -> Result<T>) -> Result<T> {
-    let decision = decide(name)?;
+    let mut decision = decide(name)?;
     netns::visit(privilege, &decision.open()?, |arrival| decision.admit(arrival), look)
 }
 
@@ -145,7 +156,7 @@ fn did_you_mean(name: &NetnsName, config: &Config) -> Option<String> {
 impl Decision {
     /// Opens the namespace, whose lists under other names must allow, too; if there is none, the error says what may have
     /// been meant.
-    pub fn open(&self) -> Result<Netns> {
+    pub fn open(&mut self) -> Result<Netns> {
         let name = &self.name;
         let netns = netns::open(name).map_err(|error| match netns::is_missing(name) {
             true => {
@@ -165,6 +176,9 @@ impl Decision {
             }
         }
         self.check(&records, Some(&netns))?;
+        let sections = self.sections(&records, Some(&netns))?;
+        let by_record = records.iter().any(|record| record.plan.request.no_new_privs);
+        self.no_new_privs = by_record || sections.iter().any(|section| section.no_new_privs);
         Ok(netns)
     }
 
@@ -222,7 +236,7 @@ impl Decision {
         };
         let mut found = Vec::new();
         for section in &self.config.sections {
-            if !section.access.is_restricted() {
+            if !section.access.is_restricted() && !section.no_new_privs {
                 continue;
             }
             let named = section.netns == self.name || is_of_record(section);

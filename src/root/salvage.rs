@@ -41,6 +41,7 @@ pub fn reconstruct(name: &NetnsName) -> Result<Record> {
         ipv6: None,
         neighbours: Neighbours::default(),
         access: Access::default(),
+        no_new_privs: false,
     };
     let nobodys = Number::all().last().unwrap_or_else(|| unreachable!());
     // No namespace has this one: what is at its name is an empty file, if anything.

@@ -22,7 +22,7 @@ use crate::trusted::{self, Trust};
 pub const DEFAULT_PATH: &str = "/etc/runns.conf";
 
 /// The options of a section, as they are spelled in the manual.
-pub const OPTIONS: [&str; 21] = [
+pub const OPTIONS: [&str; 22] = [
     "NetworkNamespace",
     "InterfaceIn",
     "InterfaceOut",
@@ -44,6 +44,7 @@ pub const OPTIONS: [&str; 21] = [
     USERSPACE,
     "AllowUsers",
     "AllowGroups",
+    "NoNewPrivs",
 ];
 /// Options that may stand more than once in a section.
 const REPEATABLE: [&str; 3] = ["vpn", "WireGuard", "Publish"];
@@ -99,6 +100,8 @@ pub struct Section {
     pub neighbours: Neighbours,
     /// AllowUsers and AllowGroups.
     pub access: Access,
+    /// NoNewPrivs.
+    pub no_new_privs: bool,
 }
 
 /// The whole file.
@@ -339,6 +342,7 @@ impl Options<'_> {
             ipv6: self.one("IPv6", yes_or_no)?,
             neighbours: self.neighbours(),
             access: Access { users: self.one("AllowUsers", list)?, groups: self.one("AllowGroups", list)? },
+            no_new_privs: self.one("NoNewPrivs", yes_or_no)?.unwrap_or(false),
         })
     }
 }

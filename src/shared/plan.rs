@@ -109,6 +109,8 @@ pub struct Request {
     pub neighbours: Neighbours,
     /// Who may enter.
     pub access: Access,
+    /// Commands run with no_new_privs.
+    pub no_new_privs: bool,
 }
 
 /// A resolver of the namespace's own. A namespace without one uses the host's resolv.conf, as it is.
@@ -159,6 +161,7 @@ impl Request {
             ipv6: fields.optional("ipv6", json::flag),
             neighbours: Neighbours(fields.list("neighbours", json::text)),
             access: fields.required("access", |value| Fields::read(value, Access::from_fields))?,
+            no_new_privs: fields.flag("no_new_privs"),
         })
     }
 

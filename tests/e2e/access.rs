@@ -110,3 +110,39 @@ fn whoever_is_refused_has_changed_nothing() {
         host.ok("ip -n built link show lo up").contains("UP") && host.ok("ip -n secret link show lo").contains("UP")
     );
 }
+
+#[test]
+fn a_section_keeps_every_command_from_gaining_privileges() {
+    let host = host_with_vpn1();
+    host.write("/etc/sudoers.d/network", "alice 10.99.0.0/16=(root) NOPASSWD: ALL\n");
+    host.ok("chmod 440 /etc/sudoers.d/network && ip -n vpn1 link add tun0 type veth peer tun1 && \
+         ip -n vpn1 address add 10.99.0.1/16 dev tun0 && ip -n vpn1 link set tun0 up");
+    let alice = host.user("alice");
+    let is_set = |runner: &crate::support::Runner, options: &str| {
+        runner.ok(&format!("runns-exec {options} -- grep NoNewPrivs /proc/self/status")).trim_end().ends_with('1')
+    };
+    // What is to be prevented: an address in the namespace makes alice root.
+    assert_ne!(alice.run("sudo -n id -u").status, 0);
+    assert_eq!(alice.ok("runns-exec vpn1 -- sudo -n id -u"), "0");
+    host.configure("[vpn1]\nNoNewPrivs=yes\n");
+    assert_ne!(alice.run("runns-exec vpn1 -- sudo -n id -u").status, 0);
+    for runner in [&alice, &host.root()] {
+        assert!(is_set(runner, "vpn1") && is_set(runner, "--pty vpn1"));
+    }
+    // By another name too; in no other namespace.
+    host.ok("touch /run/netns/alias && mount --bind /run/netns/vpn1 /run/netns/alias && ip netns add other");
+    host.configure("AllowUnmanaged=yes\n[vpn1]\nnonewprivs = Yes\n");
+    assert!(is_set(&alice, "alias") && !is_set(&alice, "other"));
+    // The record keeps it, and today's configuration adds to it.
+    host.configure("[strict]\nNoNewPrivs=yes\n[lax]\n");
+    host.ok("runns-exec build -s strict && runns-exec build -s lax");
+    assert!(is_set(&alice, "strict") && !is_set(&alice, "lax"));
+    host.configure("[strict]\nNoNewPrivs=no\n[lax]\nNoNewPrivs=yes\n");
+    for runner in [&alice, &host.root()] {
+        assert!(is_set(runner, "strict") && is_set(runner, "lax"));
+    }
+    host.run("runns-exec build -s strict").refused(1, &["differently"]);
+    host.configure("[vpn1]\nNoNewPrivs=1\n");
+    alice.run("runns-exec vpn1 -- true").refused(125, &["NoNewPrivs", "yes or no"]);
+    host.ok("runns-exec strict -- true");
+}

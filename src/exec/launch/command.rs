@@ -42,6 +42,11 @@ impl Program {
         Self { arguments, environment, no_new_privs }
     }
 
+    /// Sets no_new_privs for the command.
+    pub fn forbid_new_privs(&mut self) {
+        self.no_new_privs = true;
+    }
+
     /// The command and its arguments, escaped, for the log and for `-v`. Very long ones are shortened.
     pub fn describe(&self) -> String {
         let mut text = String::new();

@@ -45,8 +45,12 @@ pub fn run(options: Options, environment: &[&CStr]) -> Result<Infallible> {
 
 fn enter(options: Options, environment: &[&CStr]) -> Result<Infallible> {
     let name = NetnsName::new(&options.name)?;
-    let program = Program::new(options.words, environment, &name, options.no_new_privs);
-    let unprivileged = go_in(&name)?.0;
+    let mut program = Program::new(options.words, environment, &name, options.no_new_privs);
+    let (unprivileged, decision) = go_in(&name)?;
+    if decision.no_new_privs {
+        step(|| "setting no_new_privs for the command (NoNewPrivs=yes)".to_string());
+        program.forbid_new_privs();
+    }
     if policy::is_sudo(environment) {
         output::complain_hint("with sudo the command runs as root; members of group runns do not need sudo");
     }
@@ -61,7 +65,7 @@ fn enter(options: Options, environment: &[&CStr]) -> Result<Infallible> {
 /// Enters namespace `name` according to all rules, and drops all privileges.
 pub fn go_in(name: &NetnsName) -> Result<(Unprivileged, Decision)> {
     let privilege = Privilege::take()?;
-    let decision = policy::decide(name)?;
+    let mut decision = policy::decide(name)?;
     let namespace = decision.open()?;
     let entered = netns::enter(&privilege, &namespace, |arrival| decision.admit(arrival))?;
     let record = decision.record.as_ref();

@@ -220,6 +220,7 @@ struct Wanted {
     ipv6: Option<bool>,
     neighbours: Neighbours,
     access: runns_shared::access::Access,
+    no_new_privs: bool,
 }
 
 impl Wanted {
@@ -271,6 +272,7 @@ impl Wanted {
             ipv6: section.and_then(|section| section.ipv6),
             neighbours,
             access: section.map_or_else(Default::default, |section| section.access.clone()),
+            no_new_privs: section.is_some_and(|section| section.no_new_privs),
         })
     }
 
@@ -299,6 +301,7 @@ impl Wanted {
             ipv6: self.ipv6,
             neighbours: self.neighbours.clone(),
             access: self.access.clone(),
+            no_new_privs: self.no_new_privs,
         }
     }
 
