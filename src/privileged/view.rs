@@ -113,7 +113,7 @@ pub fn make(privilege: &Privilege, _entered: &Entered, name: &NetnsName, wanted:
 /// it, and whom the mount does not let write to it.
 fn hosts(privilege: &Privilege, name: &NetnsName, host: IpAddr) -> Result<Option<OwnedFd>> {
     const WHAT: &str = "make a hosts file for the namespace";
-    let (Some((seconds, nanoseconds, size)), line) = (hosts::stamp(), hosts::line(host)) else { return Ok(None) };
+    let (Some((seconds, nanoseconds, size)), line) = (hosts::stamp()?, hosts::line(host)) else { return Ok(None) };
     step(|| format!("putting a copy with the line '{}' in place of {}", line.trim(), hosts::HOSTS));
     if let Ok((place, stat)) = trusted::locate(&hosts::path(name), Trust::Strict) {
         if (stat.st_mtime, stat.st_mtime_nsec, stat.st_size as u64) == (seconds, nanoseconds, size + line.len() as u64)
@@ -122,8 +122,7 @@ fn hosts(privilege: &Privilege, name: &NetnsName, host: IpAddr) -> Result<Option
                 .raised(Capability::CAP_SYS_ADMIN, || api::clone_tree(place.as_fd(), false).map(Some).cannot(|| WHAT));
         }
     }
-    let Ok(mut text) = std::fs::read(hosts::HOSTS) else { return Ok(None) };
-    text.extend_from_slice(line.as_bytes());
+    let Some(text) = hosts::text_with(&line)? else { return Ok(None) };
     let user = CString::new(getuid().to_string()).unwrap_or_default();
     let options = [(c"uid", &*user), (c"mode", c"0700")];
     let directory = privilege.raised(Capability::CAP_SYS_ADMIN, || {

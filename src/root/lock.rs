@@ -59,10 +59,9 @@ impl Lock {
 
     /// Leaves the hosts file of a namespace that reaches the host.
     pub fn save_hosts(&self, plan: &Plan) -> Result<()> {
-        let (Some(host), Some((seconds, nanoseconds, _))) = (plan.host, hosts::stamp()) else { return Ok(()) };
+        let (Some(host), Some((seconds, nanoseconds, _))) = (plan.host, hosts::stamp()?) else { return Ok(()) };
         // Should it change from now on, the times will differ.
-        let Ok(mut text) = std::fs::read(hosts::HOSTS) else { return Ok(()) };
-        text.extend_from_slice(hosts::line(host).as_bytes());
+        let Some(text) = hosts::text_with(&hosts::line(host))? else { return Ok(()) };
         let path = hosts::path(&plan.request.name);
         self.write_file(&path, text)?;
         let time = TimeSpec::new(seconds, nanoseconds);

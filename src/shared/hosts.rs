@@ -3,10 +3,14 @@
 //! build leaves one in /run/runns, with the time of the host's file as its own. Whoever enters uses it as long as the two
 //! agree, and makes one anew if they don't: it costs more, and root alone could keep it.
 
+use std::io::ErrorKind;
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::sys::stat::stat;
+
+use crate::error::{Context, Result};
 use crate::name::NetnsName;
 use crate::record::DIRECTORY;
 
@@ -29,8 +33,23 @@ pub fn line(host: IpAddr) -> String {
 /// Seconds, nanoseconds, and size: as long as they are the same, so is the file.
 pub type Stamp = (i64, i64, u64);
 
-/// That of the host's file; `None` if there is none.
-pub fn stamp() -> Option<Stamp> {
-    let data = std::fs::metadata(HOSTS).ok()?;
-    Some((data.mtime(), data.mtime_nsec(), data.size()))
+/// That of the host's file; `None` if there is none. Nothing but its absence lets anybody go without a copy of it.
+pub fn stamp() -> Result<Option<Stamp>> {
+    match stat(HOSTS) {
+        Err(Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(errno).cannot(|| format!("inspect {HOSTS}")),
+        Ok(stat) => Ok(Some((stat.st_mtime, stat.st_mtime_nsec, stat.st_size as u64))),
+    }
+}
+
+/// The text of the host's file and `line`; `None` if there is no such file.
+pub fn text_with(line: &str) -> Result<Option<Vec<u8>>> {
+    match std::fs::read(HOSTS) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).cannot(|| format!("read {HOSTS}")),
+        Ok(mut text) => {
+            text.extend_from_slice(line.as_bytes());
+            Ok(Some(text))
+        }
+    }
 }

@@ -249,6 +249,29 @@ fn the_host_has_a_name_inside_where_it_is_reached() {
     host.ok("for name in open shut some; do runns-exec clean $name -fk || exit 1; done");
 }
 
+#[test]
+fn nothing_but_the_absence_of_a_hosts_file_lets_a_command_go_without_the_hosts_name() {
+    let host = host("[open]\n");
+    host.ok("runns-exec build -s open");
+    // With the copy that build left, and with one that is made on entry.
+    let calls = ["newfstatat:when=1", "openat:when=1", "read:when=1", "read:when=2"];
+    for (change, calls) in [("true", &calls[..1]), ("echo '203.0.113.5 printer' >>/etc/hosts", &calls)] {
+        host.ok(change);
+        for (call, errno) in calls.iter().flat_map(|call| ["EMFILE", "EACCES", "EIO"].map(|errno| (call, errno))) {
+            // Of the calls that are about this file.
+            let call = call.replace(':', &format!(":error={errno}:"));
+            host.run(&format!(
+                "strace -u alice -o /tmp/trace -P /etc/hosts -e inject={call} runns-exec open -- echo ran"
+            ))
+            .refused(125, &["/etc/hosts"]);
+            host.ok("grep -q INJECTED /tmp/trace");
+        }
+        host.user("alice").ok("runns-exec open -- grep -q ' /etc/hosts ' /proc/self/mountinfo");
+    }
+    host.ok("rm /etc/hosts");
+    assert_eq!(host.user("alice").run("runns-exec open -- grep -c ' /etc/hosts ' /proc/self/mountinfo").stdout, "0\n");
+}
+
 /// Sends and receives a megabyte by TCP: `client.py` with more than one segment.
 const BULK: &str = r#"
 import socket, sys
