@@ -26,6 +26,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use runns_shared::error::{Context, Error, Result, words};
 use runns_shared::name::IfaceName;
+use runns_shared::neighbours::Protocol;
 
 /// The routing tables that are ours. Rules that lead to them are ours, too.
 pub const OWN_TABLES: RangeInclusive<u32> = 17_240_000..=17_259_999;
@@ -429,6 +430,12 @@ impl Netlink {
         self.act("add a route", self.handle.route().add(route.protocol(OWN_PROTOCOL).build()).replace().execute())
     }
 
+    /// Removes a route to a network from a table of our own.
+    pub fn delete_route_v6(&self, to: NetworkV6, table: u32) -> Result<()> {
+        let route = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(to.0, to.1).table_id(table);
+        self.forgiving("remove a route", self.handle.route().del(route.protocol(OWN_PROTOCOL).build()).execute())
+    }
+
     /// Removes a route that was listed.
     pub fn delete_route(&self, route: &Route) -> Result<()> {
         self.forgiving("remove a route", self.handle.route().del(route.message.clone()).execute())
@@ -482,8 +489,8 @@ impl Netlink {
             let is_own = |attribute: &RuleAttribute| matches!(attribute, RuleAttribute::Table(table) if OWN_TABLES.contains(table));
             let has = |wanted: &RuleAttribute| rule.attributes.contains(wanted);
             let is_certain = rule.attributes.iter().any(|attribute| {
-                use RuleAttribute::{FwMark, Iifname, SourcePortRange};
-                matches!(attribute, FwMark(_) | Iifname(_) | SourcePortRange(_))
+                use RuleAttribute::{FwMark, Iifname, Oifname, SourcePortRange};
+                matches!(attribute, FwMark(_) | Iifname(_) | Oifname(_) | SourcePortRange(_))
             });
             let matches = packets.attributes().iter().all(has) && (!matches!(packets, Packets::All) || !is_certain);
             matches && rule.attributes.iter().any(is_own)
@@ -530,6 +537,15 @@ pub enum Packets<'a> {
     From(&'a IfaceName),
     /// UDP from a local port.
     Udp(u16),
+    /// Those to a port by sockets that are bound to a device (SO_BINDTODEVICE).
+    Bound {
+        /// The device.
+        device: &'a str,
+        /// The protocol.
+        protocol: Protocol,
+        /// The port that they are sent to.
+        port: u16,
+    },
     /// Those whose mark, as far as the mask reaches, is this.
     Marked {
         /// The mark.
@@ -547,6 +563,14 @@ impl Packets<'_> {
             Self::Udp(port) => vec![
                 RuleAttribute::IpProtocol(IpProtocol::Udp),
                 RuleAttribute::SourcePortRange(RulePortRange { start: *port, end: *port }),
+            ],
+            Self::Bound { device, protocol, port } => vec![
+                RuleAttribute::Oifname((*device).to_string()),
+                RuleAttribute::IpProtocol(match protocol {
+                    Protocol::Tcp => IpProtocol::Tcp,
+                    Protocol::Udp => IpProtocol::Udp,
+                }),
+                RuleAttribute::DestinationPortRange(RulePortRange { start: *port, end: *port }),
             ],
             Self::Marked { mark, mask } => vec![RuleAttribute::FwMark(*mark), RuleAttribute::FwMask(*mask)],
         }

@@ -10,6 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{setsockopt, sockopt::BindToDevice};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use serde::Serialize;
 
@@ -44,6 +45,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Addresses that nobody has: 240.0.0.0/4 is reserved (RFC 1112), 2001:db8::/32 for documentation (RFC 3849).
 const NOBODY_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(240, 0, 0, 53));
 const NOBODY_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x53));
+/// The port of a service that nobody has (RFC 863).
+const DISCARD: u16 = 9;
 /// The stub of systemd-resolved.
 const STUB: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53));
 
@@ -93,6 +96,7 @@ pub fn run(options: &Options) -> Result<()> {
         vec![no_resolver(&servers), access(&decision)]
     };
     findings.extend(routes(&decision));
+    findings.extend(bound(&decision));
     findings.extend(opened(&decision));
     let ok = findings.iter().all(|finding| finding.ok == Some(true));
     if options.json {
@@ -404,6 +408,37 @@ fn routes(decision: &Decision) -> Vec<Finding> {
             Finding::new("IPv6", same, format!("by {device}{}", if same { "" } else { ", another way than IPv4" }))
         }
     });
+    findings
+}
+
+/// What a socket does that is bound to the veth beside a tunnel: the routes of the tunnel do not count for it, and no
+/// privilege is needed (socket(7), SO_BINDTODEVICE).
+fn bound(decision: &Decision) -> Vec<Finding> {
+    let request = decision.record.as_ref().map(|record| &record.plan.request);
+    let Some(request) = request.filter(|request| request.has_tunnel() && !request.kill_switch) else {
+        return Vec::new();
+    };
+    let send = |port: u16, packet: &[u8]| -> std::io::Result<bool> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        setsockopt(&socket, BindToDevice, &OsString::from(INSIDE))?;
+        // Connecting it looks the route up and sends nothing (udp(7)).
+        let connected = socket.connect((NOBODY_V4, port));
+        Ok(connected.is_ok() && (packet.is_empty() || socket.send(packet).is_ok()))
+    };
+    let judge =
+        |check, sent: std::io::Result<bool>, (word, good): (Option<&'static str>, bool), said: [&str; 2]| match sent {
+            Ok(true) => Finding { word, ..Finding::new(check, good, said[0]) },
+            Ok(false) => Finding::new(check, true, said[1]),
+            Err(error) => Finding::untested(check, error.to_string()),
+        };
+    const LEAVES: &str = "a program that binds a socket to it sends outside the tunnel; KillSwitch=yes prevents that";
+    let open = (Some("OPEN      "), true);
+    let mut findings =
+        vec![judge(INSIDE, send(DISCARD, b""), open, [LEAVES, "a socket that is bound to it finds no route"])];
+    if request.dns_lock != Some(false) {
+        let sent = send(53, &question(new_id()));
+        findings.push(judge("query by eth0", sent, (None, false), ["leaves outside the tunnel", "is rejected"]));
+    }
     findings
 }
 

@@ -1,7 +1,7 @@
 //! The name servers that tunnels provide, pushed by an OpenVPN server or listed in a WireGuard file. They become the
 //! namespace's resolver if the section sets neither Resolve nor DNS.
 
-use super::{Finding, Part, Site, dns_lock::DnsLock, resolver};
+use super::{Finding, Part, Site, dns_lock::DnsLock, resolver, ways};
 use crate::seen::Subject;
 use runns_shared::config::Dns;
 use runns_shared::error::Result;
@@ -49,7 +49,8 @@ impl Part for PushedResolver {
         site.record.plan.resolver = Some(resolver);
         site.save()?;
         resolver::Resolver.apply(site)?;
-        DnsLock.apply(site)
+        DnsLock.apply(site)?;
+        ways::follow_resolver(site)
     }
 
     /// Nothing to do: the parts Resolver and DnsLock remove their files and rules.

@@ -16,7 +16,8 @@ fn line(output: &Output, check: &str) -> String {
 #[track_caller]
 fn assert_red(output: &Output, red: &[&str]) {
     assert_eq!(output.status, i32::from(!red.is_empty()), "{output}");
-    let others = output.stdout.lines().filter(|line| !line.starts_with("OK "));
+    // What is open on purpose is not red.
+    let others = output.stdout.lines().filter(|line| !line.starts_with("OK ") && !line.starts_with("OPEN "));
     let others: Vec<&str> = others.filter_map(|line| line[10..].trim().split(": ").next()).collect();
     assert_eq!(others, red, "{output}");
 }
@@ -231,6 +232,7 @@ fn traffic_around_the_tunnel_is_red() {
     let output = world.alice().run("runns-exec check work");
     assert_red(&output, &[]);
     assert!(line(&output, "default route").contains("by tun"), "{output}");
+    assert!(line(&output, "eth0").starts_with("OPEN "), "{output}");
     let output = world.alice().run("runns-exec check split");
     assert_red(&output, &["default route"]);
     assert!(line(&output, "default route").contains("by eth0, not by the tunnel"), "{output}");

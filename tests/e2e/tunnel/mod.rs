@@ -15,6 +15,7 @@ mod repair;
 mod soak;
 mod storm;
 mod table;
+mod veth;
 mod ways;
 mod wireguard;
 

@@ -75,7 +75,8 @@ fn table(ways: &[Way], uplinks: &BTreeSet<&IfaceName>) -> Result<String> {
     });
     text += &set("set", "host_ports", "ifname . inet_proto . inet_service", ports.collect());
     for (name, kind, is_v4) in [("resolvers", "ipv4_addr", true), ("resolvers_v6", "ipv6_addr", false)] {
-        let servers = closed.clone().flat_map(|way| {
+        let asking = ways.iter().filter(|way| way.access != HostAccess::Yes || way.locked);
+        let servers = asking.flat_map(|way| {
             let of_family = way.resolvers.iter().filter(move |server| server.is_ipv4() == is_v4);
             of_family.map(|server| format!("{} . {server}", quoted(&way.interface)))
         });
@@ -83,6 +84,8 @@ fn table(ways: &[Way], uplinks: &BTreeSet<&IfaceName>) -> Result<String> {
     }
     let killed = ways.iter().filter(|way| way.killed);
     text += &set("set", "killed", "ifname", killed.map(|way| quoted(&way.interface)).collect());
+    let locked = ways.iter().filter(|way| way.locked);
+    text += &set("set", "locked", "ifname", locked.map(|way| quoted(&way.interface)).collect());
     for (name, kind, is_v4) in [("bypassed", "ipv4_addr", true), ("bypassed_v6", "ipv6_addr", false)] {
         let networks = ways.iter().flat_map(|way| {
             let of_family = way.bypassed.iter().filter(move |network| network.0.is_ipv4() == is_v4);
@@ -148,12 +151,16 @@ fn maps(ways: &[Way], protocol: &str, is_v4: bool) -> String {
 }
 
 /// OWN: what arrives on the veth of a namespace. UPLINKS: a line for each uplink to which namespaces are bound, by which
-/// the answers to what came in there leave again.
+/// the answers to what came in there leave again. What the inside means for the host itself has a time to live of 1, so
+/// that it is not passed on to whoever has got an address that was the host's; what is still the host's may be redirected
+/// by others (a container's port, say) and gets a time to live as usual.
 const CHAINS: &str = "
 chain arriving { type filter hook prerouting priority mangle - 1;
   OWN ip6 saddr != NETWORK_V6 drop
   iifname != lo iifgroup & 0xffffff00 != 0x72756e00 ip6 saddr NETWORK_V6 drop
   OWN meta nfproto ipv6 fib saddr . iif oif 0 drop
+  OWN ip ttl 1 fib daddr type local ip ttl set 64
+  OWN ip6 hoplimit 1 fib daddr type local ip6 hoplimit set 64
   iifname @closed jump host
   iifname @opened fib daddr type local TO_HOST
   OWN ct direction reply ct mark & 0x80000000 != 0 meta mark set ct mark
@@ -172,10 +179,18 @@ chain forwarding { type filter hook forward priority mangle - 1;
   meta nfproto ipv6 oifgroup & 0xffffff00 == 0x72756e00 jump arriving_v6
   iifname @not_routed_v6 meta nfproto ipv6 jump arriving_v6
   iifname @killed jump killed
+  iifname @locked meta l4proto { tcp, udp } th dport 53 jump names
   oifgroup & 0xffffff00 == 0x72756e00 ct status dnat ct state new jump came_by
 }
 chain killed {
   ct direction reply return
+  iifname . ip daddr @bypassed return
+  iifname . ip6 daddr @bypassed_v6 return
+  drop
+}
+chain names {
+  iifname . ip daddr @resolvers return
+  iifname . ip6 daddr @resolvers_v6 return
   iifname . ip daddr @bypassed return
   iifname . ip6 daddr @bypassed_v6 return
   drop

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 use super::{TABLE, WHAT, Way, cidr, listed_elsewhere, listed_here, set};
 use crate::host::{set_sysctl, sysctl};
-use crate::netlink::{AddressFamily, Netlink, Network, NetworkV6, Packets, in_namespace};
+use crate::netlink::{AddressFamily, Netlink, Network, NetworkV6, Packets, Route, in_namespace};
 use crate::part::ipv6::Pair;
 use crate::part::{Finding, Site, netns, uplink::is_own_group, veth::INSIDE};
 use crate::seen::Subject;
@@ -19,6 +19,8 @@ const MARK: u32 = 0x7275_0001;
 /// Inside: the table for what is so marked, and the one that precedes all routes of tunnels.
 const ANSWERS: u32 = 17_251_000;
 const BESIDE: u32 = 17_251_001;
+/// Inside: the one where queries find no way.
+const NAMES: u32 = 17_251_002;
 /// Of the rules that lead to them: ahead of those for OpenVPN's own packets, which have 1000 and more.
 const PRIORITY: u32 = 900;
 /// Of those that are asked last, behind the main and the default table (ip-rule(8)).
@@ -50,6 +52,7 @@ fn table_inside(way: &Way, (host, host_v6): &(Vec<Ipv4Addr>, Vec<Ipv6Addr>)) -> 
         }
         text += &by_the_tunnel(way, &shared);
         text += &beside(way);
+        text += &quiet(way);
     }
     text + "}\n"
 }
@@ -207,16 +210,38 @@ fn beside(way: &Way) -> String {
         _ => "",
     };
     let rest = if way.killed { "drop\n" } else { "" };
+    let mut names = "";
+    if way.locked {
+        for (name, kind, is_v4) in [("resolvers", "ipv4_addr", true), ("resolvers_v6", "ipv6_addr", false)] {
+            let servers = way.resolvers.iter().filter(|server| server.is_ipv4() == is_v4);
+            text += &set("set", name, kind, servers.map(ToString::to_string).collect());
+        }
+        text += "chain names {\nip daddr @resolvers return\nip6 daddr @resolvers_v6 return\ndrop\n}\n";
+        names = "meta l4proto { tcp, udp } th dport 53 jump names\n";
+    }
     text += &chain(
         "leaving_beside",
         "filter hook postrouting priority mangle",
         &[format!("oifname \"{INSIDE}\" jump beside")],
     );
-    // Of all answers, those to what came by the veth.
+    // Of all answers, those to what came by the veth. What is for the host must not be passed on by it.
     text + &format!(
-        "chain beside {{\nct direction reply ct mark {MARK:#x} return\nip daddr @bypassed return\n\
-         ip daddr @host {ports} return\nip6 daddr @bypassed_v6 return\nip6 daddr @host_v6 {ports} return\n{rest}}}\n"
+        "chain beside {{\nct direction reply ct mark {MARK:#x} return\n\
+         ip daddr @bypassed return\nip6 daddr @bypassed_v6 return\n{names}\
+         ip daddr @host {ports} ip ttl set 1 return\nip6 daddr @host_v6 {ports} ip6 hoplimit set 1 return\n{rest}}}\n"
     )
+}
+
+/// A socket that is bound to the veth does not follow the routes of the tunnel, and asks for no names. [`queries`] leads
+/// its query to where there is no route, for which IPv4 takes whatever is asked for to be on the link (net/ipv4/route.c,
+/// ip_route_output_key_hash_rcu). Everything else goes to the host, or on by it.
+fn quiet(way: &Way) -> String {
+    if !way.quiet {
+        return String::new();
+    }
+    let query = format!("oifname \"{INSIDE}\" meta l4proto {{ tcp, udp }} th dport 53 ip daddr != @bypassed");
+    let rule = format!("{query} rt ip nexthop != {} drop", way.subnet.host());
+    chain("asking", "filter hook output priority raw", &[rule])
 }
 
 /// What comes by a tunnel as if it were from what is beside it, or for the veth's own network, would be answered or passed
@@ -297,19 +322,42 @@ pub fn route(site: &Site, inside: &Netlink, index: u32) -> Result<()> {
     if !way.has_tunnel {
         return Ok(());
     }
-    // The server must not choose who is behind the address of the gateway.
-    inside.add_route(network_of(way.subnet), BESIDE, Some((index, None)))?;
+    if way.quiet {
+        inside.add_route(EVERYWHERE, NAMES, None)?;
+        queries().iter().try_for_each(|packets| inside.add_rule(packets, NAMES, PRIORITY - 1))?;
+    }
+    let wanted = beside_v4(&way, &addresses_of_host(&site.host, &way)?.0);
+    // To an address that was the host's, for one.
+    let is_stale = |route: &&Route| route.table == BESIDE && !wanted.contains(&route.network);
+    inside.routes()?.iter().filter(is_stale).try_for_each(|route| inside.delete_route(route))?;
     for network in way.bypassed_v4() {
         // Should the device go, the tunnel does not get it.
         inside.add_route(network, BESIDE, None)?;
-        inside.add_route(network, BESIDE, Some(hop))?;
     }
-    let gate = way.subnet.host();
-    let host = addresses_of_host(&site.host, &way)?;
-    for address in host.0.iter().filter(|address| **address != gate) {
-        inside.add_route(Network { address: *address, prefix: 32 }, BESIDE, Some(hop))?;
+    for network in wanted {
+        let is_own = network == network_of(way.subnet);
+        inside.add_route(network, BESIDE, Some(if is_own { (index, None) } else { hop }))?;
     }
     inside.add_rule(&Packets::All, BESIDE, PRIORITY + 1)
+}
+
+/// The networks beside the tunnel. Its server must not choose who is behind the address of the gateway, so the veth's own
+/// is one of them.
+fn beside_v4(way: &Way, host: &[Ipv4Addr]) -> Vec<Network> {
+    let others = host.iter().filter(|address| **address != way.subnet.host());
+    let host = others.map(|address| Network { address: *address, prefix: 32 });
+    way.bypassed_v4().chain(host).chain([network_of(way.subnet)]).collect()
+}
+
+/// The same for IPv6.
+fn beside_v6(way: &Way, pair: &Pair, host: &[Ipv6Addr]) -> Vec<NetworkV6> {
+    let host = host.iter().filter(|address| **address != pair.host).map(|address| (*address, 128));
+    way.bypassed_v6().chain(host).chain([pair.network()]).collect()
+}
+
+/// Queries by sockets that are bound to the veth, for which the routes of the tunnel do not count.
+fn queries() -> [Packets<'static>; 2] {
+    [Protocol::Udp, Protocol::Tcp].map(|protocol| Packets::Bound { device: INSIDE, protocol, port: 53 })
 }
 
 /// The same for IPv6.
@@ -327,31 +375,54 @@ fn route_v6(inside: &Netlink, index: u32, way: &Way, pair: &Pair, host: &[Ipv6Ad
     if !way.has_tunnel {
         return Ok(());
     }
-    inside.add_route_v6(pair.network(), BESIDE, Some((index, None)))?;
+    if way.quiet {
+        inside.add_route_v6(EVERYWHERE_V6, NAMES, None)?;
+        queries().iter().try_for_each(|packets| add_rule(packets, NAMES, PRIORITY - 1))?;
+    }
+    let wanted = beside_v6(way, pair, host);
+    let is_stale = |(network, table): &&(NetworkV6, u32)| *table == BESIDE && !wanted.contains(network);
+    let delete = |(network, table): &(NetworkV6, u32)| inside.delete_route_v6(*network, *table);
+    inside.routes_v6()?.iter().filter(is_stale).try_for_each(delete)?;
     for network in way.bypassed_v6() {
         inside.add_route_v6(network, BESIDE, None)?;
-        inside.add_route_v6(network, BESIDE, Some(hop))?;
     }
-    for address in host.iter().filter(|address| **address != pair.host) {
-        inside.add_route_v6((*address, 128), BESIDE, Some(hop))?;
+    for network in wanted {
+        let is_own = network == pair.network();
+        inside.add_route_v6(network, BESIDE, Some(if is_own { (index, None) } else { hop }))?;
     }
     add_rule(&Packets::All, BESIDE, PRIORITY + 1)
 }
 
-/// Whether all that [`route_v6`] makes is there.
+/// Whether all that [`route_v6`] makes is there, and nothing else.
 fn is_routed_v6(inside: &Netlink, way: &Way, pair: &Pair, host: &[Ipv6Addr]) -> Result<bool> {
     let routes = inside.routes_v6()?;
-    let has_rule = |packets: &Packets| inside.has_rule_of(AddressFamily::Inet6, packets);
+    let mut rules = Vec::new();
     if way.published_v6().next().is_some() {
-        let mut ports = udp_ports(way.published_v6());
-        let is_last = ports.all(|port| has_rule(&Packets::Udp(port)).unwrap_or(false));
-        if !routes.contains(&(EVERYWHERE_V6, ANSWERS)) || !has_rule(&MARKED)? || !is_last {
+        if !routes.contains(&(EVERYWHERE_V6, ANSWERS)) {
+            return Ok(false);
+        }
+        rules.push(MARKED);
+        rules.extend(udp_ports(way.published_v6()).map(Packets::Udp));
+    }
+    if way.has_tunnel {
+        rules.push(Packets::All);
+        rules.extend(queries().into_iter().filter(|_| way.quiet));
+    }
+    let beside: Vec<NetworkV6> =
+        routes.iter().filter(|(_, table)| *table == BESIDE).map(|(network, _)| *network).collect();
+    let wanted = beside_v6(way, pair, host);
+    let is_right = beside.iter().all(|network| wanted.contains(network));
+    let is_right = is_right && (!way.has_tunnel || wanted.iter().all(|network| beside.contains(network)));
+    Ok(is_right && has_rules(inside, AddressFamily::Inet6, &rules)?)
+}
+
+fn has_rules(inside: &Netlink, family: AddressFamily, rules: &[Packets]) -> Result<bool> {
+    for packets in rules {
+        if !inside.has_rule_of(family, packets)? {
             return Ok(false);
         }
     }
-    let beside = host.iter().filter(|address| **address != pair.host).map(|address| (*address, 128));
-    let mut beside = beside.chain(way.bypassed_v6()).chain([pair.network()]);
-    Ok(!way.has_tunnel || has_rule(&Packets::All)? && beside.all(|network| routes.contains(&(network, BESIDE))))
+    Ok(true)
 }
 
 fn network_of(subnet: Subnet) -> Network {
@@ -377,36 +448,37 @@ pub fn look_inside(subject: &Subject) -> Result<Vec<Finding>> {
     let host = addresses_of_host(subject.seen.netlink()?, &way)?;
     let wanted = listed_elsewhere(&table_inside(&way, &host))?;
     let mut routed_v6 = true;
-    let inside = in_namespace(deep.file.as_fd(), || {
+    let mut rules = Vec::new();
+    if !way.published.is_empty() {
+        rules.push(MARKED);
+        rules.extend(udp_ports(way.published.iter()).filter(|_| way.killed).map(Packets::Udp));
+    }
+    if way.has_tunnel {
+        rules.push(Packets::All);
+        rules.extend(queries().into_iter().filter(|_| way.quiet));
+    }
+    let (listed, set, routes, ruled) = in_namespace(deep.file.as_fd(), || {
         let is_set = |(name, value): &(&str, &str)| sysctl(name).is_ok_and(|now| now.as_deref() == Some(*value));
         let inside = Netlink::here()?;
-        let mut last: Vec<u16> = if way.killed { udp_ports(way.published.iter()).collect() } else { Vec::new() };
-        last.retain(|port| !inside.has_rule(&Packets::Udp(*port)).unwrap_or(true));
-        let rules = (inside.has_rule(&Packets::All)?, inside.has_rule(&MARKED)? && last.is_empty());
+        let ruled = has_rules(&inside, AddressFamily::Inet, &rules)?;
         if let Some(pair) = &way.ipv6 {
             routed_v6 = is_routed_v6(&inside, &way, pair, &host.1)?;
         }
-        Ok((listed_here(), sysctls(&way).iter().all(is_set), inside.routes()?, rules))
+        Ok((listed_here(), sysctls(&way).iter().all(is_set), inside.routes()?, ruled))
     })?;
-    let (listed, set, routes, (leads_beside, leads_back)) = inside;
     if listed != wanted || !set {
         found.push(Finding::degraded(WHAT, "the rules inside are not those that were made"));
     }
-    let has = |network: Network, table: u32| {
-        routes.iter().any(|route| route.network == network && route.table == table && route.unicast)
+    let in_table = |table: u32| {
+        let routes = routes.iter().filter(move |route| route.table == table && route.unicast);
+        routes.map(|route| route.network).collect::<Vec<_>>()
     };
-    let mut beside: Vec<Network> = way.bypassed_v4().chain([network_of(way.subnet)]).collect();
-    beside.extend(
-        host.0
-            .iter()
-            .filter(|address| **address != way.subnet.host())
-            .map(|address| Network { address: *address, prefix: 32 }),
-    );
-    let lost = way.has_tunnel && !beside.iter().all(|network| has(*network, BESIDE));
-    let lost = lost || (way.has_tunnel && !leads_beside);
-    let answered = way.published.is_empty() || (leads_back && has(EVERYWHERE, ANSWERS));
-    if lost || !answered || !routed_v6 {
-        found.push(Finding::degraded(WHAT, "routes inside are gone"));
+    let (beside, answers) = (in_table(BESIDE), in_table(ANSWERS));
+    let wanted = if way.has_tunnel { beside_v4(&way, &host.0) } else { Vec::new() };
+    let same = wanted.iter().all(|network| beside.contains(network)) && beside.iter().all(|one| wanted.contains(one));
+    let answered = way.published.is_empty() || answers.contains(&EVERYWHERE);
+    if !same || !answered || !ruled || !routed_v6 {
+        found.push(Finding::degraded(WHAT, "the routes inside are not as built, or for addresses that the host had"));
     }
     Ok(found)
 }

@@ -63,6 +63,10 @@ struct Way {
     has_tunnel: bool,
     /// The tunnel is the only other way.
     killed: bool,
+    /// The tunnel is not, but names are asked of `resolvers` alone or, if there are none, through the tunnel.
+    locked: bool,
+    /// Sockets that are bound to the veth ask for no names.
+    quiet: bool,
 }
 
 impl Way {
@@ -82,6 +86,7 @@ impl Way {
         // One of the host's would be one more way out, which nobody has named.
         let resolvers = plan.resolver.as_ref().filter(is_pushed).filter(|_| !request.kill_switch);
         let resolvers = resolvers.map_or(&[][..], |resolver| &resolver.servers[..]);
+        let is_locked = plan.resolver.as_ref().is_some_and(|resolver| resolver.lock);
         Ok(Some(Self {
             interface: request.interface.to_string(),
             subnet: plan.subnet(),
@@ -94,6 +99,8 @@ impl Way {
             asks,
             has_tunnel: request.has_tunnel(),
             killed: request.kill_switch,
+            locked: is_locked && request.has_tunnel() && !request.kill_switch,
+            quiet: request.dns_lock != Some(false) && request.has_tunnel() && !request.kill_switch,
         }))
     }
 }
@@ -130,6 +137,15 @@ impl Way {
 pub fn asks_for_host(request: &Request) -> Result<bool> {
     let says = request.neighbours.all("HostAccess").next().is_some();
     Ok(request.has_veth() && says && request.neighbours.access(true)? != HostAccess::Ports(Vec::new()))
+}
+
+/// Follows a change of the namespace's resolver, on the host and inside.
+pub fn follow_resolver(site: &Site) -> Result<()> {
+    if Way::of(site.plan())?.is_none() {
+        return Ok(());
+    }
+    host::make(site)?;
+    set_up(site)
 }
 
 fn v4(address: &IpAddr) -> Option<Ipv4Addr> {
