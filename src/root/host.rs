@@ -42,6 +42,15 @@ pub struct HostState {
     pub nft_chains: Vec<(String, String)>,
 }
 
+/// The host before a build, as far as that build has changed it.
+#[derive(Debug, Default)]
+pub struct Before {
+    /// What earlier builds had changed.
+    pub state: HostState,
+    /// Sysctls, with the values that they had.
+    pub sysctls: Vec<(String, String)>,
+}
+
 fn path() -> PathBuf {
     Path::new(DIRECTORY).join(FILE)
 }

@@ -12,6 +12,7 @@ mod contents;
 mod detach;
 mod dns;
 mod enter;
+mod failed;
 mod firewall;
 mod full;
 mod handover;

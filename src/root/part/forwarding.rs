@@ -7,7 +7,7 @@ use crate::lock::Lock;
 use crate::seen::Subject;
 use runns_shared::error::{Context, Result};
 use runns_shared::plan::Plan;
-use runns_shared::record::{Record, State};
+use runns_shared::record::Record;
 
 const IP_FORWARD: &str = "net/ipv4/ip_forward";
 const INTERFACES: &str = "net/ipv4/conf";
@@ -25,15 +25,12 @@ impl Part for Forwarding {
             return Ok(());
         }
         remember(site.lock)?;
+        site.before.sysctls.extend(overwritten()?);
         set_sysctl(IP_FORWARD, "1")
     }
 
-    /// Restores forwarding after a failed build, unless other namespaces need it. After a successful build this does
-    /// nothing: it is up to clean to call [`restore`].
-    fn undo(&self, site: &mut Site) -> Result<bool> {
-        if site.record.state == State::Building && Record::names()?.len() <= 1 {
-            return restore(site.lock);
-        }
+    /// Nothing to do: it is up to clean to call [`restore`], and a failed build restores all that it changed on the host.
+    fn undo(&self, _site: &mut Site) -> Result<bool> {
         Ok(false)
     }
 

@@ -20,7 +20,7 @@ use crate::seen::Subject;
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::neighbours::HostAccess;
 use runns_shared::plan::{Plan, Request};
-use runns_shared::record::Record;
+use runns_shared::record::{Record, State};
 
 /// The prefix of all subnets, and its length; "runns" in ASCII.
 pub const PREFIX: &str = "fd72:756e:6e73::/48";
@@ -111,13 +111,14 @@ impl Part for Ipv6 {
 
     fn apply(&self, site: &mut Site) -> Result<()> {
         firewall::accept_ipv6(site)?;
-        turn_forwarding_on(site.lock)
+        turn_forwarding_on(site)
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
         let removed = firewall::forget_ipv6(site)?;
-        // The rules that keep the host from being a router go with the last such namespace.
-        if heir(site)?.is_none() && forwarding::relied_on()?.is_none() {
+        // The rules that keep the host from being a router go with the last such namespace. A failed build restores what it
+        // changed itself.
+        if site.record.state != State::Building && heir(site)?.is_none() && forwarding::relied_on()?.is_none() {
             restore_forwarding(site.lock)?;
         }
         Ok(removed)
@@ -164,12 +165,13 @@ pub fn remember(lock: &Lock) -> Result<()> {
     HostState::update(lock, |host| host.forwarding_v6 = Some(saved))
 }
 
-fn turn_forwarding_on(lock: &Lock) -> Result<()> {
+fn turn_forwarding_on(site: &mut Site) -> Result<()> {
     if sysctl(ALL)?.as_deref() == Some("1") {
         return Ok(());
     }
-    remember(lock)?;
+    remember(site.lock)?;
     let before = devices("forwarding")?;
+    site.before.sysctls.extend(sysctl(ALL)?.map(|now| (ALL.to_string(), now)).into_iter().chain(before.clone()));
     let listening: Vec<(String, String)> =
         devices("accept_ra")?.into_iter().filter(|(_, value)| value == "1").collect();
     let kept: Vec<(String, String)> =

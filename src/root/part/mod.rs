@@ -21,7 +21,9 @@ pub mod ways;
 pub mod wireguard;
 
 use std::fs::File;
+use std::path::PathBuf;
 
+use crate::host::{Before, HostState, restore_sysctls};
 use crate::lock::Lock;
 use crate::netlink::Netlink;
 use crate::seen::Subject;
@@ -42,6 +44,8 @@ pub struct Site<'a> {
     pub namespace: Option<File>,
     /// How long to wait for each tunnel; not at all if `None`.
     pub wait: Option<std::time::Duration>,
+    /// The host before this build, which is restored if it fails.
+    pub before: Before,
 }
 
 impl Site<'_> {
@@ -53,6 +57,22 @@ impl Site<'_> {
     /// Writes the record, so that a clean after SIGKILL knows what the next step makes.
     pub fn save(&self) -> Result<()> {
         self.lock.save(&self.record)
+    }
+
+    /// After a build that failed: forwarding and the like are again as they were before that build.
+    fn restore_host(&self) -> Result<()> {
+        restore_sysctls(&self.before.sysctls)?;
+        HostState::update(self.lock, |host| {
+            host.forwarding = self.before.state.forwarding.clone();
+            host.forwarding_v6 = self.before.state.forwarding_v6.clone();
+        })
+    }
+
+    /// After a build that failed: removes the directories that it created, as far as nobody uses them.
+    fn remove_directories(&self) -> Result<()> {
+        let now = HostState::load()?.directories;
+        let is_new = |directory: &&PathBuf| !self.before.state.directories.contains(directory);
+        now.iter().rev().filter(is_new).try_for_each(|directory| netns::remove_made_directory(self, directory))
     }
 }
 
@@ -148,17 +168,12 @@ pub fn all() -> [&'static dyn Part; 14] {
     ]
 }
 
-/// Makes all parts that the plan has. At the first failure, what was made is unmade.
+/// Makes all parts that the plan has, up to the first failure.
 pub fn build(site: &mut Site) -> Result<()> {
     for part in all() {
         let Some(what) = part.describe(site.plan()) else { continue };
         runns_shared::output::step(|| format!("making {what}"));
-        if let Err(error) = interrupted().and_then(|()| part.apply(site)) {
-            for error in undo(site).1 {
-                runns_shared::output::complain_error(&error);
-            }
-            return Err(error);
-        }
+        interrupted().and_then(|()| part.apply(site))?;
     }
     Ok(())
 }
@@ -173,13 +188,13 @@ fn interrupted() -> Result<()> {
 /// What was removed, and what could not be.
 type Undone = (Vec<String>, Vec<Error>);
 
-/// Unmakes all parts, going on past errors.
-pub fn undo(site: &mut Site) -> Undone {
-    let (mut removed, mut errors) = cut_off(site);
-    let (more, failed) = undo_rest(site);
-    removed.extend(more);
-    errors.extend(failed);
-    (removed, errors)
+/// Unmakes all parts of a build that failed, and what it changed on the host, going on past errors, which it returns.
+pub fn undo(site: &mut Site) -> Vec<Error> {
+    let mut errors = cut_off(site).1;
+    errors.extend(site.restore_host().err());
+    errors.extend(undo_rest(site).1);
+    errors.extend(site.remove_directories().err());
+    errors
 }
 
 /// Takes the ways out from the namespace, and their keys with them: whoever holds it open, by a descriptor or a socket, is

@@ -313,16 +313,18 @@ fn masked(network: Network) -> Network {
 
 /// Makes the reverse path filter of `uplink` loose if it is strict. Replies arrive on the uplink although the host's
 /// own route to their sender may use another one; a strict filter (RFC 3704) drops them, a loose one does not.
-fn loosen_reverse_path_filter(site: &Site, uplink: &IfaceName) -> Result<()> {
+fn loosen_reverse_path_filter(site: &mut Site, uplink: &IfaceName) -> Result<()> {
     let name = rp_filter(uplink.as_str());
     if !filters_strictly(uplink)? {
         return Ok(());
     }
     let now = sysctl(&name)?.unwrap_or_default();
     HostState::update(site.lock, |host| {
-        host.rp_filter.entry(uplink.to_string()).or_insert(now);
+        host.rp_filter.entry(uplink.to_string()).or_insert_with(|| now.clone());
     })?;
-    set_sysctl(&name, "2")
+    set_sysctl(&name, "2")?;
+    site.before.sysctls.push((name, now));
+    Ok(())
 }
 
 fn rp_filter(interface: &str) -> String {

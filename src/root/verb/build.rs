@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::confine;
+use crate::host::{Before, HostState};
 use crate::lock::Lock;
 use crate::netlink::{Netlink, Network};
 use crate::part::{self, Site, firewall, hook, ipv6, openvpn, repair, resolver, ways, wireguard};
@@ -117,10 +118,11 @@ fn build(wanted: &Wanted, lock: &Lock, wait: Option<Duration>) -> Result<()> {
     let host = Netlink::here()?;
     if let Some(record) = wanted.recorded()? {
         standing(wanted, &record)?;
-        return mend(Site { record, lock, host, namespace: None, wait });
+        return mend(Site { record, lock, host, namespace: None, wait, before: Before::default() });
     }
     let plan = wanted.plan(&host)?;
     check(&plan, &host)?;
+    let before = Before { state: HostState::load()?, sysctls: Vec::new() };
     let record = Record {
         version: VERSION,
         state: State::Building,
@@ -133,14 +135,12 @@ fn build(wanted: &Wanted, lock: &Lock, wait: Option<Duration>) -> Result<()> {
         etc: etc_here(),
     };
     lock.save(&record).and_then(|()| lock.reserve(&record)).inspect_err(|_| drop(lock.remove(&record)))?;
-    let mut site = Site { record, lock, host, namespace: None, wait };
-    let built = part::build(&mut site).and_then(|()| {
-        let hosts = site.lock.save_hosts(site.plan());
-        site.record.state = State::Built;
-        hosts.and_then(|()| site.save()).inspect_err(|_| drop(part::undo(&mut site)))
-    });
+    let mut site = Site { record, lock, host, namespace: None, wait, before };
     let name = site.plan().request.name.clone();
-    if let Err(error) = built {
+    if let Err(error) = part::build(&mut site).and_then(|()| finish(&mut site)) {
+        for error in part::undo(&mut site) {
+            output::complain_error(&error);
+        }
         lock.remove(&site.record)?;
         log::refused(|| format!("build of {name} failed: {error}"));
         return Err(error);
@@ -151,6 +151,14 @@ fn build(wanted: &Wanted, lock: &Lock, wait: Option<Duration>) -> Result<()> {
     }
     log::notice(|| format!("built {name}: {}", parts(plan).join("; ")));
     output::print(&report("made", plan, Some(&site.record)))
+}
+
+/// All parts are made: from now on, the namespace may be entered.
+fn finish(site: &mut Site) -> Result<()> {
+    site.lock.save_hosts(site.plan())?;
+    site.record.state = State::Built;
+    // One whose record could not be saved is not built.
+    site.save().inspect_err(|_| site.record.state = State::Building)
 }
 
 /// The parts of a plan, a line each.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::build::prepare;
 use crate::daemon;
+use crate::host::Before;
 use crate::lock::Lock;
 use crate::netlink::Netlink;
 use crate::part::{self, Part, Site, firewall, firewalld, forwarding, netns, resolver, uplink, ways};
@@ -103,7 +104,7 @@ fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
         return clean_without_record(lock, name, options);
     };
     let namespace = netns::open_recorded(&record)?.or_else(|| netns::open_by_process(&record));
-    let mut site = Site { record, lock, host: Netlink::here()?, namespace, wait: None };
+    let mut site = Site { record, lock, host: Netlink::here()?, namespace, wait: None, before: Before::default() };
     let inside = site.namespace.as_ref().and(site.record.identity).map(|identity| identity.inode);
     let others = inside.map_or(Ok(Vec::new()), |inode| strangers(&site, inode))?;
     if !others.is_empty() && !options.kill {
@@ -226,7 +227,8 @@ fn reattach(lock: &Lock, name: &NetnsName, uplink: IfaceName) -> Result<()> {
     if record.state != State::Built {
         return Err(Error::new(format!("move namespace {name}"), "an earlier build or clean of it was interrupted"));
     }
-    let mut site = Site { record, lock, host: Netlink::here()?, namespace: None, wait: None };
+    let mut site =
+        Site { record, lock, host: Netlink::here()?, namespace: None, wait: None, before: Before::default() };
     site.host.need_link(uplink.as_str())?;
     site.record.plan.request.uplink = Some(uplink.clone());
     site.record.version = VERSION;
