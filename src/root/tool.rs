@@ -1,13 +1,25 @@
 //! External programs that build and clean run as root: looked up in a fixed PATH, and given no environment but PATH.
 
 use std::ffi::OsStr;
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::escape;
 use runns_shared::output::step;
+
+/// Bytes that a tool may print. With a thousand namespaces, lists of rules have some MiB.
+const MOST: usize = 64 << 20;
+/// How long a tool that asks a tunnel's daemon may take, and the bytes of memory that it may have.
+const PATIENCE: Duration = Duration::from_secs(5);
+const MEMORY: u64 = 256 << 20;
 
 /// Where tools are looked up.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -43,9 +55,25 @@ pub fn addresses_of(name: &str) -> Vec<std::net::IpAddr> {
 /// Runs `program` with `input` on its stdin and returns its output. If it fails, its error output becomes the cause of
 /// ours.
 pub fn run(program: &str, arguments: &[&str], input: &str) -> Result<String> {
+    let child = start(program, arguments);
+    finish(program, child?, input, None)
+}
+
+/// [`run`] for a tool that talks to a tunnel's daemon. One that was taken over may answer without end, or never.
+pub fn ask(program: &str, arguments: &[&str], input: &str) -> Result<String> {
+    let cannot = || format!("run {program}");
+    let (soft, hard) = getrlimit(Resource::RLIMIT_DATA).cannot(cannot)?;
+    // The child inherits it. This process has far less.
+    setrlimit(Resource::RLIMIT_DATA, soft.min(MEMORY), hard).cannot(cannot)?;
+    let child = start(program, arguments);
+    setrlimit(Resource::RLIMIT_DATA, soft, hard).cannot(cannot)?;
+    finish(program, child?, input, Some(Instant::now() + PATIENCE))
+}
+
+fn start(program: &str, arguments: &[&str]) -> Result<Child> {
     let cannot = || format!("run {program}");
     step(|| format!("running {program} {}", arguments.join(" ")));
-    let mut child = Command::new(find(program).ok_or_else(|| Error::new(cannot(), "it is not installed"))?)
+    Command::new(find(program).ok_or_else(|| Error::new(cannot(), "it is not installed"))?)
         .args(arguments.iter().map(OsStr::new))
         .env_clear()
         .env("PATH", PATH)
@@ -54,18 +82,61 @@ pub fn run(program: &str, arguments: &[&str], input: &str) -> Result<String> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .cannot(cannot)?;
+        .cannot(cannot)
+}
+
+fn finish(program: &str, mut child: Child, input: &str, deadline: Option<Instant>) -> Result<String> {
+    let cannot = || format!("run {program}");
     if let Some(mut stdin) = child.stdin.take() {
         // These tools read all input before they write, so the pipes cannot deadlock. One that exits early makes the
         // write fail; its exit status is reported below.
         let _ = stdin.write_all(input.as_bytes());
     }
-    let output = child.wait_with_output().cannot(cannot)?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let said = said.trim();
-        let cause = if said.is_empty() { format!("it ended with {}", output.status) } else { escape(said.as_bytes()) };
+    let said = output(&mut child, deadline);
+    if said.is_err() {
+        let _ = child.kill();
+    }
+    let status = child.wait().cannot(cannot)?;
+    let [said, complaint] = said.cannot(cannot)?;
+    if !status.success() {
+        let complaint = complaint.trim_ascii();
+        let cause = if complaint.is_empty() { format!("it ended with {status}") } else { escape(complaint) };
         return Err(Error::new(cannot(), cause));
     }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    Ok(String::from_utf8_lossy(&said).into_owned())
+}
+
+/// What a tool prints on stdout and stderr until it closes both.
+fn output(child: &mut Child, deadline: Option<Instant>) -> std::io::Result<[Vec<u8>; 2]> {
+    let pipes = [child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)];
+    let mut open: Vec<(usize, File)> =
+        pipes.into_iter().flatten().enumerate().map(|(index, pipe)| (index, File::from(pipe))).collect();
+    let mut said = [Vec::new(), Vec::new()];
+    let mut buffer = vec![0; 1 << 16];
+    while !open.is_empty() {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Err(std::io::Error::other("it did not end in time"));
+        }
+        let left = left.map_or(PollTimeout::NONE, |left| PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+        let mut fds: Vec<PollFd> = open.iter().map(|(_, pipe)| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)).collect();
+        match poll(&mut fds, left) {
+            Err(nix::errno::Errno::EINTR) => continue,
+            polled => polled?,
+        };
+        let ready: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(false)).collect();
+        for at in (0..ready.len()).rev().filter(|at| ready[*at]) {
+            let (index, pipe) = &mut open[at];
+            let length = pipe.read(&mut buffer)?;
+            let said = &mut said[*index];
+            said.extend_from_slice(&buffer[..length]);
+            if said.len() > MOST {
+                return Err(std::io::Error::other("it printed too much"));
+            }
+            if length == 0 {
+                open.remove(at);
+            }
+        }
+    }
+    Ok(said)
 }

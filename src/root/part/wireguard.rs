@@ -383,7 +383,7 @@ fn resolve(endpoint: &str) -> Result<String> {
 
 /// Sets the device's keys and peers. The error output of wg may quote a key, so it is not passed on.
 fn configure(device: &str, setconf: &str) -> Result<()> {
-    tool::run("wg", &["setconf", device, "/dev/stdin"], setconf).map(drop).map_err(|_| {
+    tool::ask("wg", &["setconf", device, "/dev/stdin"], setconf).map(drop).map_err(|_| {
         Error::new("set keys and peers", "wg did not accept them: a key, port or network in the file is wrong")
     })
 }
@@ -449,7 +449,7 @@ pub fn last_handshake(record: &Record, index: usize) -> Option<i64> {
 
 /// The time of the latest handshake, in seconds since the epoch; 0 for never.
 fn latest_handshake(namespace: &File, device: &Device, in_kernel: bool) -> Result<i64> {
-    let show = |device: &str| tool::run("wg", &["show", device, "latest-handshakes"], "");
+    let show = |device: &str| tool::ask("wg", &["show", device, "latest-handshakes"], "");
     // A userspace implementation is reached through its socket, which has the device's outside name; the kernel has to
     // be asked inside the namespace.
     let said =

@@ -253,3 +253,47 @@ fn nobody_but_build_starts_a_keeper() {
     assert_eq!(host.ok(state), built);
     host.ok("runns-exec clean work -f");
 }
+
+/// A userspace WireGuard that its server has taken over: it answers wg(8) without end, or never.
+const DRIVER: &str = r#"#!/usr/bin/python3 -I
+import os, socket, sys
+if sys.argv[1:] == ["--version"]:
+    sys.exit(0)
+listener = socket.socket(fileno=int(os.environ["WG_UAPI_FD"]))
+held = []
+while True:
+    asking, _ = listener.accept()
+    if asking.recv(65536).startswith(b"set"):
+        asking.sendall(b"errno=0\n\n")
+    elif os.path.exists("/usr/local/share/endless"):
+        try:
+            for number in range(1 << 24):
+                asking.sendall(b"".join(b"public_key=%064x\n" % (number << 8 | low) for low in range(256)))
+        except OSError:
+            pass
+    else:
+        held.append(asking)
+"#;
+
+#[test]
+fn a_wireguard_driver_does_not_hold_status_up() {
+    let (host, _peer) = super::wireguard::host_with_peer();
+    host.write("/usr/local/sbin/driver", DRIVER);
+    host.ok("chmod 755 /usr/local/sbin/driver");
+    host.configure(
+        "[work]\nKillSwitch=yes\nWG_QUICK_USERSPACE_IMPLEMENTATION=driver\nWireGuard=/etc/wireguard/wg0.conf\n",
+    );
+    host.ok("runns-exec build -s work --no-wait");
+    for prepare in ["true", "touch /usr/local/share/endless"] {
+        host.ok(prepare);
+        let status = host.run("ulimit -t 20; timeout 20 runns-exec status work");
+        assert!([0, 1].contains(&status.status) && status.stdout.contains("wg0.conf"), "{status}");
+        assert_eq!(host.run("pgrep -x wg").stdout, "");
+    }
+    host.ok("runns-exec clean work -f");
+    let refused = host.run("timeout 20 runns-exec build -s work --wait 2");
+    assert!(
+        refused.status == 1 && refused.stderr.contains("bring up the tunnel of /etc/wireguard/wg0.conf"),
+        "{refused}"
+    );
+}
