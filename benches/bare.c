@@ -72,10 +72,21 @@ static void capabilities(uint32_t permitted, uint32_t effective)
 	must(syscall(SYS_capset, &header, data), "capset");
 }
 
-static void loopback(void)
+/* Which namespace it is. */
+static int arrived(void)
 {
 	struct ifreq lo = { .ifr_name = "lo" };
+	uint64_t cookie;
+	socklen_t size = sizeof cookie;
 	int probe = must(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), "socket");
+	must(getsockopt(probe, SOL_SOCKET, 71 /* SO_NETNS_COOKIE */, &cookie, &size), "SO_NETNS_COOKIE");
+	must(ioctl(probe, SIOCGIFTXQLEN, &lo), "SIOCGIFTXQLEN");
+	return probe;
+}
+
+static void loopback(int probe)
+{
+	struct ifreq lo = { .ifr_name = "lo" };
 	must(ioctl(probe, SIOCGIFFLAGS, &lo), "SIOCGIFFLAGS");
 	if (!(lo.ifr_flags & IFF_UP)) {
 		lo.ifr_flags |= IFF_UP;
@@ -218,11 +229,12 @@ int main(int argc, char **argv)
 	uint32_t both = 1u << CAP_NET_ADMIN | 1u << CAP_SYS_ADMIN;
 	capabilities(both, both);
 	must(setns(netns, CLONE_NEWNET), "setns");
-	loopback();
+	int probe = arrived();
 	must(unshare(CLONE_NEWNS), "unshare");
 	must(mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL), "mount");
 	sys();
 	etc(argv[1]);
+	loopback(probe);
 	must(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0), "prctl");
 	capabilities(0, 0);
 	putenv(variable);

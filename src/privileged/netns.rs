@@ -18,8 +18,7 @@ use runns_shared::output::step;
 use runns_shared::proc::read_file;
 use runns_shared::record::Identity;
 use runns_shared::trusted;
-use runns_sys::net::{self, Flags};
-use runns_sys::process;
+use runns_sys::{net, process};
 
 /// The directory of named network namespaces (ip-netns(8)).
 pub const DIRECTORY: &str = "/run/netns";
@@ -36,12 +35,12 @@ pub struct Netns {
     stat: FileStat,
 }
 
-/// A flag of the loopback interface of every namespace that build creates (IFF_PORTSEL). The kernel keeps it and gives it
-/// no meaning; it takes CAP_NET_ADMIN to clear it. It is read without /proc, /sys or /run, which a caller can hide from
-/// this program, and so says that there is a record even to somebody who does not see one.
-pub const BUILT: Flags = nix::libc::IFF_PORTSEL as Flags;
-/// The same for the namespace of pid 1 where that is not the kernel's initial one (IFF_AUTOMEDIA).
-pub const OF_PID_1: Flags = nix::libc::IFF_AUTOMEDIA as Flags;
+/// The mark of every namespace that build creates: the length of the loopback interface's transmit queue. Loopback has no
+/// queue, so that it changes nothing, and it takes CAP_NET_ADMIN to change it. It is read without /proc, /sys or /run, which
+/// a caller can hide from this program, and so says that there is a record even to somebody who does not see one.
+pub const BUILT: i32 = 1725;
+/// The mark of the namespace of pid 1, where that is not the kernel's initial one.
+pub const OF_PID_1: i32 = 1726;
 /// Inode of the initial network namespace since Linux 6.18 (NET_NS_INIT_INO, include/uapi/linux/nsfs.h). Other
 /// namespaces have numbers from PROC_DYNAMIC_FIRST, 0xF0000000, on.
 const INITIAL_INODE: u64 = 0xEFFF_FFF9;
@@ -53,15 +52,14 @@ pub struct Arrival<'a> {
     netns: &'a Netns,
     /// The namespace's cookie.
     pub cookie: u64,
-    /// The flags of its loopback interface.
-    flags: Flags,
+    /// [`BUILT`], [`OF_PID_1`], or none of them.
+    mark: i32,
 }
 
 /// Proof that the calling process is in the network namespace. Only [`enter`] returns one.
 pub struct Entered {
     /// A socket of the namespace.
     probe: OwnedFd,
-    flags: Flags,
 }
 
 /// Opens /run/netns/`name` without following a symbolic link and without blocking. It must be a network namespace.
@@ -128,7 +126,7 @@ impl Arrival<'_> {
 
     /// Whether build created it.
     pub fn is_built(&self) -> bool {
-        self.flags & BUILT != 0
+        self.mark == BUILT
     }
 
     /// Fails unless it is the namespace that `built` describes.
@@ -146,8 +144,7 @@ impl Arrival<'_> {
     /// namespace is known by its number. Where pid 1 lives in another one (a container), that bears a mark from the first
     /// build on; until then only /proc tells, in which a sandbox may show a pid 1 of its own.
     pub fn must_not_be_the_hosts(&self) -> Result<()> {
-        let marked = self.flags & OF_PID_1 != 0;
-        if marked || is_initial(self.netns.inode(), self.cookie) || is_that_of_pid_1()? {
+        if self.mark == OF_PID_1 || is_initial(self.netns.inode(), self.cookie) || is_that_of_pid_1()? {
             return Err(self.cannot("it is the host's own network namespace"));
         }
         Ok(())
@@ -183,15 +180,15 @@ fn arrive(netns: &Netns, admit: impl FnOnce(&Arrival) -> Result<()>) -> Result<E
     let cannot = |cause: &str| Error::new(format!("enter namespace {}", netns.name), cause);
     let probe = local_socket()?;
     let cookie = net::namespace_cookie(&probe).map_err(|errno| cannot(&words(errno)))?;
-    let flags = net::flags(&probe, LOOPBACK).cannot(|| "inspect the loopback interface")?;
-    admit(&Arrival { netns, cookie, flags })?;
+    let mark = net::queue_length(&probe, LOOPBACK).cannot(|| "inspect the loopback interface")?;
+    admit(&Arrival { netns, cookie, mark })?;
     // clean removes the name before it looks for processes. If the name still exists, clean will see this process.
     let now = fstatat(&netns.directory, netns.name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW)
         .map_err(|_| cannot("it has just been removed"))?;
     if (now.st_dev, now.st_ino) != (netns.stat.st_dev, netns.stat.st_ino) {
         return Err(cannot("it has just been replaced"));
     }
-    Ok(Entered { probe, flags })
+    Ok(Entered { probe })
 }
 
 /// Leaves a namespace in which the caller may not be for an empty one. Anybody can read /proc/PID/net of a process, and
@@ -209,12 +206,12 @@ impl Entered {
     /// Brings up the loopback interface, if it is down: what changes the namespace comes last, when nothing can be refused
     /// any more.
     pub fn bring_up_loopback(&self, privilege: &Privilege) -> Result<()> {
-        if self.flags & net::UP != 0 {
+        if net::interface_is_up(&self.probe, LOOPBACK).cannot(|| "inspect the loopback interface")? {
             return Ok(());
         }
         step(|| "bringing loopback up".to_string());
         privilege.raised(Capability::CAP_NET_ADMIN, || {
-            net::change_flags(&self.probe, LOOPBACK, net::UP, 0).cannot(|| "bring the loopback interface up")
+            net::bring_up(&self.probe, LOOPBACK).cannot(|| "bring the loopback interface up")
         })
     }
 }
@@ -225,14 +222,15 @@ fn local_socket() -> Result<OwnedFd> {
         .cannot(|| "make a socket in the namespace")
 }
 
-/// Sets and clears flags of the loopback interface of the calling thread's network namespace, which root alone may do.
-pub fn change_loopback_here(set: Flags, clear: Flags) -> Result<()> {
-    net::change_flags(local_socket()?, LOOPBACK, set, clear).cannot(|| "set the flags of the loopback interface")
+/// Marks the calling thread's network namespace, which only root may do, by [`BUILT`] or [`OF_PID_1`], or gives it back what
+/// it had.
+pub fn mark_here(mark: i32) -> Result<()> {
+    net::set_queue_length(local_socket()?, LOOPBACK, mark).cannot(|| "set the queue length of the loopback interface")
 }
 
-/// The flags of the loopback interface of the calling thread's network namespace.
-pub fn loopback_flags_here() -> Result<Flags> {
-    net::flags(local_socket()?, LOOPBACK).cannot(|| "inspect the loopback interface")
+/// What the calling thread's network namespace is marked by, or has in place of a mark.
+pub fn mark_of_here() -> Result<i32> {
+    net::queue_length(local_socket()?, LOOPBACK).cannot(|| "inspect the loopback interface")
 }
 
 /// The numbers that identify the network namespace of the calling thread.
@@ -273,12 +271,12 @@ pub fn look_here(name: &NetnsName) -> Result<Inside> {
     let mut inside = Inside {
         name: name.to_string(),
         identity: identity_here()?,
-        marked: loopback_flags_here()? & BUILT != 0,
+        marked: mark_of_here()? == BUILT,
         up: Vec::new(),
         files: FILES.iter().map(text).collect(),
     };
     let probe = local_socket()?;
-    let is_up = |device: &String| net::flags(&probe, device).is_ok_and(|flags| flags & net::UP != 0);
+    let is_up = |device: &String| net::interface_is_up(&probe, device).unwrap_or(false);
     inside.up = inside.devices().into_iter().map(|(device, _)| device).filter(is_up).collect();
     Ok(inside)
 }

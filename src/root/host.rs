@@ -34,8 +34,8 @@ pub struct HostState {
     pub directories: Vec<PathBuf>,
     /// Whether a build made /run/netns a mount point.
     pub netns_mount: bool,
-    /// Whether a build marked the network namespace of pid 1 (see [`runns_privileged::netns::OF_PID_1`]).
-    pub marked: bool,
+    /// What the network namespace of pid 1 had before a build marked it (see [`runns_privileged::netns::OF_PID_1`]).
+    pub before_mark: Option<i32>,
     /// Tables of iptables' nft backend that did not exist before.
     pub nft_tables: Vec<String>,
     /// Chains of that backend that did not exist before, each as table and chain.

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::name::NetnsName;
 use crate::record::Identity;
 
 /// The word before the number of the descriptor from which the program for root reads what [`Inside::to_text`] wrote. No
@@ -54,6 +55,13 @@ pub struct Route {
 const REJECT: u32 = 0x200;
 
 impl Inside {
+    /// A namespace in which nothing was looked at but which one it is.
+    pub fn closed(name: &NetnsName, cookie: u64) -> Self {
+        let identity = Identity { cookie, inode: 0, proc_inode: 0 };
+        let files = FILES.iter().map(|_| String::new()).collect();
+        Self { name: name.to_string(), identity, marked: false, up: Vec::new(), files }
+    }
+
     /// For another process: every field ends with a NUL byte, which none contains.
     pub fn to_text(&self) -> String {
         let Identity { cookie, inode, proc_inode } = self.identity;

@@ -1,4 +1,4 @@
-//! Network namespaces and interface flags.
+//! Network namespaces and interfaces.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -11,6 +11,9 @@ use super::check;
 const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
 /// include/uapi/asm-generic/socket.h, Linux 5.14.
 const SO_NETNS_COOKIE: libc::c_int = 71;
+/// include/uapi/linux/sockios.h
+const SIOCGIFTXQLEN: libc::c_ulong = 0x8942;
+const SIOCSIFTXQLEN: libc::c_ulong = 0x8943;
 
 /// Whether `fd` is a network namespace: on nsfs, and of type net.
 pub fn is_network_namespace(fd: impl AsFd) -> Result<bool, Errno> {
@@ -45,24 +48,40 @@ pub(crate) fn interface_request(name: &str) -> libc::ifreq {
     request
 }
 
-/// IFF_* of an interface, as far as [`flags`] returns them (netdevice(7)).
-pub type Flags = libc::c_short;
-/// The interface is up.
-pub const UP: Flags = libc::IFF_UP as Flags;
-
-/// The flags of interface `name` in the network namespace of `socket` (netdevice(7), SIOCGIFFLAGS).
-pub fn flags(socket: impl AsFd, name: &str) -> Result<Flags, Errno> {
+/// Whether interface `name` in the network namespace of `socket` is up (netdevice(7), SIOCGIFFLAGS).
+pub fn interface_is_up(socket: impl AsFd, name: &str) -> Result<bool, Errno> {
     let mut request = interface_request(name);
     // SAFETY: SIOCGIFFLAGS reads the name from and writes the flags to the ifreq.
     check(unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCGIFFLAGS as _, &mut request) }.into())?;
     // SAFETY: after SIOCGIFFLAGS the union holds the flags.
-    Ok(unsafe { request.ifr_ifru.ifru_flags })
+    Ok(unsafe { request.ifr_ifru.ifru_flags } & libc::IFF_UP as libc::c_short != 0)
 }
 
-/// Sets the flags `set` of interface `name`, and clears `clear`. Needs CAP_NET_ADMIN (netdevice(7), SIOCSIFFLAGS).
-pub fn change_flags(socket: impl AsFd, name: &str, set: Flags, clear: Flags) -> Result<(), Errno> {
+/// Brings interface `name` up. Needs CAP_NET_ADMIN (netdevice(7), SIOCSIFFLAGS).
+pub fn bring_up(socket: impl AsFd, name: &str) -> Result<(), Errno> {
     let mut request = interface_request(name);
-    request.ifr_ifru.ifru_flags = flags(&socket, name)? & !clear | set;
+    // SAFETY: SIOCGIFFLAGS reads the name from and writes the flags to the ifreq.
+    check(unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCGIFFLAGS as _, &mut request) }.into())?;
+    // SAFETY: after SIOCGIFFLAGS the union holds the flags.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    request.ifr_ifru.ifru_flags = flags | libc::IFF_UP as libc::c_short;
     // SAFETY: SIOCSIFFLAGS only reads the ifreq.
     check(unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCSIFFLAGS as _, &request) }.into()).map(drop)
+}
+
+/// The length of the transmit queue of interface `name` in the network namespace of `socket` (netdevice(7), SIOCGIFTXQLEN).
+pub fn queue_length(socket: impl AsFd, name: &str) -> Result<i32, Errno> {
+    let mut request = interface_request(name);
+    // SAFETY: SIOCGIFTXQLEN reads the name from and writes the length to the ifreq.
+    check(unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), SIOCGIFTXQLEN as _, &mut request) }.into())?;
+    // SAFETY: after SIOCGIFTXQLEN the union holds an int; this member is one.
+    Ok(unsafe { request.ifr_ifru.ifru_ifindex })
+}
+
+/// Sets the length of the transmit queue of interface `name`. Needs CAP_NET_ADMIN (netdevice(7), SIOCSIFTXQLEN).
+pub fn set_queue_length(socket: impl AsFd, name: &str, length: i32) -> Result<(), Errno> {
+    let mut request = interface_request(name);
+    request.ifr_ifru.ifru_ifindex = length;
+    // SAFETY: SIOCSIFTXQLEN only reads the ifreq.
+    check(unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), SIOCSIFTXQLEN as _, &request) }.into()).map(drop)
 }

@@ -5,8 +5,10 @@ use crate::support::{Host, Runner, Snapshot};
 
 const FIREJAIL: &str = "firejail --quiet --noprofile";
 const RECORDS_HIDDEN: &str = "firejail --quiet --noprofile --whitelist=/run/netns";
-/// The flags of loopback in namespace vpn1: up, loopback, and the mark of a namespace that was built.
-const FLAGS: &str = "ip netns exec vpn1 cat /sys/class/net/lo/flags";
+/// The mark of namespace vpn1.
+const MARK: &str = "ip netns exec vpn1 cat /sys/class/net/lo/tx_queue_len";
+/// The mark of the host's.
+const MARK_OF_HOST: &str = "cat /sys/class/net/lo/tx_queue_len";
 
 /// A host with firejail(1), a setuid program that lets its users rearrange the file system and hide processes.
 fn with_firejail() -> Host {
@@ -68,12 +70,12 @@ fn a_hidden_record_opens_nothing() {
 fn the_mark_inside_outlives_what_is_done_inside_and_is_repaired() {
     let host = Host::new();
     host.ok("runns-exec build -n vpn1");
-    assert_eq!(host.ok(FLAGS), "0x2009");
+    assert_eq!(host.ok(MARK), "1725");
     host.ok("ip -n vpn1 link set lo down && ip netns exec vpn1 nft flush ruleset && ip -n vpn1 address flush dev lo");
     host.user("alice").ok("runns-exec vpn1 -- true");
-    assert_eq!(host.ok(FLAGS), "0x2009");
+    assert_eq!(host.ok(MARK), "1725");
     // Only CAP_NET_ADMIN there can clear it.
-    let clear = "sh -c 'echo 0x9 >/sys/class/net/lo/flags'";
+    let clear = "sh -c 'echo 1000 >/sys/class/net/lo/tx_queue_len'";
     assert_ne!(host.user("alice").run(&format!("runns-exec vpn1 -- {clear}")).status, 0);
     assert_ne!(host.user("alice").run(&format!("runns-exec vpn1 -- unshare -Urm {clear}")).status, 0);
     host.ok(&format!("ip netns exec vpn1 {clear}"));
@@ -82,7 +84,7 @@ fn the_mark_inside_outlives_what_is_done_inside_and_is_repaired() {
         assert!(status.status == 1 && status.stdout.contains("mark inside: gone"), "{status}");
     }
     assert!(host.ok("runns-exec build -n vpn1").contains("mark inside"));
-    assert_eq!(host.ok(FLAGS), "0x2009");
+    assert_eq!(host.ok(MARK), "1725");
     host.ok("runns-exec status vpn1");
 }
 
@@ -92,6 +94,7 @@ fn a_sandbox_with_a_pid_1_of_its_own_does_not_open_the_hosts_namespace() {
     let alice = host.user("alice");
     host.ok("rm /etc/runns.conf");
     let before = Snapshot::of(&host);
+    let mark = host.ok(MARK_OF_HOST);
     host.ok("runns-exec build -n vpn1 && touch /run/netns/mine && mount --bind /proc/1/ns/net /run/netns/mine");
     for config in ["[mine]\n", "AllowUnmanaged=yes\n"] {
         host.configure(config);
@@ -103,12 +106,13 @@ fn a_sandbox_with_a_pid_1_of_its_own_does_not_open_the_hosts_namespace() {
         refused(&host.root(), pid_1, &["the host's own"]);
     }
     // A mark that is lost is repaired.
-    host.ok("echo 0x9 >/sys/class/net/lo/flags");
+    host.ok("echo 1000 >/sys/class/net/lo/tx_queue_len");
     assert!(host.run("runns-exec status").stdout.contains("mark of the host's namespace: gone"));
     host.ok("runns-exec build -n vpn1 && runns-exec status");
     refused(&alice, "firejail --quiet --noprofile --net=none -- runns-exec mine -- true", &["the host's own"]);
     host.ok("umount /run/netns/mine && rm /run/netns/mine /etc/runns.conf && runns-exec clean -f vpn1");
     before.assert_same(&Snapshot::of(&host));
+    assert_eq!(host.ok(MARK_OF_HOST), mark);
 }
 
 #[test]

@@ -11,10 +11,11 @@ use std::os::fd::AsRawFd;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::{policy, root_program};
+use runns_privileged::Privilege;
 use runns_privileged::capability::caller_is_root;
-use runns_privileged::{Privilege, netns};
+use runns_privileged::netns::{self, Arrival};
 use runns_shared::error::{Context, Result};
-use runns_shared::inside::HANDED_OVER;
+use runns_shared::inside::{HANDED_OVER, Inside};
 use runns_shared::name::NetnsName;
 use runns_shared::output::step;
 use runns_shared::record::Record;
@@ -58,8 +59,18 @@ fn look(options: &Options) -> String {
             return String::new();
         }
     };
-    let look = |name: &NetnsName| {
-        policy::visit(&privilege, name, || netns::look_here(name)).inspect_err(|error| step(|| error.to_string()))
-    };
+    let look = |name: &NetnsName| look_into(&privilege, name).inspect_err(|error| step(|| error.to_string()));
     names.iter().filter_map(|name| look(name).ok()).map(|inside| inside.to_text()).collect()
+}
+
+/// Looks into one. If it is another one than the record says, this is all that is told of it.
+fn look_into(privilege: &Privilege, name: &NetnsName) -> Result<Inside> {
+    let mut decision = policy::decide(name)?;
+    let netns = decision.open()?;
+    let mut refused = None;
+    let admit = |arrival: &Arrival| decision.admit(arrival).inspect_err(|_| refused = Some(arrival.cookie));
+    match (netns::visit(privilege, &netns, admit, || netns::look_here(name)), refused) {
+        (Err(_), Some(cookie)) => Ok(Inside::closed(name, cookie)),
+        (inside, _) => inside,
+    }
 }

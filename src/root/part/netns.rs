@@ -16,7 +16,7 @@ use crate::lock::Lock;
 use crate::netlink::{Netlink, in_namespace, in_thread};
 use crate::seen::Subject;
 use runns_privileged::netns::{
-    BUILT, DIRECTORY, OF_PID_1, change_loopback_here, identity_here, is_initial, is_that_of_pid_1, loopback_flags_here,
+    BUILT, DIRECTORY, OF_PID_1, identity_here, is_initial, is_that_of_pid_1, mark_here, mark_of_here,
 };
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::show;
@@ -145,27 +145,29 @@ fn create(limits: &[Limit]) -> Result<(Identity, File)> {
 }
 
 /// Whether the calling thread's network namespace is that of pid 1 and lacks the mark by which it is known if it is not the
-/// kernel's initial one.
+/// kernel's initial one. The mark of a namespace that was built, in which a container runs, does as well.
 fn host_lacks_mark() -> Result<bool> {
     let here = identity_here()?;
-    Ok(is_that_of_pid_1()? && !is_initial(here.inode, here.cookie) && loopback_flags_here()? & OF_PID_1 == 0)
+    Ok(is_that_of_pid_1()? && !is_initial(here.inode, here.cookie) && ![BUILT, OF_PID_1].contains(&mark_of_here()?))
 }
 
 fn mark_host(lock: &Lock) -> Result<()> {
     if host_lacks_mark()? {
-        HostState::update(lock, |host| host.marked = true)?;
-        change_loopback_here(OF_PID_1, 0)?;
+        let before = mark_of_here()?;
+        HostState::update(lock, |host| host.before_mark = Some(before))?;
+        mark_here(OF_PID_1)?;
     }
     Ok(())
 }
 
 /// Removes the mark if a build set it and this is the last namespace.
 fn unmark_host(lock: &Lock) -> Result<()> {
-    if Record::names()?.len() > 1 || !HostState::load()?.marked {
+    let Some(before) = HostState::load()?.before_mark.filter(|_| Record::names().is_ok_and(|names| names.len() <= 1))
+    else {
         return Ok(());
-    }
-    change_loopback_here(0, OF_PID_1)?;
-    HostState::update(lock, |host| host.marked = false)
+    };
+    mark_here(before)?;
+    HostState::update(lock, |host| host.before_mark = None)
 }
 
 /// Makes /run/netns a shared mount point, as ip-netns(8) does: unmounting a namespace there then unmounts it in every
@@ -228,7 +230,9 @@ fn set_up_here(limits: &[Limit]) -> Result<()> {
     }
     // A namespace begins with the host's value, and would pass on what a tunnel's server sends (net/ipv4/devinet.c).
     set_sysctl("net/ipv4/ip_forward", "0")?;
-    change_loopback_here(net::UP | BUILT, 0)
+    mark_here(BUILT)?;
+    let socket = std::os::unix::net::UnixDatagram::unbound().cannot(|| "create a socket")?;
+    net::bring_up(&socket, "lo").cannot(|| "bring the loopback interface up")
 }
 
 /// Creates the empty file on which the namespace is mounted.
