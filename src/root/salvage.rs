@@ -19,10 +19,13 @@ use runns_shared::tunnel::directory;
 /// A record from which the namespace `name` can be cleaned.
 pub fn reconstruct(name: &NetnsName) -> Result<Record> {
     let host = Netlink::here()?;
-    let namespace = netns::open(name).ok();
+    // The host's own, under another name, is nothing to remove.
+    let here = identity_here()?.cookie;
+    let identify = |namespace: Netns| Ok((in_namespace(namespace.file().as_fd(), identity_here)?, namespace));
+    let found = netns::open(name).ok().map(identify).transpose()?.filter(|(identity, _)| identity.cookie != here);
+    let (identity, namespace) = found.unzip();
     let veth = veth(&host, name, namespace.as_ref())?;
     let number = veth.as_ref().map(|link| number(&host, link)).transpose()?.flatten();
-    let identity = namespace.map(|namespace| in_namespace(namespace.file().as_fd(), identity_here)).transpose()?;
     // The part that stops daemons and removes their files is asked if there are any.
     let tunnels = Some(directory(name)).filter(|directory| directory.exists());
     let request = Request {

@@ -70,6 +70,19 @@ fn a_record_that_cannot_be_read_of_a_namespace_that_is_half_gone() {
 }
 
 #[test]
+fn a_record_that_cannot_be_read_does_not_make_the_host_a_namespace() {
+    let host = built("");
+    let links = host.ok("ip -br link | grep -v work");
+    host.ok(&format!(
+        "ip netns delete work; touch /run/netns/work; mount --bind /proc/1/ns/net /run/netns/work; >{PATH}"
+    ));
+    host.ok("runns-exec clean work --kill");
+    assert_eq!(host.ok("ip -br link"), links);
+    host.ok("umount /run/netns/work && rm /run/netns/work");
+    host.ok("runns-exec status other");
+}
+
+#[test]
 fn fields_that_older_versions_did_not_have_may_be_missing() {
     let host = built("");
     host.ok(&format!(

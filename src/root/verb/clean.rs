@@ -116,8 +116,8 @@ fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
             output::warn(&format!("{error}; going on without it"));
         }
     }
-    // From here on nobody can enter: the record forbids it. The name goes last, for a clean that is killed before needs it
-    // to find what is inside.
+    // From here on nobody can enter: the record forbids it. The name goes after the devices, which a clean that follows one
+    // that was killed finds by it, and before the processes, which something may start again.
     site.record.state = State::Cleaning;
     site.save()?;
     let (mut removed, mut errors) = part::cut_off(&mut site);
