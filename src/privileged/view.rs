@@ -23,7 +23,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::stat::{Mode, SFlag, fchmod, stat};
+use nix::sys::stat::{Mode, SFlag, fchmod, fstat, stat};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::unistd::getuid;
 
@@ -129,11 +129,11 @@ fn hosts(privilege: &Privilege, name: &NetnsName, host: IpAddr) -> Result<Option
         api::new_filesystem(c"tmpfs", MASK, &options, Attributes::NOSUID_NODEV_NOEXEC).cannot(|| WHAT)
     })?;
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
-    let mut file = File::from(openat(&directory, HOSTS, flags, Mode::empty()).cannot(|| WHAT)?);
+    let mut file = File::from(openat(&directory, hosts::PREFIX, flags, Mode::empty()).cannot(|| WHAT)?);
     file.write_all(&text).cannot(|| WHAT)?;
     fchmod(&file, Mode::from_bits_truncate(0o444)).cannot(|| WHAT)?;
     drop(file);
-    let place = openat(&directory, HOSTS, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).cannot(|| WHAT)?;
+    let place = openat(&directory, hosts::PREFIX, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).cannot(|| WHAT)?;
     privilege.raised(Capability::CAP_SYS_ADMIN, || {
         api::restrict(directory.as_fd(), Attributes::RDONLY, false).cannot(|| WHAT)?;
         // Only what is mounted can be copied, on kernels before 6.15; nobody else sees this mount namespace.
@@ -207,22 +207,52 @@ fn unmount(path: impl AsRef<Path>) -> Result<()> {
 /// Removes what is left of an outer view whose /sys somebody has replaced; whether there was anything. A view that covers
 /// anything but /sys has mounted an /etc, and so has a sandbox in it. What the sandbox itself has covered stays so.
 fn undo_behind_sandbox() -> Result<bool> {
-    let mounted = |path: &Path| -> Result<Option<u64>> {
-        let Some(place) = find(path)? else { return Ok(None) };
-        api::mounted_at(&place).cannot(|| format!("find out what is mounted on {}", show(path)))
-    };
-    if mounted(Path::new("/etc"))?.is_none() {
+    let etc = must_find("/etc")?;
+    if mounted_at(&etc)?.is_none() {
         return Ok(false);
     }
+    let mut places = mounts_below(unique_id(&etc, "/etc")?, "/etc")?;
+    places.extend(NAME_SERVICES.map(PathBuf::from));
     let mut undone = false;
-    for mount in mountinfo()?.iter().rev().filter(|mount| mount.is_of_a_view()) {
-        // Unless another mount covers it.
-        if mounted(&mount.point)? == Some(mount.id) {
-            unmount(&mount.point)?;
+    for path in places {
+        while let Some(place) = find(&path)? {
+            if !is_of_a_view(&path, &place)? {
+                break;
+            }
+            unmount(&path)?;
             undone = true;
         }
     }
     Ok(undone)
+}
+
+/// Whether `place`, at `path`, is the root of one of the mounts that [`make`] puts on files of /etc and on directories of
+/// name services, or of a copy of one. Only root can have mounted these files there.
+fn is_of_a_view(path: &Path, place: &OwnedFd) -> Result<bool> {
+    let Some(id) = mounted_at(place)? else { return Ok(false) };
+    match path.strip_prefix("/etc").ok().and_then(Path::to_str) {
+        None => Ok(mount_at(place, path)?.1 == MASK.to_bytes()),
+        Some(name) => Ok(is_entry(&root_of(place, path, id)?, name) || is_target_of_entry(place, name)),
+    }
+}
+
+/// Whether `root`, what of its file system is mounted on the file `name` of /etc, is that of some /etc/netns/NAME, or a
+/// hosts file of ours. A file that has been replaced since has a suffix.
+fn is_entry(root: &[u8], name: &str) -> bool {
+    let root = String::from_utf8_lossy(root);
+    let mut parts = root.trim_end_matches("//deleted").rsplit('/');
+    let (last, directory, above) = (parts.next(), parts.next(), parts.next());
+    last == Some(name) && directory.is_some_and(|name| NetnsName::new(name).is_ok()) && above == Some("netns")
+        || name == HOSTS && last.is_some_and(|last| last.starts_with(hosts::PREFIX))
+}
+
+/// Whether it is the file that a symbolic link of that name in some /etc/netns/NAME leads to.
+fn is_target_of_entry(place: &OwnedFd, name: &str) -> bool {
+    let Ok(mounted) = fstat(place) else { return false };
+    let is_same =
+        |path: PathBuf| stat(&path).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (mounted.st_dev, mounted.st_ino));
+    let directories = std::fs::read_dir(ETC_NETNS).into_iter().flatten().flatten();
+    directories.into_iter().any(|directory| is_same(directory.path().join(name)))
 }
 
 /// The existing directories of the host's name services; one that has two names is listed once.
@@ -231,7 +261,7 @@ fn name_services() -> Result<Vec<(&'static str, OwnedFd)>> {
     let mut services = Vec::new();
     for path in NAME_SERVICES {
         let Some(place) = find(path)? else { continue };
-        let stat = nix::sys::stat::fstat(&place).cannot(|| format!("inspect {path}"))?;
+        let stat = fstat(&place).cannot(|| format!("inspect {path}"))?;
         let identity = (stat.st_dev, stat.st_ino);
         if trusted::kind(&stat) == SFlag::S_IFDIR && !seen.contains(&identity) {
             seen.push(identity);
@@ -277,13 +307,38 @@ fn must_find(path: &str) -> Result<OwnedFd> {
 }
 
 /// The mount that contains `place`, which is at `path`: its id, if the kernel reports it, and its source.
-fn mount_at(place: &OwnedFd, path: &str) -> Result<(Option<u64>, Vec<u8>)> {
+fn mount_at(place: &OwnedFd, path: impl AsRef<Path>) -> Result<(Option<u64>, Vec<u8>)> {
+    let path = path.as_ref();
     match api::mount_of(place).and_then(|id| Ok((Some(id), api::mount_source(id)?))) {
         Err(Errno::ENOSYS) => {
-            let mount = mountinfo()?.into_iter().rfind(|mount| mount.point == Path::new(path));
+            let mount = mountinfo()?.into_iter().rfind(|mount| mount.point == path);
             Ok((None, mount.map_or(Vec::new(), |mount| mount.source)))
         }
-        mount => mount.cannot(|| format!("find out what is mounted on {path}")),
+        mount => mount.cannot(|| format!("find out what is mounted on {}", show(path))),
+    }
+}
+
+/// The id of the mount that contains `place`, which is at `path`, if the kernel reports it.
+fn unique_id(place: &OwnedFd, path: &str) -> Result<Option<u64>> {
+    match api::mount_of(place) {
+        Err(Errno::ENOSYS) => Ok(None),
+        id => id.map(Some).cannot(|| format!("find out what is mounted on {path}")),
+    }
+}
+
+/// If `place` is the root of a mount, the id of that in mountinfo.
+fn mounted_at(place: &OwnedFd) -> Result<Option<u64>> {
+    api::mounted_at(place).cannot(|| "find out whether something is mounted")
+}
+
+/// What of its file system is mounted on `path`, which is `place`; `id` is that of the mount in mountinfo.
+fn root_of(place: &OwnedFd, path: &Path, id: u64) -> Result<Vec<u8>> {
+    match api::mount_of(place).and_then(api::mount_root) {
+        Err(Errno::ENOSYS) => {
+            let mount = mountinfo()?.into_iter().find(|mount| mount.id == id);
+            Ok(mount.map_or(Vec::new(), |mount| mount.root))
+        }
+        root => root.cannot(|| format!("find out what is mounted on {}", show(path))),
     }
 }
 
@@ -308,7 +363,7 @@ fn cover_sys(sys: &Sys, mark: &CStr) -> Result<()> {
 /// Copies of everything mounted below /sys: one for each topmost mount, including what is mounted below it.
 fn copies_below(sys: &Sys) -> Result<Vec<(PathBuf, OwnedFd)>> {
     let mut copies = Vec::new();
-    for path in mounts_below(sys)? {
+    for path in mounts_below(sys.id, "/sys")? {
         let Some(place) = find(&path)? else { continue };
         let tree = api::clone_tree(place.as_fd(), true).cannot(|| format!("copy the mount {}", show(&path)))?;
         copies.push((path, tree));
@@ -316,24 +371,24 @@ fn copies_below(sys: &Sys) -> Result<Vec<(PathBuf, OwnedFd)>> {
     Ok(copies)
 }
 
-/// The topmost mount points below /sys.
-fn mounts_below(sys: &Sys) -> Result<Vec<PathBuf>> {
+/// The topmost mount points below `above`, where the mount with this `id` is.
+fn mounts_below(id: Option<u64>, above: &str) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
-    match sys.id {
-        None => paths = children_by_mountinfo(&mountinfo()?),
+    match id {
+        None => paths = children_by_mountinfo(&mountinfo()?, above),
         Some(id) => {
-            for mount in api::descendants(id).cannot(|| "list what is mounted below /sys")? {
+            for mount in api::descendants(id).cannot(|| format!("list what is mounted below {above}"))? {
                 match api::mount_point(mount) {
                     // Unmounted on the host since it was listed.
                     Err(Errno::ENOENT) => {}
-                    point => {
-                        paths.push(trusted::path_from_bytes(point.cannot(|| "find out what is mounted below /sys")?))
-                    }
+                    point => paths.push(trusted::path_from_bytes(
+                        point.cannot(|| format!("find out what is mounted below {above}"))?,
+                    )),
                 }
             }
         }
     }
-    paths.retain(|path| path.starts_with("/sys") && path != Path::new("/sys"));
+    paths.retain(|path| path.starts_with(above) && path != Path::new(above));
     // listmount(2) also returns what is mounted below those, which is copied with them.
     paths.sort_unstable();
     paths.dedup_by(|below, above| below.starts_with(&*above));
@@ -389,48 +444,19 @@ fn cover_etc(name: &NetnsName, entries: &[Entry], hosts: Option<OwnedFd>) -> Res
     Ok(())
 }
 
-/// A line of /proc/self/mountinfo (proc_pid_mountinfo(5)).
+/// A line of /proc/self/mountinfo, for kernels without listmount and statmount (proc_pid_mountinfo(5)).
 #[derive(Debug, PartialEq, Eq)]
 pub struct Mount {
     id: u64,
     parent: u64,
     /// What of its file system is mounted.
-    root: PathBuf,
+    root: Vec<u8>,
     point: PathBuf,
     source: Vec<u8>,
 }
 
 /// Longer than that of any machine; a user may have many file systems mounted (fusermount3(1)), with long names.
 const MAX_MOUNTINFO: u64 = 64 << 20;
-
-impl Mount {
-    /// Whether it is one of those that [`make`] mounts on a file of /etc or on a directory of name services, or a copy of
-    /// one. Nobody but root can have mounted these files there.
-    fn is_of_a_view(&self) -> bool {
-        let Some(name) = self.point.strip_prefix("/etc").ok().and_then(Path::to_str) else {
-            return self.source == MASK.to_bytes();
-        };
-        self.is_entry(name) || self.is_target_of_entry(name) || name == HOSTS && self.source == MASK.to_bytes()
-    }
-
-    /// Whether it is the file `name` of some /etc/netns/NAME, or the hosts file that build leaves. A file that has been
-    /// replaced since has a suffix.
-    fn is_entry(&self, name: &str) -> bool {
-        let root = self.root.to_string_lossy();
-        let mut parts = root.trim_end_matches("//deleted").rsplit('/');
-        let (last, directory, above) = (parts.next(), parts.next(), parts.next());
-        last == Some(name) && directory.is_some_and(|name| NetnsName::new(name).is_ok()) && above == Some("netns")
-            || name == HOSTS && last.is_some_and(|last| last.starts_with(hosts::PREFIX))
-    }
-
-    /// Whether it is the file that an entry of that name leads to which is a symbolic link.
-    fn is_target_of_entry(&self, name: &str) -> bool {
-        let identity = |path: &Path| stat(path).ok().map(|stat| (stat.st_dev, stat.st_ino));
-        let mounted = identity(&self.point);
-        let entries = std::fs::read_dir(ETC_NETNS).into_iter().flatten().flatten();
-        mounted.is_some() && entries.into_iter().any(|entry| identity(&entry.path().join(name)) == mounted)
-    }
-}
 
 fn mountinfo() -> Result<Vec<Mount>> {
     let text = read_file("/proc/self/mountinfo", MAX_MOUNTINFO).cannot(|| "read /proc/self/mountinfo")?;
@@ -442,7 +468,7 @@ pub fn parse_mount(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
     let number = |field: Option<&[u8]>| std::str::from_utf8(field?).ok()?.parse().ok();
     let (id, parent) = (number(fields.next())?, number(fields.next())?);
-    let root = trusted::path_from_bytes(unescape_octal(fields.nth(1)?));
+    let root = unescape_octal(fields.nth(1)?);
     let point = trusted::path_from_bytes(unescape_octal(fields.next()?));
     let source = unescape_octal(fields.skip_while(|field| *field != b"-").nth(2)?);
     Some(Mount { id, parent, root, point, source })
@@ -468,9 +494,9 @@ fn unescape_octal(field: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn children_by_mountinfo(mounts: &[Mount]) -> Vec<PathBuf> {
-    let Some(sys) = mounts.iter().rfind(|mount| mount.point == Path::new("/sys")) else { return Vec::new() };
-    mounts.iter().filter(|mount| mount.parent == sys.id).map(|mount| mount.point.clone()).collect()
+fn children_by_mountinfo(mounts: &[Mount], above: &str) -> Vec<PathBuf> {
+    let Some(above) = mounts.iter().rfind(|mount| mount.point == Path::new(above)) else { return Vec::new() };
+    mounts.iter().filter(|mount| mount.parent == above.id).map(|mount| mount.point.clone()).collect()
 }
 
 #[cfg(test)]
@@ -482,26 +508,19 @@ mod tests {
         let line = b"36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 shared:2 - ext3 /dev/root rw,errors=continue";
         let mount = parse_mount(line).unwrap();
         assert_eq!((mount.id, mount.parent, mount.point.as_path()), (36, 35, Path::new("/mnt 2")));
-        assert_eq!((mount.root.as_path(), mount.source.as_slice()), (Path::new("/mnt1"), &b"/dev/root"[..]));
+        assert_eq!((mount.root.as_slice(), mount.source.as_slice()), (&b"/mnt1"[..], &b"/dev/root"[..]));
         assert_eq!(parse_mount(b"36 35 98:0"), None);
         assert_eq!(unescape_octal(b"a\\"), b"a\\");
         assert_eq!(unescape_octal(b"\\777"), b"\\777");
     }
 
     #[test]
-    fn mounts_of_a_view() {
-        let is_ours = |root: &str, point: &str, source: &str| {
-            parse_mount(format!("36 35 0:1 {root} {point} rw - x {source} rw").as_bytes()).unwrap().is_of_a_view()
-        };
-        assert!(is_ours("/etc/netns/w/resolv.conf", "/etc/resolv.conf", "/dev/vda"));
-        assert!(is_ours("/netns/w/resolv.conf//deleted", "/etc/resolv.conf", "/dev/vdb"), "/etc is a file system");
-        assert!(
-            is_ours("/runns/.hosts-w", "/etc/hosts", "tmpfs") && is_ours("/hosts", "/etc/hosts", "runns-exec:mask")
-        );
-        assert!(is_ours("/", "/run/nscd", "runns-exec:mask"));
-        assert!(!is_ours("/etc/netns/w/resolv.conf", "/etc/hosts", "/dev/vda"));
-        assert!(!is_ours("/etc/netns/w/resolv.conf", "/mnt/resolv.conf", "/dev/vda"));
-        assert!(!is_ours("/netns/w", "/run/netns/w", "tmpfs") && !is_ours("/etc", "/etc", "/dev/vda"));
-        assert!(!is_ours("/firejail/firejail.ro.file", "/etc/shadow", "tmpfs"));
+    fn entries_of_a_view() {
+        let is_ours = |root: &str, name: &str| is_entry(root.as_bytes(), name);
+        assert!(is_ours("/etc/netns/w/resolv.conf", "resolv.conf"));
+        assert!(is_ours("/netns/w/resolv.conf//deleted", "resolv.conf"), "/etc is a file system");
+        assert!(is_ours("/runns/.hosts-w", "hosts") && is_ours("/.hosts-", "hosts"));
+        assert!(!is_ours("/etc/netns/w/resolv.conf", "hosts") && !is_ours("/runns/.hosts-w", "resolv.conf"));
+        assert!(!is_ours("/", "netns") && !is_ours("/netns/w", "w") && !is_ours("/firejail/mnt/hosts", "hosts"));
     }
 }

@@ -17,7 +17,7 @@ use crate::record::DIRECTORY;
 /// The host's.
 pub const HOSTS: &str = "/etc/hosts";
 
-/// What the names of those begin with that build leaves.
+/// What the names of ours begin with, by which a mount of one is recognized.
 pub const PREFIX: &str = ".hosts-";
 
 /// Where build leaves that of `name`.

@@ -21,6 +21,7 @@ const FSCONFIG_SET_FLAG: libc::c_uint = 0;
 const FSCONFIG_SET_STRING: libc::c_uint = 1;
 const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
 const STATX_MNT_ID_UNIQUE: libc::c_uint = 0x4000;
+const STATMOUNT_MNT_ROOT: u64 = 0x8;
 const STATMOUNT_MNT_POINT: u64 = 0x10;
 const STATMOUNT_SB_SOURCE: u64 = 0x200;
 /// Bytes of the fixed part of `struct statmount`; strings follow it.
@@ -181,6 +182,11 @@ pub fn descendants(mount: u64) -> Result<Vec<u64>, Errno> {
 /// Where `mount` is mounted, as a path from the caller's root. statmount(2), Linux 6.8.
 pub fn mount_point(mount: u64) -> Result<Vec<u8>, Errno> {
     statmount_string(mount, STATMOUNT_MNT_POINT, 108)
+}
+
+/// What of its file system is mounted, as a path from the root of that. statmount(2), Linux 6.8.
+pub fn mount_root(mount: u64) -> Result<Vec<u8>, Errno> {
+    statmount_string(mount, STATMOUNT_MNT_ROOT, 104)
 }
 
 /// The source of `mount`, the first field after the dash in mountinfo's lines. statmount(2), Linux 6.13; empty where the kernel does not say.
