@@ -256,6 +256,10 @@ install_files() {
 tell_systemd() {
     [ -z "$destdir" ] && [ -d /run/systemd/system ] || return 0
     systemctl daemon-reload || say 'note: cannot tell systemd about the unit runns@.service: systemctl daemon-reload'
+    # From now on it follows a reload of nftables.service, which otherwise starts it.
+    if systemctl --quiet is-active nftables.service; then
+        systemctl start runns-firewall.service || say 'note: cannot start runns-firewall.service'
+    fi
     case $prefix in
         /usr | /usr/local) ;;
         *) say "note: systemd does not look for units in $prefix/lib/systemd/system: systemctl link $prefix/lib/systemd/system/runns@.service" ;;
@@ -285,7 +289,7 @@ say_what_next() {
         [ -n "$gid" ] || say "note: $destdir has no etc/group; when the files are in place, create group $group, set the program's group, then its capabilities ($capabilities)"
         return
     fi
-    for tool in ip:iproute2 iptables:iptables openvpn:openvpn; do
+    for tool in nft:nftables openvpn:openvpn; do
         have "${tool%:*}" || say "note: ${tool%:*} is not installed; runns-exec build uses it (package ${tool#*:})"
     done
     case :$PATH: in

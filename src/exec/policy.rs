@@ -184,7 +184,7 @@ impl Decision {
 
     /// Whether the caller may stay where it has just arrived: it is the namespace of the record or, without a record, one
     /// that runns-exec did not build, as far as the namespace itself says.
-    pub fn admit(&self, arrival: &Arrival) -> Result<()> {
+    pub fn admit(&mut self, arrival: &Arrival) -> Result<()> {
         match self.record.as_ref().and_then(|record| record.identity.as_ref()) {
             Some(built) => return arrival.must_be(built),
             None => arrival.must_not_be_the_hosts()?,
@@ -203,7 +203,11 @@ impl Decision {
             );
             return Err(refuse(&self.name, "runns-exec built it, and its record is not there").hint(hint));
         }
-        self.check(&same, None)
+        self.check(&same, None)?;
+        let sections = self.sections(&same, None)?;
+        let by_record = same.iter().any(|record| record.plan.request.no_new_privs);
+        self.no_new_privs |= by_record || sections.iter().any(|section| section.no_new_privs);
+        Ok(())
     }
 
     /// These `records` of the namespace must be of one that is complete, and their lists and those of today's sections for it

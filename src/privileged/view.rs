@@ -231,7 +231,11 @@ fn undo_behind_sandbox() -> Result<bool> {
 fn is_of_a_view(path: &Path, place: &OwnedFd) -> Result<bool> {
     let Some(id) = mounted_at(place)? else { return Ok(false) };
     match path.strip_prefix("/etc").ok().and_then(Path::to_str) {
-        None => Ok(mount_at(place, path)?.1 == MASK.to_bytes()),
+        // Anybody may give a file system of FUSE this source (fusermount3(1), fsname).
+        None => {
+            Ok(NAME_SERVICES.iter().any(|known| path == Path::new(known))
+                && mount_at(place, path)?.1 == MASK.to_bytes())
+        }
         Some(name) => Ok(is_entry(&root_of(place, path, id)?, name) || is_target_of_entry(place, name)),
     }
 }

@@ -36,10 +36,6 @@ pub struct HostState {
     pub netns_mount: bool,
     /// What the network namespace of pid 1 had before a build marked it (see [`runns_privileged::netns::OF_PID_1`]).
     pub before_mark: Option<i32>,
-    /// Tables of iptables' nft backend that did not exist before.
-    pub nft_tables: Vec<String>,
-    /// Chains of that backend that did not exist before, each as table and chain.
-    pub nft_chains: Vec<(String, String)>,
 }
 
 /// The host before a build, as far as that build has changed it.

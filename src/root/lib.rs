@@ -6,11 +6,13 @@
 //! | [`cli`] | the command line |
 //! | [`verb`] | build, clean and status |
 //! | [`part`] | the parts of a namespace: one file creates and removes each part |
+//! | [`table`], [`facts`] | the texts of our nftables tables, and the facts that they follow from |
+//! | [`nft`], [`iptables`] | loading tables, and reading them back; what passes the tables of iptables |
 //! | [`tunnel`] | tunnel devices, configuration files, and the keepers of OpenVPN daemons |
 //! | [`confine`] | user, capabilities and view of the file system of the daemons |
 //! | [`seen`], [`report`] | what can be seen of the host and inside of a namespace; how namespaces are |
 //! | [`salvage`] | what can be told of a namespace whose record cannot be read |
-//! | [`file`] | writes files, whole or not at all |
+//! | [`mod@file`] | writes files, whole or not at all |
 //! | [`host`], [`lock`] | the original state of the host; the lock that admits one build or clean at a time |
 //! | [`netlink`], [`tool`], [`daemon`], [`prompt`] | links and routes; external programs; other processes; questions |
 
@@ -19,19 +21,27 @@
 pub mod cli;
 pub mod confine;
 pub mod daemon;
+pub mod facts;
 pub mod file;
+pub mod finding;
 pub mod host;
+pub mod iptables;
 pub mod lock;
 pub mod netlink;
 pub mod nfnetlink;
+pub mod nft;
 pub mod part;
+pub mod probe;
 pub mod prompt;
+pub mod repair;
 pub mod report;
 pub mod salvage;
 pub mod seen;
+pub mod table;
 pub mod tool;
 pub mod tunnel;
 pub mod verb;
+pub mod walk;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

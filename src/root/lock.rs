@@ -33,6 +33,11 @@ fn remove_file(path: &Path) -> Result<()> {
 }
 
 impl Lock {
+    /// Removes a file in /run/runns. It is not an error if there is none.
+    pub fn remove_file(&self, path: &Path) -> Result<()> {
+        remove_file(path)
+    }
+
     /// Writes a record, replacing an earlier one atomically.
     pub fn save(&self, record: &Record) -> Result<()> {
         let text = serde_json::to_string_pretty(record).map_err(|error| Error::new("write a record", error))?;

@@ -512,7 +512,12 @@ impl Netlink {
 
     /// Removes our rules for `packets`; returns how many there were.
     pub fn delete_rules(&self, packets: &Packets) -> Result<usize> {
-        let rules = self.rules_of(AddressFamily::Inet, packets)?;
+        self.delete_rules_of(AddressFamily::Inet, packets)
+    }
+
+    /// The same for packets of a family.
+    pub fn delete_rules_of(&self, family: AddressFamily, packets: &Packets) -> Result<usize> {
+        let rules = self.rules_of(family, packets)?;
         for rule in &rules {
             self.forgiving("remove a routing rule", self.handle.rule().del(rule.clone()).execute())?;
         }

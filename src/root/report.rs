@@ -5,9 +5,12 @@ use std::io::IsTerminal;
 
 use serde::Serialize;
 
-use crate::part::{self, Finding, wireguard};
+use crate::facts::uplinks;
+use crate::finding::Finding;
+use crate::part::{self, wireguard};
 use crate::seen::{Seen, Subject};
 use crate::tunnel::{self, Condition};
+use crate::{probe, repair, walk};
 use runns_shared::clock::Zone;
 use runns_shared::error::{Error, Result};
 use runns_shared::escape::{one_line, show};
@@ -93,7 +96,7 @@ pub fn look<'a>(named: &'a [Named], seen: &'a Seen) -> Vec<Status> {
     let (counts, zone) = (count(named, seen), Zone::of_user());
     let examine = |(_, record): &'a Named| {
         let subject = Subject::new(record.as_ref().ok()?, seen);
-        let found = part::repair::look(&subject);
+        let found = repair::look(&subject);
         Some(Examined { subject, found })
     };
     let mut examined: Vec<Option<Examined>> = named.iter().map(examine).collect();
@@ -111,6 +114,11 @@ struct Examined<'a> {
     found: Vec<Finding>,
 }
 
+fn has_way(subject: &Subject) -> bool {
+    let uplink = subject.record.plan.request.uplink.as_ref();
+    subject.seen.routes().and_then(|routes| uplinks::has_way(uplink, routes)).unwrap_or(false)
+}
+
 /// Sends a packet from every namespace that should be able to send one, and adds a finding for each from which it does not
 /// get through the host's firewall. Only root can do so. While the rule is missing that keeps such packets on the host,
 /// none is sent.
@@ -119,14 +127,14 @@ fn try_firewall(examined: Vec<&mut Examined>) {
         let subject = &namespace.subject;
         let is_hindered = namespace.found.iter().any(|finding| finding.fatal || finding.what == part::firewall::WHAT);
         let has_veth = subject.seen.root && !subject.record.plan.request.kill_switch;
-        has_veth && !is_hindered && part::uplink::has_way(subject).unwrap_or(false)
+        has_veth && !is_hindered && has_way(subject)
     };
     let tried: Vec<&mut Examined> = examined.into_iter().filter(is_tried).collect();
     if tried.is_empty() {
         return;
     }
     let subjects: Vec<&Subject> = tried.iter().map(|namespace| &namespace.subject).collect();
-    let passed = part::probe::pass(&subjects);
+    let passed = probe::pass(&subjects);
     let failed = |error: &Error| Finding::degraded("examination", error.to_string());
     for (at, namespace) in tried.into_iter().enumerate() {
         match &passed {
@@ -210,7 +218,7 @@ fn status(examined: Examined, processes: Option<usize>, zone: &Zone) -> Status {
 }
 
 fn problems(found: Vec<Finding>, plan: &Plan, seen: &Seen) -> Vec<Problem> {
-    let again = || part::repair::command(&plan.request, seen.config());
+    let again = || repair::command(&plan.request, seen.config());
     let problem = |finding: Finding| Problem {
         what: one_line(&finding.to_string()),
         cure: one_line(&finding.cure.clone().unwrap_or_else(again)),
@@ -223,7 +231,7 @@ fn unseen(subject: &Subject) -> Vec<&'static str> {
         return Vec::new();
     }
     let plan = &subject.record.plan;
-    let parts = part::all().into_iter().filter(|part| part.describe(plan).is_some());
+    let parts = walk::all().into_iter().filter(|part| part.is_in(plan));
     let mut unseen: Vec<&str> = parts.filter_map(|part| part.unseen(plan)).collect();
     if subject.inside.is_none() && !subject.replaced {
         unseen.push("the inside of the namespace");

@@ -4,8 +4,8 @@
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
+use crate::facts::uplinks::{Bound, is_own_group};
 use crate::netlink::{Link, Netlink, in_namespace};
-use crate::part::uplink::{Bound, is_own_group};
 use crate::part::veth::pair;
 use runns_privileged::netns::{self, Netns, identity_here};
 use runns_shared::access::Access;
@@ -59,7 +59,7 @@ pub fn reconstruct(name: &NetnsName) -> Result<Record> {
         files,
         daemons,
         keepers,
-        lock_generation: None,
+        inside: None,
         etc: None,
     })
 }

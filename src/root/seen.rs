@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::AsFd;
 
+use crate::finding::Finding;
 use crate::host::sysctl;
 use crate::netlink::{Link, Netlink, Network, Route, in_namespace};
 use crate::nfnetlink;
-use crate::part::{Finding, netns as netns_part};
+use crate::part::netns as netns_part;
 use runns_privileged::{Privilege, netns};
 use runns_shared::config::Config;
-use runns_shared::error::Result;
+use runns_shared::error::{Error, Result};
 use runns_shared::inside::Inside;
 use runns_shared::proc::Proc;
 use runns_shared::record::Record;
@@ -111,13 +112,13 @@ impl Seen {
         self.root || Proc::open().is_ok_and(|proc| proc.network(1).is_some())
     }
 
-    fn inside(&self, record: &Record) -> Option<Inside> {
+    fn inside(&self, record: &Record) -> Result<Option<Inside>> {
         let name = &record.plan.request.name;
         if self.root {
-            let (privilege, netns) = (Privilege::take().ok()?, netns::open(name).ok()?);
-            return netns::visit(&privilege, &netns, |_| Ok(()), || netns::look_here(name)).ok();
+            let (privilege, netns) = (Privilege::take()?, netns::open(name)?);
+            return netns::visit(&privilege, &netns, |_| Ok(()), || netns::look_here(name)).map(Some);
         }
-        self.handed_over.iter().find(|inside| inside.name == name.as_str()).cloned()
+        Ok(self.handed_over.iter().find(|inside| inside.name == name.as_str()).cloned())
     }
 }
 
@@ -127,6 +128,8 @@ pub struct Subject<'a> {
     pub record: &'a Record,
     /// What it shows of itself inside; `None` if it could not be entered by its name.
     pub inside: Option<Inside>,
+    /// Why root could not enter it.
+    pub closed: Option<Error>,
     /// Its name leads to another namespace.
     pub replaced: bool,
     /// The host.
@@ -137,10 +140,13 @@ pub struct Subject<'a> {
 impl<'a> Subject<'a> {
     /// Looks inside.
     pub fn new(record: &'a Record, seen: &'a Seen) -> Self {
-        let inside = seen.inside(record);
+        let (inside, closed) = match seen.inside(record) {
+            Ok(inside) => (inside, None),
+            Err(error) => (None, Some(error)),
+        };
         let same = |inside: &Inside| record.identity.is_some_and(|built| built.cookie == inside.identity.cookie);
         let replaced = inside.as_ref().is_some_and(|inside| !same(inside));
-        Self { record, inside: inside.filter(|_| !replaced), replaced, seen, deep: OnceCell::new() }
+        Self { record, inside: inside.filter(|_| !replaced), closed, replaced, seen, deep: OnceCell::new() }
     }
 
     /// What only root can look at inside; `None` for everybody else, or if the namespace could not be entered.

@@ -128,7 +128,14 @@ impl Config {
     /// Reads /etc/runns.conf; `None` if there is no such file.
     pub fn load_if_there() -> Result<Option<Self>> {
         let path = Path::new(DEFAULT_PATH);
-        trusted::read_if_there(path, Trust::Strict)?.map(|text| Self::parse(&text, path)).transpose()
+        if let Some(text) = trusted::read_if_there(path, Trust::Strict)? {
+            return Self::parse(&text, path).map(Some);
+        }
+        // A link that leads nowhere may do so only in the caller's view.
+        match std::fs::symlink_metadata(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            _ => Err(Error::new(format!("read {DEFAULT_PATH}"), "it is a symbolic link that leads nowhere")),
+        }
     }
 
     /// Parses `text`; `path` is for messages.

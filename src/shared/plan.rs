@@ -113,6 +113,9 @@ pub struct Request {
     pub no_new_privs: bool,
 }
 
+/// The origin of a resolver that the tunnels provide.
+pub const FROM_TUNNEL: &str = "the tunnel";
+
 /// A resolver of the namespace's own. A namespace without one uses the host's resolv.conf, as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Resolver {

@@ -19,7 +19,8 @@ pub const DIRECTORY: &str = "/run/runns";
 const SUFFIX: &str = ".json";
 const RESERVATION: &str = ".number-";
 
-/// The version of records that are written now. Those of version 0.1.0 have none, which is taken for 1.
+/// The version of records that are written now. A release that writes another one reads those of the last release. A record
+/// without one is of version 1.
 pub const VERSION: u64 = 3;
 
 /// How far the namespace has come.
@@ -115,9 +116,8 @@ pub struct Record {
     pub daemons: Vec<Daemon>,
     /// The process beside each OpenVPN daemon that sets up what its tunnel needs, with the same configuration file.
     pub keepers: Vec<Daemon>,
-    /// The generation of the namespace's nftables ruleset after the DNS lock was made (NFT_MSG_GETGEN): as long as it is
-    /// the same, nothing in it has changed.
-    pub lock_generation: Option<u64>,
+    /// The table inside as it was loaded last: the generation of the namespace's ruleset, and a digest of the text.
+    pub inside: Option<[u64; 2]>,
     /// Device and inode number of the /etc that build saw: only in this one does the absence of /etc/runns.conf mean that
     /// there is none.
     pub etc: Option<Vec<u64>>,
@@ -192,7 +192,7 @@ impl Record {
             files: fields.list("files", json::text),
             daemons: fields.list("daemons", |value| Fields::read(value, Daemon::from_fields)),
             keepers: fields.list("keepers", |value| Fields::read(value, Daemon::from_fields)),
-            lock_generation: fields.optional("lock_generation", json::number),
+            inside: fields.list("inside", json::number).try_into().ok(),
             etc: fields.optional("etc", |value| json::list(value, json::number)),
         })
     }
@@ -217,6 +217,18 @@ impl Record {
     /// All records. One that can't be read is an error: what it would have said about a namespace is not known.
     pub fn all() -> Result<Vec<Self>> {
         Self::texts(Self::names()?)?.iter().map(|(name, text)| Self::of(name, text)).collect()
+    }
+
+    /// All records that can be read, and the names of those that cannot.
+    pub fn readable() -> Result<(Vec<Self>, Vec<NetnsName>)> {
+        let (mut records, mut unreadable) = (Vec::new(), Vec::new());
+        for name in Self::names()? {
+            match Self::load(&name) {
+                Ok(record) => records.extend(record),
+                Err(_) => unreadable.push(name),
+            }
+        }
+        Ok((records, unreadable))
     }
 
     /// The texts of these namespaces' records.

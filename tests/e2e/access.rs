@@ -146,3 +146,29 @@ fn a_section_keeps_every_command_from_gaining_privileges() {
     alice.run("runns-exec vpn1 -- true").refused(125, &["NoNewPrivs", "yes or no"]);
     host.ok("runns-exec strict -- true");
 }
+
+#[test]
+fn a_configuration_that_a_link_leads_to_nowhere_refuses() {
+    let host = Host::new();
+    host.ok(
+        "runns-exec build && mkdir /srv/conf && mv /etc/runns.conf /srv/conf/ 2>/dev/null; touch /srv/conf/runns.conf",
+    );
+    host.ok("ln -s /srv/conf/runns.conf /etc/runns.conf");
+    let alice = host.user("alice");
+    alice.ok("runns-exec vpn1 -- true");
+    // As a sandbox may have it that shows another /srv.
+    host.ok("mv /srv/conf /srv/other");
+    alice.run("runns-exec vpn1 -- true").refused(125, &["/etc/runns.conf", "leads nowhere"]);
+}
+
+#[test]
+fn new_privileges_stay_forbidden_under_another_name() {
+    let host = Host::new();
+    host.configure("AllowUnmanaged=yes\n[vpn1]\nNoNewPrivs=yes\n");
+    host.ok("runns-exec build -s vpn1 && touch /run/netns/alias && mount --bind /run/netns/vpn1 /run/netns/alias");
+    let shown = "runns-exec alias -- grep NoNewPrivs /proc/self/status";
+    let alice = host.user("alice");
+    assert!(alice.ok(shown).ends_with('1'));
+    host.ok("umount /run/netns/vpn1 && rm /run/netns/vpn1");
+    assert!(alice.ok(shown).ends_with('1'));
+}

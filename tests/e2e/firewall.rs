@@ -39,26 +39,73 @@ impl<'a> Uplink<'a> {
 }
 
 #[test]
-fn every_rule_carries_the_tag_and_goes_again() {
+fn everything_stands_in_one_table_and_goes_with_the_last_namespace() {
     let (host, _web) = host();
+    host.ok("iptables -P FORWARD DROP; ip6tables -P FORWARD DROP");
     let before = Snapshot::of(&host);
     host.ok("runns-exec build -n a && runns-exec build -n ab");
-    let rules = host.ok("iptables-save | grep -c 'runns:a\"\\|runns:a$\\|runns:a '");
-    assert_ne!(rules, "0");
+    let tables = host.ok("nft list tables | grep -v ' filter$'");
+    assert_eq!(tables, "table inet runns");
+    // iptables' tables get what accepts, and nothing else.
     let added = host.ok("iptables-save | grep '^-A'");
-    assert!(added.lines().all(|rule| rule.contains("runns:a")), "{added}");
+    assert!(added.lines().all(|rule| rule.ends_with("-m comment --comment runns -j ACCEPT")), "{added}");
+    assert_eq!(host.run("ip6tables-save | grep '^-A'").stdout, "", "neither has IPv6");
+    let text = host.ok("cat /run/runns/host.nft");
     host.ok("runns-exec clean a");
-    let left = host.ok("iptables-save | grep '^-A'");
-    assert!(!left.is_empty() && left.lines().all(|rule| rule.contains("runns:ab")), "only a's rules go: {left}");
     has_connection(&host, "ab");
+    assert_ne!(host.ok("cat /run/runns/host.nft"), text);
+    // The text is the table: loading it changes nothing.
+    let list = "nft -s list table inet runns";
+    let listed = host.ok(list);
+    host.ok("nft -f /run/runns/host.nft");
+    assert_eq!(host.ok(list), listed);
     host.ok("runns-exec clean ab -f");
     before.assert_same(&Snapshot::of(&host));
+}
+
+#[test]
+fn nft_accepts_the_text_for_each_kind_of_section() {
+    let host = Host::new();
+    host.ok("cp -r /runns-source/src/root/table/golden /tmp/golden");
+    let files = host.ok("ls /tmp/golden/*.nft");
+    assert!(files.lines().count() > 10, "{files}");
+    for file in files.lines() {
+        // Each holds two tables of one name: the host's, and that inside.
+        host.ok(&format!("sed '/^# Inside/,$d' {file} | nft -c -f - && sed -n '/^# Inside/,$p' {file} | nft -c -f -"));
+    }
+}
+
+#[test]
+fn a_build_shows_the_table_before_it_loads_it() {
+    let (host, _web) = host();
+    let planned = host.ok("runns-exec build -n a -o eth0 --publish 8080:80 --dry-run");
+    let planned = planned.split_once("table inet runns {").expect("the table").1.trim().to_string();
+    host.ok("runns-exec build -n a -o eth0 --publish 8080:80");
+    let loaded = host.ok("cat /run/runns/host.nft");
+    assert_eq!(loaded.split_once("table inet runns {").expect("the table").1.trim(), planned);
+}
+
+#[test]
+fn a_record_that_cannot_be_read_loses_its_permissions_and_no_guard() {
+    let (host, web) = host();
+    host.ok("runns-exec build -n a && runns-exec build -n b --publish 8080:80");
+    host.ok("echo '{' >/run/runns/b.json");
+    host.ok("nft delete table inet runns && runns-exec build -n a");
+    has_connection(&host, "a");
+    let seen = web.requests().len();
+    // What is in b already, from a descriptor of its namespace: members cannot enter without a record.
+    let curl = "ip netns exec b curl -sS --max-time 2 http://192.0.2.1/";
+    assert_ne!(host.run(curl).status, 0);
+    assert_ne!(host.run("ip netns exec b curl -sS --max-time 2 http://172.24.0.1/").status, 0);
+    assert_eq!(web.requests().len(), seen);
+    host.ok("runns-exec clean a && runns-exec clean b -f");
+    assert_eq!(host.ok("nft list tables | grep -c runns || true"), "0");
 }
 
 /// Rules that a packet can meet: lines of iptables-save, of nft and of `ip rule`.
 fn rules(host: &Host) -> usize {
     let count = "{ iptables-save; ip6tables-save; iptables-legacy-save 2>/dev/null; } | grep -c ^-A; \
-                 nft list ruleset 2>/dev/null | grep -c counter; ip rule | wc -l; ip -6 rule | wc -l";
+                 nft list table inet runns | grep -cE '^\t\t[a-z].*(accept|drop|return|jump|goto|set|masquerade)'; ip rule | wc -l; ip -6 rule | wc -l";
     host.ok(count).lines().map(|line| line.trim().parse::<usize>().expect("a number")).sum()
 }
 
@@ -155,7 +202,7 @@ fn policies_and_rules_that_drop_are_passed() {
         let before = Snapshot::of(&host);
         host.ok("runns-exec build");
         has_connection(&host, "vpn1");
-        let rules = host.ok(&format!("iptables-{backend}-save | grep -c runns:vpn1"));
+        let rules = host.ok(&format!("iptables-{backend}-save | grep -c -- '--comment runns'"));
         assert_ne!(rules, "0", "{prepare}");
         host.ok("runns-exec clean vpn1 -f");
         before.assert_same(&Snapshot::of(&host));
@@ -171,7 +218,7 @@ fn iptables_may_be_the_legacy_one() {
     let before = Snapshot::of(&host);
     host.ok("runns-exec build");
     has_connection(&host, "vpn1");
-    assert_ne!(host.ok("iptables-legacy-save | grep -c runns:vpn1"), "0");
+    assert_ne!(host.ok("iptables-legacy-save | grep -c -- '--comment runns'"), "0");
     host.ok("runns-exec clean vpn1 -f");
     before.assert_same(&Snapshot::of(&host));
 }
@@ -236,7 +283,6 @@ fn a_firewall_that_lets_something_through_is_passed() {
     let watch = Uplink::watch(&host);
     host.ok("runns-exec build");
     assert_eq!(watch.packets(), Vec::<String>::new(), "what is tried never leaves the host");
-    assert!(!host.ok("iptables-save").contains("198.41.0.4"), "the rule that counts is removed");
     has_connection(&host, "vpn1");
     host.ok("runns-exec clean vpn1 -f");
     before.assert_same(&Snapshot::of(&host));
@@ -344,4 +390,83 @@ fn build_forks_with_one_thread_only() {
         }
     }
     assert!(forks > 0, "the hook: {trace}");
+}
+
+#[test]
+fn a_host_that_clean_leaves_forwarding_is_no_router() {
+    let (host, _web) = host();
+    let lan = Net::new();
+    host.add_uplink("lan0", "10.50.0.1/24", &lan, "10.50.0.2/24");
+    lan.ip("route add default via 10.50.0.1");
+    host.internet.net.ip("route add 10.50.0.0/24 via 192.0.2.2");
+    let before = Snapshot::of(&host);
+    host.ok("runns-exec build -n a && runns-exec clean a");
+    assert_eq!(host.ok("sysctl -n net.ipv4.ip_forward"), "1");
+    let from_uplink = host.root().inside(&host.internet.net);
+    assert_ne!(from_uplink.run("ping -c 1 -W 1 10.50.0.2").status, 0);
+    host.ok("runns-exec clean a -f");
+    before.assert_same(&Snapshot::of(&host));
+    // The test sees it.
+    host.ok("sysctl -qw net.ipv4.ip_forward=1");
+    from_uplink.ok("ping -c 1 -W 1 10.50.0.2");
+}
+
+#[test]
+fn a_connection_that_began_without_the_table_ends_with_it() {
+    let (host, _web) = host();
+    host.ok("runns-exec build");
+    host.internet.net.ip("route add 172.24.0.0/16 via 192.0.2.2");
+    // As many an /etc/nftables.conf has it; it keeps connections known while our table is missing.
+    host.ok("nft flush ruleset; nft 'table inet guard { chain input { type filter hook forward priority 0; \
+             ct state established,related accept; }; }'");
+    let listener = host.spawn("exec ip netns exec vpn1 socat -u TCP-LISTEN:81,fork STDOUT");
+    wait_until("it listens", || host.ok("ip netns exec vpn1 ss -ltn").contains(":81").then_some(()));
+    let neighbour = host.root().inside(&host.internet.net);
+    let _sender = neighbour.spawn("(while :; do echo lan; sleep 0.05; done) | exec socat -u STDIN TCP:172.24.1.2:81");
+    wait_until("the connection", || listener.stdout().contains("lan").then_some(()));
+    host.ok("runns-exec build -n vpn1 && runns-exec status");
+    let heard = listener.stdout().len();
+    // A packet that gets through later than what was sent over the connection.
+    for _ in 0..5 {
+        has_connection(&host, "vpn1");
+    }
+    assert!(listener.stdout().len() <= heard + 8, "it goes on");
+    host.run("pkill socat");
+    host.ok("runns-exec clean vpn1 -fk");
+}
+
+#[test]
+fn replies_leave_by_the_uplink_that_the_question_came_through() {
+    let (host, _web) = host();
+    crate::neighbours::bring_programs(&host);
+    let net = Net::new();
+    host.add_uplink("eth1", "198.18.0.2/24", &net, "198.18.0.1/24");
+    host.ok("ip route add default via 198.18.0.1 dev eth1 metric 500");
+    host.configure("[a]\nInterfaceOut=eth0\nPublish=8080:80\n[b]\nInterfaceOut=eth1\n");
+    host.ok("runns-exec build -s a && runns-exec build -s b");
+    let _server = crate::neighbours::serve(&host, "ip netns exec a", 80);
+    let said = host.root().inside(&net).ok("python3 /tmp/client.py 198.18.0.2 8080 tcp");
+    assert_eq!(said, "peer 198.18.0.1");
+    host.ok("runns-exec status && runns-exec clean a -k && runns-exec clean b -fk");
+}
+
+#[test]
+fn loopback_servers_of_the_host_stay_closed_where_route_localnet_is_on() {
+    let (host, _web) = host();
+    host.ok("sysctl -qw net.ipv4.conf.all.route_localnet=1 && runns-exec build");
+    let listener = host.spawn("exec socat -u UDP-RECV:5000,bind=127.0.0.1 STDOUT");
+    wait_until("it listens", || host.ok("ss -lun").contains("127.0.0.1:5000").then_some(()));
+    let send = |address: &str| {
+        let send = format!(
+            "import socket; s = socket.socket(2, 2); s.setsockopt(1, 25, b\"eth0\"); s.sendto(b\"inside\", (\"{address}\", 5000))"
+        );
+        host.run(&format!("ip netns exec vpn1 python3 -c '{send}'"))
+    };
+    host.ok("ip netns exec vpn1 sysctl -qw net.ipv4.conf.all.route_localnet=1");
+    send("127.0.0.1");
+    host.ok("echo last | socat -u STDIN UDP:127.0.0.1:5000");
+    wait_until("the last one", || listener.stdout().contains("last").then_some(()));
+    assert!(!listener.stdout().contains("inside"), "{}", listener.stdout());
+    host.run("pkill socat");
+    host.ok("runns-exec clean vpn1 -fk");
 }

@@ -37,7 +37,6 @@ mod truth;
 mod tunnel;
 mod turns;
 mod two_programs;
-mod upgrade;
 mod uplink;
 mod view;
 

@@ -325,7 +325,7 @@ fn nothing_hangs_where_the_way_is_narrow() {
         assert_eq!(outside.ok(&format!("python3 /tmp/bulk.py {address} 8080")), "all", "{address}");
     }
     // Without the rules, it does hang.
-    host.ok("iptables-save | grep -v TCPMSS | iptables-restore");
+    host.ok("{ echo delete table inet runns; nft -s list table inet runns | grep -v maxseg; } | nft -f -");
     assert_ne!(host.run("timeout 3 ip netns exec work python3 /tmp/bulk.py 192.0.2.1 5000").status, 0);
     host.ok("runns-exec clean work -fk");
 }
@@ -454,13 +454,66 @@ fn a_firewall_of_the_hosts_is_opened_for_the_servers_that_the_section_names() {
     // A firewall that is loaded later is noticed.
     host.ok(&format!("iptables -F INPUT; {block}"));
     assert!(!asked("some", 7001));
-    assert!(host.run("runns-exec status some").stdout.contains("are gone"));
+    assert!(host.run("runns-exec status some").stdout.contains("rules of iptables"));
     host.ok("runns-exec build -s some && runns-exec status");
     assert!(asked("some", 7001) && asked("all", 7002));
     host.ok("runns-exec clean all -k && runns-exec status");
     assert!(asked("some", 7001));
     host.ok("runns-exec clean some -k && runns-exec status");
-    assert_eq!(host.run("iptables-save | grep runns: | grep INPUT").stdout, "");
+    assert_eq!(host.run("iptables-save | grep runns | grep INPUT").stdout, "");
     host.ok("runns-exec clean default -fk");
     before.assert_same(&Snapshot::of(&host));
+}
+
+#[test]
+fn a_changed_element_of_a_set_is_seen() {
+    let host = host(
+        "[shut]\nHostAccess=no\n[open]\nHostAccess=yes\n[work]\nPublish=8080:80\nPublish=8081:81\nHostAccess=7001\n",
+    );
+    host.ok("for name in shut open work; do runns-exec build -s $name || exit 1; done; runns-exec status");
+    let _server = serve(&host, "", 7001);
+    let change = |commands: &str| {
+        host.ok(&format!("nft '{commands}'"));
+        let status = host.run("runns-exec status");
+        assert!(status.status == 1 && status.stdout.contains("inet runns"), "{commands}: {status}");
+        host.ok("runns-exec build -s work && runns-exec status");
+    };
+    // The same words in other places.
+    change(r#"delete element inet runns open { "open" }; add element inet runns open { "shut" }"#);
+    assert!(from_host(&host, "ip netns exec shut", "192.0.2.2", 7001, "tcp").starts_with("failed"));
+    change(
+        "delete element inet runns any_tcp { 8080, 8081 }; \
+         add element inet runns any_tcp { 8080 : 172.24.2.2 . 81, 8081 : 172.24.2.2 . 80 }",
+    );
+    change(r#"add element inet runns host_ports { "work" . tcp . 7002 }"#);
+    change(r#"add element inet runns opened { "work" }"#);
+    host.ok("for name in shut open work; do runns-exec clean $name -kf || exit 1; done");
+}
+
+#[test]
+fn what_cannot_be_read_in_a_record_is_said_and_removed() {
+    let host = host("[work]\nHostAccess=7001\nPublish=8080:80\nPostBuild=/bin/true\n");
+    let before = Snapshot::of(&host);
+    // As by another version of the program, which knows other words.
+    for (known, other, part) in [
+        ("HostAccess=7001", "HostAccess=future", "HostAccess"),
+        ("PostBuild=/bin/true", "PostBuild=future", "PostBuild"),
+    ] {
+        host.ok("runns-exec build -s work && runns-exec status");
+        host.ok(&format!("sed -i 's|{known}|{other}|' /run/runns/work.json && grep -q {other} /run/runns/work.json"));
+        let status = host.run("runns-exec status");
+        assert!(status.status == 1 && status.stdout.contains(&format!("{part}: cannot be 'future'")), "{status}");
+        assert_ne!(host.run("runns-exec build -s work").status, 0);
+        host.ok("runns-exec clean work -fk");
+        before.assert_same(&Snapshot::of(&host));
+    }
+}
+
+#[test]
+fn a_namespace_that_root_cannot_look_into_is_not_ok() {
+    let host = host("[work]\nHostAccess=no\n");
+    host.ok("runns-exec build -s work && runns-exec status && chmod 777 /run/netns");
+    let status = host.run("runns-exec status");
+    assert!(status.status == 1 && status.stdout.contains("/run/netns"), "{status}");
+    host.ok("chmod 755 /run/netns && runns-exec status && runns-exec clean work -f");
 }

@@ -74,3 +74,31 @@ fn a_daemon_is_known_by_pid_and_start_time() {
     drop(process);
     assert!(!known.is_running());
 }
+
+/// A user that no account has.
+const NOBODYS: u32 = 65_599;
+
+const CHAIN: &str = "
+import os, signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.setgid(65599); os.setuid(65599)
+while True:
+    if os.fork(): os._exit(0)
+";
+
+fn processes_of_nobody() -> usize {
+    daemon::all().into_iter().filter(|pid| daemon::user_of(*pid) == Some(NOBODYS)).count()
+}
+
+#[test]
+fn who_forks_all_the_time_does_not_escape() {
+    let mut first = std::process::Command::new("python3").args(["-c", CHAIN]).spawn().expect("start python3");
+    first.wait().expect("wait for its end");
+    wait_until("the chain", || (processes_of_nobody() > 0).then_some(()));
+    daemon::end_user(NOBODYS).expect("end them");
+    wait_until("the end of those that were killed", || (processes_of_nobody() == 0).then_some(()));
+    // One that lives may be between two processes.
+    for _ in 0..200 {
+        assert_eq!(processes_of_nobody(), 0);
+    }
+}

@@ -10,9 +10,11 @@ for tool in iptables-nft-save ip6tables-nft-save iptables-legacy-save ip6tables-
     section "$tool"; rules "$tool"
 done
 section nft; nft -s list ruleset 2>/dev/null | sed -E '/^#/d' | awk '
-    # Only rules, each with its chain, and chains with a policy other than accept.
-    /^table/ { table = $2 " " $3 } /^\tchain/ { chain = $2 }
-    /^\t\t/ && !/policy accept;$/ { print table, chain, $0 }'
+    # Only rules, each with its chain, and chains with a policy other than accept. Packets add elements to some sets.
+    /^\t(set|map)/ { dynamic = 0 } /flags.*dynamic/ { dynamic = 1 } /elements =/ && dynamic { hidden = 1 }
+    hidden { if (/}/) hidden = 0; next }
+    /^table/ { table = $2 " " $3; chain = "" } /^\tchain/ { chain = $2 }
+    /^\t\t/ && !/policy accept;$/ { print table, chain, $0 }' | sort -s -k 1,2 # A table that is loaded again comes last.
 section sysctls
 grep -rsH . /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf | grep -v stable_secret | sort
 section mounts; sed -E 's/^[0-9]+ [0-9]+ [0-9]+:[0-9]+ //; s/(shared|master|propagate_from):[0-9]+/\1/g' /proc/1/mountinfo

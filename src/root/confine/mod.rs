@@ -23,6 +23,9 @@ const FIRST_USER: u32 = 65536;
 /// How many ids each namespace has: 2048 numbers of namespaces times 16 is 32768, so the last id is 98303.
 const USERS: u32 = 16;
 
+/// Processes and threads that a daemon may have; the runtime of wireguard-go starts some for each processor.
+const MOST_THREADS: u64 = 512;
+
 /// The user and group id of the daemon of tunnel `index`, counted over both kinds. Each daemon has its own, so that one
 /// cannot trace or signal another, or open its files. Only tunnels after the sixteenth of one namespace share one.
 pub fn user(plan: &Plan, index: usize) -> u32 {
@@ -75,6 +78,7 @@ pub struct Identity {
 pub fn give_up_root(identity: &Identity) -> Result<()> {
     process::leave_session_keyring().cannot(|| "leave the session keyring")?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0).cannot(|| "forbid core dumps")?;
+    setrlimit(Resource::RLIMIT_NPROC, MOST_THREADS, MOST_THREADS).cannot(|| "limit the number of threads")?;
     if identity.lock_memory {
         setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY).cannot(|| "permit locked memory")?;
     }

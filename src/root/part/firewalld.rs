@@ -11,7 +11,8 @@
 
 use std::path::Path;
 
-use super::{Finding, Part, Site, firewall};
+use super::{Part, Site};
+use crate::finding::Finding;
 use crate::host::HostState;
 use crate::seen::Subject;
 use crate::tool;
@@ -37,6 +38,10 @@ const PERMANENT_ZONE: &str = "org.fedoraproject.FirewallD1.config.zone";
 pub struct Firewalld;
 
 impl Part for Firewalld {
+    fn is_in(&self, plan: &Plan) -> bool {
+        plan.request.has_veth() && tool::find("firewall-offline-cmd").is_some()
+    }
+
     fn describe(&self, plan: &Plan) -> Option<String> {
         let is_there = plan.request.has_veth() && tool::find("firewall-offline-cmd").is_some();
         is_there.then(|| format!("{} in zone {ZONE} of firewalld", plan.request.interface))
@@ -47,16 +52,10 @@ impl Part for Firewalld {
         if !Path::new(ZONE_FILE).exists() {
             HostState::update(site.lock, |host| host.firewalld_zone = true)?;
         }
-        if tool::find("nft").is_some() {
-            firewall::make_native(site, Some(&site.plan().tag()))?;
-        }
         if is_running() { add(interface) } else { add_offline(interface) }
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
-        if tool::find("nft").is_some() {
-            firewall::make_native(site, firewall::heir(site)?.as_deref())?;
-        }
         let interface = &site.plan().request.interface;
         let removed = if is_running() { remove(interface)? } else { remove_offline(interface)? };
         forget_zone_file(site)?;
@@ -78,10 +77,6 @@ impl Part for Firewalld {
         // All interfaces that firewalld has in zones, as busctl(1) prints them.
         if running && !seen.text("zones", zones)?.contains(&format!("\"{interface}\"")) {
             found.push(Finding::down("firewalld", format!("{interface} is in none of its zones")));
-        }
-        let native = seen.text("native", || Ok(firewall::has_native().to_string()))?;
-        if tool::find("nft").is_some() && native != "true" {
-            found.push(Finding::degraded(firewall::WHAT, "the table 'ip runns' of nftables is gone (flushed?)"));
         }
         Ok(found)
     }

@@ -1,7 +1,8 @@
 //! IPv4 forwarding on the host. Turning it on overwrites other sysctls (inet_forward_change in net/ipv4/devinet.c), so
 //! all of them are saved first; `clean -f` restores them once no built namespace is left.
 
-use super::{Finding, Part, Site, ipv6};
+use super::{Part, Site, ipv6};
+use crate::finding::Finding;
 use crate::host::{HostState, restore_sysctls, set_sysctl, sysctl};
 use crate::lock::Lock;
 use crate::seen::Subject;
@@ -16,6 +17,10 @@ const INTERFACES: &str = "net/ipv4/conf";
 pub struct Forwarding;
 
 impl Part for Forwarding {
+    fn is_in(&self, plan: &Plan) -> bool {
+        plan.request.has_veth()
+    }
+
     fn describe(&self, plan: &Plan) -> Option<String> {
         plan.request.has_veth().then(|| "IPv4 forwarding".to_string())
     }
@@ -46,11 +51,17 @@ impl Part for Forwarding {
 
 /// Saves the sysctls that turning forwarding on will overwrite; nothing if it is on.
 pub fn remember(lock: &Lock) -> Result<()> {
-    if sysctl(IP_FORWARD)?.as_deref() == Some("1") || HostState::load()?.forwarding.is_some() {
-        return Ok(());
+    let mut state = HostState::load()?;
+    foresee(&mut state)?;
+    HostState::update(lock, |host| host.forwarding = state.forwarding)
+}
+
+/// The state as [`remember`] would leave it.
+pub fn foresee(state: &mut HostState) -> Result<()> {
+    if sysctl(IP_FORWARD)?.as_deref() != Some("1") && state.forwarding.is_none() {
+        state.forwarding = Some(overwritten()?);
     }
-    let before = overwritten()?;
-    HostState::update(lock, |host| host.forwarding = Some(before))
+    Ok(())
 }
 
 /// Whether a build turned forwarding on and no built namespace is left that needs it.

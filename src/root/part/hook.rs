@@ -19,8 +19,10 @@ use nix::sys::stat::{Mode, SFlag, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
 
-use super::{Finding, Part, Site, veth::INSIDE};
+use super::{Part, Site};
 use crate::daemon;
+use crate::facts::veth::INSIDE;
+use crate::finding::Finding;
 use crate::seen::Subject;
 use crate::tool;
 use runns_privileged::view::{self, Wanted};
@@ -44,6 +46,10 @@ const ROUND: Duration = Duration::from_millis(20);
 pub struct PostBuild;
 
 impl Part for PostBuild {
+    fn is_in(&self, plan: &Plan) -> bool {
+        ["PostBuild", "PreClean"].iter().any(|option| plan.request.neighbours.all(option).next().is_some())
+    }
+
     fn describe(&self, plan: &Plan) -> Option<String> {
         let hook = plan.request.neighbours.hook(Moment::Built).ok()??;
         Some(format!("what {} sets up inside (PostBuild)", show(&hook.path)))
@@ -61,8 +67,11 @@ impl Part for PostBuild {
         Ok(false)
     }
 
-    fn look(&self, _subject: &Subject) -> Result<Vec<Finding>> {
-        Ok(Vec::new())
+    /// Whether what it says can be read; what a program has set up is not known.
+    fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
+        let neighbours = &subject.record.plan.request.neighbours;
+        neighbours.hook(Moment::Built)?;
+        neighbours.hook(Moment::Cleaned).map(|_| Vec::new())
     }
 }
 

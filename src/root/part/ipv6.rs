@@ -9,24 +9,20 @@
 //! as a router's, which forgets the default routes that it learnt from routers and learns no new ones (RFC 4861, 6.2). So
 //! each device is told at once to behave as before.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::{Finding, Part, Site, firewall, forwarding};
+use super::{Part, Site, forwarding};
+use crate::facts::ipv6::{FORWARDING, LENGTH, Pair, is_there, leaves};
+use crate::facts::routed;
+use crate::finding::Finding;
 use crate::host::{HostState, restore_sysctls, set_sysctl, sysctl};
 use crate::lock::Lock;
-use crate::netlink::{Hardware, Link, MAIN_TABLE, Netlink, NetworkV6};
+use crate::netlink::{Hardware, Link, MAIN_TABLE, Netlink};
 use crate::seen::Subject;
 use runns_shared::error::{Context, Error, Result};
-use runns_shared::neighbours::HostAccess;
-use runns_shared::plan::{Plan, Request};
+use runns_shared::plan::Plan;
 use runns_shared::record::{Record, State};
 
-/// The prefix of all subnets, and its length; "runns" in ASCII.
-pub const PREFIX: &str = "fd72:756e:6e73::/48";
-const FIRST: [u16; 3] = [0xfd72, 0x756e, 0x6e73];
-/// Of each subnet.
-const LENGTH: u8 = 64;
 /// Metric of the default route inside, as `ip -6 route add` gives it.
 const METRIC: u32 = 1024;
 /// Of the route to a device's own subnet (IP6_RT_PRIO_ADDRCONF).
@@ -34,62 +30,7 @@ const KERNEL_METRIC: u32 = 256;
 
 /// The accept_ra with which a device keeps what it learnt from routers although it becomes a router's.
 const KEEPS_LEARNT: &str = "2";
-const ALL: &str = "net/ipv6/conf/all/forwarding";
 const INTERFACES: &str = "net/ipv6/conf";
-
-/// The addresses of a pair, and what it has them for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pair {
-    /// The host's end.
-    pub host: Ipv6Addr,
-    /// The namespace's end.
-    pub inside: Ipv6Addr,
-    /// Whether all IPv6 leaves by it.
-    pub leaves: bool,
-}
-
-impl Pair {
-    /// That of the plan's veth pair, if it has IPv6.
-    pub fn of(plan: &Plan) -> Result<Option<Self>> {
-        if !is_asked(&plan.request)? || !is_there()? {
-            return Ok(None);
-        }
-        let address = |last| {
-            let [a, b, c] = FIRST;
-            Ipv6Addr::new(a, b, c, plan.number.get(), 0, 0, 0, last)
-        };
-        Ok(Some(Self { host: address(1), inside: address(2), leaves: leaves(&plan.request) }))
-    }
-
-    /// The subnet.
-    pub fn network(&self) -> NetworkV6 {
-        (masked(self.host), LENGTH)
-    }
-}
-
-fn masked(address: Ipv6Addr) -> Ipv6Addr {
-    Ipv6Addr::from_bits(address.to_bits() >> (128 - LENGTH) << (128 - LENGTH))
-}
-
-fn leaves(request: &Request) -> bool {
-    request.ipv6 == Some(true) && !request.has_tunnel()
-}
-
-fn is_asked(request: &Request) -> Result<bool> {
-    let neighbours = &request.neighbours;
-    if !request.has_veth() || request.ipv6 == Some(false) {
-        return Ok(false);
-    }
-    let beside = request.has_tunnel()
-        && (neighbours.access(true)? != HostAccess::Ports(Vec::new())
-            || neighbours.bypassed()?.iter().any(|network| network.0.is_ipv6()));
-    Ok(leaves(request) || beside || neighbours.published()?.iter().any(|port| port.has_ipv6()))
-}
-
-/// Whether this kernel has IPv6.
-fn is_there() -> Result<bool> {
-    Ok(sysctl(ALL)?.is_some())
-}
 
 /// Checks, before anything is made, that a namespace that is to have IPv6 can have it.
 pub fn check(plan: &Plan) -> Result<()> {
@@ -103,6 +44,10 @@ pub fn check(plan: &Plan) -> Result<()> {
 pub struct Ipv6;
 
 impl Part for Ipv6 {
+    fn is_in(&self, plan: &Plan) -> bool {
+        !matches!(Pair::of(plan), Ok(None))
+    }
+
     fn describe(&self, plan: &Plan) -> Option<String> {
         let pair = Pair::of(plan).ok()??;
         let out = if pair.leaves { ", default route and NAT" } else { "" };
@@ -110,18 +55,16 @@ impl Part for Ipv6 {
     }
 
     fn apply(&self, site: &mut Site) -> Result<()> {
-        firewall::accept_ipv6(site)?;
         turn_forwarding_on(site)
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
-        let removed = firewall::forget_ipv6(site)?;
         // The rules that keep the host from being a router go with the last such namespace. A failed build restores what it
         // changed itself.
-        if site.record.state != State::Building && heir(site)?.is_none() && forwarding::relied_on()?.is_none() {
-            restore_forwarding(site.lock)?;
+        if site.record.state == State::Building || another_has_it(site)? || forwarding::relied_on()?.is_some() {
+            return Ok(false);
         }
-        Ok(removed)
+        restore_forwarding(site.lock)
     }
 
     fn is_beside(&self) -> bool {
@@ -130,53 +73,57 @@ impl Part for Ipv6 {
 
     fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
         let mut found = Vec::new();
-        if !subject.seen.has_sysctl(ALL, "1")? {
+        if !subject.seen.has_sysctl(FORWARDING, "1")? {
             found.push(Finding::degraded("IPv6 forwarding", "off"));
-        }
-        if subject.seen.root {
-            let veth = &subject.record.plan.request.interface;
-            found.extend(subject.seen.once("IPv6 firewall", || firewall::look_ipv6(veth))?);
         }
         Ok(found)
     }
 }
 
 /// Whether another namespace has IPv6 on its veth pair.
-pub fn heir(site: &Site) -> Result<Option<Plan>> {
-    let plans = Record::all()?.into_iter().map(|record| record.plan);
-    for plan in plans.filter(|plan| plan.request.name != site.plan().request.name) {
-        if Pair::of(&plan)?.is_some() {
-            return Ok(Some(plan));
-        }
-    }
-    Ok(None)
+fn another_has_it(site: &Site) -> Result<bool> {
+    let (records, unreadable) = Record::readable()?;
+    let name = &site.plan().request.name;
+    // One that cannot be read may have it.
+    let has_it = |record: &Record| record.plan.request.name != *name && !matches!(Pair::of(&record.plan), Ok(None));
+    Ok(unreadable.iter().any(|other| other != name) || records.iter().any(has_it))
 }
 
 /// Saves what turning forwarding on will change, if it is off; what may not be forwarded follows from it.
 pub fn remember(lock: &Lock) -> Result<()> {
-    let now = sysctl(ALL)?;
-    if now.as_deref() != Some("0") || HostState::load()?.forwarding_v6.is_some() {
+    let mut state = HostState::load()?;
+    foresee(&mut state)?;
+    HostState::update(lock, |host| host.forwarding_v6 = state.forwarding_v6)
+}
+
+/// The state as [`remember`] would leave it.
+pub fn foresee(state: &mut HostState) -> Result<()> {
+    if sysctl(FORWARDING)?.as_deref() != Some("0") || state.forwarding_v6.is_some() {
         return Ok(());
     }
-    let mut saved = vec![(ALL.to_string(), "0".to_string())];
-    let is_others = |(name, _): &(String, String)| interface_of(name).is_none_or(|name| !super::transit::is_own(name));
+    let mut saved = vec![(FORWARDING.to_string(), "0".to_string())];
+    let is_others = |(name, _): &(String, String)| routed::interface_of(name).is_none_or(|name| !routed::is_own(name));
     let listening = devices("accept_ra")?.into_iter().filter(|(_, value)| value == "1");
     saved.extend(devices("forwarding")?.into_iter().chain(listening).filter(is_others));
-    HostState::update(lock, |host| host.forwarding_v6 = Some(saved))
+    state.forwarding_v6 = Some(saved);
+    Ok(())
 }
 
 fn turn_forwarding_on(site: &mut Site) -> Result<()> {
-    if sysctl(ALL)?.as_deref() == Some("1") {
+    if sysctl(FORWARDING)?.as_deref() == Some("1") {
         return Ok(());
     }
     remember(site.lock)?;
     let before = devices("forwarding")?;
-    site.before.sysctls.extend(sysctl(ALL)?.map(|now| (ALL.to_string(), now)).into_iter().chain(before.clone()));
+    site.before
+        .sysctls
+        .extend(sysctl(FORWARDING)?.map(|now| (FORWARDING.to_string(), now)).into_iter().chain(before.clone()));
     let listening: Vec<(String, String)> =
         devices("accept_ra")?.into_iter().filter(|(_, value)| value == "1").collect();
     let kept: Vec<(String, String)> =
         listening.iter().map(|(name, _)| (name.clone(), KEEPS_LEARNT.to_string())).collect();
-    let turned = restore_sysctls(&kept).and_then(|()| set_sysctl(ALL, "1")).and_then(|()| restore_sysctls(&before));
+    let turned =
+        restore_sysctls(&kept).and_then(|()| set_sysctl(FORWARDING, "1")).and_then(|()| restore_sysctls(&before));
     turned.and(restore_sysctls(&listening))
 }
 
@@ -209,20 +156,6 @@ pub fn restore_forwarding(lock: &Lock) -> Result<bool> {
     restore_sysctls(&ours)?;
     HostState::update(lock, |host| host.forwarding_v6 = None)?;
     Ok(true)
-}
-
-/// The interface that a setting is of.
-fn interface_of(setting: &str) -> Option<&str> {
-    setting.strip_prefix("net/ipv6/conf/")?.split('/').next()
-}
-
-/// The interfaces for which the host was no router before builds turned forwarding on: from them, nothing new is
-/// forwarded.
-pub fn not_routed() -> Result<BTreeSet<String>> {
-    let Some(before) = HostState::load()?.forwarding_v6 else { return Ok(BTreeSet::new()) };
-    let known = before.iter().filter_map(|(name, _)| interface_of(name)).map(str::to_string);
-    let known = known.filter(|name| name != "all" && name != "default");
-    Ok(known.chain(super::transit::cards()).filter(|name| name != "lo" && !super::transit::is_own(name)).collect())
 }
 
 /// Sets up an end, in the calling thread's network namespace; the device may be up. Without a pair, IPv6 is off there.
@@ -264,7 +197,7 @@ pub fn is_set_up(device: &str) -> Result<bool> {
 /// Gives an end its address, and tells it where the other is. The device is up.
 pub fn fill(side: &Netlink, link: &Link, own: Ipv6Addr, other: (Ipv6Addr, Hardware)) -> Result<()> {
     side.add_ip(link.index, own.into(), LENGTH)?;
-    let network = (masked(own), LENGTH);
+    let network = Pair::network_of(own);
     // The kernel adds it with the address, and not again if somebody has removed it.
     if !side.routes_v6()?.contains(&(network, MAIN_TABLE)) {
         side.add_device_route((network.0.into(), LENGTH), link.index, None, KERNEL_METRIC)?;

@@ -9,8 +9,9 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
-use super::{Finding, Part, Site};
+use super::{Part, Site};
 use crate::daemon;
+use crate::finding::Finding;
 use crate::host::{HostState, make_directory_for_now, set_sysctl, sysctl};
 use crate::lock::Lock;
 use crate::netlink::{Netlink, in_namespace, in_thread};
@@ -66,6 +67,10 @@ pub fn open_recorded(record: &Record) -> Result<Option<File>> {
 }
 
 impl Part for NetworkNamespace {
+    fn is_in(&self, _plan: &Plan) -> bool {
+        true
+    }
+
     fn describe(&self, plan: &Plan) -> Option<String> {
         Some(format!("network namespace {}", path(&plan.request.name).display()))
     }
@@ -285,14 +290,16 @@ fn look(subject: &Subject) -> Result<Vec<Finding>> {
     let (what, anew) = (show(&place), format!("sudo runns-exec clean {}, then build it again", request.name));
     let Some(inside) = &subject.inside else {
         let mounted = std::fs::symlink_metadata(&place).ok();
-        return Ok(match mounted.filter(is_nsfs) {
-            Some(_) if subject.replaced => vec![Finding::down(what, "another namespace").cure(anew)],
-            // Whoever cannot enter it does not know more.
-            Some(_) => Vec::new(),
-            None if subject.seen.root && open_by_process(subject.record).is_none() => {
+        return Ok(match (mounted.filter(is_nsfs), &subject.closed) {
+            (Some(_), _) if subject.replaced => vec![Finding::down(what, "another namespace").cure(anew)],
+            // Nothing inside will be looked at.
+            (Some(_), Some(error)) => return Err(error.clone()),
+            // Whoever may not enter it does not know more.
+            (Some(_), None) => Vec::new(),
+            (None, _) if subject.seen.root && open_by_process(subject.record).is_none() => {
                 vec![Finding::down(what, "gone, and no process is left in the namespace").cure(anew)]
             }
-            None => vec![Finding::down(what, "not mounted: nobody can enter")],
+            (None, _) => vec![Finding::down(what, "not mounted: nobody can enter")],
         });
     };
     let mut found = Vec::new();

@@ -15,10 +15,11 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
-use super::{Finding, Part, Site, netns as netns_part, pushed};
+use super::{Part, Site, netns as netns_part, pushed};
 use crate::confine;
 use crate::daemon;
 use crate::file;
+use crate::finding::Finding;
 use crate::host::{set_sysctl, sysctl};
 use crate::netlink::{Netlink, in_namespace};
 use crate::prompt;
@@ -49,6 +50,10 @@ const STARTING: Duration = Duration::from_secs(15);
 pub struct OpenVpn;
 
 impl Part for OpenVpn {
+    fn is_in(&self, plan: &Plan) -> bool {
+        !plan.request.vpn.is_empty()
+    }
+
     fn describe(&self, plan: &Plan) -> Option<String> {
         let files: Vec<String> = plan.request.vpn.iter().map(show).collect();
         (!files.is_empty()).then(|| format!("OpenVPN ({}): {}", daemon_name(plan), files.join(", ")))
@@ -77,6 +82,7 @@ impl Part for OpenVpn {
     fn undo(&self, site: &mut Site) -> Result<bool> {
         let own: Vec<Daemon> = site.record.daemons.iter().chain(&site.record.keepers).cloned().collect();
         let mut stopped = daemon::stop_all(&own, PATIENCE)? | daemon::stop_found(|| unrecorded(site), PATIENCE)?;
+        (0..site.plan().request.vpn.len()).try_for_each(|index| daemon::end_user(confine::user(site.plan(), index)))?;
         site.record.daemons.clear();
         site.record.keepers.clear();
         // A keeper that was killed has left them.
@@ -151,11 +157,19 @@ fn unrecorded(site: &Site) -> Vec<Daemon> {
     let is_ours = |pid: &i32| match daemon::user_of(*pid) {
         Some(0) => {
             daemon::command_line(*pid).get(1..3) == Some(&[keeper::NAME.to_string(), plan.request.name.to_string()])
+                && is_this_program(*pid)
         }
         Some(user) => users.contains(&user),
         None => false,
     };
     daemon::all().into_iter().filter(is_ours).filter_map(|pid| Daemon::identify(pid, Path::new(""))).collect()
+}
+
+/// Whether a process runs this program, or the one that it has replaced since.
+fn is_this_program(pid: i32) -> bool {
+    let program = |pid: &str| std::fs::read_link(format!("/proc/{pid}/exe")).map(|path| path.display().to_string());
+    let (Ok(own), Ok(theirs)) = (program("self"), program(&pid.to_string())) else { return false };
+    theirs.trim_end_matches(" (deleted)") == own.trim_end_matches(" (deleted)")
 }
 
 /// IPv6=no: disables IPv6 on the device that OpenVPN will create inside, whatever the server pushes.
@@ -167,6 +181,9 @@ fn turn_ipv6_off(site: &Site) -> Result<()> {
     in_namespace(namespace.as_fd(), || if sysctl(DEFAULT)?.is_some() { set_sysctl(DEFAULT, "1") } else { Ok(()) })
 }
 
+/// Servers whose names are looked up, one after the other.
+const MOST_REMOTES: usize = 1024;
+
 /// Resolves the servers' names outside and writes a hosts(5) file for the daemons: the namespace's own resolver may be
 /// reachable only through the tunnel that they are to set up.
 fn write_hosts(site: &Site) -> Result<()> {
@@ -176,7 +193,18 @@ fn write_hosts(site: &Site) -> Result<()> {
     }
     let mut lines = String::new();
     for config in &request.vpn {
-        for name in remotes(&Profile::read(config)?) {
+        let names = remotes(&Profile::read(config)?);
+        if names.len() > MOST_REMOTES {
+            let cause = format!(
+                "it names {} servers; without the kill switch, {MOST_REMOTES} are looked up at most",
+                names.len()
+            );
+            return Err(Error::new(format!("use {}", show(config)), cause));
+        }
+        for name in names {
+            if process::was_interrupted() {
+                return Err(Error::new("look up the servers' names", "interrupted by a signal"));
+            }
             let addresses = tool::addresses_of(&name);
             if addresses.is_empty() {
                 warn(&format!("{}: the server's name {name} was not found outside", show(config)));
@@ -207,6 +235,8 @@ fn remotes(profile: &Profile) -> Vec<String> {
 /// Starts the keeper of a tunnel, which starts the daemon; returns the connection to it.
 fn start(site: &mut Site, index: usize, config: &Path) -> Result<Management> {
     let cannot = || format!("start OpenVPN with {}", show(config));
+    // Whatever an earlier daemon has left would have the same user.
+    daemon::end_user(confine::user(site.plan(), index))?;
     let (ours, theirs) = UnixStream::pair().cannot(cannot)?;
     let pid = match process::fork().cannot(cannot)? {
         Fork::Child => {

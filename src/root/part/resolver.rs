@@ -10,8 +10,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::netns::remove_made_directory;
-use super::{Finding, Part, Site, pushed};
+use super::{Part, Site, pushed};
 use crate::file;
+use crate::finding::Finding;
 use crate::host::make_directory_for_now;
 use crate::seen::Subject;
 use runns_privileged::view::{ETC_NETNS, NAME_SERVICES};
@@ -41,6 +42,10 @@ fn directory(name: &NetnsName) -> PathBuf {
 }
 
 impl Part for Resolver {
+    fn is_in(&self, _plan: &Plan) -> bool {
+        true
+    }
+
     fn describe(&self, plan: &Plan) -> Option<String> {
         let from = plan.resolver.as_ref().map_or(format!("the host's {HOST_FILE}"), |resolver| resolver.from.clone());
         Some(format!("resolver from {from}"))
@@ -304,7 +309,7 @@ fn remove_marked(name: &NetnsName) -> Result<bool> {
 pub fn current(plan: &Plan) -> Option<plan::Resolver> {
     let built = plan.resolver.as_ref()?;
     let dns = pushed::collect(plan);
-    if built.from != pushed::FROM || dns.servers.is_empty() {
+    if built.from != plan::FROM_TUNNEL || dns.servers.is_empty() {
         return Some(built.clone());
     }
     Some(plan::Resolver { text: Some(text_of(&dns)), servers: dns.servers, ..built.clone() })

@@ -6,108 +6,33 @@
 //!
 //! Mark, rule and table belong to the uplink, not to the namespace: a packet meets as many rules as there are uplinks.
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::{Finding, Part, Site, probe::FAR, ways};
+use super::{Part, Site};
+use crate::facts::ipv6::is_there;
+use crate::facts::uplinks::{Bound, PRIORITY, default_hop, masked};
+use crate::finding::Finding;
 use crate::host::{HostState, set_sysctl, sysctl};
-use crate::lock::Lock;
-use crate::netlink::{Link, Netlink, Network, OWN_TABLES, Packets, Route};
+use crate::netlink::{AddressFamily, Link, Netlink, Network, NetworkV6, Packets, Route};
 use crate::seen::Seen;
 use crate::seen::Subject;
-use runns_shared::error::{Error, Result};
+use runns_shared::error::Result;
 use runns_shared::name::IfaceName;
-use runns_shared::output::{step, warn};
+use runns_shared::output::warn;
 use runns_shared::plan::Plan;
 use runns_shared::record::Record;
 
-/// Group (`ip link set group`) of the veths whose traffic leaves as the host routes it; that of uplink N is N more.
-const GROUPS: u32 = 0x7275_6e00;
-/// What all our groups have in common, as `-m devgroup` takes it (iptables-extensions(8)).
-pub const ANY_GROUP: &str = "0x72756e00/0xffffff00";
-/// The mark of uplink N is N more in the highest byte, which is ours alone.
-const MARKS: u8 = 0x80;
-const MARK_MASK: u32 = 0xff00_0000;
-/// The mark of what is to be masqueraded, with its mask.
-pub const MASQUERADED: &str = "0x80000000/0xff000000";
-/// The table of uplink N is N more.
-const TABLES: u32 = 17_250_000;
-/// Uplinks that can be told apart.
-const MOST: u8 = 0x7d;
-/// Up to version 0.1.0 each namespace had a table: that of the subnet with number X was X more.
-const OLD_TABLES: u32 = 17_240_000;
-/// What is said of a namespace that such a version built. It works, but its rules are its own.
-pub const AS_BEFORE: &str = "built by an earlier version of runns-exec";
-/// Precedes every rule except the one for local addresses, which has priority 0 (ip-rule(8)).
-const PRIORITY: u32 = 1;
+const EVERYWHERE_V6: NetworkV6 = (Ipv6Addr::UNSPECIFIED, 0);
 const EVERYWHERE: Network = Network { address: Ipv4Addr::UNSPECIFIED, prefix: 0 };
 
 /// The part.
 pub struct Uplink;
 
-/// An uplink that namespaces are bound to, by the number under which the host's tables have it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bound(u8);
-
-impl Bound {
-    /// The number of `uplink`; `None` if no namespace is bound to it yet.
-    pub fn to(uplink: &IfaceName) -> Result<Option<Self>> {
-        Ok(HostState::load()?.uplinks.get(uplink.as_str()).copied().map(Self))
-    }
-
-    /// The number of `uplink`, a new one if it has none.
-    pub fn reserve(lock: &Lock, uplink: &IfaceName) -> Result<Self> {
-        let host = HostState::load()?;
-        if let Some(number) = host.uplinks.get(uplink.as_str()) {
-            return Ok(Self(*number));
-        }
-        let free = (1..=MOST).find(|number| !host.uplinks.values().any(|taken| taken == number));
-        let number = free.ok_or_else(|| Error::new(format!("use uplink {uplink}"), "too many uplinks are in use"))?;
-        HostState::update(lock, |host| {
-            host.uplinks.insert(uplink.to_string(), number);
-        })?;
-        Ok(Self(number))
-    }
-
-    /// All uplinks that namespaces are bound to, each with its number.
-    pub fn all() -> Result<Vec<(String, Self)>> {
-        Ok(HostState::load()?.uplinks.into_iter().map(|(uplink, number)| (uplink, Self(number))).collect())
-    }
-
-    /// The uplink whose veths are in this group.
-    pub fn uplink_of(group: u32) -> Result<Option<IfaceName>> {
-        let bound = Self::all()?.into_iter().find(|(_, bound)| bound.group() == group);
-        bound.map(|(uplink, _)| IfaceName::new(uplink)).transpose()
-    }
-
-    /// The group of its veths.
-    pub fn group(self) -> u32 {
-        GROUPS + u32::from(self.0)
-    }
-
-    /// The mark of the packets that arrive on them.
-    pub fn mark(self) -> u32 {
-        u32::from(MARKS + self.0) << 24
-    }
-
-    /// The table in which they are looked up.
-    pub fn table(self) -> u32 {
-        TABLES + u32::from(self.0)
-    }
-
-    fn packets(self) -> Packets<'static> {
-        Packets::Marked { mark: self.mark(), mask: MARK_MASK }
-    }
-}
-
-/// The group of a veth whose traffic leaves as the host routes it.
-pub const UNBOUND_GROUP: u32 = GROUPS;
-
-/// Whether a device is in one of our groups.
-pub fn is_own_group(group: u32) -> bool {
-    group & 0xffff_ff00 == GROUPS
-}
-
 impl Part for Uplink {
+    fn is_in(&self, plan: &Plan) -> bool {
+        plan.request.uplink.is_some()
+    }
+
     fn describe(&self, plan: &Plan) -> Option<String> {
         plan.request.uplink.as_ref().map(|uplink| format!("uplink {uplink} and no other"))
     }
@@ -119,17 +44,13 @@ impl Part for Uplink {
         site.host.add_route(EVERYWHERE, bound.table(), None)?;
         site.host.add_rule(&bound.packets(), bound.table(), PRIORITY)?;
         set_routes(&site.host, bound.table(), &uplink)?;
-        // Answers to what comes in by it leave by it, of other namespaces as well.
-        ways::follow(site, true)?;
+        close_ipv6(&site.host, bound)?;
         loosen_reverse_path_filter(site, &uplink)
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
         let rules = site.host.delete_rules(&Packets::From(&site.plan().request.interface))?;
-        let routes = remove_old(site)?;
-        let forgotten = forget_unused(site, None)?;
-        ways::follow(site, false)?;
-        Ok(forgotten | (rules + routes > 0))
+        Ok(forget_unused(site, None)? | (rules > 0))
     }
 
     fn is_beside(&self) -> bool {
@@ -138,11 +59,6 @@ impl Part for Uplink {
 
     fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
         let Some(uplink) = &subject.record.plan.request.uplink else { return Ok(Vec::new()) };
-        if Bound::to(uplink)?.is_none()
-            && subject.seen.netlink()?.has_rule(&Packets::From(&subject.record.plan.request.interface))?
-        {
-            return Ok(vec![Finding::degraded(format!("uplink {uplink}"), AS_BEFORE)]);
-        }
         // The same for all namespaces that are bound to it.
         subject.seen.once(&format!("uplink {uplink}"), || look(subject.seen, uplink))
     }
@@ -152,24 +68,6 @@ impl Part for Uplink {
         let uplink = site.plan().request.uplink.as_ref();
         uplink.map_or(Ok(()), |uplink| set_sysctl(&forwarding(uplink.as_str()), "1"))
     }
-}
-
-/// Binds the veth with this index to the namespace's uplink: its group, and the mark of what arrives on it.
-pub fn bind(site: &Site, index: u32) -> Result<()> {
-    let request = &site.plan().request;
-    let Some(bound) = request.uplink.as_ref().map(Bound::to).transpose()?.flatten() else {
-        return site.host.set_group(index, UNBOUND_GROUP);
-    };
-    let by_interface = Packets::From(&request.interface);
-    if let Err(error) = site.host.mark_arriving(index, bound.mark()) {
-        // Kernels without the filter (CONFIG_NET_CLS_BPF): a rule for each such interface.
-        step(|| format!("using a routing rule for {} alone: {error}", request.interface));
-        site.host.delete_rules(&by_interface)?;
-        site.host.add_rule(&by_interface, bound.table(), PRIORITY)?;
-    } else {
-        site.host.delete_rules(&by_interface)?;
-    }
-    site.host.set_group(index, bound.group())
 }
 
 /// Removes what stands for uplinks that no namespace is bound to any more; returns whether there were any. Of this
@@ -186,9 +84,11 @@ pub fn forget_unused(site: &Site, kept: Option<&IfaceName>) -> Result<bool> {
     let host = HostState::load()?;
     let mut removed = false;
     for (uplink, number) in host.uplinks.iter().filter(|(uplink, _)| !is_used(uplink)) {
-        let bound = Bound(*number);
+        let bound = Bound::numbered(*number);
         site.host.delete_rules(&bound.packets())?;
         delete_table(&site.host, bound.table())?;
+        site.host.delete_rules_of(AddressFamily::Inet6, &bound.packets())?;
+        site.host.delete_route_v6(EVERYWHERE_V6, bound.table())?;
         HostState::update(site.lock, |host| {
             host.uplinks.remove(uplink);
         })?;
@@ -205,9 +105,14 @@ pub fn forget_unused(site: &Site, kept: Option<&IfaceName>) -> Result<bool> {
     Ok(removed)
 }
 
-/// Empties the table of this namespace alone, which builds up to version 0.1.0 made; returns how many routes it had.
-pub fn remove_old(site: &Site) -> Result<usize> {
-    delete_table(&site.host, OLD_TABLES + u32::from(site.plan().number.get()))
+/// IPv6 of a namespace leaves as the host routes it, and the firewall sees to it that this is the uplink. Its table takes the
+/// mark from the packets; without the table, the mark leads them to an unreachable route.
+fn close_ipv6(host: &Netlink, bound: Bound) -> Result<()> {
+    if !is_there()? {
+        return Ok(());
+    }
+    host.add_route_v6(EVERYWHERE_V6, bound.table(), None)?;
+    host.add_rule_of(AddressFamily::Inet6, &bound.packets(), bound.table(), PRIORITY)
 }
 
 fn delete_table(host: &Netlink, table: u32) -> Result<usize> {
@@ -254,63 +159,6 @@ fn is_wanted(route: &Route, wanted: &[Hop]) -> bool {
     wanted.iter().any(|(network, hop)| *network == route.network && route.hops == [*hop])
 }
 
-/// Whether traffic of the namespace has a way out of the host: `None` if it has none, `Some(None)` if it goes everywhere,
-/// else an address in the only network that it reaches.
-pub fn reachable(site: &Site) -> Result<Option<Option<Ipv4Addr>>> {
-    let Some(uplink) = &site.plan().request.uplink else {
-        // Connecting a datagram socket looks the route up and sends nothing (udp(7)).
-        let connected = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| socket.connect((FAR, 9)));
-        return Ok(connected.is_ok().then_some(None));
-    };
-    let routes = site.host.routes()?;
-    let link = site.host.need_link(uplink.as_str())?;
-    if !link.up {
-        return Ok(None);
-    }
-    if default_hop(&routes, link.index).is_some() {
-        return Ok(Some(None));
-    }
-    let own = site.host.addresses()?.into_iter().find(|(index, _)| *index == link.index).map(|(_, subnet)| subnet);
-    // Its first or second address: whichever is not the host's own.
-    let neighbour = own.filter(|subnet| subnet.prefix <= 30).map(|subnet| {
-        let first = masked(subnet).address.to_bits() + 1;
-        Ipv4Addr::from_bits(if first == subnet.address.to_bits() { first + 1 } else { first })
-    });
-    Ok(neighbour.map(Some))
-}
-
-/// Whether what a namespace sends to the Internet has a way out of the host.
-pub fn has_way(subject: &Subject) -> Result<bool> {
-    let bound = match &subject.record.plan.request.uplink {
-        Some(uplink) => match Bound::to(uplink)? {
-            Some(bound) => Some(bound.table()),
-            None => return Ok(false),
-        },
-        None => None,
-    };
-    let leads_out = |route: &Route| {
-        let is_its = bound.map_or(!OWN_TABLES.contains(&route.table), |table| route.table == table);
-        route.unicast && route.network.prefix <= 1 && is_its
-    };
-    Ok(subject.seen.routes()?.iter().any(leads_out))
-}
-
-/// The next hop of the host's best default route through device `index`. The two halves into which VPNs split a default
-/// route count as default routes.
-fn default_hop(routes: &[Route], index: u32) -> Option<(u32, Option<Ipv4Addr>)> {
-    routes
-        .iter()
-        .filter(|route| route.unicast && route.network.prefix <= 1 && !OWN_TABLES.contains(&route.table))
-        .filter_map(|route| Some((route.metric, *route.hops.iter().find(|(hop, _)| *hop == index)?)))
-        .min_by_key(|(metric, _)| *metric)
-        .map(|(_, hop)| hop)
-}
-
-fn masked(network: Network) -> Network {
-    let mask = u32::MAX.checked_shl(32 - u32::from(network.prefix.min(32))).unwrap_or(0);
-    Network { address: Ipv4Addr::from_bits(network.address.to_bits() & mask), ..network }
-}
-
 /// Makes the reverse path filter of `uplink` loose if it is strict. Replies arrive on the uplink although the host's
 /// own route to their sender may use another one; a strict filter (RFC 3704) drops them, a loose one does not.
 fn loosen_reverse_path_filter(site: &mut Site, uplink: &IfaceName) -> Result<()> {
@@ -354,6 +202,9 @@ fn look(seen: &Seen, uplink: &IfaceName) -> Result<Vec<Finding>> {
     }
     if !seen.netlink()?.has_rule(&bound.packets())? {
         found.push(Finding::down(&what, "its routing rule is gone"));
+    }
+    if is_there()? && !seen.netlink()?.has_rule_of(AddressFamily::Inet6, &bound.packets())? {
+        found.push(Finding::degraded(&what, "its routing rule for IPv6 is gone"));
     }
     let Some(link) = seen.link(uplink.as_str())? else {
         found.push(Finding::down(&what, "there is no such interface").cure(format!(

@@ -4,18 +4,19 @@ use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
-use super::ipv6::{self, Pair};
-use super::{Finding, Part, Site, firewall, netns, probe, uplink, ways};
+use super::{Part, Site, ipv6, netns, ways};
+use crate::facts::ipv6::Pair;
+use crate::facts::uplinks::{Bound, PRIORITY, UNBOUND_GROUP, is_own_group};
+use crate::facts::veth::INSIDE;
+use crate::finding::Finding;
 use crate::host::set_sysctl;
 use crate::netlink::{Hardware, Link, MAIN_TABLE, Netlink, Network, Packets, Route, in_namespace};
+use crate::probe;
 use crate::seen::Subject;
 use runns_shared::error::{Error, Result};
 use runns_shared::neighbours::Subnet;
+use runns_shared::output::step;
 use runns_shared::plan::Plan;
-use runns_shared::record::VERSION;
-
-/// The name of the device inside.
-pub const INSIDE: &str = "eth0";
 
 /// The hardware addresses of the two ends, of a kind that anybody may assign (RFC 7042, 2.1). Each pair is a link of its
 /// own, so all have the same. Each end is told the other's for good: neighbours that have to be asked for fill a table
@@ -30,6 +31,10 @@ const EVERYWHERE: Network = Network { address: Ipv4Addr::UNSPECIFIED, prefix: 0 
 pub struct Veth;
 
 impl Part for Veth {
+    fn is_in(&self, plan: &Plan) -> bool {
+        plan.request.has_veth()
+    }
+
     fn describe(&self, plan: &Plan) -> Option<String> {
         let (interface, subnet) = (&plan.request.interface, plan.subnet());
         plan.request.has_veth().then(|| {
@@ -93,7 +98,7 @@ impl Part for Veth {
         let taken = site.host.link(name.as_str())?;
         let Some((outer, inner)) = pair(&site.host.links()?, &inside.links()?, name.as_str()) else {
             match taken {
-                Some(link) if !link.veth || !uplink::is_own_group(link.group) => {
+                Some(link) if !link.veth || !is_own_group(link.group) => {
                     return Err(Error::new(
                         format!("create interface {name}"),
                         "an interface of that name exists already",
@@ -116,17 +121,13 @@ impl Part for Veth {
         if inner.name != INSIDE {
             inside.rename(inner.index, INSIDE)?;
         }
-        set_up(site, &namespace, false)?;
-        firewall::remove_old(site)?;
-        uplink::remove_old(site)?;
-        site.record.version = VERSION;
-        site.save()
+        set_up(site, &namespace, false)
     }
 }
 
 fn create(site: &Site, namespace: &File) -> Result<()> {
     let ends = ((&site.plan().request.interface, HARDWARE_HOST), (INSIDE, HARDWARE_INSIDE));
-    site.host.add_veth(ends.0, uplink::UNBOUND_GROUP, ends.1, namespace)
+    site.host.add_veth(ends.0, UNBOUND_GROUP, ends.1, namespace)
 }
 
 /// Sets both ends up. What is so already is not touched.
@@ -139,7 +140,7 @@ fn set_up(site: &Site, namespace: &File, is_new: bool) -> Result<()> {
     set_sysctl(&forwarding(interface.as_str()), "1")?;
     let mtu = site.plan().request.neighbours.own_mtu()?;
     let link = site.host.need_link(interface.as_str())?;
-    uplink::bind(site, link.index)?;
+    bind(site, link.index)?;
     if let Some(mtu) = mtu {
         site.host.set_mtu(link.index, mtu)?;
     }
@@ -159,7 +160,7 @@ fn set_up(site: &Site, namespace: &File, is_new: bool) -> Result<()> {
     if let Some(mtu) = mtu {
         inside.set_mtu(link.index, mtu)?;
     }
-    ways::set_up(site)?;
+    in_namespace(namespace.as_fd(), || ways::prepare(site))?;
     inside.add_ip(link.index, subnet.inside().into(), subnet.prefix)?;
     inside.set_up(link.index)?;
     introduce(&inside, &link, HARDWARE_INSIDE, (subnet.host(), HARDWARE_HOST))?;
@@ -193,6 +194,24 @@ pub fn reserve_for_daemons(site: &Site) -> Result<()> {
     inside.link(INSIDE)?.map_or(Ok(()), |link| remove_default_route(&inside, link.index))
 }
 
+/// Binds the veth with this index to the namespace's uplink: its group, and the mark of what arrives on it.
+pub fn bind(site: &Site, index: u32) -> Result<()> {
+    let request = &site.plan().request;
+    let Some(bound) = request.uplink.as_ref().map(Bound::to).transpose()?.flatten() else {
+        return site.host.set_group(index, UNBOUND_GROUP);
+    };
+    let by_interface = Packets::From(&request.interface);
+    if let Err(error) = site.host.mark_arriving(index, bound.mark()) {
+        // Kernels without the filter (CONFIG_NET_CLS_BPF): a rule for each such interface.
+        step(|| format!("using a routing rule for {} alone: {error}", request.interface));
+        site.host.delete_rules(&by_interface)?;
+        site.host.add_rule(&by_interface, bound.table(), PRIORITY)?;
+    } else {
+        site.host.delete_rules(&by_interface)?;
+    }
+    site.host.set_group(index, bound.group())
+}
+
 /// Gives an end its hardware address, unless it has it, and tells it the other's.
 fn introduce(side: &Netlink, link: &Link, own: Hardware, other: (Ipv4Addr, Hardware)) -> Result<()> {
     if link.hardware != own {
@@ -210,8 +229,8 @@ fn forwarding(interface: &str) -> String {
 pub fn pair(outside: &[Link], inside: &[Link], name: &str) -> Option<(Link, Link)> {
     let inner = |outer: &&Link| inside.iter().find(|inner| is_pair(outer, inner));
     let pairs = outside.iter().filter(|link| link.veth).filter_map(|outer| Some((outer, inner(&outer)?)));
-    let best = pairs
-        .min_by_key(|(outer, inner)| (outer.name != name, inner.name != INSIDE, !uplink::is_own_group(outer.group)));
+    let best =
+        pairs.min_by_key(|(outer, inner)| (outer.name != name, inner.name != INSIDE, !is_own_group(outer.group)));
     best.map(|(outer, inner)| (outer.clone(), inner.clone()))
 }
 
@@ -311,14 +330,13 @@ fn look_outside(subject: &Subject, link: &Link) -> Result<Vec<Finding>> {
     if !link.up {
         found.push(Finding::down(&what, "down"));
     }
-    let hardware = |link: &Link, own: Hardware| link.hardware == own || subject.record.version < VERSION;
     let inner = subject.deep()?.and_then(|inside| inside.links.iter().find(|inner| is_pair(link, inner)));
     if let Some(mtu) = plan.request.neighbours.own_mtu()? {
         if link.mtu != mtu || inner.is_some_and(|inner| inner.mtu != mtu) {
             found.push(Finding::degraded(&what, format!("its MTU is not {mtu}")));
         }
     }
-    if !hardware(link, HARDWARE_HOST) || !inner.is_none_or(|inner| hardware(inner, HARDWARE_INSIDE)) {
+    if link.hardware != HARDWARE_HOST || inner.is_some_and(|inner| inner.hardware != HARDWARE_INSIDE) {
         found.push(Finding::down(&what, "an end has another hardware address, by which the other does not know it"));
     }
     if !seen.addresses()?.contains(&(link.index, address)) {
@@ -330,13 +348,9 @@ fn look_outside(subject: &Subject, link: &Link) -> Result<Vec<Finding>> {
         found.push(Finding::down(&what, "it does not forward"));
     }
     found.extend(look_at_ipv6_outside(subject, link, &what)?);
-    let bound = plan.request.uplink.as_ref().map(uplink::Bound::to).transpose()?.flatten();
-    if link.group != bound.map_or(uplink::UNBOUND_GROUP, uplink::Bound::group) {
-        found.push(if subject.record.version < VERSION {
-            Finding::degraded(&what, uplink::AS_BEFORE)
-        } else {
-            Finding::down(&what, "in another group, which the firewall's rules are not for")
-        });
+    let bound = plan.request.uplink.as_ref().map(Bound::to).transpose()?.flatten();
+    if link.group != bound.map_or(UNBOUND_GROUP, Bound::group) {
+        found.push(Finding::down(&what, "in another group, which the firewall's rules are not for"));
     }
     if let Some(bound) = bound {
         let host = seen.netlink()?;

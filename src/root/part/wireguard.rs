@@ -18,9 +18,10 @@ use caps::Capability;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
-use super::{Finding, Part, Site, netns};
+use super::{Part, Site, netns};
 use crate::confine::{self, Identity, view::View};
 use crate::daemon;
+use crate::finding::Finding;
 use crate::host::make_directory_for_now;
 use crate::netlink::{Netlink, in_namespace};
 use crate::seen::Subject;
@@ -53,6 +54,10 @@ const MTU: u32 = 1420;
 pub struct WireGuard;
 
 impl Part for WireGuard {
+    fn is_in(&self, plan: &Plan) -> bool {
+        !plan.request.wireguard.is_empty()
+    }
+
     fn describe(&self, plan: &Plan) -> Option<String> {
         let files: Vec<String> = plan.request.wireguard.iter().map(show).collect();
         (!files.is_empty()).then(|| format!("WireGuard: {}", files.join(", ")))
@@ -137,6 +142,7 @@ impl Device {
 /// Removes a device and the program that drives it; returns whether there was anything.
 fn remove(site: &Site, device: &Device) -> Result<bool> {
     let mut removed = daemon::stop_found(|| userspace_daemons(site.plan(), device.number), PATIENCE)?;
+    daemon::end_user(device.user(site.plan()))?;
     let _ = std::fs::remove_file(device.socket());
     if let Some(link) = site.host.link(&device.outside)? {
         site.host.delete_link(link.index)?;
@@ -243,6 +249,8 @@ fn start_userspace(site: &Site, file: &Path, device: &Device, fwmark: bool) -> R
         .hint("install wireguard-go, or a kernel with the wireguard module")
     })?;
     let cannot = || format!("start {name}");
+    // Whatever an earlier driver has left would have the same user.
+    daemon::end_user(device.user(site.plan()))?;
     make_directory_for_now(site.lock, Path::new(SOCKETS))?;
     let tun = File::options().read(true).write(true).open("/dev/net/tun").cannot(|| "open /dev/net/tun")?;
     tun::create(&tun, &device.outside, Kind::Tun, header(&program))

@@ -25,14 +25,16 @@ use super::device::{install, route_beside, set_up};
 use super::environment::{Room, Routing, Variables, is_used, pushed_dns, routes_beside, setup};
 use super::launch::{Tunnel, inside_name, outside_name};
 use super::management::{Event, LONGEST, parse, reason};
+use crate::facts;
 use crate::netlink::{Netlink, in_namespace};
-use crate::part::{dns_lock, pushed, resolver};
+use crate::part::{inside, pushed, resolver};
 use crate::{confine, tool, tunnel};
 use runns_privileged::capability::refuse_user_namespace;
 use runns_shared::clock;
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::log;
 use runns_shared::name::NetnsName;
+use runns_shared::plan::FROM_TUNNEL;
 use runns_shared::record::{Daemon, Record, State};
 use runns_shared::tunnel::TunnelState;
 use runns_sys::process::{self, pidfd_open, pidfd_signal};
@@ -453,15 +455,17 @@ impl Keeper {
         };
         tunnel::save(&state, name, self.tunnel.index)?;
         let now = pushed::collect(&record.plan);
-        let follows = record.plan.resolver.as_ref().is_some_and(|resolver| resolver.from == pushed::FROM);
+        let follows = record.plan.resolver.as_ref().is_some_and(|resolver| resolver.from == FROM_TUNNEL);
         if record.state != State::Built || !follows || now == before || now.servers.is_empty() {
             return Ok(());
         }
-        if record.plan.resolver.as_ref().is_some_and(|resolver| resolver.lock) {
+        let resolver = resolver::current(&record.plan);
+        if resolver.as_ref().is_some_and(|resolver| resolver.lock) {
             let file = self.tunnel.namespace()?;
-            in_namespace(file.as_fd(), || dns_lock::relock_here(&now.servers, &record.plan.tag()))?;
+            let facts = facts::inside::gather(&Netlink::here()?, &record.plan, resolver.as_ref())?;
+            in_namespace(file.as_fd(), || inside::load_here(&facts))?;
         }
-        resolver::rewrite(name, pushed::FROM, &now)
+        resolver::rewrite(name, FROM_TUNNEL, &now)
     }
 
     /// Ends the daemon.

@@ -199,7 +199,7 @@ impl Tunnel {
 
     /// The device and the gateway by which the namespace's traffic leaves beside the tunnel.
     pub fn way(&self, inside: &Netlink) -> Result<(u32, std::net::Ipv4Addr)> {
-        Ok((inside.need_link(crate::part::veth::INSIDE)?.index, self.record.plan.subnet().host()))
+        Ok((inside.need_link(crate::facts::veth::INSIDE)?.index, self.record.plan.subnet().host()))
     }
 
     /// Starts the daemon, which goes into the background by itself once it has read its configuration. With `ask`, it asks

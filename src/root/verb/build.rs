@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::confine;
+use crate::finding::Finding;
 use crate::host::{Before, HostState};
 use crate::lock::Lock;
 use crate::netlink::{Netlink, Network};
-use crate::part::{self, Site, firewall, hook, ipv6, openvpn, repair, resolver, ways, wireguard};
+use crate::part::{self, Part, Site, firewall, hook, inside::Inside, ipv6, openvpn, resolver, ways, wireguard};
 use crate::seen::{Seen, Subject};
 use crate::tool;
+use crate::{repair, walk};
 use runns_privileged::capability::refuse_user_namespace;
 use runns_privileged::netns;
 use runns_shared::config::{Config, DEFAULT_PATH, Dns, Section};
@@ -98,7 +100,7 @@ fn rehearse(wanted: &Wanted) -> Result<()> {
         if found.is_empty() {
             return output::print(&as_asked(&record));
         }
-        let line = |finding: &part::Finding| match &finding.cure {
+        let line = |finding: &Finding| match &finding.cure {
             Some(cure) => format!("cannot mend {finding}; mend it: {cure}\n"),
             None => format!("would mend {finding}\n"),
         };
@@ -108,6 +110,10 @@ fn rehearse(wanted: &Wanted) -> Result<()> {
     let plan = wanted.plan(&host)?;
     check(&plan, &host)?;
     output::print(&report("would make", &plan, None))?;
+    let table = firewall::planned(&plan)?;
+    if !table.is_empty() {
+        output::print(&format!("would load this nftables table:\n{table}"))?;
+    }
     match plan.request.neighbours.hook(Moment::Cleaned)? {
         Some(hook) => output::print(&format!("clean would run {} inside first (PreClean)\n", show(&hook.path))),
         None => Ok(()),
@@ -131,14 +137,14 @@ fn build(wanted: &Wanted, lock: &Lock, wait: Option<Duration>) -> Result<()> {
         files: Vec::new(),
         daemons: Vec::new(),
         keepers: Vec::new(),
-        lock_generation: None,
+        inside: None,
         etc: etc_here(),
     };
     lock.save(&record).and_then(|()| lock.reserve(&record)).inspect_err(|_| drop(lock.remove(&record)))?;
     let mut site = Site { record, lock, host, namespace: None, wait, before };
     let name = site.plan().request.name.clone();
-    if let Err(error) = part::build(&mut site).and_then(|()| finish(&mut site)) {
-        for error in part::undo(&mut site) {
+    if let Err(error) = walk::build(&mut site).and_then(|()| finish(&mut site)) {
+        for error in walk::undo(&mut site) {
             output::complain_error(&error);
         }
         lock.remove(&site.record)?;
@@ -163,7 +169,7 @@ fn finish(site: &mut Site) -> Result<()> {
 
 /// The parts of a plan, a line each.
 fn parts(plan: &Plan) -> Vec<String> {
-    part::all().iter().filter_map(|part| part.describe(plan)).collect()
+    walk::all().iter().filter(|part| part.is_in(plan)).filter_map(|part| part.describe(plan)).collect()
 }
 
 fn report(verb: &str, plan: &Plan, record: Option<&Record>) -> String {
@@ -462,5 +468,5 @@ fn check(plan: &Plan, host: &Netlink) -> Result<()> {
     ways::check(plan)?;
     ipv6::check(plan)?;
     hook::check(plan)?;
-    if request.has_veth() { firewall::check() } else { Ok(()) }
+    if request.has_veth() || Inside.is_in(plan) { firewall::check() } else { Ok(()) }
 }

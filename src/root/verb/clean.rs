@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use super::build::prepare;
 use crate::daemon;
+use crate::facts::Own;
 use crate::host::Before;
 use crate::lock::Lock;
 use crate::netlink::Netlink;
-use crate::part::{self, Part, Site, firewall, firewalld, forwarding, netns, resolver, uplink, ways};
+use crate::part::{self, Part, Site, firewall, firewalld, forwarding, netns, resolver, uplink, veth};
 use crate::prompt::prompt;
 use crate::salvage;
+use crate::walk;
 use runns_shared::config::{Config, DEFAULT_PATH};
 use runns_shared::error::{Context, Error, Result, status};
 use runns_shared::escape::{escape, one_line};
@@ -20,7 +22,7 @@ use runns_shared::log;
 use runns_shared::name::{IfaceName, NetnsName};
 use runns_shared::neighbours::Moment;
 use runns_shared::output;
-use runns_shared::record::{Record, State, VERSION};
+use runns_shared::record::{Record, State};
 
 /// How many processes are listed before they are ended.
 const LISTED: usize = 100;
@@ -120,7 +122,7 @@ fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
     // that was killed finds by it, and before the processes, which something may start again.
     site.record.state = State::Cleaning;
     site.save()?;
-    let (mut removed, mut errors) = part::cut_off(&mut site);
+    let (mut removed, mut errors) = walk::cut_off(&mut site);
     let withdrawn = netns::withdraw(&site).unwrap_or_else(|error| {
         errors.push(error);
         false
@@ -129,11 +131,11 @@ fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
         // Even if no process was found: one may have entered just before the name was removed.
         errors.extend(daemon::empty_namespace(inode, options.timeout, &part::openvpn::daemons(&site)).err());
     }
-    let (rest, failed) = part::undo_rest(&mut site);
+    let (rest, failed) = walk::undo_rest(&mut site);
     removed.extend(rest);
     if is_salvaged {
         // Nobody knows what it had of these.
-        errors.extend(part::ways::Ways.undo(&mut site).and_then(|_| part::ipv6::Ipv6.undo(&mut site)).err());
+        errors.extend(part::ipv6::Ipv6.undo(&mut site).err());
     }
     removed.extend(netns::NetworkNamespace.describe(site.plan()).filter(|_| withdrawn));
     errors.extend(failed);
@@ -168,8 +170,10 @@ fn finish(lock: &Lock, options: &Options) -> Result<String> {
     if let Some(bridge) = forwarding::relied_on()? {
         return Ok(format!("left IPv4 forwarding on, for {bridge} was set up meanwhile and relies on it\n"));
     }
-    forwarding::restore(lock)
-        .map(|restored| if restored { "restored IPv4 forwarding\n".to_string() } else { String::new() })
+    let restored = forwarding::restore(lock)?;
+    // What kept the host from being a router is no longer needed.
+    firewall::load(lock, Own::Nobody)?;
+    Ok(if restored { "restored IPv4 forwarding\n".to_string() } else { String::new() })
 }
 
 /// Without a record, an existing namespace is not ours, but marked files may be left, as after a reboot.
@@ -231,20 +235,16 @@ fn reattach(lock: &Lock, name: &NetnsName, uplink: IfaceName) -> Result<()> {
         Site { record, lock, host: Netlink::here()?, namespace: None, wait: None, before: Before::default() };
     site.host.need_link(uplink.as_str())?;
     site.record.plan.request.uplink = Some(uplink.clone());
-    site.record.version = VERSION;
     site.save()?;
     // Nothing leaks in between: the new table has its unreachable route before anything is looked up in it, and the
     // rules of both uplinks are there while the veth goes from one to the other.
     uplink::Uplink.apply(&mut site)?;
-    firewall::Firewall.apply(&mut site)?;
-    let veth = site.host.need_link(site.plan().request.interface.as_str())?;
-    uplink::bind(&site, veth.index)?;
+    firewall::load(lock, Own::With(site.plan()))?;
+    let link = site.host.need_link(site.plan().request.interface.as_str())?;
+    veth::bind(&site, link.index)?;
     uplink::forget_unused(&site, Some(&uplink))?;
-    firewall::remove_old(&site)?;
-    uplink::remove_old(&site)?;
-    firewall::Firewall.apply(&mut site)?;
-    ways::follow(&site, true)?;
-    if firewalld::Firewalld.describe(site.plan()).is_some() {
+    firewall::load(lock, Own::With(site.plan()))?;
+    if firewalld::Firewalld.is_in(site.plan()) {
         firewalld::Firewalld.apply(&mut site)?;
     }
     log::notice(|| format!("moved {name} to uplink {uplink}"));

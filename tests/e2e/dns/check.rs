@@ -77,7 +77,7 @@ print(value["namespace"], value["ok"])
     world.host.write("/tmp/shape.py", shape);
     let alice = world.alice();
     assert_eq!(alice.ok("runns-exec check work --json | python3 /tmp/shape.py"), "work True");
-    world.host.ok("ip netns exec work iptables -t nat -F");
+    world.host.ok("ip netns exec work nft flush chain inet runns redirecting");
     assert_eq!(alice.ok("runns-exec check work --json | python3 /tmp/shape.py"), "work False");
     assert_eq!(alice.run("runns-exec check --json work").status, 1);
 }
@@ -125,21 +125,23 @@ fn an_echo_is_no_answer() {
 fn broken_rules_are_red() {
     let world = World::new();
     let (alice, host) = (world.alice(), &world.host);
-    host.ok("ip netns exec work iptables-save >/tmp/rules; ip netns exec work ip6tables-save >/tmp/rules6");
+    let inside = |commands: &str| host.ok(&format!("ip netns exec work nft '{commands}'"));
+    host.ok("{ echo delete table inet runns; ip netns exec work nft list table inet runns; } >/tmp/rules");
     let restore = || {
-        host.ok("ip netns exec work iptables-restore /tmp/rules; ip netns exec work ip6tables-restore /tmp/rules6");
+        host.ok("ip netns exec work nft -f /tmp/rules");
     };
-    host.ok("ip netns exec work iptables -t nat -F && ip netns exec work iptables -F");
+    let open = "flush chain inet runns redirecting; flush chain inet runns only_resolvers";
+    inside(open);
     assert_red(&alice.run("runns-exec check work"), &["query by UDP", "query by TCP", "query to the stub"]);
     restore();
     assert_red(&alice.run("runns-exec check work"), &[]);
-    host.ok("ip netns exec work iptables -t nat -F OUTPUT");
+    inside("flush chain inet runns redirecting");
     let output = alice.run("runns-exec check work");
     assert_red(&output, &["query by UDP", "query by TCP", "query to the stub"]);
     assert!(line(&output, "query by UDP").contains("rejected"), "{output}");
     restore();
     // A router on the path that answers every query itself, as in hotels: not the namespace's doing.
-    host.ok("ip netns exec work iptables -t nat -F && ip netns exec work iptables -F");
+    inside(open);
     host.ok("iptables -t nat -I PREROUTING -i work -p udp --dport 53 -j DNAT --to-destination 10.99.0.1");
     let output = alice.run("runns-exec check work");
     assert!(line(&output, "query by UDP").ends_with("by somebody on the way"), "{output}");
@@ -155,7 +157,7 @@ fn broken_rules_are_red() {
     let output = alice.run("runns-exec check work");
     assert_red(&output, &["IPv6"]);
     assert!(line(&output, "IPv6").contains("mac0"), "{output}");
-    host.ok("ip netns exec work ip6tables -F");
+    inside("flush chain inet runns only_resolvers");
     assert_red(&alice.run("runns-exec check work"), &["query by IPv6", "IPv6"]);
 }
 

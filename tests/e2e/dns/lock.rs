@@ -30,18 +30,15 @@ ethernet = bytes.fromhex(hardware.replace(":", "")) + wire.getsockname()[4] + b"
 wire.send(ethernet + head + struct.pack("!HHHH", 7777, 7777, length - 20, 0) + payload)
 "#;
 
-fn rules(host: &Host, namespace: &str) -> Vec<String> {
-    let save = format!("ip netns exec {namespace} iptables-save && ip netns exec {namespace} ip6tables-save");
-    host.ok(&save).lines().filter(|line| line.starts_with("-A")).map(str::to_string).collect()
+fn tables(host: &Host, namespace: &str) -> String {
+    host.ok(&format!("ip netns exec {namespace} nft list tables"))
 }
 
 #[test]
-fn rules_are_tagged_and_gone_without_the_lock() {
+fn rules_stand_in_one_table_and_are_not_there_without_the_lock() {
     let world = World::new();
-    let locked = rules(&world.host, "work");
-    assert!(locked.len() > 8, "{locked:?}");
-    assert!(locked.iter().all(|rule| rule.contains("--comment \"runns:work\"")), "{locked:?}");
-    assert_eq!(rules(&world.host, "open"), Vec::<String>::new());
+    assert_eq!(tables(&world.host, "work"), "table inet runns");
+    assert_eq!(tables(&world.host, "open"), "");
     let route_localnet =
         |name: &str| world.host.ok(&format!("ip netns exec {name} sysctl -n net.ipv4.conf.all.route_localnet"));
     assert_eq!((route_localnet("work"), route_localnet("open")), ("1".to_string(), "0".to_string()));
@@ -79,7 +76,7 @@ fn loopback_inside_is_closed_to_the_tunnel_end() {
         world.host.ok(&format!("ip netns exec work sysctl -qw net.ipv4.conf.{setting}.rp_filter=0"));
     }
     assert_eq!(heard_by_server(&world, &server), ["honest"]);
-    world.host.ok("ip netns exec work iptables -t raw -F");
+    world.host.ok("ip netns exec work nft flush chain inet runns loopback");
     assert_eq!(heard_by_server(&world, &server), ["to-loopback", "from-loopback", "honest"], "what the rules are for");
 }
 
@@ -116,7 +113,7 @@ fn lock_is_off_when_asked_and_with_a_loopback_resolver() {
     let forced = world.host.run("runns-exec build -s forced");
     assert!(forced.stderr.contains("DNSLock=yes has no effect"), "{forced}");
     for name in ["work", "forced", "open"] {
-        assert_eq!(rules(&world.host, name), Vec::<String>::new());
+        assert_eq!(tables(&world.host, name), "");
     }
     // A resolver inside the namespace, such as dnscrypt-proxy or tor.
     let inside = world.host.root();

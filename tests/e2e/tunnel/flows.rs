@@ -276,6 +276,11 @@ fn one_neighbour_does_not_close_a_published_port_for_others() {
             assert_eq!(ask(port), format!("peer {neighbour}"), "{port}");
         }
     }
+    // What comes and goes is no change, and what does not is one.
+    host.ok("runns-exec status && ip netns exec work nft add element inet runns bypassed { 198.51.100.0/24 }");
+    let status = host.run("runns-exec status");
+    assert!(status.status == 1 && status.stdout.contains("rules inside"), "{status}");
+    host.ok("runns-exec build -s work && runns-exec status");
     // Were the set full, for a neighbour may have many addresses, those who are known would still be served.
     let ask = |port: u16| {
         let bind = format!("s.bind(('192.0.2.99', {port}))");

@@ -144,9 +144,11 @@ fn by_a_socket_that_was_passed_outside() {
         let holder = Holder::of(&host, "work");
         holder.wait_for("answered");
         let watch = Watch::start(&host);
-        // The host's end has another name by now.
-        host.run("ip link set work down && ip link set work name renamed");
-        host.run("ip link set renamed up");
+        // The host's end has another name by now. (Then nothing leaves by it, nor would the daemon's farewell.)
+        if !options.is_empty() {
+            host.run("ip link set work down && ip link set work name renamed");
+            host.run("ip link set renamed up");
+        }
         host.ok("runns-exec clean work -f");
         holder.assert_empty();
         watch.assert_nothing();

@@ -4,13 +4,14 @@
 //! there as well, and are seen on the way.
 
 mod confined;
+mod files;
 mod flows;
 mod held;
-mod files;
 mod hostile;
 mod inherited;
 mod kill_switch;
 mod openvpn;
+mod reload;
 mod repair;
 mod soak;
 mod storm;

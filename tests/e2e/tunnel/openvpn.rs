@@ -62,7 +62,10 @@ fn build_waits_and_pushed_dns_is_used_and_followed() {
     assert!(tunnel_field(&host, "alice", "work", "reason").contains("does not answer"));
     let _server = OpenVpnServer::start_with(&host, 1194, 8, &PUSH.replace("DNS 10.8.0.1", "DNS 10.8.0.9"));
     wait_until("the new resolver", || resolv_conf(&host).contains("nameserver 10.8.0.9").then_some(()));
-    assert!(host.ok("ip netns exec work iptables-save -t nat").contains("10.8.0.9"), "the lock follows");
+    assert!(
+        host.ok("ip netns exec work nft list table inet runns").contains("dnat ip to 10.8.0.9"),
+        "the lock follows"
+    );
     wait_until("status says that it is up", || (tunnel_field(&host, "alice", "work", "up") == "True").then_some(()));
     wait_for_ping(&host, "work", FAR);
 
@@ -241,7 +244,7 @@ fn a_copy_of_the_hosts_servers_gives_way_to_what_is_pushed() {
     let before = Snapshot::of(&host);
     host.ok("runns-exec build -s work");
     assert_eq!(resolv_conf(&host), "nameserver 10.8.0.1\nsearch example.org");
-    let rules = host.ok("ip netns exec work iptables-save -t nat");
+    let rules = host.ok("ip netns exec work nft list table inet runns");
     assert!(rules.contains("10.8.0.1") && !rules.contains("192.0.2.1"), "{rules}");
     host.ok("runns-exec clean work -f");
     before.assert_same(&Snapshot::of(&host));

@@ -11,7 +11,12 @@ const SERVER: &str = "push \"redirect-gateway def1\"\npush \"dhcp-option DNS 10.
 fn damage(host: &Host, damage: &str, words: &str) {
     // A busy machine may let a tunnel lapse, which then connects anew by itself.
     wait_until("the tunnels are up", || (host.run("runns-exec status work").status == 0).then_some(()));
-    host.ok(&damage.replace("DAEMONS", &daemons(host, "work").join(" ")));
+    let ended = daemons(host, "work");
+    host.ok(&damage.replace("DAEMONS", &ended.join(" ")));
+    if damage.starts_with("kill") {
+        let runs = |pid: &String| host.run(&format!("kill -0 {pid}")).status == 0;
+        wait_until("the daemons have ended", || (!ended.iter().any(runs)).then_some(()));
+    }
     let shown = host.run("runns-exec status work");
     assert!(shown.status == 1 && shown.stdout.contains(words), "{damage}: {shown}");
     let shown = host.user("alice").run("runns-exec status work");
@@ -99,7 +104,7 @@ fn wireguard() {
         let probes = Probes::start(&host, "work");
         let words = |how: &str| format!("tunnel of /etc/wireguard/wg0.conf: {how}");
         for (what, how) in [
-            ("kill -9 DAEMONS; sleep 0.2", "its daemon has exited"),
+            ("kill -9 DAEMONS", "its daemon has exited"),
             ("ip -n work link set wg0 down", "its device is down"),
             ("ip -n work address del 10.20.0.2/32 dev wg0", "its device wg0 has lost the address 10.20.0.2"),
             ("ip -n work route flush dev wg0", "the route to 0.0.0.0"),

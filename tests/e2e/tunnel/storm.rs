@@ -73,8 +73,8 @@ const RESOLVER: [&str; 9] = [
     ">/etc/netns/NAME/nsswitch.conf",
     "chown alice /etc/netns/NAME/nsswitch.conf",
     "ip netns exec NAME nft flush ruleset",
-    "ip netns exec NAME iptables -t nat -F",
-    "ip netns exec NAME ip6tables -F",
+    "ip netns exec NAME nft flush chain inet runns redirecting",
+    "ip netns exec NAME nft flush set inet runns resolvers",
     "ip netns exec NAME sysctl -qw net.ipv4.conf.all.route_localnet=0",
 ];
 
@@ -105,11 +105,11 @@ const TUNNEL: [&str; 4] = [
 const FIREWALL: [&str; 7] = [
     "ip link set bound group 7",
     "iptables -F",
-    "iptables -t nat -F",
-    "iptables -t mangle -F",
+    "nft flush chain inet runns masquerading",
+    "nft flush table inet runns",
     "nft flush ruleset",
     "iptables -P FORWARD DROP",
-    "iptables -t mangle -D FORWARD 1",
+    "nft flush set inet runns uplinks",
 ];
 
 /// xorshift64* (Vigna 2016).

@@ -38,12 +38,25 @@ scenario() {
     snapshot "$scratch/after"
     same 'the host is as it was' "$scratch/before" "$scratch/after"
 
-    # The ruleset begins with a flush, which takes what iptables-nft holds with it.
+    # The ruleset begins with a flush, which takes every table. runns-firewall.service loads ours again.
     build -n demo
-    ok 'reload' in_system 'systemctl reload nftables'
-    ok 'build mends what the flush took' in_system 'runns-exec build -n demo'
+    for verb in reload restart; do
+        ok "$verb" in_system "systemctl $verb nftables"
+        wait_for 5 "the table after the $verb" in_system 'nft list table inet runns'
+        use demo
+    done
+    ok 'flush' in_system 'nft flush ruleset'
+    ok 'build loads the table again' in_system 'runns-exec build -n demo'
     use demo
     clean demo -f
+
+    # With one line in the ruleset, the flush and the table are one transaction.
+    in_system 'echo "include \"/run/runns/*.nft\"" >>/etc/nftables.conf'
+    build -n demo
+    ok 'a ruleset that includes the table' in_system 'nft -f /etc/nftables.conf && nft list table inet runns'
+    use demo
+    clean demo -f
+    ok 'and includes nothing when there is no namespace' in_system 'nft -c -f /etc/nftables.conf'
 
     reboot
     build -n demo

@@ -8,26 +8,21 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::uplink::{Bound, is_own_group};
+use super::uplinks::{Bound, is_own_group};
 use crate::host::HostState;
-use runns_shared::error::Result;
 use runns_shared::name::IfaceName;
 
-/// What may not be forwarded (iptables-extensions(8), conntrack), as iptables-save prints it.
-pub const NEW: &str = "-m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT";
-
 /// The interfaces from which nothing may be forwarded: those that did not forward before builds turned it on, network
-/// cards that came later, and the uplinks that namespaces are bound to. None if the host forwarded before. `own` is the
-/// veth that is about to be created.
-pub fn interfaces(own: &IfaceName) -> Result<BTreeSet<String>> {
-    let Some(before) = HostState::load()?.forwarding else { return Ok(BTreeSet::new()) };
+/// cards that came later, and the uplinks that namespaces are bound to. None if the host forwarded before.
+pub fn not_routed(state: &HostState) -> BTreeSet<String> {
+    let Some(before) = &state.forwarding else { return BTreeSet::new() };
     let before = || before.iter().filter_map(|(name, value)| Some((interface_of_sysctl(name)?, value)));
-    let later = cards().into_iter().chain(Bound::all()?.into_iter().map(|(uplink, _)| uplink));
+    let later = cards().into_iter().chain(Bound::of(state).into_keys());
     let later = later.filter(|name| !before().any(|(known, _)| known == name));
     let off = before().filter(|(_, value)| *value == "0").map(|(name, _)| name.to_string());
-    // iptables would take other names for patterns or more words.
-    let concerned = |name: &String| IfaceName::new(name).is_ok() && name != own.as_str() && !is_own(name);
-    Ok(off.chain(later).filter(concerned).collect())
+    // Other names could not stand in a rule.
+    let concerned = |name: &String| IfaceName::new(name).is_ok() && !is_own(name);
+    off.chain(later).filter(concerned).collect()
 }
 
 /// All devices, and those that have no parent device.
@@ -51,4 +46,17 @@ pub fn is_own(interface: &str) -> bool {
 
 fn interface_of_sysctl(name: &str) -> Option<&str> {
     name.strip_prefix("net/ipv4/conf/")?.strip_suffix("/forwarding")
+}
+
+/// The interface that a setting is of.
+pub fn interface_of(setting: &str) -> Option<&str> {
+    setting.strip_prefix("net/ipv6/conf/")?.split('/').next()
+}
+
+/// The interfaces for which the host was no router before builds turned forwarding on: from them, nothing new is
+/// forwarded.
+pub fn not_routed_v6(state: &HostState) -> BTreeSet<String> {
+    let Some(before) = &state.forwarding_v6 else { return BTreeSet::new() };
+    let known = before.iter().filter_map(|(name, _)| interface_of(name)).map(str::to_string);
+    known.chain(cards()).filter(|name| IfaceName::new(name).is_ok() && !is_own(name)).collect()
 }

@@ -1,7 +1,10 @@
 //! Examines the parts of a namespace in their order, and makes those as they were built that no longer are.
 
-use super::{Finding, Part, Site, all, dns_lock, netns, probe};
+use crate::finding::Finding;
+use crate::part::{Part, Site};
+use crate::probe;
 use crate::seen::{Seen, Subject};
+use crate::walk::all;
 use runns_shared::config::Config;
 use runns_shared::error::{Error, Result};
 use runns_shared::escape::{one_line, show};
@@ -25,7 +28,7 @@ pub fn look(subject: &Subject) -> Vec<Finding> {
 
 fn look_at(part: &dyn Part, subject: &Subject) -> Vec<Finding> {
     let plan = &subject.record.plan;
-    if part.describe(plan).is_none() {
+    if !part.is_in(plan) {
         return Vec::new();
     }
     let found = part.look(subject).unwrap_or_else(|error| {
@@ -53,11 +56,6 @@ fn look_again(part: &dyn Part, record: &Record) -> Vec<Finding> {
 /// Mends what is broken, and nothing else. The parts that restrict traffic come first, and what cannot be mended ends it:
 /// nothing that carries traffic is restored without them. Says each thing that it mended; returns how many there were.
 pub fn run(site: &mut Site) -> Result<usize> {
-    let recorded = site.record.lock_generation;
-    let generation = match netns::open_built(site)? {
-        Some(namespace) => dns_lock::generation(&namespace)?,
-        None => None,
-    };
     let mut mended = 0;
     for part in all() {
         let found = look_again(part, &site.record);
@@ -86,10 +84,6 @@ pub fn run(site: &mut Site) -> Result<usize> {
     }
     if !site.plan().request.kill_switch {
         probe::run(site)?;
-    }
-    // The lock was found to be right in this generation, or was mended, which has recorded a later one.
-    if site.record.lock_generation == recorded {
-        dns_lock::remember(site, generation)?;
     }
     Ok(mended)
 }

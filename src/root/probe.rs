@@ -1,39 +1,45 @@
-//! Whether the host's firewall lets the namespace's traffic through is tried, not predicted: a packet from inside is
-//! counted and dropped in mangle POSTROUTING, behind the last forward hook, and never leaves the host. In nftables every
-//! base chain can drop a packet, whatever other chains say, so the rule that dropped it is asked for (nft(8), monitor).
+//! Whether the host's firewall lets a namespace's traffic through is tried, not predicted: a packet from inside ends in our
+//! table's chain `tried`, behind the last forward hook, which remembers the interface and the port that it came from. It
+//! never leaves the host. In nftables every base chain can drop a packet, whatever other chains say, so if none arrives the
+//! rule that dropped it is asked for (nft(8), monitor).
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::{ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrIn, connect, getsockopt, setsockopt, socket, sockopt,
+    AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, getsockname, getsockopt, setsockopt, socket, sockopt,
 };
+use serde_json::Value;
 
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::escape;
 use runns_shared::name::IfaceName;
 use runns_shared::output::{step, warn};
 
-use super::{Site, netns, uplink, veth::INSIDE};
+use crate::facts::uplinks::{self, FAR};
+use crate::facts::veth::INSIDE;
 use crate::netlink::in_namespace;
+use crate::nft::Listed;
+use crate::part::{Site, netns};
 use crate::seen::Subject;
 use crate::tool;
 
-/// A destination as programs have it, which no list of reserved networks contains: a.root-servers.net.
-pub const FAR: Ipv4Addr = Ipv4Addr::new(198, 41, 0, 4);
 /// What is tried. A firewall that lets either through lets traffic through.
 const TCP_PORT: u16 = 443;
 const UDP_PORT: u16 = 53;
 /// How long it may take until a packet gets through. The kernel may drop what is sent in the first second after a device
 /// came up (net/core/link_watch.c).
 const PATIENCE: Duration = Duration::from_secs(3);
+/// The same for status, which looks at what worked before.
+const GLANCE: Duration = Duration::from_millis(200);
 /// How long the kernel's trace may take to say what became of it.
 const TRACE_PATIENCE: Duration = Duration::from_secs(2);
 /// Between two packets.
@@ -45,149 +51,166 @@ const TRACE_TABLE: &str = "runns_trace";
 const DSCP: u8 = 0x2d;
 const TTL: u32 = 2;
 
-/// The rule that counts and drops the packets, as far as they come from a namespace: what it matches, for iptables and
-/// for nft's trace.
-pub const MATCHES: &str = "-m ttl --ttl-eq 1 -m dscp --dscp 0x2d";
-const TRACED: &str = "ip dscp 0x2d";
+/// The chain of our table in which they end, as nft's trace names it.
+const TRIED: &str = "inet runns tried";
 
-/// Sends packets until one has been counted. If none is, the error names the rule that dropped them. Nothing is sent where
-/// the host has no way out by which it could go, or where somebody has flushed the rule that keeps it on the host.
+/// A packet that was sent: the veth that it arrived on, and its source port.
+type Sent = (String, u16);
+
+/// Sends packets until one gets through. If none does, the error names the rule that dropped them. Nothing is sent where the
+/// host has no way out by which it could go, or where somebody has removed the table that keeps it on the host.
 pub fn run(site: &Site) -> Result<()> {
-    let Some(target) = uplink::reachable(site)?.map(|only| only.unwrap_or(FAR)) else {
+    let Some(target) =
+        uplinks::reachable(&site.host, site.plan().request.uplink.as_ref())?.map(|only| only.unwrap_or(FAR))
+    else {
         warn_of_no_route(FAR);
         return Ok(());
     };
     step(|| format!("sending a packet to {target} through the host's firewall; it is dropped before it leaves"));
-    let Some(before) = counted()? else { return Ok(()) };
-    let has_passed = || Ok(counted()?.is_some_and(|now| now > before));
+    let Some(earlier) = passed()? else { return Ok(()) };
+    let interface = site.plan().request.interface.to_string();
     let deadline = Instant::now() + PATIENCE;
-    // Usually the first packet is counted, and nothing has to be waited for.
-    in_namespace(open(site)?.as_fd(), || {
-        let _ = send_udp(target);
-        Ok(())
-    })?;
+    // Usually the first packet gets through at once, and nothing has to be waited for.
+    let mut sent = vec![in_namespace(open(site)?.as_fd(), || Ok(send_udp(target).unwrap_or_default()))?];
     let mut failure = None;
-    let mut passed = has_passed()?;
-    while !passed && Instant::now() < deadline {
+    let has_passed = |sent: &[u16]| {
+        let passed: BTreeSet<Sent> = passed()?.unwrap_or_default().difference(&earlier).cloned().collect();
+        Ok(sent.iter().any(|port| passed.contains(&(interface.clone(), *port))))
+    };
+    let mut is_through = has_passed(&sent)?;
+    while !is_through && Instant::now() < deadline {
         std::thread::sleep(PAUSE);
-        failure = send_from(site, target)?.or(failure);
-        passed = has_passed()?;
+        let (ports, failed) = in_namespace(open(site)?.as_fd(), || send(target))?;
+        (sent, failure) = ([sent, ports].concat(), failed.or(failure));
+        is_through = has_passed(&sent)?;
     }
-    if passed {
+    if is_through {
         return Ok(());
     }
     let explained = explain(site, target, failure);
     // Later than we had patience for, but it got through.
-    if explained.is_err() && has_passed()? { Ok(()) } else { explained }
+    if explained.is_err() && has_passed(&sent)? { Ok(()) } else { explained }
 }
 
-/// How many namespaces are tried at one go: fewer than packets may wait for the kernel (net.core.netdev_max_backlog).
-const BATCH: usize = 64;
-
-/// Whether a packet from each of the namespaces gets through; `None` for one from which none could be sent.
+/// Whether a packet from each of the namespaces gets through; `None` for one from which none could be sent, and for all of
+/// them where our table is missing.
 pub fn pass(subjects: &[&Subject]) -> Result<Vec<Option<bool>>> {
-    let mut passed = Vec::new();
-    for batch in subjects.chunks(BATCH) {
-        passed.extend(pass_batch(batch)?);
+    let Some(earlier) = passed()? else { return Ok(vec![None; subjects.len()]) };
+    let mut sent: Vec<Vec<Sent>> = vec![Vec::new(); subjects.len()];
+    let mut is_through = vec![false; subjects.len()];
+    let deadline = Instant::now() + GLANCE;
+    // A firewall may let UDP or TCP through; what arrives may take a moment.
+    loop {
+        for (at, subject) in subjects.iter().enumerate().filter(|(at, _)| !is_through[*at]) {
+            let Some(inside) = subject.deep()? else { continue };
+            let (ports, _) =
+                in_namespace(inside.file.as_fd(), || if sent[at].is_empty() { first(FAR) } else { send(FAR) })?;
+            let interface = subject.record.plan.request.interface.to_string();
+            sent[at].extend(ports.into_iter().map(|port| (interface.clone(), port)));
+        }
+        let passed = passed()?.unwrap_or_default();
+        for (at, sent) in sent.iter().enumerate() {
+            is_through[at] |= sent.iter().any(|one| passed.contains(one) && !earlier.contains(one));
+        }
+        let is_settled = is_through.iter().zip(&sent).all(|(through, sent)| *through || sent.is_empty());
+        if is_settled || Instant::now() >= deadline {
+            return Ok(sent
+                .iter()
+                .zip(is_through)
+                .map(|(sent, through)| (!sent.is_empty()).then_some(through))
+                .collect());
+        }
+        std::thread::sleep(PAUSE);
     }
-    Ok(passed)
-}
-
-/// Counts what arrives from all of them, and looks at each only where some of it is missing.
-fn pass_batch(subjects: &[&Subject]) -> Result<Vec<Option<bool>>> {
-    let Some(before) = counted()? else { return Ok(vec![None; subjects.len()]) };
-    let sent = send_each(subjects, &|| send_udp(FAR).is_ok())?;
-    let all = sent.iter().filter(|sent| **sent).count() as u64;
-    let result = |passed: bool| Ok(sent.iter().map(|sent| sent.then_some(passed)).collect());
-    if counted()?.is_some_and(|now| now >= before + all) {
-        return result(true);
-    }
-    // Perhaps TCP alone gets through.
-    std::thread::sleep(PAUSE);
-    let before = counted()?.unwrap_or_default();
-    send_each(subjects, &|| send_tcp(FAR).is_ok())?;
-    std::thread::sleep(PAUSE);
-    match counted()?.unwrap_or_default().saturating_sub(before) {
-        0 => return result(false),
-        passed if passed >= all => return result(true),
-        _ => {}
-    }
-    let each = subjects.iter().zip(&sent).map(|(subject, sent)| {
-        let Some(inside) = subject.deep()?.filter(|_| *sent) else { return Ok(None) };
-        let before = counted()?;
-        in_namespace(inside.file.as_fd(), || send(FAR))?;
-        Ok(Some(counted()? > before))
-    });
-    each.collect()
-}
-
-/// Calls `send` in each of the namespaces; what it returned, and `false` where it was not called.
-fn send_each(subjects: &[&Subject], send: &(dyn Fn() -> bool + Sync)) -> Result<Vec<bool>> {
-    let in_one = |subject: &&Subject| -> Result<bool> {
-        let Some(inside) = subject.deep()? else { return Ok(false) };
-        in_namespace(inside.file.as_fd(), || Ok(send()))
-    };
-    subjects.iter().map(in_one).collect()
 }
 
 fn warn_of_no_route(target: Ipv4Addr) {
     warn(&format!("the host has no route to {target}: nothing inside reaches the Internet until it has one"));
 }
 
-/// How many packets the rule has counted; `None` if it is not there.
-fn counted() -> Result<Option<u64>> {
-    let cannot = |cause: &dyn std::fmt::Display| Error::new("try the host's firewall", cause);
-    let iptables = iptables::new(false).map_err(|error| cannot(&error))?;
-    let listed = iptables.execute("mangle", "-v -S POSTROUTING").map_err(|error| cannot(&error))?;
-    Ok(packets(&String::from_utf8_lossy(&listed.stdout)))
+/// The packets that got through in the last seconds; `None` if our table is not there. Ports are used again, so a packet
+/// counts only if it is not among those from before the first was sent.
+fn passed() -> Result<Option<BTreeSet<Sent>>> {
+    match tool::run("nft", &["-j", "list", "set", "inet", "runns", "passed"], "") {
+        Ok(text) => parse_passed(&text).map(Some),
+        Err(_) if Listed::here()?.is_empty() => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
-/// The packets that our rule has counted, in the output of `iptables -v -S`.
-fn packets(listed: &str) -> Option<u64> {
-    let rule = listed.lines().find(|line| line.contains(MATCHES) && line.contains("runns:"))?;
-    rule.split(' ').skip_while(|word| *word != "-c").nth(1)?.parse().ok()
+fn parse_passed(text: &str) -> Result<BTreeSet<Sent>> {
+    let listing: Value = serde_json::from_str(text).map_err(|error| Error::new("read what got through", error))?;
+    let objects = listing["nftables"].as_array().map_or(&[][..], Vec::as_slice);
+    let elements = objects.iter().filter_map(|object| object["set"]["elem"].as_array()).flatten();
+    let sent = |element: &Value| {
+        let words = element["elem"]["val"]["concat"].as_array()?;
+        Some((words.first()?.as_str()?.to_string(), words.get(1)?.as_u64()?.try_into().ok()?))
+    };
+    Ok(elements.filter_map(sent).collect())
 }
 
-/// In a namespace: sends a UDP packet.
-fn send_udp(target: Ipv4Addr) -> std::io::Result<()> {
-    let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+/// In a namespace: sends a UDP packet; returns its source port.
+fn send_udp(target: Ipv4Addr) -> std::io::Result<u16> {
+    let udp = from_privileged_port(|port| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)))?;
     disguise(&udp)?;
-    udp.send_to(&[], (target, UDP_PORT)).map(drop)
+    udp.send_to(&[], (target, UDP_PORT))?;
+    Ok(udp.local_addr()?.port())
+}
+
+/// Calls `bind` with one port after the other that only root can use (ip-sysctl.rst, ip_unprivileged_port_start), from one
+/// that depends on the time on, until one is free.
+fn from_privileged_port<T>(bind: impl Fn(u16) -> std::io::Result<T>) -> std::io::Result<T> {
+    const PORTS: std::ops::Range<u16> = 512..1024;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.subsec_nanos());
+    let first = (now % u32::from(PORTS.end - PORTS.start)) as u16;
+    let mut result = Err(ErrorKind::AddrInUse.into());
+    for offset in 0..PORTS.end - PORTS.start {
+        result = bind(PORTS.start + (first + offset) % (PORTS.end - PORTS.start));
+        if !result.as_ref().is_err_and(|error| error.kind() == ErrorKind::AddrInUse) {
+            break;
+        }
+    }
+    result
+}
+
+/// In a namespace: sends the packet that nearly always gets through.
+fn first(target: Ipv4Addr) -> Result<(Vec<u16>, Option<ErrorKind>)> {
+    Ok((send_udp(target).into_iter().collect(), None))
 }
 
 /// In a namespace: sends a TCP SYN, and does not wait for an answer.
 fn send_tcp(target: Ipv4Addr) -> std::io::Result<OwnedFd> {
     let tcp = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
     disguise(&tcp)?;
+    from_privileged_port(|port| {
+        bind(tcp.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port))).map_err(Into::into)
+    })?;
     match connect(tcp.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(target, TCP_PORT))) {
         Err(Errno::EINPROGRESS) | Ok(()) => Ok(tcp),
         Err(errno) => Err(errno.into()),
     }
 }
 
-/// In a namespace: sends a UDP packet and a TCP SYN; how the latter failed at once, if it did.
-fn send(target: Ipv4Addr) -> Result<Option<ErrorKind>> {
-    let _ = send_udp(target);
+/// In a namespace: sends a UDP packet and a TCP SYN; their source ports, and how the latter failed at once, if it did.
+fn send(target: Ipv4Addr) -> Result<(Vec<u16>, Option<ErrorKind>)> {
+    let mut ports: Vec<u16> = send_udp(target).into_iter().collect();
     let tcp = match send_tcp(target) {
         Ok(tcp) => tcp,
-        Err(error) => return Ok(Some(error.kind())),
+        Err(error) => return Ok((ports, Some(error.kind()))),
     };
+    ports.extend(getsockname::<SockaddrIn>(tcp.as_raw_fd()).map(|address| address.port()));
     // A firewall that rejects the packet, or a host without a route, answers.
     let mut events = [PollFd::new(tcp.as_fd(), PollFlags::POLLOUT)];
     let _ = poll(&mut events, PollTimeout::from(PAUSE.as_millis() as u16));
     let error = getsockopt(&tcp, sockopt::SocketError).unwrap_or_default();
-    Ok((error != 0).then(|| std::io::Error::from_raw_os_error(error).kind()))
-}
-
-fn send_from(site: &Site, target: Ipv4Addr) -> Result<Option<ErrorKind>> {
-    in_namespace(open(site)?.as_fd(), || send(target))
+    Ok((ports, (error != 0).then(|| std::io::Error::from_raw_os_error(error).kind())))
 }
 
 fn open(site: &Site) -> Result<File> {
     netns::open_built(site)?.ok_or_else(|| Error::new("try the host's firewall", "the namespace is gone"))
 }
 
-/// Has the packets of a socket be those that the rule counts, and leave by the veth whatever tunnels there are.
+/// Makes the packets of a socket known to our table, and has them leave through the veth, whatever tunnels there are.
 fn disguise(socket: &impl AsFd) -> Result<(), Errno> {
     setsockopt(socket, sockopt::BindToDevice, &OsString::from(INSIDE))?;
     setsockopt(socket, sockopt::Ipv4Tos, &(i32::from(DSCP) << 2))?;
@@ -298,13 +321,13 @@ impl Lines {
 fn watch(site: &Site, target: Ipv4Addr, lines: &mut Lines) -> Result<Option<Rule>> {
     let deadline = Instant::now() + TRACE_PATIENCE;
     while Instant::now() < deadline {
-        send_from(site, target)?;
+        in_namespace(open(site)?.as_fd(), || send(target))?;
         loop {
             match lines.next(PAUSE) {
                 Ok(Some(line)) => {
                     let rule = parse_drop(&line);
-                    // Our own rule, behind all others.
-                    if rule.as_ref().is_some_and(|rule| rule.text.contains(TRACED)) {
+                    // Behind all others.
+                    if rule.as_ref().is_some_and(|rule| rule.chain == TRIED) {
                         return Ok(None);
                     }
                     if rule.is_some() {
@@ -363,14 +386,10 @@ mod tests {
     }
 
     #[test]
-    fn counters_of_the_probe_alone_count() {
-        let rule = |packets: u32, matches: &str| {
-            format!(
-                "-A POSTROUTING -m mark --mark 0x80000000/0xff000000 {matches} -m comment --comment \"runns:a\" -c {packets} 60 -j DROP\n"
-            )
-        };
-        assert_eq!(packets(&(rule(5, "-p tcp") + &rule(3, MATCHES))), Some(3));
-        assert_eq!(packets(&rule(5, "-p tcp")), None);
-        assert_eq!(packets(""), None);
+    fn packets_that_got_through_are_known_by_interface_and_port() {
+        let text = r#"{"nftables":[{"metainfo":{}},{"set":{"name":"passed","elem":[
+            {"elem":{"val":{"concat":["vpn1",40000]},"timeout":60,"expires":58}}]}}]}"#;
+        assert_eq!(parse_passed(text).unwrap(), BTreeSet::from([("vpn1".to_string(), 40000)]));
+        assert!(parse_passed(r#"{"nftables":[{"set":{"name":"passed"}}]}"#).unwrap().is_empty());
     }
 }

@@ -1,0 +1,78 @@
+//! Whether a veth pair has IPv6, and which addresses. Both ends have one of fd72:756e:6e73:X::/64, where X is the number of
+//! the namespace (a network of local addresses, RFC 4193).
+
+use std::net::Ipv6Addr;
+
+use crate::host::sysctl;
+use crate::netlink::NetworkV6;
+use runns_shared::error::Result;
+use runns_shared::neighbours::HostAccess;
+use runns_shared::plan::{Plan, Request};
+
+/// The first words of all subnets: "runns" in ASCII. With a length of 48 bits, the prefix in `table/host.nft`.
+const FIRST: [u16; 3] = [0xfd72, 0x756e, 0x6e73];
+/// The prefix length of each subnet.
+pub const LENGTH: u8 = 64;
+/// The sysctl that turns IPv6 forwarding on, on the whole host. Without IPv6 in the kernel there is none.
+pub const FORWARDING: &str = "net/ipv6/conf/all/forwarding";
+
+/// The addresses of a pair, and what it has them for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pair {
+    /// The host's end.
+    pub host: Ipv6Addr,
+    /// The namespace's end.
+    pub inside: Ipv6Addr,
+    /// Whether all IPv6 leaves by it.
+    pub leaves: bool,
+}
+
+impl Pair {
+    /// That of the plan's veth pair, if it has IPv6 on this host.
+    pub fn of(plan: &Plan) -> Result<Option<Self>> {
+        Self::on(plan, is_there()?)
+    }
+
+    /// The same on a host that has IPv6, or not.
+    pub fn on(plan: &Plan, has_ipv6: bool) -> Result<Option<Self>> {
+        if !has_ipv6 || !is_asked(&plan.request)? {
+            return Ok(None);
+        }
+        let address = |last| {
+            let [a, b, c] = FIRST;
+            Ipv6Addr::new(a, b, c, plan.number.get(), 0, 0, 0, last)
+        };
+        Ok(Some(Self { host: address(1), inside: address(2), leaves: leaves(&plan.request) }))
+    }
+
+    /// The subnet.
+    pub fn network(&self) -> NetworkV6 {
+        Self::network_of(self.host)
+    }
+
+    /// The subnet that an address of a pair is in.
+    pub fn network_of(address: Ipv6Addr) -> NetworkV6 {
+        (Ipv6Addr::from_bits(address.to_bits() >> (128 - LENGTH) << (128 - LENGTH)), LENGTH)
+    }
+}
+
+/// Whether all IPv6 of the namespace leaves through its veth pair.
+pub fn leaves(request: &Request) -> bool {
+    request.ipv6 == Some(true) && !request.has_tunnel()
+}
+
+fn is_asked(request: &Request) -> Result<bool> {
+    let neighbours = &request.neighbours;
+    if !request.has_veth() || request.ipv6 == Some(false) {
+        return Ok(false);
+    }
+    let beside = request.has_tunnel()
+        && (neighbours.access(true)? != HostAccess::Ports(Vec::new())
+            || neighbours.bypassed()?.iter().any(|network| network.0.is_ipv6()));
+    Ok(leaves(request) || beside || neighbours.published()?.iter().any(|port| port.has_ipv6()))
+}
+
+/// Whether this kernel has IPv6.
+pub fn is_there() -> Result<bool> {
+    Ok(sysctl(FORWARDING)?.is_some())
+}

@@ -1,0 +1,73 @@
+//! What the host and the records say, gathered once: the tables are pure functions of it.
+
+pub mod inside;
+pub mod ipv6;
+pub mod routed;
+pub mod uplinks;
+pub mod veth;
+
+use runns_shared::error::Result;
+use runns_shared::name::NetnsName;
+use runns_shared::plan::Plan;
+use runns_shared::record::{Record, State};
+
+use crate::host::HostState;
+use crate::iptables::Passing;
+use crate::table::host::Facts;
+use uplinks::Bound;
+use veth::Veth;
+
+/// A namespace whose plan counts, whatever its record says.
+#[derive(Debug, Clone, Copy)]
+pub enum Own<'a> {
+    /// None: all is as the records say.
+    Nobody,
+    /// It is being built, or changed.
+    With(&'a Plan),
+    /// It is being removed.
+    Without(&'a NetnsName),
+}
+
+/// What the host's table depends on: all namespaces that were built to the end, and the one that is being built. A record
+/// that cannot be read permits nothing, and neither does an unfinished one. `None` if there is nothing to guard.
+pub fn gather(own: Own, state: &HostState) -> Result<Option<Facts>> {
+    let (records, unreadable) = Record::readable()?;
+    let name = match own {
+        Own::Nobody => None,
+        Own::With(plan) => Some(&plan.request.name),
+        Own::Without(name) => Some(name),
+    };
+    let others = || records.iter().filter(|record| Some(&record.plan.request.name) != name);
+    let is_guarded =
+        others().any(|record| record.plan.request.has_veth()) || unreadable.iter().any(|one| Some(one) != name);
+    let mut veths = Vec::new();
+    for record in others().filter(|record| record.state == State::Built) {
+        // Options that this version cannot read permit nothing either.
+        veths.extend(Veth::of(&record.plan).ok().flatten());
+    }
+    if let Own::With(plan) = own {
+        veths.extend(Veth::of(plan)?);
+    }
+    // As long as the host forwards because of us, it must not do so for others.
+    let is_router = state.forwarding.is_some() || state.forwarding_v6.is_some();
+    if veths.is_empty() && !is_guarded && !is_router {
+        return Ok(None);
+    }
+    veths.sort_by(|one, other| one.interface.cmp(&other.interface));
+    let is_others = |name: &String| !veths.iter().any(|veth| veth.interface.as_str() == name);
+    Ok(Some(Facts {
+        uplinks: Bound::of(state),
+        not_routed: routed::not_routed(state).into_iter().filter(is_others).collect(),
+        not_routed_v6: routed::not_routed_v6(state).into_iter().filter(is_others).collect(),
+        veths,
+    }))
+}
+
+/// What has to pass iptables' tables.
+pub fn passing(facts: &Facts) -> Passing {
+    Passing {
+        ipv4: !facts.veths.is_empty(),
+        ipv6: facts.veths.iter().any(|veth| veth.ipv6.is_some()),
+        host: facts.veths.iter().any(|veth| veth.asks),
+    }
+}

@@ -1,0 +1,37 @@
+//! What is not as it was built.
+
+/// Something that is not as it was built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What it is: `interface vpn1`.
+    pub what: String,
+    /// What is wrong with it: `down`.
+    pub how: String,
+    /// Nothing gets through.
+    pub fatal: bool,
+    /// What the administrator has to do; if `None`, building again mends it.
+    pub cure: Option<String>,
+}
+
+impl Finding {
+    /// The namespace works, but not as it was built.
+    pub fn degraded(what: impl Into<String>, how: impl Into<String>) -> Self {
+        Self { what: what.into(), how: how.into(), fatal: false, cure: None }
+    }
+
+    /// Nothing gets through.
+    pub fn down(what: impl Into<String>, how: impl Into<String>) -> Self {
+        Self { fatal: true, ..Self::degraded(what, how) }
+    }
+
+    /// Building again does not mend it; this does.
+    pub fn cure(self, cure: impl Into<String>) -> Self {
+        Self { cure: Some(cure.into()), ..self }
+    }
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "{}: {}", self.what, self.how)
+    }
+}

@@ -1,0 +1,123 @@
+//! The table inside the namespace (see [`crate::table::inside`]), which is loaded before the veth comes up.
+
+use std::os::fd::AsFd;
+
+use super::{Part, Site, netns, resolver, ways};
+use crate::facts;
+use crate::finding::Finding;
+use crate::host::set_sysctl;
+use crate::netlink::in_namespace;
+use crate::nft::{self, Listed, Loaded};
+use crate::seen::Subject;
+use crate::table::inside::{Facts, text};
+use runns_shared::error::{Error, Result};
+use runns_shared::plan::Plan;
+
+const ROUTE_LOCALNET: &str = "net/ipv4/conf/all/route_localnet";
+/// What findings are about.
+const WHAT: &str = "rules inside";
+
+/// The part.
+pub struct Inside;
+
+impl Part for Inside {
+    fn is_in(&self, plan: &Plan) -> bool {
+        let request = &plan.request;
+        let is_locked = plan.resolver.as_ref().is_some_and(|resolver| resolver.lock);
+        let has = |option| request.neighbours.all(option).next().is_some();
+        is_locked || request.has_tunnel() || has("Publish") || has("HostAccess")
+    }
+
+    fn describe(&self, plan: &Plan) -> Option<String> {
+        let locked = plan.resolver.as_ref().filter(|resolver| resolver.lock).map(|resolver| {
+            let servers: Vec<String> = resolver.servers.iter().map(ToString::to_string).collect();
+            format!("DNS lock: every query goes to {}", servers.join(" or "))
+        });
+        let lines: Vec<String> = ways::described(plan).into_iter().chain(locked).collect();
+        if !lines.is_empty() {
+            return Some(lines.join("; "));
+        }
+        // The tunnel may bring a resolver.
+        plan.request.has_tunnel().then(|| WHAT.to_string())
+    }
+
+    fn apply(&self, site: &mut Site) -> Result<()> {
+        load(site)
+    }
+
+    fn undo(&self, site: &mut Site) -> Result<bool> {
+        // The table disappears with the namespace. If that still exists, as after a failed build, it is removed here.
+        let Some(file) = netns::open_recorded(&site.record)? else { return Ok(false) };
+        in_namespace(file.as_fd(), || {
+            set_sysctl(ROUTE_LOCALNET, "0")?;
+            nft::load(&nft::replacement("")).map(|()| true)
+        })
+    }
+
+    fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
+        look(subject)
+    }
+
+    fn unseen(&self, plan: &Plan) -> Option<&'static str> {
+        plan.resolver.as_ref().filter(|resolver| resolver.lock).map(|_| "DNS lock rules")
+    }
+
+    fn mend(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
+        load(site)
+    }
+}
+
+/// Loads the table that follows from the plan and the resolver that the namespace has now, and records it.
+fn load(site: &mut Site) -> Result<()> {
+    let file = netns::open_built(site)?.ok_or_else(|| Error::new("load the rules inside", "the namespace is gone"))?;
+    let facts = facts::inside::gather(&site.host, site.plan(), resolver::current(site.plan()).as_ref())?;
+    let loaded = in_namespace(file.as_fd(), || load_here(&facts))?;
+    site.record.inside = loaded.map(Loaded::to_record);
+    site.save()
+}
+
+/// Loads the table in the calling thread's network namespace, whatever it contained: at no moment is one without the lock
+/// that had it before. The rules come first, so that route_localnet admits nothing before they are in place.
+pub fn load_here(facts: &Facts) -> Result<Option<Loaded>> {
+    let body = text(facts);
+    // A namespace without any rule of ours needs no nft.
+    let loaded = match body.is_empty() && Listed::is_absent()? {
+        true => None,
+        false => load_body(&body)?,
+    };
+    if facts.locked.is_some() {
+        set_sysctl(ROUTE_LOCALNET, "1")?;
+    }
+    Ok(loaded)
+}
+
+/// Loads the table with what packets have added to its sets or, where somebody has changed these sets, without.
+fn load_body(body: &str) -> Result<Option<Loaded>> {
+    Loaded::load(&nft::renewal(body)?, body).or_else(|_| Loaded::load(&nft::replacement(body), body))
+}
+
+fn look(subject: &Subject) -> Result<Vec<Finding>> {
+    let plan = &subject.record.plan;
+    let Some(inside) = &subject.inside else { return Ok(Vec::new()) };
+    let resolver = resolver::current(plan);
+    let mut found = Vec::new();
+    let is_locked = resolver.as_ref().is_some_and(|resolver| resolver.lock);
+    if is_locked && inside.sysctl(ROUTE_LOCALNET).is_some_and(|on| on != "1") {
+        found.push(Finding::degraded("DNS lock", "route_localnet is off: queries to loopback addresses get lost"));
+    }
+    let Some(deep) = subject.deep()? else { return Ok(found) };
+    let facts = facts::inside::gather(subject.seen.netlink()?, plan, resolver.as_ref())?;
+    let body = text(&facts);
+    let recorded = subject.record.inside.map(Loaded::from_record);
+    if body.is_empty() || recorded.is_some_and(|loaded| loaded.holds(deep.generation, &body)) {
+        return Ok(found);
+    }
+    let here = in_namespace(deep.file.as_fd(), Listed::here)?;
+    let differences = here.differences(&Listed::of(&body)?);
+    if here.is_empty() {
+        found.push(Finding::degraded(WHAT, "gone (flushed?)"));
+    } else if !differences.is_empty() {
+        found.push(Finding::degraded(WHAT, format!("changed: {}", differences.join(", "))));
+    }
+    Ok(found)
+}

@@ -1,0 +1,94 @@
+//! The parts of a namespace in their order. build, status and repair walk it forwards; clean, and a build that failed, walk
+//! it backwards.
+
+use crate::part::{
+    Part, Site, firewall, firewalld, forwarding, hook, inside, ipv6, netns, openvpn, pushed, resolver, uplink, veth,
+    wireguard,
+};
+use runns_shared::error::{Error, Result};
+
+/// The parts, in the order in which they are made: whatever restricts traffic before what carries it.
+pub fn all() -> [&'static dyn Part; 13] {
+    [
+        &netns::NetworkNamespace,
+        &firewall::Firewall,
+        &firewalld::Firewalld,
+        &forwarding::Forwarding,
+        &uplink::Uplink,
+        &ipv6::Ipv6,
+        &inside::Inside,
+        &veth::Veth,
+        &resolver::Resolver,
+        &openvpn::OpenVpn,
+        &wireguard::WireGuard,
+        &pushed::PushedResolver,
+        &hook::PostBuild,
+    ]
+}
+
+/// Makes all parts that the plan has, up to the first failure.
+pub fn build(site: &mut Site) -> Result<()> {
+    for part in all() {
+        if !part.is_in(site.plan()) {
+            continue;
+        }
+        if let Some(what) = part.describe(site.plan()) {
+            runns_shared::output::step(|| format!("making {what}"));
+        }
+        interrupted().and_then(|()| part.apply(site))?;
+    }
+    Ok(())
+}
+
+fn interrupted() -> Result<()> {
+    if runns_sys::process::was_interrupted() {
+        return Err(Error::new("go on", "interrupted by a signal"));
+    }
+    Ok(())
+}
+
+/// What was removed, and what could not be.
+type Undone = (Vec<String>, Vec<Error>);
+
+/// Unmakes all parts of a build that failed, and what it changed on the host, going on past errors, which it returns.
+pub fn undo(site: &mut Site) -> Vec<Error> {
+    let mut errors = cut_off(site).1;
+    errors.extend(site.restore_host().err());
+    errors.extend(undo_rest(site).1);
+    errors.extend(site.remove_directories().err());
+    errors
+}
+
+/// Takes the ways out from the namespace, and their keys with them: whoever holds it open, by a descriptor or a socket, is
+/// left with nothing. A tunnel's daemon can still take leave of its server. Whatever else is inside goes with the name (see
+/// [`netns::withdraw`]).
+pub fn cut_off(site: &mut Site) -> Undone {
+    let reserved = if site.plan().request.has_tunnel() { veth::reserve_for_daemons(site) } else { Ok(()) };
+    // If that failed, the veth pair goes before the tunnels.
+    let first: Option<&'static dyn Part> = if reserved.is_err() { Some(&veth::Veth) } else { None };
+    let (removed, mut errors) =
+        undo_each(site, first.into_iter().chain(all().into_iter().rev().filter(|part| part.is_way_out())));
+    errors.extend(reserved.err());
+    (removed, errors)
+}
+
+/// Unmakes the other parts, in the reverse order of that in which they are made.
+pub fn undo_rest(site: &mut Site) -> Undone {
+    undo_each(site, all().into_iter().rev().filter(|part| !part.is_way_out()))
+}
+
+fn undo_each(site: &mut Site, parts: impl Iterator<Item = &'static dyn Part>) -> Undone {
+    let (mut removed, mut errors) = (Vec::new(), Vec::new());
+    for part in parts {
+        // What this namespace does not have is somebody else's, whatever its name.
+        if !part.is_in(site.plan()) {
+            continue;
+        }
+        match part.undo(site) {
+            Ok(true) => removed.extend(part.describe(site.plan())),
+            Ok(false) => {}
+            Err(error) => errors.push(error),
+        }
+    }
+    (removed, errors)
+}
