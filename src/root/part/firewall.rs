@@ -97,6 +97,14 @@ pub fn load(lock: &Lock, own: Own) -> Result<()> {
     iptables::accept(passing)
 }
 
+/// Removes a table that nothing needs any more, which a clean that was killed has left.
+pub fn unload_unused(lock: &Lock) -> Result<()> {
+    if !Path::new(TEXT).exists() || facts::gather(Own::Nobody, &HostState::load()?)?.is_some() {
+        return Ok(());
+    }
+    load(lock, Own::Nobody)
+}
+
 /// The table that a build of `plan` would load; empty if it needs none.
 pub fn planned(plan: &Plan) -> Result<String> {
     let mut state = HostState::load()?;

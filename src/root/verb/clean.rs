@@ -190,6 +190,7 @@ fn clean_without_record(lock: &Lock, name: &NetnsName, options: &Options) -> Res
         report.push_str(&format!("there is nothing to clean of {name}\n"));
     }
     report.push_str(&finish(lock, options)?);
+    firewall::unload_unused(lock)?;
     output::print(&report)
 }
 
