@@ -71,8 +71,8 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Loads the table of this body in the calling thread's network namespace, by `commands`. `None` if somebody else changed the ruleset at the same time,
-    /// or the kernel tells no generation: then it is not known what the ruleset was.
+    /// Loads the table of this body in the calling thread's network namespace, by `commands`. `None` if somebody else
+    /// changed the ruleset at the same time, or the kernel tells no generation: then it is not known what the ruleset was.
     pub fn load(commands: &str, body: &str) -> Result<Option<Self>> {
         let before = generation_here();
         load(commands)?;

@@ -2,6 +2,7 @@
 
 pub mod inside;
 pub mod ipv6;
+pub mod pushed;
 pub mod routed;
 pub mod uplinks;
 pub mod veth;

@@ -1,7 +1,7 @@
 //! IPv4 forwarding on the host. Turning it on overwrites other sysctls (inet_forward_change in net/ipv4/devinet.c), so
 //! all of them are saved first; `clean -f` restores them once no built namespace is left.
 
-use super::{Part, Site, ipv6};
+use super::{Part, Site};
 use crate::finding::Finding;
 use crate::host::{HostState, restore_sysctls, set_sysctl, sysctl};
 use crate::lock::Lock;
@@ -85,10 +85,9 @@ pub fn relied_on() -> Result<Option<String>> {
     Ok(None)
 }
 
-/// Restores the host's forwarding sysctls; returns whether there was anything to restore.
+/// Restores the host's sysctls of IPv4 forwarding; returns whether there was anything to restore.
 pub fn restore(lock: &Lock) -> Result<bool> {
-    let restored = ipv6::restore_forwarding(lock)?;
-    let Some(before) = HostState::load()?.forwarding else { return Ok(restored) };
+    let Some(before) = HostState::load()?.forwarding else { return Ok(false) };
     restore_sysctls(&before)?;
     HostState::update(lock, |host| host.forwarding = None)?;
     Ok(true)

@@ -10,7 +10,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::netns::remove_made_directory;
-use super::{Part, Site, pushed};
+use super::{Part, Site};
+use crate::facts::pushed;
 use crate::file;
 use crate::finding::Finding;
 use crate::host::make_directory_for_now;

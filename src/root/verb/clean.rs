@@ -11,7 +11,7 @@ use crate::facts::Own;
 use crate::host::Before;
 use crate::lock::Lock;
 use crate::netlink::Netlink;
-use crate::part::{self, Part, Site, firewall, firewalld, forwarding, netns, resolver, uplink, veth};
+use crate::part::{self, Part, Site, firewall, firewalld, forwarding, ipv6, netns, resolver, uplink, veth};
 use crate::prompt::prompt;
 use crate::salvage;
 use crate::walk;
@@ -122,23 +122,11 @@ fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
     // that was killed finds by it, and before the processes, which something may start again.
     site.record.state = State::Cleaning;
     site.save()?;
-    let (mut removed, mut errors) = walk::cut_off(&mut site);
-    let withdrawn = netns::withdraw(&site).unwrap_or_else(|error| {
-        errors.push(error);
-        false
-    });
-    if let Some(inode) = inside {
-        // Even if no process was found: one may have entered just before the name was removed.
-        errors.extend(daemon::empty_namespace(inode, options.timeout, &part::openvpn::daemons(&site)).err());
-    }
-    let (rest, failed) = walk::undo_rest(&mut site);
-    removed.extend(rest);
+    let (removed, mut errors) = remove(&mut site, inside, options);
     if is_salvaged {
         // Nobody knows what it had of these.
-        errors.extend(part::ipv6::Ipv6.undo(&mut site).err());
+        errors.extend(ipv6::Ipv6.undo(&mut site).err());
     }
-    removed.extend(netns::NetworkNamespace.describe(site.plan()).filter(|_| withdrawn));
-    errors.extend(failed);
     if errors.is_empty() {
         errors.extend(lock.remove(&site.record).err());
     }
@@ -158,6 +146,25 @@ fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
     }
 }
 
+/// Removes all parts, and ends the processes in the namespace with the inode `inside`, going on past errors. Returns what
+/// was removed, and what could not be.
+fn remove(site: &mut Site, inside: Option<u64>, options: &Options) -> (Vec<String>, Vec<Error>) {
+    let (mut removed, mut errors) = walk::cut_off(site);
+    let withdrawn = netns::withdraw(site).unwrap_or_else(|error| {
+        errors.push(error);
+        false
+    });
+    if let Some(inode) = inside {
+        // Even if no process was found: one may have entered just before the name was removed.
+        errors.extend(daemon::empty_namespace(inode, options.timeout, &part::openvpn::daemons(site)).err());
+    }
+    let (rest, failed) = walk::undo_rest(site);
+    removed.extend(rest);
+    removed.extend(netns::NetworkNamespace.describe(site.plan()).filter(|_| withdrawn));
+    errors.extend(failed);
+    (removed, errors)
+}
+
 /// Restores forwarding if that was asked for and no built namespace is left. Returns a line for the report, which also
 /// says so if forwarding is left on.
 fn finish(lock: &Lock, options: &Options) -> Result<String> {
@@ -170,7 +177,7 @@ fn finish(lock: &Lock, options: &Options) -> Result<String> {
     if let Some(bridge) = forwarding::relied_on()? {
         return Ok(format!("left IPv4 forwarding on, for {bridge} was set up meanwhile and relies on it\n"));
     }
-    let restored = forwarding::restore(lock)?;
+    let restored = ipv6::restore_forwarding(lock)? | forwarding::restore(lock)?;
     // What kept the host from being a router is no longer needed.
     firewall::load(lock, Own::Nobody)?;
     Ok(if restored { "restored IPv4 forwarding\n".to_string() } else { String::new() })
