@@ -1,7 +1,9 @@
-//! Prints the completion script of a shell: `cargo run --package runns-cli --example completions -- bash|zsh|fish`.
+//! Prints the completion script of a shell: `cargo run --package runns-cli --example completions --
+//! bash|zsh|fish`.
 //!
-//! Options and subcommands come from the definition of the command line. What stands for a namespace, a section or an
-//! interface there, by its placeholder, is completed with those that this machine has.
+//! Options and subcommands come from the definition of the command line. What stands for a
+//! namespace, a section or an interface there, by its placeholder, is completed with those that
+//! this machine has.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -43,7 +45,8 @@ fn generated(shell: Shell, name: &str) -> String {
     String::from_utf8_lossy(&script).into_owned()
 }
 
-/// The shell function that lists what a placeholder stands for; `None` if it stands for a file or a number.
+/// The shell function that lists what a placeholder stands for; `None` if it stands for a file or a
+/// number.
 fn lister(subcommand: &str, placeholder: &str) -> Option<&'static str> {
     match placeholder {
         "NAME" if subcommand != MAKES => Some("namespaces"),
@@ -57,8 +60,14 @@ fn lister(subcommand: &str, placeholder: &str) -> Option<&'static str> {
 fn with_values(command: &Command) -> Vec<(&str, &Arg, Option<&'static str>)> {
     let mut all = Vec::new();
     for sub in command.get_subcommands() {
-        for arg in sub.get_arguments().filter(|arg| arg.get_action().takes_values()) {
-            let placeholder = arg.get_value_names().and_then(|names| names.first()).map_or("", |name| name.as_str());
+        for arg in sub
+            .get_arguments()
+            .filter(|arg| arg.get_action().takes_values())
+        {
+            let placeholder = arg
+                .get_value_names()
+                .and_then(|names| names.first())
+                .map_or("", |name| name.as_str());
             all.push((sub.get_name(), arg, lister(sub.get_name(), placeholder)));
         }
     }
@@ -68,7 +77,10 @@ fn with_values(command: &Command) -> Vec<(&str, &Arg, Option<&'static str>)> {
 /// The spellings of an option.
 fn spellings(arg: &Arg) -> Vec<String> {
     let short = arg.get_short().map(|short| format!("-{short}"));
-    short.into_iter().chain(arg.get_long().map(|long| format!("--{long}"))).collect()
+    short
+        .into_iter()
+        .chain(arg.get_long().map(|long| format!("--{long}")))
+        .collect()
 }
 
 fn built() -> Command {
@@ -170,23 +182,40 @@ _runns_exec_complete() {
 complete -F _runns_exec_complete -o bashdefault -o default runns-exec
 "#;
 
-/// The generated function lists options and subcommands; it is called from one that knows what a word stands for.
+/// The generated function lists options and subcommands; it is called from one that knows what a
+/// word stands for.
 fn bash() -> String {
     let command = built();
     // Under a name without `-`, which the generator mixes up with its own separator.
     let script = generated(Shell::Bash, "runns_exec");
-    let functions = script.split("\nif [[ \"${BASH_VERSINFO[0]}\" -eq 4").next().unwrap_or_default();
+    let functions = script
+        .split("\nif [[ \"${BASH_VERSINFO[0]}\" -eq 4")
+        .next()
+        .unwrap_or_default();
     let (mut values, mut positionals) = (String::new(), String::new());
     for (sub, arg, list) in with_values(&command) {
         if arg.is_positional() {
-            positionals.push_str(&format!("        {sub}) echo {} ;;\n", list.unwrap_or_default()));
+            positionals.push_str(&format!(
+                "        {sub}) echo {} ;;\n",
+                list.unwrap_or_default()
+            ));
         } else {
-            let patterns: Vec<String> = spellings(arg).iter().map(|option| format!("{sub},{option}")).collect();
-            values.push_str(&format!("        {}) echo {} ;;\n", patterns.join("|"), list.unwrap_or("-")));
+            let patterns: Vec<String> = spellings(arg)
+                .iter()
+                .map(|option| format!("{sub},{option}"))
+                .collect();
+            values.push_str(&format!(
+                "        {}) echo {} ;;\n",
+                patterns.join("|"),
+                list.unwrap_or("-")
+            ));
         }
     }
-    let subcommands: Vec<&str> =
-        command.get_subcommands().map(Command::get_name).filter(|sub| *sub != "exec").collect();
+    let subcommands: Vec<&str> = command
+        .get_subcommands()
+        .map(Command::get_name)
+        .filter(|sub| *sub != "exec")
+        .collect();
     functions.to_string()
         + &BASH
             .replace("VALUES\n", &values)
@@ -230,7 +259,11 @@ fn zsh() -> String {
     let mut script = String::new();
     let mut sub = String::new();
     for line in generated(Shell::Zsh, "runns-exec").lines() {
-        if let Some(name) = line.trim().strip_prefix('(').and_then(|rest| rest.strip_suffix(')')) {
+        if let Some(name) = line
+            .trim()
+            .strip_prefix('(')
+            .and_then(|rest| rest.strip_suffix(')'))
+        {
             sub = name.to_string();
         }
         script.push_str(&zsh_line(&sub, line));
@@ -243,7 +276,11 @@ fn zsh() -> String {
     let subcommands: Vec<&str> = built.get_subcommands().map(Command::get_name).collect();
     let entering = entering.replace("SUBCOMMANDS", &subcommands.join("|"));
     let script = script.replacen(command, &(entering + command), 1);
-    script.replacen("\n_runns-exec() {", &(ZSH.to_string() + "_runns-exec() {"), 1)
+    script.replacen(
+        "\n_runns-exec() {",
+        &(ZSH.to_string() + "_runns-exec() {"),
+        1,
+    )
 }
 
 fn zsh_line(sub: &str, line: &str) -> String {
@@ -252,16 +289,21 @@ fn zsh_line(sub: &str, line: &str) -> String {
         return line.replace(":: :_runns-exec_commands", ": :_runns-exec_first");
     }
     if line.contains("*::external_command:_default") {
-        return "':NAME:_runns-exec_namespaces' \\\n'*:::command:_runns-exec_command' \\".to_string();
+        return "':NAME:_runns-exec_namespaces' \\\n'*:::command:_runns-exec_command' \\"
+            .to_string();
     }
-    let Some(start) = line.strip_suffix(":_default' \\") else { return line.to_string() };
+    let Some(start) = line.strip_suffix(":_default' \\") else {
+        return line.to_string();
+    };
     // `...]:NAME` of an option, `:NAME -- help` of a word.
     let placeholder = start.rsplit(':').next().unwrap_or_default();
     let placeholder = start
         .split(" -- ")
         .next()
         .filter(|_| !start.contains(']'))
-        .map_or(placeholder, |word| word.rsplit([':', '\'', '*']).next().unwrap_or_default());
+        .map_or(placeholder, |word| {
+            word.rsplit([':', '\'', '*']).next().unwrap_or_default()
+        });
     match lister(sub, placeholder) {
         Some(list) => format!("{start}:_runns-exec_{list}' \\"),
         None if placeholder == "FILE" => format!("{start}:_files' \\"),
@@ -326,16 +368,27 @@ complete -c runns-exec -n __runns_exec_in_command -f -a '(__runns_exec_complete_
 /// The generated script, and what an option or a word stands for added to it.
 fn fish() -> String {
     let command = built();
-    let subcommands: Vec<&str> =
-        command.get_subcommands().map(Command::get_name).filter(|sub| *sub != "exec").collect();
-    let mut script = generated(Shell::Fish, "runns-exec") + &FISH.replace("SUBCOMMANDS", &subcommands.join(" "));
+    let subcommands: Vec<&str> = command
+        .get_subcommands()
+        .map(Command::get_name)
+        .filter(|sub| *sub != "exec")
+        .collect();
+    let mut script =
+        generated(Shell::Fish, "runns-exec") + &FISH.replace("SUBCOMMANDS", &subcommands.join(" "));
     for (sub, arg, list) in with_values(&command) {
         let Some(list) = list else { continue };
-        let condition = format!("complete -c runns-exec -n \"__fish_runns_exec_using_subcommand {sub}\"");
-        let short = arg.get_short().map_or(String::new(), |short| format!(" -s {short}"));
-        let long = arg.get_long().map_or(String::new(), |long| format!(" -l {long} -x"));
+        let condition =
+            format!("complete -c runns-exec -n \"__fish_runns_exec_using_subcommand {sub}\"");
+        let short = arg
+            .get_short()
+            .map_or(String::new(), |short| format!(" -s {short}"));
+        let long = arg
+            .get_long()
+            .map_or(String::new(), |long| format!(" -l {long} -x"));
         let exclusive = if arg.is_positional() { " -f" } else { "" };
-        script.push_str(&format!("{condition}{short}{long}{exclusive} -a '(__runns_exec_{list})'\n"));
+        script.push_str(&format!(
+            "{condition}{short}{long}{exclusive} -a '(__runns_exec_{list})'\n"
+        ));
     }
     script
 }

@@ -1,4 +1,5 @@
-//! A configuration that parses contains only validated values; one that does not is refused with one line.
+//! A configuration that parses contains only validated values; one that does not is refused with
+//! one line.
 #![no_main]
 
 use std::path::Path;
@@ -13,12 +14,19 @@ fuzz_target!(|text: &str| {
         Ok(config) => config,
         Err(error) => {
             let said = error.to_string();
-            assert!(said.starts_with("cannot use /etc/runns.conf: ") && !said.contains(char::is_control), "{said:?}");
+            assert!(
+                said.starts_with("cannot use /etc/runns.conf: ")
+                    && !said.contains(char::is_control),
+                "{said:?}"
+            );
             return;
         }
     };
     // There is no section and no AllowUnmanaged that the text does not contain.
-    let headers = text.lines().filter(|line| line.trim_start().starts_with('[')).count();
+    let headers = text
+        .lines()
+        .filter(|line| line.trim_start().starts_with('['))
+        .count();
     assert_eq!(config.sections.len(), headers);
     assert!(!config.allow_unmanaged || text.to_ascii_lowercase().contains("allowunmanaged"));
     for (at, section) in config.sections.iter().enumerate() {
@@ -28,19 +36,39 @@ fuzz_target!(|text: &str| {
         }
         for file in section.vpn.iter().chain(&section.resolve) {
             assert!(file.is_absolute());
-            assert!(!file.to_str().unwrap().contains(|c: char| c.is_control() && c != '\t'), "{file:?}");
-            assert!(text.contains(file.to_str().unwrap()), "a value is taken literally");
+            assert!(
+                !file
+                    .to_str()
+                    .unwrap()
+                    .contains(|c: char| c.is_control() && c != '\t'),
+                "{file:?}"
+            );
+            assert!(
+                text.contains(file.to_str().unwrap()),
+                "a value is taken literally"
+            );
         }
         for list in section.access.users.iter().chain(&section.access.groups) {
             assert!(!list.is_empty(), "a list is never empty");
             for name in list {
-                assert!(!name.is_empty() && !name.contains([',', ' ', '\t', ':', '/']) && text.contains(name.as_str()));
+                assert!(
+                    !name.is_empty()
+                        && !name.contains([',', ' ', '\t', ':', '/'])
+                        && text.contains(name.as_str())
+                );
             }
         }
-        assert!(config.sections[..at].iter().all(|other| !other.name.eq_ignore_ascii_case(&section.name)));
+        assert!(
+            config.sections[..at]
+                .iter()
+                .all(|other| !other.name.eq_ignore_ascii_case(&section.name))
+        );
         assert_eq!(config.section(&section.name, path).unwrap(), section);
     }
     // Comments, blank lines and blanks around a line change nothing.
-    let same: String = text.lines().map(|line| format!("  {}\t\n# [comment]\n\n", line)).collect();
+    let same: String = text
+        .lines()
+        .map(|line| format!("  {}\t\n# [comment]\n\n", line))
+        .collect();
     assert_eq!(Config::parse(&same, path).unwrap(), config);
 });

@@ -20,12 +20,16 @@ fn unescape(text: &str) -> Vec<u8> {
             b'n' => (1, b"\n".to_vec()),
             b't' => (1, b"\t".to_vec()),
             b'r' => (1, b"\r".to_vec()),
-            // A control character of U+0080 to U+009F and a byte that is not UTF-8 are escaped in the same way.
+            // A control character of U+0080 to U+009F and a byte that is not UTF-8 are escaped in
+            // the same way.
             b'x' => (3, vec![u8::from_str_radix(&rest[1..3], 16).unwrap()]),
             b'u' => {
                 let end = rest.find('}').unwrap();
                 let code = u32::from_str_radix(&rest[2..end], 16).unwrap();
-                (end + 1, char::from_u32(code).unwrap().to_string().into_bytes())
+                (
+                    end + 1,
+                    char::from_u32(code).unwrap().to_string().into_bytes(),
+                )
             }
             other => panic!("{other}"),
         };
@@ -39,7 +43,10 @@ fuzz_target!(|bytes: &[u8]| {
     let escaped = escape(bytes);
     assert!(!escaped.contains(char::is_control), "{escaped:?}");
     assert!(!escaped.contains(['\u{2028}', '\u{2029}', '\u{202e}', '\u{200b}']));
-    let c1 = std::str::from_utf8(bytes).unwrap_or_default().chars().any(|c| ('\u{80}'..='\u{9f}').contains(&c));
+    let c1 = std::str::from_utf8(bytes)
+        .unwrap_or_default()
+        .chars()
+        .any(|c| ('\u{80}'..='\u{9f}').contains(&c));
     if !c1 && std::str::from_utf8(bytes).is_ok() {
         assert_eq!(unescape(&escaped), bytes);
     }

@@ -24,8 +24,20 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(bytes.split(|byte| *byte == b' ').count() >= 8);
     }
     let mangled = mangle(bytes);
-    let line = [&b"36 35 98:0 / "[..], &mangled, b" rw shared:2 - ext4 ", &mangled, b" rw"].concat();
+    let line = [
+        &b"36 35 98:0 / "[..],
+        &mangled,
+        b" rw shared:2 - ext4 ",
+        &mangled,
+        b" rw",
+    ]
+    .concat();
     let said = format!("{:?}", parse_mount(&line).unwrap());
     let point = format!("{:?}", Path::new(std::ffi::OsStr::from_bytes(bytes)));
-    assert!(said.contains(&format!("id: 36, parent: 35, point: {point}, source: {bytes:?}")), "{said}");
+    assert!(
+        said.contains(&format!(
+            "id: 36, parent: 35, point: {point}, source: {bytes:?}"
+        )),
+        "{said}"
+    );
 });

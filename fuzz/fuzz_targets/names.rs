@@ -1,4 +1,5 @@
-//! Exactly the names that match the pattern and are not reserved are accepted, and they are kept unchanged.
+//! Exactly the names that match the pattern and are not reserved are accepted, and they are kept
+//! unchanged.
 #![no_main]
 
 use std::ffi::OsStr;
@@ -9,8 +10,14 @@ use runns_shared::name::{IfaceName, NetnsName};
 
 fn follows_pattern(bytes: &[u8], longest: usize) -> bool {
     let word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
-    let Some((first, rest)) = bytes.split_first() else { return false };
-    word(first) && rest.len() < longest && rest.iter().all(|byte| word(byte) || *byte == b'.' || *byte == b'-')
+    let Some((first, rest)) = bytes.split_first() else {
+        return false;
+    };
+    word(first)
+        && rest.len() < longest
+        && rest
+            .iter()
+            .all(|byte| word(byte) || *byte == b'.' || *byte == b'-')
 }
 
 fuzz_target!(|bytes: &[u8]| {
@@ -34,7 +41,9 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let reserved = [&b"lo"[..], b"all", b"default"].contains(&bytes);
     match IfaceName::new(name) {
-        Ok(parsed) => assert!(follows_pattern(bytes, 15) && !reserved && parsed.as_str().as_bytes() == bytes),
+        Ok(parsed) => {
+            assert!(follows_pattern(bytes, 15) && !reserved && parsed.as_str().as_bytes() == bytes)
+        }
         Err(error) => {
             assert!(!follows_pattern(bytes, 15) || reserved);
             assert!(!error.to_string().contains(char::is_control));

@@ -7,10 +7,20 @@ use runns_shared::plan::MAX_NUMBER;
 use runns_shared::record::Record;
 
 fuzz_target!(|text: &str| {
-    let Ok(record) = Record::parse(text) else { return };
+    let Ok(record) = Record::parse(text) else {
+        return;
+    };
     assert!(NetnsName::new(record.plan.request.name.as_str()).is_ok());
-    assert!(record.plan.number.get() <= MAX_NUMBER, "{}", record.plan.number);
-    let _ = (record.plan.number.host(), record.plan.number.inside(), record.plan.tag());
+    assert!(
+        record.plan.number.get() <= MAX_NUMBER,
+        "{}",
+        record.plan.number
+    );
+    let _ = (
+        record.plan.number.host(),
+        record.plan.number.inside(),
+        record.plan.tag(),
+    );
     let written = serde_json::to_string_pretty(&record).unwrap();
     assert_eq!(Record::parse(&written).unwrap(), record);
 });

@@ -1,4 +1,5 @@
-//! A wg-quick file is parsed, or refused with one line; a line of OpenVPN's management interface is always parsed.
+//! A wg-quick file is parsed, or refused with one line; a line of OpenVPN's management interface is
+//! always parsed.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

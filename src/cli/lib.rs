@@ -1,6 +1,6 @@
-//! The command line, as clap has it. This one definition is the source of the completions, of `--help`, of the table by
-//! which runns-exec parses (its build script reads it: the program itself has no clap) and of the parser of
-//! runns-exec-root. A test holds the manual against it.
+//! The command line, as clap has it. This one definition is the source of the completions, of
+//! `--help`, of the table by which runns-exec parses (its build script reads it: the program itself
+//! has no clap) and of the parser of runns-exec-root. A test holds the manual against it.
 
 #![forbid(unsafe_code)]
 
@@ -24,15 +24,27 @@ executed, 127 if it was not found. Other subcommands: 0 done, 1 failed, 2 wrong 
 See runns-exec(8) and runns.conf(5).";
 
 fn flag(name: &'static str, short: Option<char>, help: &'static str) -> Arg {
-    let arg = Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
+    let arg = Arg::new(name)
+        .long(name)
+        .action(ArgAction::SetTrue)
+        .help(help);
     match short {
         Some(short) => arg.short(short),
         None => arg,
     }
 }
 
-fn value(name: &'static str, short: Option<char>, placeholder: &'static str, help: &'static str) -> Arg {
-    let arg = Arg::new(name).long(name).value_name(placeholder).value_parser(value_parser!(OsString)).help(help);
+fn value(
+    name: &'static str,
+    short: Option<char>,
+    placeholder: &'static str,
+    help: &'static str,
+) -> Arg {
+    let arg = Arg::new(name)
+        .long(name)
+        .value_name(placeholder)
+        .value_parser(value_parser!(OsString))
+        .help(help);
     match short {
         Some(short) => arg.short(short),
         None => arg,
@@ -40,14 +52,26 @@ fn value(name: &'static str, short: Option<char>, placeholder: &'static str, hel
 }
 
 fn names(help: &'static str) -> Arg {
-    Arg::new("NAME").value_name("NAME").num_args(0..).value_parser(value_parser!(OsString)).help(help)
+    Arg::new("NAME")
+        .value_name("NAME")
+        .num_args(0..)
+        .value_parser(value_parser!(OsString))
+        .help(help)
 }
 
 fn entering(command: Command) -> Command {
     command
         .arg(flag("pty", Some('t'), "Run on a new pseudo-terminal"))
-        .arg(flag("detach", Some('d'), "Start in the background, print the pid"))
-        .arg(flag("no-new-privs", None, "The command can gain no privileges (no setuid, no file capabilities)"))
+        .arg(flag(
+            "detach",
+            Some('d'),
+            "Start in the background, print the pid",
+        ))
+        .arg(flag(
+            "no-new-privs",
+            None,
+            "The command can gain no privileges (no setuid, no file capabilities)",
+        ))
         .arg(flag("verbose", Some('v'), "Say each step on stderr"))
         .allow_external_subcommands(true)
         .external_subcommand_value_parser(value_parser!(OsString))
@@ -62,17 +86,35 @@ pub fn definition() -> Command {
         .about("Run a program in a network namespace, as yourself")
         .override_usage(USAGE)
         .after_help(AFTER_HELP)
-        .subcommand(Command::new("exec").about("Enter a namespace, also one that is named like a subcommand").defer(
-            |command| {
-                entering(command)
-                    .override_usage("runns-exec exec [OPTIONS] NAME [--] [COMMAND [ARG]...]")
-                    .disable_help_subcommand(true)
-            },
-        ))
-        .subcommand(Command::new("build").about("Build a namespace (root)").defer(define_build))
-        .subcommand(Command::new("clean").about("Remove what build made (root)").defer(define_clean))
-        .subcommand(Command::new("check").about("Prove from inside that a namespace does not leak").defer(define_check))
-        .subcommand(Command::new("list").about("List the processes in namespaces").defer(define_list))
+        .subcommand(
+            Command::new("exec")
+                .about("Enter a namespace, also one that is named like a subcommand")
+                .defer(|command| {
+                    entering(command)
+                        .override_usage("runns-exec exec [OPTIONS] NAME [--] [COMMAND [ARG]...]")
+                        .disable_help_subcommand(true)
+                }),
+        )
+        .subcommand(
+            Command::new("build")
+                .about("Build a namespace (root)")
+                .defer(define_build),
+        )
+        .subcommand(
+            Command::new("clean")
+                .about("Remove what build made (root)")
+                .defer(define_clean),
+        )
+        .subcommand(
+            Command::new("check")
+                .about("Prove from inside that a namespace does not leak")
+                .defer(define_check),
+        )
+        .subcommand(
+            Command::new("list")
+                .about("List the processes in namespaces")
+                .defer(define_list),
+        )
         .subcommand(
             Command::new("status")
                 .about("Say whether namespaces are as they were built, and how their tunnels are")
@@ -82,21 +124,51 @@ pub fn definition() -> Command {
 
 fn define_build(command: Command) -> Command {
     command
-        .arg(value("name", Some('n'), "NAME", "Name of the namespace [default: the section's, else the next vpnX]"))
+        .arg(value(
+            "name",
+            Some('n'),
+            "NAME",
+            "Name of the namespace [default: the section's, else the next vpnX]",
+        ))
         .arg(value(
             "section",
             Some('s'),
             "SECTION",
             "Take what is not given here from this section of the configuration",
         ))
-        .arg(value("int", Some('i'), "IFACE", "Host's end of the veth pair (InterfaceIn)"))
-        .arg(value("out", Some('o'), "IFACE", "Uplink that traffic must leave by (InterfaceOut)"))
-        .arg(value("resolve", Some('r'), "FILE", "File to use as resolv.conf inside (Resolve)"))
+        .arg(value(
+            "int",
+            Some('i'),
+            "IFACE",
+            "Host's end of the veth pair (InterfaceIn)",
+        ))
+        .arg(value(
+            "out",
+            Some('o'),
+            "IFACE",
+            "Uplink that traffic must leave by (InterfaceOut)",
+        ))
+        .arg(value(
+            "resolve",
+            Some('r'),
+            "FILE",
+            "File to use as resolv.conf inside (Resolve)",
+        ))
         .arg(
-            value("publish", None, "PORT", "Lead [ADDRESS:]PORT[:INSIDE][/udp] of the host inside (Publish)")
-                .action(ArgAction::Append),
+            value(
+                "publish",
+                None,
+                "PORT",
+                "Lead [ADDRESS:]PORT[:INSIDE][/udp] of the host inside (Publish)",
+            )
+            .action(ArgAction::Append),
         )
-        .arg(value("config", None, "FILE", "Configuration to read [default: /etc/runns.conf]"))
+        .arg(value(
+            "config",
+            None,
+            "FILE",
+            "Configuration to read [default: /etc/runns.conf]",
+        ))
         .arg(
             Arg::new("wait")
                 .long("wait")
@@ -106,16 +178,37 @@ fn define_build(command: Command) -> Command {
                 .help("Wait so long for each tunnel to come up"),
         )
         .arg(flag("no-wait", None, "Do not wait for the tunnels").conflicts_with("wait"))
-        .arg(flag("dry-run", None, "Print what would be made, and change nothing"))
+        .arg(flag(
+            "dry-run",
+            None,
+            "Print what would be made, and change nothing",
+        ))
 }
 
 fn define_clean(command: Command) -> Command {
     command
-        .arg(value("NAME", None, "NAME", "Namespace to remove").long(None).conflicts_with_all(["name", "section"]))
+        .arg(
+            value("NAME", None, "NAME", "Namespace to remove")
+                .long(None)
+                .conflicts_with_all(["name", "section"]),
+        )
         .arg(value("name", Some('n'), "NAME", "Namespace to remove").conflicts_with("section"))
-        .arg(value("section", Some('s'), "SECTION", "Remove the namespace of this section"))
-        .arg(flag("disable-forward", Some('f'), "Restore IPv4 forwarding, once no built namespace is left"))
-        .arg(flag("kill", Some('k'), "End the processes inside without asking"))
+        .arg(value(
+            "section",
+            Some('s'),
+            "SECTION",
+            "Remove the namespace of this section",
+        ))
+        .arg(flag(
+            "disable-forward",
+            Some('f'),
+            "Restore IPv4 forwarding, once no built namespace is left",
+        ))
+        .arg(flag(
+            "kill",
+            Some('k'),
+            "End the processes inside without asking",
+        ))
         .arg(
             Arg::new("timeout")
                 .long("timeout")
@@ -124,24 +217,43 @@ fn define_clean(command: Command) -> Command {
                 .default_value("5")
                 .help("Wait so long after SIGTERM before SIGKILL"),
         )
-        .arg(value("reattach", Some('r'), "IFACE", "Only move the namespace to this uplink"))
+        .arg(value(
+            "reattach",
+            Some('r'),
+            "IFACE",
+            "Only move the namespace to this uplink",
+        ))
 }
 
 fn define_check(command: Command) -> Command {
     command
-        .arg(value("NAME", None, "NAME", "Namespace to look at").long(None).required(true))
-        .arg(flag("here", None, "Do not enter it: look at where this process is, say a service"))
+        .arg(
+            value("NAME", None, "NAME", "Namespace to look at")
+                .long(None)
+                .required(true),
+        )
+        .arg(flag(
+            "here",
+            None,
+            "Do not enter it: look at where this process is, say a service",
+        ))
         .arg(flag("json", None, "As JSON"))
 }
 
 fn define_status(command: Command) -> Command {
-    command.arg(names("Only these namespaces")).arg(flag("json", None, "As JSON"))
+    command
+        .arg(names("Only these namespaces"))
+        .arg(flag("json", None, "As JSON"))
 }
 
 fn define_list(command: Command) -> Command {
     command
         .arg(names("Only processes in these namespaces"))
-        .arg(flag("all", Some('a'), "Everybody's processes, not only yours"))
+        .arg(flag(
+            "all",
+            Some('a'),
+            "Everybody's processes, not only yours",
+        ))
         .arg(flag("quiet", Some('q'), "Only pids, one a line"))
         .arg(flag("json", None, "As JSON").conflicts_with("quiet"))
 }
@@ -157,10 +269,14 @@ mod tests {
         definition().debug_assert();
     }
 
-    /// The words of the `.It` lines of the manual that start with `-` and are longer than one letter: `-pty`.
+    /// The words of the `.It` lines of the manual that start with `-` and are longer than one
+    /// letter: `-pty`.
     fn documented_options(manual: &str) -> BTreeSet<&str> {
         let items = manual.lines().filter_map(|line| line.strip_prefix(".It "));
-        items.flat_map(str::split_whitespace).filter_map(|word| word.strip_prefix('-')).collect()
+        items
+            .flat_map(str::split_whitespace)
+            .filter_map(|word| word.strip_prefix('-'))
+            .collect()
     }
 
     #[test]
@@ -168,13 +284,22 @@ mod tests {
         let manual = include_str!("../../docs/runns-exec.8");
         let mut definition = definition();
         definition.build();
-        let subcommands = definition.get_subcommands().filter(|sub| sub.get_name() != "help");
+        let subcommands = definition
+            .get_subcommands()
+            .filter(|sub| sub.get_name() != "help");
         let commands: Vec<&Command> = std::iter::once(&definition).chain(subcommands).collect();
-        let options: BTreeSet<&str> =
-            commands.iter().flat_map(|command| command.get_arguments()).filter_map(Arg::get_long).collect();
+        let options: BTreeSet<&str> = commands
+            .iter()
+            .flat_map(|command| command.get_arguments())
+            .filter_map(Arg::get_long)
+            .collect();
         assert_eq!(documented_options(manual), options);
         for command in &commands[1..] {
-            assert!(manual.contains(&format!("\n.Cm {}\n", command.get_name())), "{}", command.get_name());
+            assert!(
+                manual.contains(&format!("\n.Cm {}\n", command.get_name())),
+                "{}",
+                command.get_name()
+            );
             let short = command.get_arguments().filter_map(Arg::get_short);
             for letter in short {
                 assert!(manual.contains(&format!("Fl {letter} , ")), "-{letter}");

@@ -41,10 +41,15 @@ pub struct Parsed {
 
 /// The exit status for failures, according to the words of the command line.
 pub fn failure_status(words: &[OsString]) -> u8 {
-    if enters(words) { status::ENTER_FAILED } else { status::FAILED }
+    if enters(words) {
+        status::ENTER_FAILED
+    } else {
+        status::FAILED
+    }
 }
 
-/// Whether the command line asks to enter a namespace, which is so unless it clearly asks for something else.
+/// Whether the command line asks to enter a namespace, which is so unless it clearly asks for
+/// something else.
 fn enters(words: &[OsString]) -> bool {
     let is_option = |word: &OsString| word.as_encoded_bytes().starts_with(b"-") && word != "--";
     let first = words.iter().skip(1).find(|word| !is_option(word));
@@ -53,7 +58,11 @@ fn enters(words: &[OsString]) -> bool {
 
 /// Parses the words of the command line, the program's name first.
 pub fn parse(words: Vec<OsString>) -> Result<Parsed> {
-    let usage_status = if enters(&words) { status::ENTER_FAILED } else { status::USAGE };
+    let usage_status = if enters(&words) {
+        status::ENTER_FAILED
+    } else {
+        status::USAGE
+    };
     interpret(words).map_err(|error| error.with_status(usage_status))
 }
 
@@ -63,26 +72,44 @@ fn interpret(words: Vec<OsString>) -> Result<Parsed> {
     let mut flags = Vec::new();
     let top = &COMMANDS[0];
     let first = match next(top, &mut parser, &mut flags)? {
-        Next::Help => return Ok(Parsed { request: Request::Print(top.help.to_string()), verbose: false }),
+        Next::Help => {
+            return Ok(Parsed {
+                request: Request::Print(top.help.to_string()),
+                verbose: false,
+            });
+        }
         Next::Version => {
             let version = format!("runns-exec {}\n", env!("CARGO_PKG_VERSION"));
-            return Ok(Parsed { request: Request::Print(version), verbose: false });
+            return Ok(Parsed {
+                request: Request::Print(version),
+                verbose: false,
+            });
         }
         Next::End => return Err(no_namespace()),
         Next::Operand(word) => word,
     };
-    let rest: Vec<OsString> = parser.raw_args().map_err(|error| usage(error.to_string()))?.collect();
+    let rest: Vec<OsString> = parser
+        .raw_args()
+        .map_err(|error| usage(error.to_string()))?
+        .collect();
     let verbose = flags.contains(&"verbose");
     // What follows `--` is a name, whatever it looks like.
     let is_name = words[count - rest.len() - 2] == "--";
-    let verb = first.to_str().filter(|word| !is_name && RESERVED.contains(word));
+    let verb = first
+        .to_str()
+        .filter(|word| !is_name && RESERVED.contains(word));
     let request = match verb {
         Some("exec") => return enter_explicitly(rest, flags),
         Some("help") => help(&rest)?,
         Some(verb) => {
-            if ["pty", "detach", "no-new-privs"].iter().any(|option| flags.contains(option)) {
-                return Err(usage(format!("--pty, --detach and --no-new-privs are for entering, not for {verb}"))
-                    .hint(format!("a namespace of that name: runns-exec exec {verb}")));
+            if ["pty", "detach", "no-new-privs"]
+                .iter()
+                .any(|option| flags.contains(option))
+            {
+                return Err(usage(format!(
+                    "--pty, --detach and --no-new-privs are for entering, not for {verb}"
+                ))
+                .hint(format!("a namespace of that name: runns-exec exec {verb}")));
             }
             subcommand(find(verb).ok_or_else(no_namespace)?, rest)?
         }
@@ -96,7 +123,8 @@ fn usage(cause: impl std::fmt::Display) -> Error {
 }
 
 fn no_namespace() -> Error {
-    usage("no namespace is named").hint("runns-exec NAME [--] [COMMAND [ARG]...], or see runns-exec --help")
+    usage("no namespace is named")
+        .hint("runns-exec NAME [--] [COMMAND [ARG]...], or see runns-exec --help")
 }
 
 /// What follows the options on the command line.
@@ -115,23 +143,37 @@ fn next(command: &Command, parser: &mut Parser, flags: &mut Vec<&'static str>) -
             None => return Ok(Next::End),
             Some(Value(word)) => return Ok(Next::Operand(word.clone())),
             Some(Short('h') | Long("help")) => return Ok(Next::Help),
-            Some(Short('V') | Long("version")) if command.name.is_empty() => return Ok(Next::Version),
+            Some(Short('V') | Long("version")) if command.name.is_empty() => {
+                return Ok(Next::Version);
+            }
             Some(Long(name)) => command.flags.iter().find(|flag| flag.long == *name),
-            Some(Short(letter)) => command.flags.iter().find(|flag| flag.short == Some(*letter)),
+            Some(Short(letter)) => command
+                .flags
+                .iter()
+                .find(|flag| flag.short == Some(*letter)),
         };
-        let Some(flag) = flag else { return Err(unknown(command, argument)) };
+        let Some(flag) = flag else {
+            return Err(unknown(command, argument));
+        };
         if flags.contains(&flag.long) {
             return Err(usage(format!("--{} is given twice", flag.long)));
         }
         if let Some(other) = flag.excludes.iter().find(|other| flags.contains(other)) {
-            return Err(usage(format!("--{other} and --{} cannot be given together", flag.long)));
+            return Err(usage(format!(
+                "--{other} and --{} cannot be given together",
+                flag.long
+            )));
         }
         flags.push(flag.long);
     }
 }
 
 fn unknown(command: &Command, argument: Option<lexopt::Arg>) -> Error {
-    let see = if command.name.is_empty() { String::new() } else { format!("{} ", command.name) };
+    let see = if command.name.is_empty() {
+        String::new()
+    } else {
+        format!("{} ", command.name)
+    };
     let see = format!("see runns-exec {see}--help");
     match argument {
         Some(Long(name)) => {
@@ -153,13 +195,22 @@ fn enter_explicitly(words: Vec<OsString>, mut flags: Vec<&'static str>) -> Resul
     let mut own = Vec::new();
     match next(exec, &mut parser, &mut own)? {
         Next::Operand(name) => {
-            let rest = parser.raw_args().map_err(|error| usage(error.to_string()))?.collect();
+            let rest = parser
+                .raw_args()
+                .map_err(|error| usage(error.to_string()))?
+                .collect();
             flags.extend(own);
             let request = Request::Enter(enter_options(&flags, name, rest));
-            Ok(Parsed { request, verbose: flags.contains(&"verbose") })
+            Ok(Parsed {
+                request,
+                verbose: flags.contains(&"verbose"),
+            })
         }
         Next::End => Err(no_namespace()),
-        _ => Ok(Parsed { request: Request::Print(exec.help.to_string()), verbose: false }),
+        _ => Ok(Parsed {
+            request: Request::Print(exec.help.to_string()),
+            verbose: false,
+        }),
     }
 }
 
@@ -168,17 +219,30 @@ fn enter_options(flags: &[&str], name: OsString, mut words: Vec<OsString>) -> en
     if words.first().map(OsString::as_os_str) == Some(OsStr::new("--")) {
         words.remove(0);
     }
-    let mode = Mode { pty: flags.contains(&"pty"), detach: flags.contains(&"detach") };
-    enter::Options { name, words, mode, no_new_privs: flags.contains(&"no-new-privs") }
+    let mode = Mode {
+        pty: flags.contains(&"pty"),
+        detach: flags.contains(&"detach"),
+    };
+    enter::Options {
+        name,
+        words,
+        mode,
+        no_new_privs: flags.contains(&"no-new-privs"),
+    }
 }
 
 fn help(words: &[OsString]) -> Result<Request> {
-    let Some(word) = words.first() else { return Ok(Request::Print(COMMANDS[0].help.to_string())) };
+    let Some(word) = words.first() else {
+        return Ok(Request::Print(COMMANDS[0].help.to_string()));
+    };
     match word.to_str().filter(|word| !word.is_empty()).and_then(find) {
         Some(command) if command.of_root => Ok(Request::OfRoot),
         Some(command) => Ok(Request::Print(command.help.to_string())),
         None => {
-            let error = usage(format!("there is no subcommand '{}'", escape(word.as_encoded_bytes())));
+            let error = usage(format!(
+                "there is no subcommand '{}'",
+                escape(word.as_encoded_bytes())
+            ));
             Err(match nearest(&word.to_string_lossy(), RESERVED) {
                 Some(near) => error.hint(format!("did you mean {near}?")),
                 None => error.hint("see runns-exec --help"),
@@ -202,7 +266,11 @@ fn subcommand(command: &'static Command, words: Vec<OsString>) -> Result<Request
     }
     let see = || format!("see runns-exec {} --help", command.name);
     if let Some(word) = operands.get(command.most) {
-        return Err(usage(format!("unexpected argument '{}'", escape(word.as_encoded_bytes()))).hint(see()));
+        return Err(usage(format!(
+            "unexpected argument '{}'",
+            escape(word.as_encoded_bytes())
+        ))
+        .hint(see()));
     }
     if operands.len() < command.least {
         return Err(usage("no namespace is named").hint(see()));
@@ -215,7 +283,10 @@ fn subcommand(command: &'static Command, words: Vec<OsString>) -> Result<Request
             here: given("here"),
             json: given("json"),
         }),
-        "status" => Request::Status(report::Options { names: operands.collect(), json: given("json") }),
+        "status" => Request::Status(report::Options {
+            names: operands.collect(),
+            json: given("json"),
+        }),
         _ => Request::List(list::Options {
             names: operands.collect(),
             all: given("all"),
@@ -230,7 +301,10 @@ mod tests {
     use super::*;
 
     fn words(line: &[&str]) -> Vec<OsString> {
-        std::iter::once("runns-exec").chain(line.iter().copied()).map(OsString::from).collect()
+        std::iter::once("runns-exec")
+            .chain(line.iter().copied())
+            .map(OsString::from)
+            .collect()
     }
 
     fn entered(line: &[&str]) -> enter::Options {
@@ -252,7 +326,13 @@ mod tests {
         assert_eq!(entered(&["vpn1", "--detach"]).words, ["--detach"]);
         assert_eq!(entered(&["vpn1", "--", "--", "x"]).words, ["--", "x"]);
         assert_eq!(entered(&["vpn1", "--help"]).words, ["--help"]);
-        assert_eq!(entered(&["-td", "vpn1", "-x"]).mode, Mode { pty: true, detach: true });
+        assert_eq!(
+            entered(&["-td", "vpn1", "-x"]).mode,
+            Mode {
+                pty: true,
+                detach: true
+            }
+        );
         assert!(entered(&["vpn1"]).words.is_empty());
     }
 
@@ -269,8 +349,14 @@ mod tests {
 
     #[test]
     fn exit_status_of_usage_errors() {
-        for line in [&[][..], &["--bogus"], &["--bogus", "vpn1"], &["exec"], &["exec", "--bogus", "x"], &["-t=x", "y"]]
-        {
+        for line in [
+            &[][..],
+            &["--bogus"],
+            &["--bogus", "vpn1"],
+            &["exec"],
+            &["exec", "--bogus", "x"],
+            &["-t=x", "y"],
+        ] {
             assert_eq!(refused(line), Some(125), "{line:?}");
         }
         for line in [
@@ -297,7 +383,11 @@ mod tests {
             &["clean", "-n", "x", "--help"],
             &["help", "build"],
         ] {
-            assert_eq!(parse(words(line)).unwrap().request, Request::OfRoot, "{line:?}");
+            assert_eq!(
+                parse(words(line)).unwrap().request,
+                Request::OfRoot,
+                "{line:?}"
+            );
         }
     }
 
@@ -310,7 +400,10 @@ mod tests {
             }
             Err(_) => return None,
         };
-        let mode = Mode { pty: matches.get_flag("pty"), detach: matches.get_flag("detach") };
+        let mode = Mode {
+            pty: matches.get_flag("pty"),
+            detach: matches.get_flag("detach"),
+        };
         let no_new_privs = matches.get_flag("no-new-privs");
         let (verb, mut sub) = matches.remove_subcommand()?;
         let flag = |sub: &clap::ArgMatches, name: &str| sub.get_flag(name);
@@ -319,11 +412,17 @@ mod tests {
                 all: flag(&sub, "all"),
                 quiet: flag(&sub, "quiet"),
                 json: flag(&sub, "json"),
-                names: sub.remove_many("NAME").map(Iterator::collect).unwrap_or_default(),
+                names: sub
+                    .remove_many("NAME")
+                    .map(Iterator::collect)
+                    .unwrap_or_default(),
             }),
             "status" => Request::Status(report::Options {
                 json: flag(&sub, "json"),
-                names: sub.remove_many("NAME").map(Iterator::collect).unwrap_or_default(),
+                names: sub
+                    .remove_many("NAME")
+                    .map(Iterator::collect)
+                    .unwrap_or_default(),
             }),
             "check" => Request::Check(check::Options {
                 here: flag(&sub, "here"),
@@ -331,11 +430,19 @@ mod tests {
                 name: sub.remove_one("NAME").unwrap_or_default(),
             }),
             name => {
-                let mut words: Vec<OsString> = sub.remove_many("").map(Iterator::collect).unwrap_or_default();
+                let mut words: Vec<OsString> = sub
+                    .remove_many("")
+                    .map(Iterator::collect)
+                    .unwrap_or_default();
                 if words.first().is_some_and(|word| word == "--") {
                     words.remove(0);
                 }
-                Request::Enter(enter::Options { name: name.into(), words, mode, no_new_privs })
+                Request::Enter(enter::Options {
+                    name: name.into(),
+                    words,
+                    mode,
+                    no_new_privs,
+                })
             }
         })
     }

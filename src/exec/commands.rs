@@ -1,5 +1,5 @@
-//! The subcommands with their options and help texts: a table that the build script makes from the one definition of
-//! the command line.
+//! The subcommands with their options and help texts: a table that the build script makes from the
+//! one definition of the command line.
 
 /// An option; none of this program's takes a value.
 #[derive(Debug)]

@@ -8,7 +8,8 @@
 //! | [`launch`] | becoming the command | gone |
 //! | [`root_program`] | `build`, `clean`, `status`: executes the program for root | gone |
 //!
-//! Only the crate `runns_privileged` can raise a capability. `runns_shared` is what both programs have in common.
+//! Only the crate `runns_privileged` can raise a capability. `runns_shared` is what both programs
+//! have in common.
 
 #![forbid(unsafe_code)]
 
@@ -29,8 +30,11 @@ use runns_sys::process::{self, Invocation};
 
 /// Runs the program, and returns its exit status.
 pub fn run(invocation: Invocation) -> i32 {
-    let words: Vec<OsString> =
-        invocation.arguments.iter().map(|word| OsString::from_vec(word.to_bytes().to_vec())).collect();
+    let words: Vec<OsString> = invocation
+        .arguments
+        .iter()
+        .map(|word| OsString::from_vec(word.to_bytes().to_vec()))
+        .collect();
     let failed = cli::failure_status(&words);
     output::die_on_panic(failed);
     match dispatch(words, &invocation) {
@@ -43,20 +47,30 @@ pub fn run(invocation: Invocation) -> i32 {
 }
 
 fn dispatch(words: Vec<OsString>, invocation: &Invocation) -> Result<()> {
-    // First of all: from now on no other process of the same user can trace or read this one (ptrace(2)).
+    // First of all: from now on no other process of the same user can trace or read this one
+    // (ptrace(2)).
     process::make_undumpable().cannot(|| "make the process non-dumpable")?;
-    process::open_standard_descriptors().cannot(|| "open /dev/null in place of a closed descriptor")?;
+    process::open_standard_descriptors()
+        .cannot(|| "open /dev/null in place of a closed descriptor")?;
     let parsed = cli::parse(words)?;
     if parsed.verbose {
         output::be_verbose();
     }
-    let Invocation { arguments, environment } = invocation;
+    let Invocation {
+        arguments,
+        environment,
+    } = invocation;
     match parsed.request {
-        Request::Enter(options) => verb::enter::run(options, environment).map(|never| match never {}),
+        Request::Enter(options) => {
+            verb::enter::run(options, environment).map(|never| match never {})
+        }
         Request::Check(options) => verb::check::run(&options),
         Request::List(options) => verb::list::run(&options),
-        Request::Status(options) => verb::status::run(&options, arguments, environment).map(|never| match never {}),
-        Request::OfRoot => root_program::execute("build or clean", arguments, environment).map(|never| match never {}),
+        Request::Status(options) => {
+            verb::status::run(&options, arguments, environment).map(|never| match never {})
+        }
+        Request::OfRoot => root_program::execute("build or clean", arguments, environment)
+            .map(|never| match never {}),
         Request::Print(text) => output::print(&text),
     }
 }

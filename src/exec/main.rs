@@ -1,5 +1,5 @@
-//! runns-exec, without the standard library's start-up code, which would change what the command inherits (SIGPIPE,
-//! descriptors 0 to 2).
+//! runns-exec, without the standard library's start-up code, which would change what the command
+//! inherits (SIGPIPE, descriptors 0 to 2).
 
 #![no_main]
 

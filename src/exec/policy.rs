@@ -1,4 +1,5 @@
-//! Who may enter what. The group that may execute the program is not decided here, but by the file's mode.
+//! Who may enter what. The group that may execute the program is not decided here, but by the
+//! file's mode.
 
 use std::ffi::CStr;
 
@@ -24,7 +25,10 @@ struct Caller {
 impl Caller {
     /// The calling process, by its real uid.
     fn current() -> Self {
-        Self { uid: getuid().as_raw(), root: caller_is_root() }
+        Self {
+            uid: getuid().as_raw(),
+            root: caller_is_root(),
+        }
     }
 
     /// Whether `access` lets the caller in: it has no list, or the caller is in one.
@@ -35,8 +39,11 @@ impl Caller {
 
 /// The process's own groups, not those that /etc/group would give its user.
 fn own_groups() -> Result<Vec<u32>> {
-    let mut groups: Vec<u32> =
-        getgroups().cannot(|| "read the process's groups")?.iter().map(|gid| gid.as_raw()).collect();
+    let mut groups: Vec<u32> = getgroups()
+        .cannot(|| "read the process's groups")?
+        .iter()
+        .map(|gid| gid.as_raw())
+        .collect();
     groups.extend([getgid().as_raw(), getegid().as_raw()]);
     Ok(groups)
 }
@@ -46,7 +53,8 @@ pub struct Decision {
     name: NetnsName,
     /// Its record, if runns-exec built it.
     pub record: Option<Record>,
-    /// All records, if none of this name says which namespace was built: one of them may be that of another name.
+    /// All records, if none of this name says which namespace was built: one of them may be that of
+    /// another name.
     others: Vec<Record>,
     config: Config,
     caller: Caller,
@@ -58,19 +66,25 @@ fn refuse(name: &NetnsName, cause: impl std::fmt::Display) -> Error {
     Error::new(format!("enter namespace {name}"), cause)
 }
 
-/// Decides by name, before anything is opened. Root is refused only by the record's state, whatever the configuration is
-/// like.
+/// Decides by name, before anything is opened. Root is refused only by the record's state, whatever
+/// the configuration is like.
 pub fn decide(name: &NetnsName) -> Result<Decision> {
     let caller = Caller::current();
     let record = Record::load(name)?;
     match record.as_ref().map(|record| record.state) {
         Some(State::Building) => {
-            return Err(refuse(name, "it is being built, or its build was interrupted")
-                .hint(format!("if no build is running: sudo runns-exec clean {name}")));
+            return Err(
+                refuse(name, "it is being built, or its build was interrupted").hint(format!(
+                    "if no build is running: sudo runns-exec clean {name}"
+                )),
+            );
         }
         Some(State::Cleaning) => {
-            return Err(refuse(name, "it is being cleaned, or its clean was interrupted")
-                .hint(format!("if no clean is running: sudo runns-exec clean {name}")));
+            return Err(
+                refuse(name, "it is being cleaned, or its clean was interrupted").hint(format!(
+                    "if no clean is running: sudo runns-exec clean {name}"
+                )),
+            );
         }
         Some(State::Built) | None => {}
     }
@@ -83,7 +97,12 @@ pub fn decide(name: &NetnsName) -> Result<Decision> {
         no_new_privs: false,
     };
     if caller.root {
-        return Ok(decision(record, Vec::new(), Config::load_default().unwrap_or_default(), caller));
+        return Ok(decision(
+            record,
+            Vec::new(),
+            Config::load_default().unwrap_or_default(),
+            caller,
+        ));
     }
     let config = match Config::load_if_there()? {
         Some(config) => config,
@@ -93,41 +112,65 @@ pub fn decide(name: &NetnsName) -> Result<Decision> {
         }
     };
     if let Some((first, second)) = config.ambiguity() {
-        let cause = format!("[{}] and [{}] both name namespace {}", first.name, second.name, first.netns);
+        let cause = format!(
+            "[{}] and [{}] both name namespace {}",
+            first.name, second.name, first.netns
+        );
         return Err(Error::new(format!("use {DEFAULT_PATH}"), cause));
     }
     let named = config.sections.iter().any(|section| section.netns == *name);
     if record.is_none() && !named && !config.allow_unmanaged {
         return Err(unmanaged(name, &config));
     }
-    let identified = record.as_ref().is_some_and(|record| record.identity.is_some());
-    let others = if identified { Vec::new() } else { Record::all()? };
+    let identified = record
+        .as_ref()
+        .is_some_and(|record| record.identity.is_some());
+    let others = if identified {
+        Vec::new()
+    } else {
+        Record::all()?
+    };
     let decision = decision(record, others, config, caller);
     decision.check(&Vec::from_iter(&decision.record), None)?;
     Ok(decision)
 }
 
-/// Whether /etc/runns.conf, which is not there, does not exist: in the /etc of a sandbox it may be missing, with the lists
-/// that it has today.
+/// Whether /etc/runns.conf, which is not there, does not exist: in the /etc of a sandbox it may be
+/// missing, with the lists that it has today.
 fn believe_absence(name: &NetnsName, record: Option<&Record>) -> Result<()> {
     match record.and_then(|record| record.etc.as_ref()) {
         Some(etc) if Some(etc) != etc_here().as_ref() => {
-            let cause = format!("{DEFAULT_PATH} is missing, and /etc is not that in which the namespace was built");
-            Err(refuse(name, cause)
-                .hint(format!("run it outside of the sandbox; if there is none: sudo touch {DEFAULT_PATH}")))
+            let cause = format!(
+                "{DEFAULT_PATH} is missing, and /etc is not that in which the namespace was built"
+            );
+            Err(refuse(name, cause).hint(format!(
+                "run it outside of the sandbox; if there is none: sudo touch {DEFAULT_PATH}"
+            )))
         }
         _ => Ok(()),
     }
 }
 
 /// Runs `look` inside the namespace called `name`, if the caller may enter it.
-pub fn visit<T>(privilege: &Privilege, name: &NetnsName, look: impl FnOnce() -> Result<T>) -> Result<T> {
+pub fn visit<T>(
+    privilege: &Privilege,
+    name: &NetnsName,
+    look: impl FnOnce() -> Result<T>,
+) -> Result<T> {
     let mut decision = decide(name)?;
-    netns::visit(privilege, &decision.open()?, |arrival| decision.admit(arrival), look)
+    netns::visit(
+        privilege,
+        &decision.open()?,
+        |arrival| decision.admit(arrival),
+        look,
+    )
 }
 
 fn unmanaged(name: &NetnsName, config: &Config) -> Error {
-    let error = refuse(name, format!("runns-exec did not build it, and {DEFAULT_PATH} does not name it"));
+    let error = refuse(
+        name,
+        format!("runns-exec did not build it, and {DEFAULT_PATH} does not name it"),
+    );
     let hint = did_you_mean(name, config).unwrap_or_else(|| {
         format!(
             "root can build it (sudo runns-exec build -n {name}), or open every namespace to the group (AllowUnmanaged=yes \
@@ -137,34 +180,45 @@ fn unmanaged(name: &NetnsName, config: &Config) -> Error {
     error.hint(hint)
 }
 
-/// What may have been meant by `name`: a namespace, a section or a subcommand, whichever is nearest.
+/// What may have been meant by `name`: a namespace, a section or a subcommand, whichever is
+/// nearest.
 fn did_you_mean(name: &NetnsName, config: &Config) -> Option<String> {
     let mut names = Record::names().unwrap_or_default();
     names.extend(netns::names().unwrap_or_default());
     names.extend(config.sections.iter().map(|section| section.netns.clone()));
     let sections = config.sections.iter().map(|section| section.name.as_str());
-    let words = names.iter().map(NetnsName::as_str).chain(sections).chain(RESERVED);
-    let near = nearest(name.as_str(), words.filter(|word| *word != name.as_str() || !names.contains(name)))?;
+    let words = names
+        .iter()
+        .map(NetnsName::as_str)
+        .chain(sections)
+        .chain(RESERVED);
+    let near = nearest(
+        name.as_str(),
+        words.filter(|word| *word != name.as_str() || !names.contains(name)),
+    )?;
     let section = config.sections.iter().find(|section| section.name == near);
     Some(match section {
         _ if names.iter().any(|known| known.as_str() == near) => format!("did you mean {near}?"),
-        Some(section) => format!("did you mean {}, the namespace of section [{near}]?", section.netns),
+        Some(section) => format!(
+            "did you mean {}, the namespace of section [{near}]?",
+            section.netns
+        ),
         None => format!("did you mean runns-exec {near}?"),
     })
 }
 
 impl Decision {
-    /// Opens the namespace, whose lists under other names must allow, too; if there is none, the error says what may have
-    /// been meant.
+    /// Opens the namespace, whose lists under other names must allow, too; if there is none, the
+    /// error says what may have been meant.
     pub fn open(&mut self) -> Result<Netns> {
         let name = &self.name;
         let netns = netns::open(name).map_err(|error| match netns::is_missing(name) {
             true => {
                 let config = Config::load_default().unwrap_or_default();
                 let hint = did_you_mean(name, &config);
-                error.hint(
-                    hint.unwrap_or_else(|| "runns-exec status and ip netns list show the existing ones".to_string()),
-                )
+                error.hint(hint.unwrap_or_else(|| {
+                    "runns-exec status and ip netns list show the existing ones".to_string()
+                }))
             }
             false => error,
         })?;
@@ -177,15 +231,21 @@ impl Decision {
         }
         self.check(&records, Some(&netns))?;
         let sections = self.sections(&records, Some(&netns))?;
-        let by_record = records.iter().any(|record| record.plan.request.no_new_privs);
+        let by_record = records
+            .iter()
+            .any(|record| record.plan.request.no_new_privs);
         self.no_new_privs = by_record || sections.iter().any(|section| section.no_new_privs);
         Ok(netns)
     }
 
-    /// Whether the caller may stay where it has just arrived: it is the namespace of the record or, without a record, one
-    /// that runns-exec did not build, as far as the namespace itself says.
+    /// Whether the caller may stay where it has just arrived: it is the namespace of the record or,
+    /// without a record, one that runns-exec did not build, as far as the namespace itself says.
     pub fn admit(&mut self, arrival: &Arrival) -> Result<()> {
-        match self.record.as_ref().and_then(|record| record.identity.as_ref()) {
+        match self
+            .record
+            .as_ref()
+            .and_then(|record| record.identity.as_ref())
+        {
             Some(built) => return arrival.must_be(built),
             None => arrival.must_not_be_the_hosts()?,
         }
@@ -193,7 +253,11 @@ impl Decision {
             return Ok(());
         }
         // A record whose own name no longer leads to it was not found when it was opened.
-        let is_same = |record: &&Record| record.identity.is_some_and(|identity| identity.cookie == arrival.cookie);
+        let is_same = |record: &&Record| {
+            record
+                .identity
+                .is_some_and(|identity| identity.cookie == arrival.cookie)
+        };
         let same: Vec<&Record> = self.others.iter().filter(is_same).collect();
         if same.is_empty() && arrival.is_built() {
             let hint = format!(
@@ -201,7 +265,11 @@ impl Decision {
                  the namespace (sudo ip netns delete {}) and build it again",
                 self.name
             );
-            return Err(refuse(&self.name, "runns-exec built it, and its record is not there").hint(hint));
+            return Err(refuse(
+                &self.name,
+                "runns-exec built it, and its record is not there",
+            )
+            .hint(hint));
         }
         self.check(&same, None)?;
         let sections = self.sections(&same, None)?;
@@ -210,8 +278,8 @@ impl Decision {
         Ok(())
     }
 
-    /// These `records` of the namespace must be of one that is complete, and their lists and those of today's sections for it
-    /// must allow.
+    /// These `records` of the namespace must be of one that is complete, and their lists and those
+    /// of today's sections for it must allow.
     fn check(&self, records: &[&Record], netns: Option<&Netns>) -> Result<()> {
         if self.caller.root {
             return Ok(());
@@ -221,7 +289,10 @@ impl Decision {
         }
         for Record { state, plan, .. } in records {
             if *state != State::Built {
-                let cause = format!("it is namespace {}, which is being built or cleaned", plan.request.name);
+                let cause = format!(
+                    "it is namespace {}, which is being built or cleaned",
+                    plan.request.name
+                );
                 return Err(refuse(&self.name, cause));
             }
             self.check_list(&plan.request.access)?;
@@ -229,14 +300,18 @@ impl Decision {
         Ok(())
     }
 
-    /// Today's sections, as far as they restrict anything, that name the namespace, that one of its `records` comes from,
-    /// or whose name leads to `netns`, too.
+    /// Today's sections, as far as they restrict anything, that name the namespace, that one of its
+    /// `records` comes from, or whose name leads to `netns`, too.
     fn sections(&self, records: &[&Record], netns: Option<&Netns>) -> Result<Vec<&Section>> {
         let is_of_record = |section: &Section| {
-            records.iter().map(|record| &record.plan.request).any(|request| {
-                let built_from = request.section.as_deref();
-                section.netns == request.name || built_from.is_some_and(|name| name.eq_ignore_ascii_case(&section.name))
-            })
+            records
+                .iter()
+                .map(|record| &record.plan.request)
+                .any(|request| {
+                    let built_from = request.section.as_deref();
+                    section.netns == request.name
+                        || built_from.is_some_and(|name| name.eq_ignore_ascii_case(&section.name))
+                })
         };
         let mut found = Vec::new();
         for section in &self.config.sections {
@@ -254,7 +329,10 @@ impl Decision {
     fn check_list(&self, access: &Access) -> Result<()> {
         match self.caller.is_in(access)? {
             true => Ok(()),
-            false => Err(refuse(&self.name, "AllowUsers and AllowGroups do not let you in")),
+            false => Err(refuse(
+                &self.name,
+                "AllowUsers and AllowGroups do not let you in",
+            )),
         }
     }
 
@@ -276,5 +354,8 @@ impl Decision {
 
 /// Root by way of sudo, in whose hands the command becomes root's too.
 pub fn is_sudo(environment: &[&CStr]) -> bool {
-    caller_is_root() && environment.iter().any(|variable| variable.to_bytes().starts_with(b"SUDO_UID="))
+    caller_is_root()
+        && environment
+            .iter()
+            .any(|variable| variable.to_bytes().starts_with(b"SUDO_UID="))
 }

@@ -1,4 +1,5 @@
-//! Executes the program for root, which has the subcommands build, clean and status, without any capability.
+//! Executes the program for root, which has the subcommands build, clean and status, without any
+//! capability.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
@@ -29,16 +30,24 @@ pub fn execute(action: &str, arguments: &[&CStr], environment: &[&CStr]) -> Resu
     Err(Error::new(format!("execute {}", show(&path)), words(errno)))
 }
 
-/// Its path, derived from that of this program. It and every directory above it must belong to root.
+/// Its path, derived from that of this program. It and every directory above it must belong to
+/// root.
 fn find() -> Result<PathBuf> {
     const OWN: &str = "/proc/self/exe";
     let own = std::fs::read_link(OWN).cannot(|| format!("read {OWN}"))?;
-    let prefix = own.parent().and_then(Path::parent).unwrap_or(Path::new("/"));
+    let prefix = own
+        .parent()
+        .and_then(Path::parent)
+        .unwrap_or(Path::new("/"));
     let path = prefix.join(PLACE);
-    let (_, stat) = trusted::locate(&path, Trust::Strict)
-        .map_err(|error| error.hint("install it with install/install.sh, which puts both programs in place"))?;
+    let (_, stat) = trusted::locate(&path, Trust::Strict).map_err(|error| {
+        error.hint("install it with install/install.sh, which puts both programs in place")
+    })?;
     if trusted::kind(&stat) != SFlag::S_IFREG {
-        return Err(Error::new(format!("execute {}", show(&path)), "it is not a regular file"));
+        return Err(Error::new(
+            format!("execute {}", show(&path)),
+            "it is not a regular file",
+        ));
     }
     Ok(path)
 }

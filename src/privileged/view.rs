@@ -1,14 +1,16 @@
-//! The command's view of the file system: a private mount namespace in which /sys shows the namespace's network devices
-//! and each file of /etc/netns/NAME covers its namesake in /etc.
+//! The command's view of the file system: a private mount namespace in which /sys shows the
+//! namespace's network devices and each file of /etc/netns/NAME covers its namesake in /etc.
 //!
-//! All mounts are made from descriptors, so that the entry that was checked is the entry that is mounted. The view is a
-//! slave of the host's mount namespace: mounts and unmounts on the host reach it, its own never reach the host.
+//! All mounts are made from descriptors, so that the entry that was checked is the entry that is
+//! mounted. The view is a slave of the host's mount namespace: mounts and unmounts on the host
+//! reach it, its own never reach the host.
 //!
-//! Before files are covered, all of /etc is bound onto itself, and the entries are mounted in that copy. When runns-exec
-//! is started inside another namespace, a single unmount therefore removes everything that the outer one mounted there.
-//! The source of the outer /sys, which only a privileged process can have set, shows that there is an outer view. A
-//! sandbox in between, such as firejail(1), replaces that /sys and binds our /etc once more: what is left in it of an
-//! outer view is recognized by what is mounted, and unmounted file by file.
+//! Before files are covered, all of /etc is bound onto itself, and the entries are mounted in that
+//! copy. When runns-exec is started inside another namespace, a single unmount therefore removes
+//! everything that the outer one mounted there. The source of the outer /sys, which only a
+//! privileged process can have set, shows that there is an outer view. A sandbox in between, such
+//! as firejail(1), replaces that /sys and binds our /etc once more: what is left in it of an outer
+//! view is recognized by what is mounted, and unmounted file by file.
 
 use std::ffi::{CStr, CString, OsString};
 use std::fs::File;
@@ -40,9 +42,15 @@ use runns_sys::mount::{self as api, Attributes};
 
 /// The directory of per-namespace files of /etc (ip-netns(8)).
 pub const ETC_NETNS: &str = "/etc/netns";
-/// Directories with the sockets of the host's name services: nscd(8), systemd-resolved(8), avahi-daemon(8). build creates
-/// those that are missing, so that a service that is started later is covered too.
-pub const NAME_SERVICES: [&str; 4] = ["/run/nscd", "/var/run/nscd", "/run/systemd/resolve", "/run/avahi-daemon"];
+/// Directories with the sockets of the host's name services: nscd(8), systemd-resolved(8),
+/// avahi-daemon(8). build creates those that are missing, so that a service that is started later
+/// is covered too.
+pub const NAME_SERVICES: [&str; 4] = [
+    "/run/nscd",
+    "/var/run/nscd",
+    "/run/systemd/resolve",
+    "/run/avahi-daemon",
+];
 /// The file whose presence makes a namespace's resolver its own.
 const RESOLV_CONF: &str = "resolv.conf";
 /// The file with the name of the host itself.
@@ -75,9 +83,14 @@ pub struct Wanted<'a> {
     pub host: Option<IpAddr>,
 }
 
-/// Creates the view of namespace `name`, which the calling process has entered. Capabilities are raised for the mount
-/// calls only; what is mounted is opened and checked without.
-pub fn make(privilege: &Privilege, _entered: &Entered, name: &NetnsName, wanted: &Wanted) -> Result<()> {
+/// Creates the view of namespace `name`, which the calling process has entered. Capabilities are
+/// raised for the mount calls only; what is mounted is opened and checked without.
+pub fn make(
+    privilege: &Privilege,
+    _entered: &Entered,
+    name: &NetnsName,
+    wanted: &Wanted,
+) -> Result<()> {
     let cwd = nix::unistd::getcwd().ok();
     let (sys, undone) = privilege.raised(Capability::CAP_SYS_ADMIN, || {
         unshare(CloneFlags::CLONE_NEWNS).cannot(|| "unshare the mount namespace")?;
@@ -87,15 +100,29 @@ pub fn make(privilege: &Privilege, _entered: &Entered, name: &NetnsName, wanted:
         undo_outer_view()
     })?;
     let entries = entries(name)?;
-    if let Some(missing) = wanted.files.iter().find(|file| !entries.iter().any(|entry| entry.name == file.as_str())) {
+    if let Some(missing) = wanted
+        .files
+        .iter()
+        .find(|file| !entries.iter().any(|entry| entry.name == file.as_str()))
+    {
         let path = Path::new(ETC_NETNS).join(name.as_str()).join(missing);
-        return Err(Error::new(format!("put {} in place", show(path)), "it was removed after the namespace was built")
-            .hint(format!("sudo runns-exec clean {name}, and build it again")));
+        return Err(Error::new(
+            format!("put {} in place", show(path)),
+            "it was removed after the namespace was built",
+        )
+        .hint(format!("sudo runns-exec clean {name}, and build it again")));
     }
     let own_resolver = entries.iter().any(|entry| entry.name == RESOLV_CONF);
-    let services = if own_resolver { name_services()? } else { Vec::new() };
+    let services = if own_resolver {
+        name_services()?
+    } else {
+        Vec::new()
+    };
     let has_hosts = entries.iter().any(|entry| entry.name == HOSTS);
-    let hosts = wanted.host.filter(|_| !has_hosts).map_or(Ok(None), |host| hosts(privilege, name, host))?;
+    let hosts = wanted
+        .host
+        .filter(|_| !has_hosts)
+        .map_or(Ok(None), |host| hosts(privilege, name, host))?;
     let covers_etc = hosts.is_some() || !entries.is_empty();
     say(undone, name, &entries, &services);
     privilege.raised(Capability::CAP_SYS_ADMIN, || {
@@ -108,35 +135,58 @@ pub fn make(privilege: &Privilege, _entered: &Entered, name: &NetnsName, wanted:
     enter_again(cwd, undone || covers_etc)
 }
 
-/// A detached mount of a file: the host's /etc/hosts, and a line with the name of the host itself. `None` if the host has
-/// no such file. It is the one that build left, if that is up to date, or else one that belongs to the caller, who made
-/// it, and whom the mount does not let write to it.
+/// A detached mount of a file: the host's /etc/hosts, and a line with the name of the host itself.
+/// `None` if the host has no such file. It is the one that build left, if that is up to date, or
+/// else one that belongs to the caller, who made it, and whom the mount does not let write to it.
 fn hosts(privilege: &Privilege, name: &NetnsName, host: IpAddr) -> Result<Option<OwnedFd>> {
     const WHAT: &str = "make a hosts file for the namespace";
-    let (Some((seconds, nanoseconds, size)), line) = (hosts::stamp()?, hosts::line(host)) else { return Ok(None) };
-    step(|| format!("putting a copy with the line '{}' in place of {}", line.trim(), hosts::HOSTS));
+    let (Some((seconds, nanoseconds, size)), line) = (hosts::stamp()?, hosts::line(host)) else {
+        return Ok(None);
+    };
+    step(|| {
+        format!(
+            "putting a copy with the line '{}' in place of {}",
+            line.trim(),
+            hosts::HOSTS
+        )
+    });
     if let Ok((place, stat)) = trusted::locate(&hosts::path(name), Trust::Strict) {
-        if (stat.st_mtime, stat.st_mtime_nsec, stat.st_size as u64) == (seconds, nanoseconds, size + line.len() as u64)
+        if (stat.st_mtime, stat.st_mtime_nsec, stat.st_size as u64)
+            == (seconds, nanoseconds, size + line.len() as u64)
         {
-            return privilege
-                .raised(Capability::CAP_SYS_ADMIN, || api::clone_tree(place.as_fd(), false).map(Some).cannot(|| WHAT));
+            return privilege.raised(Capability::CAP_SYS_ADMIN, || {
+                api::clone_tree(place.as_fd(), false)
+                    .map(Some)
+                    .cannot(|| WHAT)
+            });
         }
     }
-    let Some(text) = hosts::text_with(&line)? else { return Ok(None) };
+    let Some(text) = hosts::text_with(&line)? else {
+        return Ok(None);
+    };
     let user = CString::new(getuid().to_string()).unwrap_or_default();
     let options = [(c"uid", &*user), (c"mode", c"0700")];
     let directory = privilege.raised(Capability::CAP_SYS_ADMIN, || {
-        api::new_filesystem(c"tmpfs", MASK, &options, Attributes::NOSUID_NODEV_NOEXEC).cannot(|| WHAT)
+        api::new_filesystem(c"tmpfs", MASK, &options, Attributes::NOSUID_NODEV_NOEXEC)
+            .cannot(|| WHAT)
     })?;
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
-    let mut file = File::from(openat(&directory, hosts::PREFIX, flags, Mode::empty()).cannot(|| WHAT)?);
+    let mut file =
+        File::from(openat(&directory, hosts::PREFIX, flags, Mode::empty()).cannot(|| WHAT)?);
     file.write_all(&text).cannot(|| WHAT)?;
     fchmod(&file, Mode::from_bits_truncate(0o444)).cannot(|| WHAT)?;
     drop(file);
-    let place = openat(&directory, hosts::PREFIX, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).cannot(|| WHAT)?;
+    let place = openat(
+        &directory,
+        hosts::PREFIX,
+        OFlag::O_PATH | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )
+    .cannot(|| WHAT)?;
     privilege.raised(Capability::CAP_SYS_ADMIN, || {
         api::restrict(directory.as_fd(), Attributes::RDONLY, false).cannot(|| WHAT)?;
-        // Only what is mounted can be copied, on kernels before 6.15; nobody else sees this mount namespace.
+        // Only what is mounted can be copied, on kernels before 6.15; nobody else sees this mount
+        // namespace.
         let (etc, _) = trusted::locate(Path::new("/etc"), Trust::Strict)?;
         api::attach(directory.as_fd(), etc.as_fd(), c"").cannot(|| WHAT)?;
         let tree = api::clone_tree(place.as_fd(), false).cannot(|| WHAT)?;
@@ -150,29 +200,42 @@ fn say(undone: bool, name: &NetnsName, entries: &[Entry], services: &[(&str, Own
         step(|| "undid the view of the namespace that runns-exec was started in".to_string());
     }
     for entry in entries {
-        step(|| format!("putting {ETC_NETNS}/{name}/{0} in place of /etc/{0}", show(&entry.name)));
+        step(|| {
+            format!(
+                "putting {ETC_NETNS}/{name}/{0} in place of /etc/{0}",
+                show(&entry.name)
+            )
+        });
     }
     for (path, _) in services {
         step(|| format!("covering {path}, where a name service of the host listens"));
     }
 }
 
-/// Enters the working directory again, by name, if it has been covered; `changed` means that more than /sys has been. No
-/// capability is raised, because the caller chooses the working directory.
+/// Enters the working directory again, by name, if it has been covered; `changed` means that more
+/// than /sys has been. No capability is raised, because the caller chooses the working directory.
 fn enter_again(cwd: Option<PathBuf>, changed: bool) -> Result<()> {
     let covered = |path: &Path| {
         path.starts_with("/sys")
-            || (changed && ["/etc"].iter().chain(&NAME_SERVICES).any(|covered| path.starts_with(covered)))
+            || (changed
+                && ["/etc"]
+                    .iter()
+                    .chain(&NAME_SERVICES)
+                    .any(|covered| path.starts_with(covered)))
     };
     match cwd {
-        Some(cwd) if covered(&cwd) => {
-            nix::unistd::chdir(&cwd).cannot(|| format!("enter the working directory {} in the namespace", show(&cwd)))
-        }
+        Some(cwd) if covered(&cwd) => nix::unistd::chdir(&cwd).cannot(|| {
+            format!(
+                "enter the working directory {} in the namespace",
+                show(&cwd)
+            )
+        }),
         _ => Ok(()),
     }
 }
 
-/// Removes the view of an outer runns-exec. Returns the /sys below it, and whether there was such a view.
+/// Removes the view of an outer runns-exec. Returns the /sys below it, and whether there was such a
+/// view.
 fn undo_outer_view() -> Result<(Sys, bool)> {
     let mut undone = false;
     loop {
@@ -204,8 +267,9 @@ fn unmount(path: impl AsRef<Path>) -> Result<()> {
         .cannot(|| format!("unmount the outer namespace's {}", show(path)))
 }
 
-/// Removes what is left of an outer view whose /sys somebody has replaced; whether there was anything. A view that covers
-/// anything but /sys has mounted an /etc, and so has a sandbox in it. What the sandbox itself has covered stays so.
+/// Removes what is left of an outer view whose /sys somebody has replaced; whether there was
+/// anything. A view that covers anything but /sys has mounted an /etc, and so has a sandbox in it.
+/// What the sandbox itself has covered stays so.
 fn undo_behind_sandbox() -> Result<bool> {
     let etc = must_find("/etc")?;
     if mounted_at(&etc)?.is_none() {
@@ -226,37 +290,47 @@ fn undo_behind_sandbox() -> Result<bool> {
     Ok(undone)
 }
 
-/// Whether `place`, at `path`, is the root of one of the mounts that [`make`] puts on files of /etc and on directories of
-/// name services, or of a copy of one. Only root can have mounted these files there.
+/// Whether `place`, at `path`, is the root of one of the mounts that [`make`] puts on files of /etc
+/// and on directories of name services, or of a copy of one. Only root can have mounted these files
+/// there.
 fn is_of_a_view(path: &Path, place: &OwnedFd) -> Result<bool> {
-    let Some(id) = mounted_at(place)? else { return Ok(false) };
+    let Some(id) = mounted_at(place)? else {
+        return Ok(false);
+    };
     match path.strip_prefix("/etc").ok().and_then(Path::to_str) {
         // Anybody may give a file system of FUSE this source (fusermount3(1), fsname).
-        None => {
-            Ok(NAME_SERVICES.iter().any(|known| path == Path::new(known))
-                && mount_at(place, path)?.1 == MASK.to_bytes())
+        None => Ok(NAME_SERVICES.iter().any(|known| path == Path::new(known))
+            && mount_at(place, path)?.1 == MASK.to_bytes()),
+        Some(name) => {
+            Ok(is_entry(&root_of(place, path, id)?, name) || is_target_of_entry(place, name))
         }
-        Some(name) => Ok(is_entry(&root_of(place, path, id)?, name) || is_target_of_entry(place, name)),
     }
 }
 
-/// Whether `root`, what of its file system is mounted on the file `name` of /etc, is that of some /etc/netns/NAME, or a
-/// hosts file of ours. A file that has been replaced since has a suffix.
+/// Whether `root`, what of its file system is mounted on the file `name` of /etc, is that of some
+/// /etc/netns/NAME, or a hosts file of ours. A file that has been replaced since has a suffix.
 fn is_entry(root: &[u8], name: &str) -> bool {
     let root = String::from_utf8_lossy(root);
     let mut parts = root.trim_end_matches("//deleted").rsplit('/');
     let (last, directory, above) = (parts.next(), parts.next(), parts.next());
-    last == Some(name) && directory.is_some_and(|name| NetnsName::new(name).is_ok()) && above == Some("netns")
+    last == Some(name)
+        && directory.is_some_and(|name| NetnsName::new(name).is_ok())
+        && above == Some("netns")
         || name == HOSTS && last.is_some_and(|last| last.starts_with(hosts::PREFIX))
 }
 
 /// Whether it is the file that a symbolic link of that name in some /etc/netns/NAME leads to.
 fn is_target_of_entry(place: &OwnedFd, name: &str) -> bool {
-    let Ok(mounted) = fstat(place) else { return false };
-    let is_same =
-        |path: PathBuf| stat(&path).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (mounted.st_dev, mounted.st_ino));
+    let Ok(mounted) = fstat(place) else {
+        return false;
+    };
+    let is_same = |path: PathBuf| {
+        stat(&path).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (mounted.st_dev, mounted.st_ino))
+    };
     let directories = std::fs::read_dir(ETC_NETNS).into_iter().flatten().flatten();
-    directories.into_iter().any(|directory| is_same(directory.path().join(name)))
+    directories
+        .into_iter()
+        .any(|directory| is_same(directory.path().join(name)))
 }
 
 /// The existing directories of the host's name services; one that has two names is listed once.
@@ -275,13 +349,15 @@ fn name_services() -> Result<Vec<(&'static str, OwnedFd)>> {
     Ok(services)
 }
 
-/// Covers the directories of the host's name services by an empty one that belongs to root: a program that looks for
-/// their sockets finds none, and asks the namespace's resolver.
+/// Covers the directories of the host's name services by an empty one that belongs to root: a
+/// program that looks for their sockets finds none, and asks the namespace's resolver.
 fn mask(services: &[(&str, OwnedFd)]) -> Result<()> {
     let mut mask: Option<OwnedFd> = None;
     for (path, place) in services {
         let tree = match &mask {
-            Some(mask) => api::clone_tree(mask.as_fd(), false).cannot(|| "copy the empty directory")?,
+            Some(mask) => {
+                api::clone_tree(mask.as_fd(), false).cannot(|| "copy the empty directory")?
+            }
             None => empty_directory()?,
         };
         api::attach(tree.as_fd(), place.as_fd(), c"").cannot(|| format!("cover {path}"))?;
@@ -292,7 +368,12 @@ fn mask(services: &[(&str, OwnedFd)]) -> Result<()> {
 
 /// An empty directory that belongs to root and that nobody can write to, whoever the caller is.
 fn empty_directory() -> Result<OwnedFd> {
-    let options = [(c"ro", c""), (c"mode", c"0555"), (c"uid", c"0"), (c"gid", c"0")];
+    let options = [
+        (c"ro", c""),
+        (c"mode", c"0555"),
+        (c"uid", c"0"),
+        (c"gid", c"0"),
+    ];
     let attributes = Attributes::NOSUID_NODEV_NOEXEC.with(Attributes::RDONLY);
     api::new_filesystem(c"tmpfs", MASK, &options, attributes).cannot(|| "make an empty directory")
 }
@@ -300,7 +381,11 @@ fn empty_directory() -> Result<OwnedFd> {
 /// Opens `path` with O_PATH; `None` if it does not exist (any longer).
 fn find(path: impl AsRef<Path>) -> Result<Option<OwnedFd>> {
     let path = path.as_ref();
-    match open(path, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()) {
+    match open(
+        path,
+        OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    ) {
         Err(Errno::ENOENT) => Ok(None),
         place => place.map(Some).cannot(|| format!("open {}", show(path))),
     }
@@ -310,7 +395,8 @@ fn must_find(path: &str) -> Result<OwnedFd> {
     find(path)?.ok_or_else(|| Error::new(format!("open {path}"), words(Errno::ENOENT)))
 }
 
-/// The mount that contains `place`, which is at `path`: its id, if the kernel reports it, and its source.
+/// The mount that contains `place`, which is at `path`: its id, if the kernel reports it, and its
+/// source.
 fn mount_at(place: &OwnedFd, path: impl AsRef<Path>) -> Result<(Option<u64>, Vec<u8>)> {
     let path = path.as_ref();
     match api::mount_of(place).and_then(|id| Ok((Some(id), api::mount_source(id)?))) {
@@ -326,7 +412,9 @@ fn mount_at(place: &OwnedFd, path: impl AsRef<Path>) -> Result<(Option<u64>, Vec
 fn unique_id(place: &OwnedFd, path: &str) -> Result<Option<u64>> {
     match api::mount_of(place) {
         Err(Errno::ENOSYS) => Ok(None),
-        id => id.map(Some).cannot(|| format!("find out what is mounted on {path}")),
+        id => id
+            .map(Some)
+            .cannot(|| format!("find out what is mounted on {path}")),
     }
 }
 
@@ -335,7 +423,8 @@ fn mounted_at(place: &OwnedFd) -> Result<Option<u64>> {
     api::mounted_at(place).cannot(|| "find out whether something is mounted")
 }
 
-/// What of its file system is mounted on `path`, which is `place`; `id` is that of the mount in mountinfo.
+/// What of its file system is mounted on `path`, which is `place`; `id` is that of the mount in
+/// mountinfo.
 fn root_of(place: &OwnedFd, path: &Path, id: u64) -> Result<Vec<u8>> {
     match api::mount_of(place).and_then(api::mount_root) {
         Err(Errno::ENOSYS) => {
@@ -354,22 +443,27 @@ fn cover_sys(sys: &Sys, mark: &CStr) -> Result<()> {
     if flags.contains(FsFlags::ST_RDONLY) {
         attributes = attributes.with(Attributes::RDONLY);
     }
-    let sysfs = api::new_filesystem(c"sysfs", mark, &[], attributes).cannot(|| "make a sysfs for the namespace")?;
-    api::attach(sysfs.as_fd(), sys.place.as_fd(), c"").cannot(|| "mount the namespace's sysfs on /sys")?;
+    let sysfs = api::new_filesystem(c"sysfs", mark, &[], attributes)
+        .cannot(|| "make a sysfs for the namespace")?;
+    api::attach(sysfs.as_fd(), sys.place.as_fd(), c"")
+        .cannot(|| "mount the namespace's sysfs on /sys")?;
     for (path, tree) in submounts {
         // For instance the directory of a device that the namespace does not have.
         let Some(target) = find(&path)? else { continue };
-        api::attach(tree.as_fd(), target.as_fd(), c"").cannot(|| format!("mount {} again", show(&path)))?;
+        api::attach(tree.as_fd(), target.as_fd(), c"")
+            .cannot(|| format!("mount {} again", show(&path)))?;
     }
     Ok(())
 }
 
-/// Copies of everything mounted below /sys: one for each topmost mount, including what is mounted below it.
+/// Copies of everything mounted below /sys: one for each topmost mount, including what is mounted
+/// below it.
 fn copies_below(sys: &Sys) -> Result<Vec<(PathBuf, OwnedFd)>> {
     let mut copies = Vec::new();
     for path in mounts_below(sys.id, "/sys")? {
         let Some(place) = find(&path)? else { continue };
-        let tree = api::clone_tree(place.as_fd(), true).cannot(|| format!("copy the mount {}", show(&path)))?;
+        let tree = api::clone_tree(place.as_fd(), true)
+            .cannot(|| format!("copy the mount {}", show(&path)))?;
         copies.push((path, tree));
     }
     Ok(copies)
@@ -381,7 +475,9 @@ fn mounts_below(id: Option<u64>, above: &str) -> Result<Vec<PathBuf>> {
     match id {
         None => paths = children_by_mountinfo(&mountinfo()?, above),
         Some(id) => {
-            for mount in api::descendants(id).cannot(|| format!("list what is mounted below {above}"))? {
+            for mount in
+                api::descendants(id).cannot(|| format!("list what is mounted below {above}"))?
+            {
                 match api::mount_point(mount) {
                     // Unmounted on the host since it was listed.
                     Err(Errno::ENOENT) => {}
@@ -402,13 +498,18 @@ fn mounts_below(id: Option<u64>, above: &str) -> Result<Vec<PathBuf>> {
 /// The checked entries of /etc/netns/`name`; none if there is no such directory.
 fn entries(name: &NetnsName) -> Result<Vec<Entry>> {
     let path = Path::new(ETC_NETNS).join(name.as_str());
-    let Some(directory) = trusted::directory(&path)? else { return Ok(Vec::new()) };
+    let Some(directory) = trusted::directory(&path)? else {
+        return Ok(Vec::new());
+    };
     let mut entries = Vec::new();
     for name in names_in(&directory).cannot(|| format!("list {}", show(&path)))? {
         let path = path.join(&name);
         let (place, stat) = trusted::locate_in(&directory, &path)?;
         if !matches!(trusted::kind(&stat), SFlag::S_IFREG | SFlag::S_IFDIR) {
-            return Err(Error::new(format!("use {}", show(&path)), "it is neither a regular file nor a directory"));
+            return Err(Error::new(
+                format!("use {}", show(&path)),
+                "it is neither a regular file nor a directory",
+            ));
         }
         entries.push(Entry { name, place });
     }
@@ -433,7 +534,8 @@ fn cover_etc(name: &NetnsName, entries: &[Entry], hosts: Option<OwnedFd>) -> Res
     let etc = api::clone_tree(old.as_fd(), true).cannot(|| "copy the mount of /etc")?;
     api::attach(etc.as_fd(), old.as_fd(), c"").cannot(|| "bind /etc onto itself")?;
     if let Some(hosts) = hosts {
-        api::attach(hosts.as_fd(), etc.as_fd(), c"hosts").cannot(|| "put a copy in place of /etc/hosts")?;
+        api::attach(hosts.as_fd(), etc.as_fd(), c"hosts")
+            .cannot(|| "put a copy in place of /etc/hosts")?;
     }
     for Entry { name: entry, place } in entries {
         let shown = show(entry);
@@ -442,13 +544,18 @@ fn cover_etc(name: &NetnsName, entries: &[Entry], hosts: Option<OwnedFd>) -> Res
         let target = CString::new(entry.as_bytes()).unwrap_or_default();
         api::attach(tree.as_fd(), etc.as_fd(), &target).map_err(|errno| {
             let error = Error::new(action(), words(errno));
-            if errno == Errno::ENOENT { error.hint(format!("sudo touch /etc/{shown}")) } else { error }
+            if errno == Errno::ENOENT {
+                error.hint(format!("sudo touch /etc/{shown}"))
+            } else {
+                error
+            }
         })?;
     }
     Ok(())
 }
 
-/// A line of /proc/self/mountinfo, for kernels without listmount and statmount (proc_pid_mountinfo(5)).
+/// A line of /proc/self/mountinfo, for kernels without listmount and statmount
+/// (proc_pid_mountinfo(5)).
 #[derive(Debug, PartialEq, Eq)]
 pub struct Mount {
     id: u64,
@@ -459,12 +566,17 @@ pub struct Mount {
     source: Vec<u8>,
 }
 
-/// Longer than that of any machine; a user may have many file systems mounted (fusermount3(1)), with long names.
+/// Longer than that of any machine; a user may have many file systems mounted (fusermount3(1)),
+/// with long names.
 const MAX_MOUNTINFO: u64 = 64 << 20;
 
 fn mountinfo() -> Result<Vec<Mount>> {
-    let text = read_file("/proc/self/mountinfo", MAX_MOUNTINFO).cannot(|| "read /proc/self/mountinfo")?;
-    Ok(text.split(|byte| *byte == b'\n').filter_map(parse_mount).collect())
+    let text =
+        read_file("/proc/self/mountinfo", MAX_MOUNTINFO).cannot(|| "read /proc/self/mountinfo")?;
+    Ok(text
+        .split(|byte| *byte == b'\n')
+        .filter_map(parse_mount)
+        .collect())
 }
 
 /// Parses one line of mountinfo.
@@ -475,7 +587,13 @@ pub fn parse_mount(line: &[u8]) -> Option<Mount> {
     let root = unescape_octal(fields.nth(1)?);
     let point = trusted::path_from_bytes(unescape_octal(fields.next()?));
     let source = unescape_octal(fields.skip_while(|field| *field != b"-").nth(2)?);
-    Some(Mount { id, parent, root, point, source })
+    Some(Mount {
+        id,
+        parent,
+        root,
+        point,
+        source,
+    })
 }
 
 /// Decodes `\040` and the like, which the kernel writes for blanks in mountinfo.
@@ -483,7 +601,9 @@ fn unescape_octal(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((first, tail)) = rest.split_first() {
-        let code = tail.get(..3).and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        let code = tail
+            .get(..3)
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
         match code {
             Some(code) if *first == b'\\' => {
                 bytes.push(code);
@@ -499,8 +619,14 @@ fn unescape_octal(field: &[u8]) -> Vec<u8> {
 }
 
 fn children_by_mountinfo(mounts: &[Mount], above: &str) -> Vec<PathBuf> {
-    let Some(above) = mounts.iter().rfind(|mount| mount.point == Path::new(above)) else { return Vec::new() };
-    mounts.iter().filter(|mount| mount.parent == above.id).map(|mount| mount.point.clone()).collect()
+    let Some(above) = mounts.iter().rfind(|mount| mount.point == Path::new(above)) else {
+        return Vec::new();
+    };
+    mounts
+        .iter()
+        .filter(|mount| mount.parent == above.id)
+        .map(|mount| mount.point.clone())
+        .collect()
 }
 
 #[cfg(test)]
@@ -511,8 +637,14 @@ mod tests {
     fn mountinfo_lines() {
         let line = b"36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 shared:2 - ext3 /dev/root rw,errors=continue";
         let mount = parse_mount(line).unwrap();
-        assert_eq!((mount.id, mount.parent, mount.point.as_path()), (36, 35, Path::new("/mnt 2")));
-        assert_eq!((mount.root.as_slice(), mount.source.as_slice()), (&b"/mnt1"[..], &b"/dev/root"[..]));
+        assert_eq!(
+            (mount.id, mount.parent, mount.point.as_path()),
+            (36, 35, Path::new("/mnt 2"))
+        );
+        assert_eq!(
+            (mount.root.as_slice(), mount.source.as_slice()),
+            (&b"/mnt1"[..], &b"/dev/root"[..])
+        );
         assert_eq!(parse_mount(b"36 35 98:0"), None);
         assert_eq!(unescape_octal(b"a\\"), b"a\\");
         assert_eq!(unescape_octal(b"\\777"), b"\\777");
@@ -522,9 +654,19 @@ mod tests {
     fn entries_of_a_view() {
         let is_ours = |root: &str, name: &str| is_entry(root.as_bytes(), name);
         assert!(is_ours("/etc/netns/w/resolv.conf", "resolv.conf"));
-        assert!(is_ours("/netns/w/resolv.conf//deleted", "resolv.conf"), "/etc is a file system");
+        assert!(
+            is_ours("/netns/w/resolv.conf//deleted", "resolv.conf"),
+            "/etc is a file system"
+        );
         assert!(is_ours("/runns/.hosts-w", "hosts") && is_ours("/.hosts-", "hosts"));
-        assert!(!is_ours("/etc/netns/w/resolv.conf", "hosts") && !is_ours("/runns/.hosts-w", "resolv.conf"));
-        assert!(!is_ours("/", "netns") && !is_ours("/netns/w", "w") && !is_ours("/firejail/mnt/hosts", "hosts"));
+        assert!(
+            !is_ours("/etc/netns/w/resolv.conf", "hosts")
+                && !is_ours("/runns/.hosts-w", "resolv.conf")
+        );
+        assert!(
+            !is_ours("/", "netns")
+                && !is_ours("/netns/w", "w")
+                && !is_ours("/firejail/mnt/hosts", "hosts")
+        );
     }
 }

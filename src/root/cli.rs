@@ -37,8 +37,16 @@ pub struct Parsed {
 pub fn parse(words: Vec<OsString>) -> Result<Parsed> {
     let parsed = match definition().try_get_matches_from(words) {
         Ok(matches) => interpret(matches),
-        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            Ok(Parsed { request: Request::Print(error.to_string()), verbose: false })
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+            ) =>
+        {
+            Ok(Parsed {
+                request: Request::Print(error.to_string()),
+                verbose: false,
+            })
         }
         Err(error) => Err(explain(&error)),
     };
@@ -54,24 +62,47 @@ fn explain(error: &clap::Error) -> Error {
     let text = error.to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     let mut paragraphs = text.split("\n\n");
-    let cause: Vec<&str> = paragraphs.next().unwrap_or_default().lines().map(str::trim).collect();
+    let cause: Vec<&str> = paragraphs
+        .next()
+        .unwrap_or_default()
+        .lines()
+        .map(str::trim)
+        .collect();
     let hint = paragraphs.find_map(|paragraph| paragraph.trim().strip_prefix("tip: "));
-    usage(cause.join(" ")).hint(hint.unwrap_or("see runns-exec --help").lines().next().unwrap_or_default())
+    usage(cause.join(" ")).hint(
+        hint.unwrap_or("see runns-exec --help")
+            .lines()
+            .next()
+            .unwrap_or_default(),
+    )
 }
 
 fn interpret(mut matches: ArgMatches) -> Result<Parsed> {
     let verbose = matches.get_flag("verbose");
-    let for_entering = ["pty", "detach", "no-new-privs"].iter().any(|option| matches.get_flag(option));
-    let (verb, mut sub) = matches.remove_subcommand().ok_or_else(|| usage("no subcommand is given"))?;
+    let for_entering = ["pty", "detach", "no-new-privs"]
+        .iter()
+        .any(|option| matches.get_flag(option));
+    let (verb, mut sub) = matches
+        .remove_subcommand()
+        .ok_or_else(|| usage("no subcommand is given"))?;
     let request = match verb.as_str() {
-        "build" | "clean" | "status" if for_entering => return Err(usage(only_for_entering(&verb))),
+        "build" | "clean" | "status" if for_entering => {
+            return Err(usage(only_for_entering(&verb)));
+        }
         "build" => Request::Build(build_options(&mut sub)),
         "clean" => Request::Clean(clean_options(&mut sub)?),
         "status" => Request::Status(report::Options {
-            names: sub.remove_many("NAME").map(Iterator::collect).unwrap_or_default(),
+            names: sub
+                .remove_many("NAME")
+                .map(Iterator::collect)
+                .unwrap_or_default(),
             json: sub.get_flag("json"),
         }),
-        _ => return Err(usage("this program has only build, clean and status; runns-exec has the other subcommands")),
+        _ => {
+            return Err(usage(
+                "this program has only build, clean and status; runns-exec has the other subcommands",
+            ));
+        }
     };
     Ok(Parsed { request, verbose })
 }
@@ -83,7 +114,10 @@ fn only_for_entering(verb: &str) -> String {
 fn build_options(matches: &mut ArgMatches) -> build::Options {
     let seconds = matches.get_one::<u32>("wait").copied().unwrap_or(30);
     let wait = (!matches.get_flag("no-wait")).then(|| Duration::from_secs(seconds.into()));
-    let publish = matches.remove_many::<OsString>("publish").map(Iterator::collect).unwrap_or_default();
+    let publish = matches
+        .remove_many::<OsString>("publish")
+        .map(Iterator::collect)
+        .unwrap_or_default();
     let mut take = |name: &str| matches.remove_one::<OsString>(name);
     build::Options {
         name: take("name"),
@@ -103,14 +137,24 @@ fn clean_options(matches: &mut ArgMatches) -> Result<clean::Options> {
     let target = match (take("NAME").or_else(|| take("name")), take("section")) {
         (Some(name), _) => clean::Target::Name(name),
         (None, Some(section)) => clean::Target::Section(section),
-        (None, None) => return Err(usage("no namespace is named").hint("runns-exec clean NAME, or clean -s SECTION")),
+        (None, None) => {
+            return Err(
+                usage("no namespace is named").hint("runns-exec clean NAME, or clean -s SECTION")
+            );
+        }
     };
     let reattach = take("reattach");
     Ok(clean::Options {
         target,
         disable_forward: matches.get_flag("disable-forward"),
         kill: matches.get_flag("kill"),
-        timeout: Duration::from_secs(matches.get_one::<u32>("timeout").copied().unwrap_or(5).into()),
+        timeout: Duration::from_secs(
+            matches
+                .get_one::<u32>("timeout")
+                .copied()
+                .unwrap_or(5)
+                .into(),
+        ),
         reattach,
     })
 }

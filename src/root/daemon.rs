@@ -1,6 +1,6 @@
-//! The processes that build and clean deal with. They are identified by pid and start time, or by the inode of their
-//! network namespace, and signalled through a pidfd that was opened before they were identified, so that a reused pid
-//! is never signalled.
+//! The processes that build and clean deal with. They are identified by pid and start time, or by
+//! the inode of their network namespace, and signalled through a pidfd that was opened before they
+//! were identified, so that a reused pid is never signalled.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,7 +17,8 @@ use runns_shared::proc::{Network, Proc, parse_command_line};
 use runns_shared::record::Daemon;
 use runns_sys::process::{self, Fork, pidfd_open, pidfd_signal};
 
-/// How long processes may take to end after SIGKILL; only one that is stuck in the kernel takes longer.
+/// How long processes may take to end after SIGKILL; only one that is stuck in the kernel takes
+/// longer.
 const AFTER_KILL: Duration = Duration::from_secs(5);
 /// How much of a command line is of interest, in bytes.
 const COMMAND: usize = 1024;
@@ -26,11 +27,13 @@ const ROUND: Duration = Duration::from_millis(200);
 
 /// The pids of all processes.
 pub fn all() -> Vec<i32> {
-    Proc::open().and_then(|proc| proc.pids()).unwrap_or_default()
+    Proc::open()
+        .and_then(|proc| proc.pids())
+        .unwrap_or_default()
 }
 
-/// The processes with a thread in the network namespace with this inode, without the calling one. Only root sees
-/// everybody's.
+/// The processes with a thread in the network namespace with this inode, without the calling one.
+/// Only root sees everybody's.
 pub fn in_namespace(inode: u64) -> Result<Vec<i32>> {
     let proc = Proc::open()?;
     let own = std::process::id() as i32;
@@ -43,8 +46,9 @@ pub fn open_namespace(pid: i32, is_meant: impl Fn(&OwnedFd) -> bool) -> Option<O
     Proc::open().ok()?.process(pid)?.open_network(is_meant)
 }
 
-/// Ends the processes that `find` returns, and searches again until there are none: a daemon that is just going into
-/// the background is two processes for a moment. One that forks all the time is left to [`end_user`].
+/// Ends the processes that `find` returns, and searches again until there are none: a daemon that
+/// is just going into the background is two processes for a moment. One that forks all the time is
+/// left to [`end_user`].
 pub fn stop_found(find: impl Fn() -> Vec<Daemon>, patience: Duration) -> Result<bool> {
     let deadline = Instant::now() + patience + AFTER_KILL;
     let mut stopped = false;
@@ -57,8 +61,8 @@ pub fn stop_found(find: impl Fn() -> Vec<Daemon>, patience: Duration) -> Result<
     }
 }
 
-/// Ends every process of a user that only one tunnel's daemon has. The kernel signals all of them at once (kill(2), pid -1),
-/// so that none escapes by forking.
+/// Ends every process of a user that only one tunnel's daemon has. The kernel signals all of them
+/// at once (kill(2), pid -1), so that none escapes by forking.
 pub fn end_user(uid: u32) -> Result<()> {
     let cannot = || format!("end the processes of user {uid}");
     // Until it has signalled them, they could signal it.
@@ -66,7 +70,8 @@ pub fn end_user(uid: u32) -> Result<()> {
         match process::fork().cannot(cannot)? {
             Fork::Child => {
                 let user = Uid::from_raw(uid);
-                let ended = setresuid(user, user, user).and_then(|()| kill(Pid::from_raw(-1), Signal::SIGKILL));
+                let ended = setresuid(user, user, user)
+                    .and_then(|()| kill(Pid::from_raw(-1), Signal::SIGKILL));
                 // ESRCH: there is nobody.
                 process::exit_now(i32::from(!matches!(ended, Ok(()) | Err(Errno::ESRCH))))
             }
@@ -82,8 +87,14 @@ pub fn end_user(uid: u32) -> Result<()> {
 
 /// The beginning of a process's command line, split into arguments; empty if it has ended.
 pub fn command_line(pid: i32) -> Vec<String> {
-    let text = Proc::open().ok().and_then(|proc| proc.process(pid)?.command_line(COMMAND)).unwrap_or_default();
-    parse_command_line(&text).iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+    let text = Proc::open()
+        .ok()
+        .and_then(|proc| proc.process(pid)?.command_line(COMMAND))
+        .unwrap_or_default();
+    parse_command_line(&text)
+        .iter()
+        .map(|word| String::from_utf8_lossy(word).into_owned())
+        .collect()
 }
 
 /// The process's real user id; `None` if it has ended.
@@ -94,7 +105,10 @@ pub fn user_of(pid: i32) -> Option<u32> {
 /// The children of the calling process.
 pub fn children() -> Vec<i32> {
     let own = std::process::id() as i32;
-    all().into_iter().filter(|pid| is_child(*pid, own)).collect()
+    all()
+        .into_iter()
+        .filter(|pid| is_child(*pid, own))
+        .collect()
 }
 
 fn is_child(pid: i32, parent: i32) -> bool {
@@ -104,18 +118,30 @@ fn is_child(pid: i32, parent: i32) -> bool {
 
 /// Ends those of the daemons that are still running; returns whether there were any.
 pub fn stop_all(daemons: &[Daemon], patience: Duration) -> Result<bool> {
-    let find = || daemons.iter().filter_map(|daemon| open(daemon.pid, || daemon.is_running())).collect();
+    let find = || {
+        daemons
+            .iter()
+            .filter_map(|daemon| open(daemon.pid, || daemon.is_running()))
+            .collect()
+    };
     terminate(|| Ok(find()), patience)
 }
 
-/// Ends every process in the network namespace with this inode except `spared`, including those that enter meanwhile;
-/// returns whether there were any.
+/// Ends every process in the network namespace with this inode except `spared`, including those
+/// that enter meanwhile; returns whether there were any.
 pub fn empty_namespace(inode: u64, patience: Duration, spared: &[Daemon]) -> Result<bool> {
-    let is_spared = |pid: i32| spared.iter().any(|daemon| daemon.pid == pid && daemon.is_running());
+    let is_spared = |pid: i32| {
+        spared
+            .iter()
+            .any(|daemon| daemon.pid == pid && daemon.is_running())
+    };
     let find = || {
         let proc = Proc::open()?;
         let is_meant = |pid| proc.has_thread_in(pid, Network::Inode(inode)) && !is_spared(pid);
-        Ok(in_namespace(inode)?.into_iter().filter_map(|pid| open(pid, || is_meant(pid))).collect())
+        Ok(in_namespace(inode)?
+            .into_iter()
+            .filter_map(|pid| open(pid, || is_meant(pid)))
+            .collect())
     };
     terminate(find, patience)
 }
@@ -143,30 +169,48 @@ fn terminate(find: impl Fn() -> Result<Vec<Target>>, patience: Duration) -> Resu
         }
         let now = Instant::now();
         if now > deadline + AFTER_KILL {
-            let pids: Vec<String> = targets.iter().map(|target| target.pid.to_string()).collect();
+            let pids: Vec<String> = targets
+                .iter()
+                .map(|target| target.pid.to_string())
+                .collect();
             return Err(Error::new(
                 format!("end the processes {}", pids.join(", ")),
                 "they are still running after SIGKILL",
             ));
         }
         for target in &targets {
-            let signal = if now >= deadline { Signal::SIGKILL } else { Signal::SIGTERM };
+            let signal = if now >= deadline {
+                Signal::SIGKILL
+            } else {
+                Signal::SIGTERM
+            };
             if asked.insert(target.pid) || signal == Signal::SIGKILL {
                 match pidfd_signal(&target.pidfd, signal) {
                     Ok(()) | Err(Errno::ESRCH) => {}
-                    Err(errno) => return Err(Error::new(format!("signal process {}", target.pid), words(errno))),
+                    Err(errno) => {
+                        return Err(Error::new(
+                            format!("signal process {}", target.pid),
+                            words(errno),
+                        ));
+                    }
                 }
             }
         }
-        let left = if now < deadline { deadline - now } else { ROUND };
+        let left = if now < deadline {
+            deadline - now
+        } else {
+            ROUND
+        };
         wait_for_one(&targets, left.min(ROUND));
     }
 }
 
 /// Waits until one of the processes has ended, for at most `longest`.
 fn wait_for_one(targets: &[Target], longest: Duration) {
-    let mut fds: Vec<PollFd> =
-        targets.iter().map(|target| PollFd::new(target.pidfd.as_fd(), PollFlags::POLLIN)).collect();
+    let mut fds: Vec<PollFd> = targets
+        .iter()
+        .map(|target| PollFd::new(target.pidfd.as_fd(), PollFlags::POLLIN))
+        .collect();
     let longest = u16::try_from(longest.as_millis()).unwrap_or(u16::MAX);
     let _ = poll(&mut fds, PollTimeout::from(longest));
     reap();

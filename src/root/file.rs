@@ -1,4 +1,5 @@
-//! Files that are there whole or not at all, whatever happens while they are written: a full disk, a quota, SIGKILL.
+//! Files that are there whole or not at all, whatever happens while they are written: a full disk,
+//! a quota, SIGKILL.
 
 use std::ffi::OsString;
 use std::fs::{File, Permissions};
@@ -13,8 +14,8 @@ use nix::libc::O_NOFOLLOW;
 use runns_shared::error::{Context, Result};
 use runns_shared::escape::show;
 
-/// Begin and end of the name of a file that is not complete yet. Nothing in /etc/netns/NAME that is so called is shown to
-/// programs inside, and no namespace can have such a name.
+/// Begin and end of the name of a file that is not complete yet. Nothing in /etc/netns/NAME that is
+/// so called is shown to programs inside, and no namespace can have such a name.
 const UNFINISHED: (&str, &str) = (".", "~");
 
 /// Where the text of `path` is written first.
@@ -25,27 +26,40 @@ fn unfinished(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Writes a file of mode 0644, in place of an earlier one: a reader finds either the old text or the new.
+/// Writes a file of mode 0644, in place of an earlier one: a reader finds either the old text or
+/// the new.
 pub fn write(path: &Path, text: impl AsRef<[u8]>) -> Result<()> {
     let unfinished = unfinished(path);
     let write = || -> std::io::Result<()> {
         let _ = std::fs::remove_file(&unfinished);
-        let mut file = File::options().create_new(true).write(true).mode(0o644).open(&unfinished)?;
+        let mut file = File::options()
+            .create_new(true)
+            .write(true)
+            .mode(0o644)
+            .open(&unfinished)?;
         file.set_permissions(Permissions::from_mode(0o644))?;
         file.write_all(text.as_ref())?;
         // Some file systems, such as NFS, tell only now that there is no room.
         nix::unistd::close(file)?;
         std::fs::rename(&unfinished, path)
     };
-    write().inspect_err(|_| drop(std::fs::remove_file(&unfinished))).cannot(|| format!("write {}", show(path)))
+    write()
+        .inspect_err(|_| drop(std::fs::remove_file(&unfinished)))
+        .cannot(|| format!("write {}", show(path)))
 }
 
-/// Replaces the text of a file where it is, for processes that have it mounted: they would not see one that is renamed. Room
-/// for the text is reserved first, and it is never shorter than it is to be.
+/// Replaces the text of a file where it is, for processes that have it mounted: they would not see
+/// one that is renamed. Room for the text is reserved first, and it is never shorter than it is to
+/// be.
 pub fn overwrite(path: &Path, text: impl AsRef<[u8]>) -> Result<()> {
     let (text, flags) = (text.as_ref(), O_NOFOLLOW);
     let write = || -> std::io::Result<()> {
-        let mut file = File::options().write(true).create(true).truncate(false).custom_flags(flags).open(path)?;
+        let mut file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .custom_flags(flags)
+            .open(path)?;
         let length = text.len().try_into().unwrap_or(i64::MAX);
         match fallocate(&file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, length.max(1)) {
             Ok(()) | Err(Errno::EOPNOTSUPP) => {}
@@ -64,11 +78,15 @@ pub fn remove_unfinished(path: &Path) -> bool {
 
 /// Removes what processes that were killed have left in `directory`.
 pub fn remove_all_unfinished(directory: &Path) -> Result<()> {
-    for entry in std::fs::read_dir(directory).cannot(|| format!("list {}", show(directory)))?.flatten() {
+    for entry in std::fs::read_dir(directory)
+        .cannot(|| format!("list {}", show(directory)))?
+        .flatten()
+    {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         if name.starts_with(UNFINISHED.0) && name.ends_with(UNFINISHED.1) {
-            std::fs::remove_file(entry.path()).cannot(|| format!("remove {}", show(entry.path())))?;
+            std::fs::remove_file(entry.path())
+                .cannot(|| format!("remove {}", show(entry.path())))?;
         }
     }
     Ok(())

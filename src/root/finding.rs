@@ -16,17 +16,28 @@ pub struct Finding {
 impl Finding {
     /// The namespace works, but not as it was built.
     pub fn degraded(what: impl Into<String>, how: impl Into<String>) -> Self {
-        Self { what: what.into(), how: how.into(), fatal: false, cure: None }
+        Self {
+            what: what.into(),
+            how: how.into(),
+            fatal: false,
+            cure: None,
+        }
     }
 
     /// Nothing gets through.
     pub fn down(what: impl Into<String>, how: impl Into<String>) -> Self {
-        Self { fatal: true, ..Self::degraded(what, how) }
+        Self {
+            fatal: true,
+            ..Self::degraded(what, how)
+        }
     }
 
     /// Building again does not mend it; this does.
     pub fn cure(self, cure: impl Into<String>) -> Self {
-        Self { cure: Some(cure.into()), ..self }
+        Self {
+            cure: Some(cure.into()),
+            ..self
+        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! What builds change on the host itself, outside any one namespace. The original values are kept in /run/runns until
-//! they are restored.
+//! What builds change on the host itself, outside any one namespace. The original values are kept
+//! in /run/runns until they are restored.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,8 @@ const FILE: &str = ".host";
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HostState {
-    /// The sysctls that turning IPv4 forwarding on overwrites, with their original values; ip_forward itself first.
+    /// The sysctls that turning IPv4 forwarding on overwrites, with their original values;
+    /// ip_forward itself first.
     pub forwarding: Option<Vec<(String, String)>>,
     /// The same for IPv6.
     pub forwarding_v6: Option<Vec<(String, String)>>,
@@ -34,7 +35,8 @@ pub struct HostState {
     pub directories: Vec<PathBuf>,
     /// Whether a build made /run/netns a mount point.
     pub netns_mount: bool,
-    /// What the network namespace of pid 1 had before a build marked it (see [`runns_privileged::netns::OF_PID_1`]).
+    /// What the network namespace of pid 1 had before a build marked it (see
+    /// [`runns_privileged::netns::OF_PID_1`]).
     pub before_mark: Option<i32>,
 }
 
@@ -66,7 +68,8 @@ impl HostState {
         })
     }
 
-    /// Applies `change` to the state and saves it; removes the file when nothing is left to restore.
+    /// Applies `change` to the state and saves it; removes the file when nothing is left to
+    /// restore.
     pub fn update(lock: &Lock, change: impl FnOnce(&mut Self)) -> Result<()> {
         let before = Self::load()?;
         let mut state = before.clone();
@@ -77,13 +80,14 @@ impl HostState {
         if state == Self::default() {
             return std::fs::remove_file(path()).cannot(|| format!("remove {}", show(path())));
         }
-        let text = serde_json::to_string_pretty(&state).map_err(|error| Error::new("write the host's state", error))?;
+        let text = serde_json::to_string_pretty(&state)
+            .map_err(|error| Error::new("write the host's state", error))?;
         lock.write_file(&path(), &text)
     }
 }
 
-/// Creates `directory` if it does not exist, for clean to remove. It is recorded as ours first, so that clean knows of
-/// it even if this build is killed in between.
+/// Creates `directory` if it does not exist, for clean to remove. It is recorded as ours first, so
+/// that clean knows of it even if this build is killed in between.
 pub fn make_directory_for_now(lock: &Lock, directory: &Path) -> Result<()> {
     if std::fs::symlink_metadata(directory).is_err() {
         HostState::update(lock, |host| {
@@ -95,17 +99,23 @@ pub fn make_directory_for_now(lock: &Lock, directory: &Path) -> Result<()> {
     make_directory(directory)
 }
 
-/// Reads the sysctl `name` (a path below /proc/sys), without its newline; `None` if this kernel or network namespace
-/// does not have it.
+/// Reads the sysctl `name` (a path below /proc/sys), without its newline; `None` if this kernel or
+/// network namespace does not have it.
 pub fn sysctl(name: &str) -> Result<Option<String>> {
     let path = Path::new("/proc/sys").join(name);
     match std::fs::read_to_string(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        value => Ok(Some(value.cannot(|| format!("read {}", show(&path)))?.trim().to_string())),
+        value => Ok(Some(
+            value
+                .cannot(|| format!("read {}", show(&path)))?
+                .trim()
+                .to_string(),
+        )),
     }
 }
 
-/// Gives sysctls their earlier values, as far as they still exist: an interface may have been removed.
+/// Gives sysctls their earlier values, as far as they still exist: an interface may have been
+/// removed.
 pub fn restore_sysctls(before: &[(String, String)]) -> Result<()> {
     for (name, value) in before {
         if sysctl(name)?.is_some() {

@@ -1,8 +1,9 @@
-//! The tables of iptables, in which other programs drop what they do not know: rules at the head of FORWARD and INPUT let
-//! the traffic of namespaces pass. They forbid nothing; what may pass is decided in our own table, which comes first.
+//! The tables of iptables, in which other programs drop what they do not know: rules at the head of
+//! FORWARD and INPUT let the traffic of namespaces pass. They forbid nothing; what may pass is
+//! decided in our own table, which comes first.
 //!
-//! A chain that could drop nothing needs no rule, unless it is the one that plain `iptables` means: there the next program
-//! to set a policy will set it. No program of iptables need be installed.
+//! A chain that could drop nothing needs no rule, unless it is the one that plain `iptables` means:
+//! there the next program to set a policy will set it. No program of iptables need be installed.
 
 use iptables::IPTables;
 
@@ -11,7 +12,8 @@ use runns_shared::error::{Error, Result};
 
 /// The table of all rules.
 const FILTER: &str = "filter";
-/// The rules of FORWARD and that of INPUT. Their comment, by which they are known again, is `runns`.
+/// The rules of FORWARD and that of INPUT. Their comment, by which they are known again, is
+/// `runns`.
 const FORWARD: [&str; 2] = [
     "FORWARD -m devgroup --src-group 0x72756e00/0xffffff00 -m comment --comment runns -j ACCEPT",
     "FORWARD -m devgroup --dst-group 0x72756e00/0xffffff00 -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -m comment --comment runns -j ACCEPT",
@@ -32,7 +34,8 @@ pub struct Passing {
     pub host: bool,
 }
 
-/// Puts the rules at the heads of their chains, where they are not, and removes those that are not wanted.
+/// Puts the rules at the heads of their chains, where they are not, and removes those that are not
+/// wanted.
 pub fn accept(passing: Passing) -> Result<()> {
     Tables::all().iter().try_for_each(|tables| {
         let rules = Rules::of(tables)?;
@@ -53,14 +56,18 @@ pub fn accept(passing: Passing) -> Result<()> {
     })
 }
 
-/// The programs in whose tables a rule is missing that has an effect. Whether rules of others come first is not asked (Docker
-/// puts its own there, which let pass what is not theirs): whether traffic gets through is tried.
+/// The programs in whose tables a rule is missing that has an effect. Whether rules of others come
+/// first is not asked (Docker puts its own there, which let pass what is not theirs): whether
+/// traffic gets through is tried.
 pub fn missing(passing: Passing) -> Result<Vec<&'static str>> {
     let mut programs = Vec::new();
     for tables in Tables::all() {
         let rules = Rules::of(&tables)?;
         let wanted = tables.wanted(passing, |chain| rules.could_drop(chain));
-        if wanted.iter().any(|(chain, wanted)| !rules.has(chain, wanted)) {
+        if wanted
+            .iter()
+            .any(|(chain, wanted)| !rules.has(chain, wanted))
+        {
             programs.push(tables.commands.cmd);
         }
     }
@@ -78,16 +85,25 @@ struct Tables {
 impl Tables {
     /// Those of which a program is installed.
     fn all() -> Vec<Self> {
-        const PROGRAMS: [[&str; 3]; 2] =
-            [["iptables", "iptables-nft", "iptables-legacy"], ["ip6tables", "ip6tables-nft", "ip6tables-legacy"]];
+        const PROGRAMS: [[&str; 3]; 2] = [
+            ["iptables", "iptables-nft", "iptables-legacy"],
+            ["ip6tables", "ip6tables-nft", "ip6tables-legacy"],
+        ];
         let mut all = Vec::new();
         for [plain, nft, legacy] in PROGRAMS {
             let is_v6 = plain == "ip6tables";
-            let Some(program) = tool::find(plain).and_then(|path| path.canonicalize().ok()) else { continue };
+            let Some(program) = tool::find(plain).and_then(|path| path.canonicalize().ok()) else {
+                continue;
+            };
             let is_legacy = program.to_string_lossy().contains("legacy");
             let other = if is_legacy { nft } else { legacy };
             let tables = |cmd, is_plain| Self {
-                commands: IPTables { cmd, has_check: true, has_wait: true, is_numeric: false },
+                commands: IPTables {
+                    cmd,
+                    has_check: true,
+                    has_wait: true,
+                    is_numeric: false,
+                },
                 is_v6,
                 is_plain,
             };
@@ -106,24 +122,52 @@ impl Tables {
         passing: Passing,
         is_needed: impl Fn(&str) -> bool,
     ) -> [(&'static str, &'static [&'static str]); 2] {
-        let passes = if self.is_v6 { passing.ipv6 } else { passing.ipv4 };
-        let if_needed = |wanted: &'static [&'static str], chain: &'static str, asked: bool| {
-            (chain, if asked && is_needed(chain) { wanted } else { &[] })
+        let passes = if self.is_v6 {
+            passing.ipv6
+        } else {
+            passing.ipv4
         };
-        [if_needed(&FORWARD, "FORWARD", passes), if_needed(&INPUT, "INPUT", passes && passing.host)]
+        let if_needed = |wanted: &'static [&'static str], chain: &'static str, asked: bool| {
+            (
+                chain,
+                if asked && is_needed(chain) {
+                    wanted
+                } else {
+                    &[]
+                },
+            )
+        };
+        [
+            if_needed(&FORWARD, "FORWARD", passes),
+            if_needed(&INPUT, "INPUT", passes && passing.host),
+        ]
     }
 
-    fn check<T>(&self, verb: &str, result: std::result::Result<T, Box<dyn std::error::Error>>) -> Result<T> {
-        result.map_err(|error| Error::new(format!("{verb} with {}", self.commands.cmd), error.to_string().trim()))
+    fn check<T>(
+        &self,
+        verb: &str,
+        result: std::result::Result<T, Box<dyn std::error::Error>>,
+    ) -> Result<T> {
+        result.map_err(|error| {
+            Error::new(
+                format!("{verb} with {}", self.commands.cmd),
+                error.to_string().trim(),
+            )
+        })
     }
 }
 
 fn legacy_is_used(is_v6: bool) -> bool {
-    let file = if is_v6 { "/proc/net/ip6_tables_names" } else { "/proc/net/ip_tables_names" };
+    let file = if is_v6 {
+        "/proc/net/ip6_tables_names"
+    } else {
+        "/proc/net/ip_tables_names"
+    };
     std::fs::read_to_string(file).is_ok_and(|names| names.lines().any(|name| name == FILTER))
 }
 
-/// The filter table, as `iptables -S` prints it; without the quotes that some versions put round comments.
+/// The filter table, as `iptables -S` prints it; without the quotes that some versions put round
+/// comments.
 struct Rules(Vec<String>);
 
 impl Rules {
@@ -132,9 +176,14 @@ impl Rules {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace('"', "");
         if !output.status.success() {
             let cause = text(&output.stderr);
-            return Err(Error::new(format!("list the rules with {}", tables.commands.cmd), cause.trim()));
+            return Err(Error::new(
+                format!("list the rules with {}", tables.commands.cmd),
+                cause.trim(),
+            ));
         }
-        Ok(Self(text(&output.stdout).lines().map(str::to_string).collect()))
+        Ok(Self(
+            text(&output.stdout).lines().map(str::to_string).collect(),
+        ))
     }
 
     /// The rules of a chain, without `-A`.
@@ -145,24 +194,33 @@ impl Rules {
 
     /// The specifications of our rules in a chain.
     fn ours(&self, chain: &str) -> impl Iterator<Item = &str> {
-        self.chain(chain).filter(|rule| is_ours(rule)).filter_map(|rule| Some(rule.split_once(' ')?.1))
+        self.chain(chain)
+            .filter(|rule| is_ours(rule))
+            .filter_map(|rule| Some(rule.split_once(' ')?.1))
     }
 
     /// Whether a chain has these rules.
     fn has(&self, chain: &str, wanted: &[&str]) -> bool {
-        wanted.iter().all(|rule| self.chain(chain).any(|there| there == *rule))
+        wanted
+            .iter()
+            .all(|rule| self.chain(chain).any(|there| there == *rule))
     }
 
     /// Whether a chain begins with these rules, and has no other of ours.
     fn begins_with(&self, chain: &str, wanted: &[&str]) -> bool {
-        self.chain(chain).take(wanted.len()).eq(wanted.iter().copied()) && self.ours(chain).count() == wanted.len()
+        self.chain(chain)
+            .take(wanted.len())
+            .eq(wanted.iter().copied())
+            && self.ours(chain).count() == wanted.len()
     }
 
     /// Whether the policy of a chain, or a rule of somebody else, could drop something.
     fn could_drop(&self, chain: &str) -> bool {
         let policy = format!("-P {chain} ");
-        self.0.iter().any(|line| line.strip_prefix(&policy).is_some_and(|policy| policy != "ACCEPT"))
-            || self.chain(chain).any(|rule| !is_ours(rule))
+        self.0.iter().any(|line| {
+            line.strip_prefix(&policy)
+                .is_some_and(|policy| policy != "ACCEPT")
+        }) || self.chain(chain).any(|rule| !is_ours(rule))
     }
 }
 
@@ -197,6 +255,12 @@ mod tests {
         assert!(!rules(&[&from, &to, &from]).begins_with("FORWARD", &FORWARD));
         assert!(!rules(&[&from]).begins_with("FORWARD", &[]));
         let foreign = rules(&["-A FORWARD -m comment --comment runnsx -j ACCEPT"]);
-        assert_eq!((foreign.ours("FORWARD").count(), foreign.begins_with("FORWARD", &[])), (0, true));
+        assert_eq!(
+            (
+                foreign.ours("FORWARD").count(),
+                foreign.begins_with("FORWARD", &[])
+            ),
+            (0, true)
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! The program for root, which builds and removes namespaces. It has no file capabilities, so it can do only what its
-//! caller can; a caller other than root gets an error that says so.
+//! The program for root, which builds and removes namespaces. It has no file capabilities, so it
+//! can do only what its caller can; a caller other than root gets an error that says so.
 //!
 //! | module | what it does |
 //! |---|---|
@@ -67,10 +67,12 @@ pub fn run(invocation: Invocation) -> i32 {
     }
 }
 
-/// systemd-journald finds out by the pid to which unit a message belongs. In a unit, standard error is its socket; a
-/// process that ended at once would have its last words missing from `systemctl status`.
+/// systemd-journald finds out by the pid to which unit a message belongs. In a unit, standard error
+/// is its socket; a process that ended at once would have its last words missing from `systemctl
+/// status`.
 fn wait_for_journal() {
-    let is_socket = nix::sys::stat::fstat(std::io::stderr()).is_ok_and(|stat| trusted::kind(&stat) == SFlag::S_IFSOCK);
+    let is_socket = nix::sys::stat::fstat(std::io::stderr())
+        .is_ok_and(|stat| trusted::kind(&stat) == SFlag::S_IFSOCK);
     if is_socket {
         std::thread::sleep(std::time::Duration::from_millis(300));
     }
@@ -79,11 +81,17 @@ fn wait_for_journal() {
 /// Whether all is well.
 fn dispatch(invocation: &Invocation) -> Result<bool> {
     process::make_undumpable().cannot(|| "make the process non-dumpable")?;
-    process::open_standard_descriptors().cannot(|| "open /dev/null in place of a closed descriptor")?;
-    // A daemon that got a descriptor of our caller's, such as one of a directory, could leave its view of the file system.
-    process::let_nothing_be_inherited().cannot(|| "keep the caller's descriptors from other programs")?;
-    let mut words: Vec<OsString> =
-        invocation.arguments.iter().map(|word| OsString::from_vec(word.to_bytes().to_vec())).collect();
+    process::open_standard_descriptors()
+        .cannot(|| "open /dev/null in place of a closed descriptor")?;
+    // A daemon that got a descriptor of our caller's, such as one of a directory, could leave its
+    // view of the file system.
+    process::let_nothing_be_inherited()
+        .cannot(|| "keep the caller's descriptors from other programs")?;
+    let mut words: Vec<OsString> = invocation
+        .arguments
+        .iter()
+        .map(|word| OsString::from_vec(word.to_bytes().to_vec()))
+        .collect();
     if let Some(tunnel::keeper::NAME) = words.get(1).and_then(|word| word.to_str()) {
         return tunnel::keeper::run(&words[2..]).map(|()| true);
     }

@@ -1,4 +1,5 @@
-//! The lock of /run/runns, which admits one build or clean at a time. Only its holder writes records.
+//! The lock of /run/runns, which admits one build or clean at a time. Only its holder writes
+//! records.
 
 use std::fs::File;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -40,21 +41,28 @@ impl Lock {
 
     /// Writes a record, replacing an earlier one atomically.
     pub fn save(&self, record: &Record) -> Result<()> {
-        let text = serde_json::to_string_pretty(record).map_err(|error| Error::new("write a record", error))?;
+        let text = serde_json::to_string_pretty(record)
+            .map_err(|error| Error::new("write a record", error))?;
         self.write_file(&path(&record.plan.request.name), &text)
     }
 
     /// Reserves the namespace's number, which is in its record already.
     pub fn reserve(&self, record: &Record) -> Result<()> {
         let path = reservation(record.plan.number, &record.plan.request.name);
-        File::create(&path).map(drop).cannot(|| format!("create {}", show(&path)))
+        File::create(&path)
+            .map(drop)
+            .cannot(|| format!("create {}", show(&path)))
     }
 
     /// Removes a record. It is not an error if there is none.
     pub fn remove(&self, record: &Record) -> Result<()> {
         let name = &record.plan.request.name;
         // By its name: the number in a damaged record is not known.
-        for (_, number) in Record::names_and_numbers()?.1.into_iter().filter(|(reserved, _)| reserved == name) {
+        for (_, number) in Record::names_and_numbers()?
+            .1
+            .into_iter()
+            .filter(|(reserved, _)| reserved == name)
+        {
             let file = reservation(number, name);
             std::fs::remove_file(&file).cannot(|| format!("remove {}", show(&file)))?;
         }
@@ -64,18 +72,28 @@ impl Lock {
 
     /// Leaves the hosts file of a namespace that reaches the host.
     pub fn save_hosts(&self, plan: &Plan) -> Result<()> {
-        let (Some(host), Some((seconds, nanoseconds, _))) = (plan.host, hosts::stamp()?) else { return Ok(()) };
+        let (Some(host), Some((seconds, nanoseconds, _))) = (plan.host, hosts::stamp()?) else {
+            return Ok(());
+        };
         // Should it change from now on, the times will differ.
-        let Some(text) = hosts::text_with(&hosts::line(host))? else { return Ok(()) };
+        let Some(text) = hosts::text_with(&hosts::line(host))? else {
+            return Ok(());
+        };
         let path = hosts::path(&plan.request.name);
         self.write_file(&path, text)?;
         let time = TimeSpec::new(seconds, nanoseconds);
-        utimensat(AT_FDCWD, &path, &TimeSpec::UTIME_OMIT, &time, UtimensatFlags::NoFollowSymlink)
-            .cannot(|| format!("set the time of {}", show(&path)))
+        utimensat(
+            AT_FDCWD,
+            &path,
+            &TimeSpec::UTIME_OMIT,
+            &time,
+            UtimensatFlags::NoFollowSymlink,
+        )
+        .cannot(|| format!("set the time of {}", show(&path)))
     }
 
-    /// Creates /run/runns if it does not exist, and waits for the lock. The file has mode 0600, so that only root can
-    /// hold it.
+    /// Creates /run/runns if it does not exist, and waits for the lock. The file has mode 0600, so
+    /// that only root can hold it.
     pub fn take() -> Result<Self> {
         loop {
             make_directory(Path::new(DIRECTORY))?;
@@ -93,10 +111,15 @@ impl Lock {
             let file = Flock::lock(file, FlockArg::LockExclusive)
                 .map_err(|(_, errno)| errno)
                 .cannot(|| format!("lock {LOCK}"))?;
-            // Tools inherit the lock: if this process is killed while one runs, the next build or clean waits for it.
+            // Tools inherit the lock: if this process is killed while one runs, the next build or
+            // clean waits for it.
             let lock = Self { file };
             lock.inherit()?;
-            let held = lock.file.metadata().cannot(|| format!("lock {LOCK}"))?.ino();
+            let held = lock
+                .file
+                .metadata()
+                .cannot(|| format!("lock {LOCK}"))?
+                .ino();
             // The previous holder may have removed the file together with the last record.
             if std::fs::symlink_metadata(LOCK).is_ok_and(|now| now.ino() == held) {
                 file::remove_all_unfinished(Path::new(DIRECTORY))?;
@@ -112,18 +135,28 @@ impl Lock {
 
     /// Sets close-on-exec, so that a daemon that is about to be executed does not inherit the lock.
     pub fn close_on_exec(&self) -> Result<()> {
-        fcntl(&*self.file, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map(drop).cannot(|| format!("set flags of {LOCK}"))
+        fcntl(&*self.file, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
+            .map(drop)
+            .cannot(|| format!("set flags of {LOCK}"))
     }
 
     /// Clears close-on-exec: programs that are run from now on inherit the lock.
     pub fn inherit(&self) -> Result<()> {
-        fcntl(&*self.file, FcntlArg::F_SETFD(FdFlag::empty())).map(drop).cannot(|| format!("set flags of {LOCK}"))
+        fcntl(&*self.file, FcntlArg::F_SETFD(FdFlag::empty()))
+            .map(drop)
+            .cannot(|| format!("set flags of {LOCK}"))
     }
 
     /// Releases the lock. If nothing is recorded any more, /run/runns is removed first.
     pub fn release(self) {
         let left = std::fs::read_dir(DIRECTORY).map_or(1, |entries| {
-            entries.filter(|entry| entry.as_ref().map_or(true, |entry| entry.path() != Path::new(LOCK))).count()
+            entries
+                .filter(|entry| {
+                    entry
+                        .as_ref()
+                        .map_or(true, |entry| entry.path() != Path::new(LOCK))
+                })
+                .count()
         });
         if left == 0 {
             let _ = std::fs::remove_file(LOCK);
@@ -133,18 +166,22 @@ impl Lock {
     }
 }
 
-/// Creates a directory with mode 0755, whatever the umask. An existing one must be owned by root and writable by nobody
-/// else.
+/// Creates a directory with mode 0755, whatever the umask. An existing one must be owned by root
+/// and writable by nobody else.
 pub fn make_directory(path: &Path) -> Result<()> {
     match std::fs::create_dir(path) {
         Ok(()) => {
             let mode = std::fs::Permissions::from_mode(0o755);
-            std::fs::set_permissions(path, mode).cannot(|| format!("set the mode of {}", show(path)))
+            std::fs::set_permissions(path, mode)
+                .cannot(|| format!("set the mode of {}", show(path)))
         }
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
             let (_, stat) = trusted::locate(path, Trust::Strict)?;
             if trusted::kind(&stat) != nix::sys::stat::SFlag::S_IFDIR {
-                return Err(Error::new(format!("use {}", show(path)), "it is not a directory"));
+                return Err(Error::new(
+                    format!("use {}", show(path)),
+                    "it is not a directory",
+                ));
             }
             Ok(())
         }

@@ -1,5 +1,5 @@
-//! runns-exec-root. It starts as runns-exec does: it notes which of the descriptors 0 to 2 were closed, and uses the
-//! same panic hook and allocator.
+//! runns-exec-root. It starts as runns-exec does: it notes which of the descriptors 0 to 2 were
+//! closed, and uses the same panic hook and allocator.
 
 #![no_main]
 

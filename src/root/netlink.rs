@@ -1,5 +1,5 @@
-//! Links, addresses, routes and rules, through rtnetlink(7). No other file uses the rtnetlink crate and its runtime,
-//! and the program that enters namespaces contains neither.
+//! Links, addresses, routes and rules, through rtnetlink(7). No other file uses the rtnetlink crate
+//! and its runtime, and the program that enters namespaces contains neither.
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,15 +9,23 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use futures_util::{Stream, StreamExt};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
-use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
 pub use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::IpProtocol;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
 use rtnetlink::packet_route::neighbour::NeighbourState;
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType};
-use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage, RulePortRange, RuleUidRange};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType,
+};
+use rtnetlink::packet_route::rule::{
+    RuleAction, RuleAttribute, RuleMessage, RulePortRange, RuleUidRange,
+};
 use rtnetlink::packet_route::tc::{
     TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcMessage, TcOption,
 };
@@ -31,8 +39,9 @@ use runns_shared::neighbours::Protocol;
 /// The routing tables that are ours. Rules that lead to them are ours, too.
 pub const OWN_TABLES: RangeInclusive<u32> = 17_240_000..=17_259_999;
 
-/// The protocol of rules and routes of our own. systemd-networkd removes those of every other protocol when it starts
-/// (networkd.conf(5), ManageForeignRoutes and ManageForeignRoutingPolicyRules).
+/// The protocol of rules and routes of our own. systemd-networkd removes those of every other
+/// protocol when it starts (networkd.conf(5), ManageForeignRoutes and
+/// ManageForeignRoutingPolicyRules).
 const OWN_PROTOCOL: RouteProtocol = RouteProtocol::Kernel;
 
 /// RT_TABLE_MAIN (rtnetlink(7)).
@@ -64,7 +73,8 @@ pub struct Link {
     pub mtu: u32,
     /// Its hardware address.
     pub hardware: Vec<u8>,
-    /// The index of the device that it is linked to: of a veth, that of the other end, in the namespace where that is.
+    /// The index of the device that it is linked to: of a veth, that of the other end, in the
+    /// namespace where that is.
     pub peer: Option<u32>,
 }
 
@@ -124,33 +134,68 @@ impl Netlink {
         in_namespace(file, Self::here)
     }
 
-    fn act(&self, what: &str, work: impl Future<Output = Result<(), rtnetlink::Error>>) -> Result<()> {
-        self.runtime.block_on(work).map_err(|error| Error::new(what, cause(&error)))
+    fn act(
+        &self,
+        what: &str,
+        work: impl Future<Output = Result<(), rtnetlink::Error>>,
+    ) -> Result<()> {
+        self.runtime
+            .block_on(work)
+            .map_err(|error| Error::new(what, cause(&error)))
     }
 
-    fn collect<T>(&self, what: &str, stream: impl Stream<Item = Result<T, rtnetlink::Error>>) -> Result<Vec<T>> {
-        let all = async { stream.collect::<Vec<_>>().await.into_iter().collect::<Result<Vec<T>, _>>() };
-        self.runtime.block_on(all).map_err(|error| Error::new(what, cause(&error)))
+    fn collect<T>(
+        &self,
+        what: &str,
+        stream: impl Stream<Item = Result<T, rtnetlink::Error>>,
+    ) -> Result<Vec<T>> {
+        let all = async {
+            stream
+                .collect::<Vec<_>>()
+                .await
+                .into_iter()
+                .collect::<Result<Vec<T>, _>>()
+        };
+        self.runtime
+            .block_on(all)
+            .map_err(|error| Error::new(what, cause(&error)))
     }
 
     /// All devices.
     pub fn links(&self) -> Result<Vec<Link>> {
-        Ok(self.collect("list the interfaces", self.handle.link().get().execute())?.iter().map(link).collect())
+        Ok(self
+            .collect("list the interfaces", self.handle.link().get().execute())?
+            .iter()
+            .map(link)
+            .collect())
     }
 
     /// The device called `name`, if there is one.
     pub fn link(&self, name: &str) -> Result<Option<Link>> {
         let request = self.handle.link().get().match_name(name.to_string());
-        match self.runtime.block_on(request.execute().collect::<Vec<_>>()).into_iter().next() {
+        match self
+            .runtime
+            .block_on(request.execute().collect::<Vec<_>>())
+            .into_iter()
+            .next()
+        {
             Some(Err(error)) if code(&error) == Some(Errno::ENODEV) => Ok(None),
-            Some(Err(error)) => Err(Error::new(format!("look for interface {name}"), cause(&error))),
+            Some(Err(error)) => Err(Error::new(
+                format!("look for interface {name}"),
+                cause(&error),
+            )),
             found => Ok(found.and_then(|message| message.ok()).as_ref().map(link)),
         }
     }
 
     /// The device called `name`; it is an error if there is none.
     pub fn need_link(&self, name: &str) -> Result<Link> {
-        self.link(name)?.ok_or_else(|| Error::new(format!("use interface {name}"), "there is no such interface"))
+        self.link(name)?.ok_or_else(|| {
+            Error::new(
+                format!("use interface {name}"),
+                "there is no such interface",
+            )
+        })
     }
 
     /// The IPv4 addresses of all devices, each with its device's index.
@@ -159,7 +204,11 @@ impl Netlink {
             IpAddr::V4(address) => Some((index, Network { address, prefix })),
             IpAddr::V6(_) => None,
         };
-        Ok(self.addresses_of(AddressFamily::Inet)?.into_iter().filter_map(v4).collect())
+        Ok(self
+            .addresses_of(AddressFamily::Inet)?
+            .into_iter()
+            .filter_map(v4)
+            .collect())
     }
 
     /// The IPv6 addresses of all devices, each with its device's index.
@@ -168,7 +217,11 @@ impl Netlink {
             IpAddr::V6(address) => Some((index, address)),
             IpAddr::V4(_) => None,
         };
-        Ok(self.addresses_of(AddressFamily::Inet6)?.into_iter().filter_map(v6).collect())
+        Ok(self
+            .addresses_of(AddressFamily::Inet6)?
+            .into_iter()
+            .filter_map(v6)
+            .collect())
     }
 
     /// The addresses of a family: its device's index, itself, and its prefix length.
@@ -191,20 +244,27 @@ impl Netlink {
     pub fn routes_v6(&self) -> Result<Vec<(NetworkV6, u32)>> {
         let mut request = RouteMessage::default();
         request.header.address_family = AddressFamily::Inet6;
-        let messages = self.collect("list the routes", self.handle.route().get(request).execute())?;
+        let messages = self.collect(
+            "list the routes",
+            self.handle.route().get(request).execute(),
+        )?;
         let route = |message: RouteMessage| {
             let mut address = Ipv6Addr::UNSPECIFIED;
             let mut table = u32::from(message.header.table);
             for attribute in &message.attributes {
                 match attribute {
-                    RouteAttribute::Destination(RouteAddress::Inet6(destination)) => address = *destination,
+                    RouteAttribute::Destination(RouteAddress::Inet6(destination)) => {
+                        address = *destination
+                    }
                     RouteAttribute::Table(number) => table = *number,
                     _ => {}
                 }
             }
             ((address, message.header.destination_prefix_length), table)
         };
-        let unicast = messages.into_iter().filter(|message| message.header.kind == RouteType::Unicast);
+        let unicast = messages
+            .into_iter()
+            .filter(|message| message.header.kind == RouteType::Unicast);
         Ok(unicast.map(route).collect())
     }
 
@@ -212,12 +272,15 @@ impl Netlink {
     pub fn routes(&self) -> Result<Vec<Route>> {
         let mut request = RouteMessage::default();
         request.header.address_family = AddressFamily::Inet;
-        let messages = self.collect("list the routes", self.handle.route().get(request).execute())?;
+        let messages = self.collect(
+            "list the routes",
+            self.handle.route().get(request).execute(),
+        )?;
         Ok(messages.into_iter().map(route).collect())
     }
 
-    /// Creates a veth pair: `host` here, in `group`, and `inside` in the network namespace `netns`, each with a hardware
-    /// address; both are down.
+    /// Creates a veth pair: `host` here, in `group`, and `inside` in the network namespace `netns`,
+    /// each with a hardware address; both are down.
     pub fn add_veth(
         &self,
         (host, hardware): (&IfaceName, Hardware),
@@ -235,59 +298,101 @@ impl Netlink {
             .link_group(group)
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
             .build();
-        self.act(&format!("create the veth pair {host}"), self.handle.link().add(pair).execute())
+        self.act(
+            &format!("create the veth pair {host}"),
+            self.handle.link().add(pair).execute(),
+        )
     }
 
     /// Sets the hardware address of device `index`.
     pub fn set_hardware(&self, index: u32, hardware: Hardware) -> Result<()> {
-        let message = LinkUnspec::new_with_index(index).address(hardware.to_vec()).build();
-        self.act("set the hardware address of an interface", self.handle.link().change(message).execute())
+        let message = LinkUnspec::new_with_index(index)
+            .address(hardware.to_vec())
+            .build();
+        self.act(
+            "set the hardware address of an interface",
+            self.handle.link().change(message).execute(),
+        )
     }
 
-    /// Has the kernel take `address` for a neighbour with this hardware address behind device `index`, and never ask.
+    /// Has the kernel take `address` for a neighbour with this hardware address behind device
+    /// `index`, and never ask.
     pub fn add_neighbour(&self, index: u32, address: IpAddr, hardware: Hardware) -> Result<()> {
-        let request = self.handle.neighbours().add(index, address).link_layer_address(&hardware);
-        self.act("add a neighbour", request.state(NeighbourState::Permanent).replace().execute())
+        let request = self
+            .handle
+            .neighbours()
+            .add(index, address)
+            .link_layer_address(&hardware);
+        self.act(
+            "add a neighbour",
+            request.state(NeighbourState::Permanent).replace().execute(),
+        )
     }
 
     /// Brings device `index` up.
     pub fn set_up(&self, index: u32) -> Result<()> {
         let message = LinkUnspec::new_with_index(index).up().build();
-        self.act("bring an interface up", self.handle.link().change(message).execute())
+        self.act(
+            "bring an interface up",
+            self.handle.link().change(message).execute(),
+        )
     }
 
     /// Takes device `index` down.
     pub fn set_down(&self, index: u32) -> Result<()> {
         let message = LinkUnspec::new_with_index(index).down().build();
-        self.act("take an interface down", self.handle.link().change(message).execute())
+        self.act(
+            "take an interface down",
+            self.handle.link().change(message).execute(),
+        )
     }
 
-    /// Renames device `index`, which is brought down for it: kernels before 6.2 rename no device that is up.
+    /// Renames device `index`, which is brought down for it: kernels before 6.2 rename no device
+    /// that is up.
     pub fn rename(&self, index: u32, name: &str) -> Result<()> {
         let renamed = LinkUnspec::new_with_index(index).name(name).build();
         self.set_down(index)?;
-        self.act(&format!("rename an interface to {name}"), self.handle.link().change(renamed).execute())
+        self.act(
+            &format!("rename an interface to {name}"),
+            self.handle.link().change(renamed).execute(),
+        )
     }
 
     /// Puts device `index` into `group`.
     pub fn set_group(&self, index: u32, group: u32) -> Result<()> {
         let message = LinkUnspec::new_with_index(index).link_group(group).build();
-        self.act("set the group of an interface", self.handle.link().change(message).execute())
+        self.act(
+            "set the group of an interface",
+            self.handle.link().change(message).execute(),
+        )
     }
 
-    /// Marks every packet that arrives on device `index` with `mark`, before it is routed: a filter of tc-bpf(8), which
-    /// no firewall removes. One that is there already is replaced.
+    /// Marks every packet that arrives on device `index` with `mark`, before it is routed: a filter
+    /// of tc-bpf(8), which no firewall removes. One that is there already is replaced.
     pub fn mark_arriving(&self, index: u32, mark: u32) -> Result<()> {
         const WHAT: &str = "mark the packets of an interface";
         /// linux/if_ether.h
         const ETH_P_ALL: u16 = 3;
         let program = runns_sys::bpf::marking_classifier(mark).cannot(|| WHAT)?;
-        self.act(WHAT, self.handle.qdisc().replace(index as i32).ingress().execute())?;
+        self.act(
+            WHAT,
+            self.handle
+                .qdisc()
+                .replace(index as i32)
+                .ingress()
+                .execute(),
+        )?;
         let mut filter = TcMessage::with_index(index as i32);
-        filter.header.parent = TcHandle { major: TcHandle::CLSACT.major, minor: TcHandle::MIN_INGRESS };
+        filter.header.parent = TcHandle {
+            major: TcHandle::CLSACT.major,
+            minor: TcHandle::MIN_INGRESS,
+        };
         filter.header.handle = TcHandle { major: 0, minor: 1 };
         // Priority and protocol.
-        filter.header.info = u32::from(TcHandle { major: 1, minor: ETH_P_ALL.to_be() });
+        filter.header.info = u32::from(TcHandle {
+            major: 1,
+            minor: ETH_P_ALL.to_be(),
+        });
         let option = |option| TcOption::Bpf(option);
         filter.attributes = vec![
             TcAttribute::Kind(TcFilterBpf::KIND.to_string()),
@@ -313,51 +418,90 @@ impl Netlink {
 
     /// Whether the packets that arrive on device `index` are marked with `mark`.
     pub fn marks_arriving(&self, index: u32, mark: u32) -> Result<bool> {
-        let filters = self.handle.traffic_filter(index as i32).get().ingress().execute();
+        let filters = self
+            .handle
+            .traffic_filter(index as i32)
+            .get()
+            .ingress()
+            .execute();
         let name = TcOption::Bpf(TcFilterBpfOption::ProgName(mark_name(mark)));
         let is_ours = |filter: &TcMessage| {
-            filter
-                .attributes
-                .iter()
-                .any(|part| matches!(part, TcAttribute::Options(options) if options.contains(&name)))
+            filter.attributes.iter().any(
+                |part| matches!(part, TcAttribute::Options(options) if options.contains(&name)),
+            )
         };
-        Ok(self.collect("list the filters of an interface", filters)?.iter().any(is_ours))
+        Ok(self
+            .collect("list the filters of an interface", filters)?
+            .iter()
+            .any(is_ours))
     }
 
     /// Removes device `index`. It is not an error if it is gone already.
     pub fn delete_link(&self, index: u32) -> Result<()> {
-        self.forgiving("remove an interface", self.handle.link().del(index).execute())
+        self.forgiving(
+            "remove an interface",
+            self.handle.link().del(index).execute(),
+        )
     }
 
-    /// Removes every device but loopback. One that the kernel cannot remove, such as a network card, which returns to the
-    /// host when the namespace ends, is taken down.
+    /// Removes every device but loopback. One that the kernel cannot remove, such as a network
+    /// card, which returns to the host when the namespace ends, is taken down.
     pub fn strip(&self) -> Result<()> {
         /// include/net/flow.h: loopback is the first device of every namespace.
         const LOOPBACK_IFINDEX: u32 = 1;
-        let others = || Ok(self.links()?.into_iter().filter(|link| link.index != LOOPBACK_IFINDEX));
+        let others = || {
+            Ok(self
+                .links()?
+                .into_iter()
+                .filter(|link| link.index != LOOPBACK_IFINDEX))
+        };
         for link in others()? {
-            match self.runtime.block_on(self.handle.link().del(link.index).execute()) {
+            match self
+                .runtime
+                .block_on(self.handle.link().del(link.index).execute())
+            {
                 Err(error) if code(&error) == Some(Errno::EOPNOTSUPP) => {}
-                removed => self.forgiving(&format!("remove interface {}", link.name), async { removed })?,
+                removed => self.forgiving(&format!("remove interface {}", link.name), async {
+                    removed
+                })?,
             }
         }
-        others()?.filter(|link| link.up).try_for_each(|link| self.set_down(link.index))
+        others()?
+            .filter(|link| link.up)
+            .try_for_each(|link| self.set_down(link.index))
     }
 
     /// Adds an IPv4 address to device `index`.
     pub fn add_address(&self, index: u32, network: Network) -> Result<()> {
-        let request = self.handle.address().add(index, IpAddr::V4(network.address), network.prefix);
+        let request = self
+            .handle
+            .address()
+            .add(index, IpAddr::V4(network.address), network.prefix);
         self.act("add an address", request.execute())
     }
 
-    /// Adds an address of either family to device `index`. It is not an error if the device has it already.
+    /// Adds an address of either family to device `index`. It is not an error if the device has it
+    /// already.
     pub fn add_ip(&self, index: u32, address: IpAddr, prefix: u8) -> Result<()> {
-        self.act("add an address", self.handle.address().add(index, address, prefix).replace().execute())
+        self.act(
+            "add an address",
+            self.handle
+                .address()
+                .add(index, address, prefix)
+                .replace()
+                .execute(),
+        )
     }
 
-    /// Adds a route of either family through device `index`, via `gateway` if there is one. Of several routes to one
-    /// network, the kernel uses the one with the lowest metric.
-    pub fn add_device_route(&self, to: (IpAddr, u8), index: u32, gateway: Option<IpAddr>, metric: u32) -> Result<()> {
+    /// Adds a route of either family through device `index`, via `gateway` if there is one. Of
+    /// several routes to one network, the kernel uses the one with the lowest metric.
+    pub fn add_device_route(
+        &self,
+        to: (IpAddr, u8),
+        index: u32,
+        gateway: Option<IpAddr>,
+        metric: u32,
+    ) -> Result<()> {
         let what = "add a route";
         let wrong = || Error::new(what, "its addresses are of different families");
         let mut route = RouteMessageBuilder::<IpAddr>::new()
@@ -371,23 +515,42 @@ impl Netlink {
         } else if to.0.is_ipv4() {
             route = route.scope(rtnetlink::packet_route::route::RouteScope::Link);
         }
-        self.act(what, self.handle.route().add(route.build()).replace().execute())
+        self.act(
+            what,
+            self.handle.route().add(route.build()).replace().execute(),
+        )
     }
 
-    /// Creates an in-kernel WireGuard device; returns `false` if this kernel does not support WireGuard.
+    /// Creates an in-kernel WireGuard device; returns `false` if this kernel does not support
+    /// WireGuard.
     pub fn add_wireguard(&self, name: &str) -> Result<bool> {
-        let device = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Wireguard).name(name).build();
-        match self.runtime.block_on(self.handle.link().add(device).execute()) {
+        let device = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Wireguard)
+            .name(name)
+            .build();
+        match self
+            .runtime
+            .block_on(self.handle.link().add(device).execute())
+        {
             Ok(()) => Ok(true),
             Err(error) if code(&error) == Some(Errno::EOPNOTSUPP) => Ok(false),
-            Err(error) => Err(Error::new(format!("create the WireGuard device {name}"), cause(&error))),
+            Err(error) => Err(Error::new(
+                format!("create the WireGuard device {name}"),
+                cause(&error),
+            )),
         }
     }
 
-    /// Moves device `index` to the network namespace `netns` and renames it to `name`; it is down there.
+    /// Moves device `index` to the network namespace `netns` and renames it to `name`; it is down
+    /// there.
     pub fn move_link(&self, index: u32, netns: impl AsFd, name: &str) -> Result<()> {
-        let message = LinkUnspec::new_with_index(index).setns_by_fd(netns.as_fd().as_raw_fd()).name(name).build();
-        self.act(&format!("move device {name} into the namespace"), self.handle.link().change(message).execute())
+        let message = LinkUnspec::new_with_index(index)
+            .setns_by_fd(netns.as_fd().as_raw_fd())
+            .name(name)
+            .build();
+        self.act(
+            &format!("move device {name} into the namespace"),
+            self.handle.link().change(message).execute(),
+        )
     }
 
     /// Sets the MTU of device `index`.
@@ -396,10 +559,21 @@ impl Netlink {
         self.act("set an MTU", self.handle.link().change(message).execute())
     }
 
-    /// Adds an IPv4 route to `network` to `table`: through `hop`, or an unreachable route if that is `None`.
-    pub fn add_route(&self, network: Network, table: u32, hop: Option<(u32, Option<Ipv4Addr>)>) -> Result<()> {
-        // The main table is only written to inside the namespace: the route gets the protocol that `ip route add` gives it.
-        let protocol = if table == MAIN_TABLE { RouteProtocol::Boot } else { OWN_PROTOCOL };
+    /// Adds an IPv4 route to `network` to `table`: through `hop`, or an unreachable route if that
+    /// is `None`.
+    pub fn add_route(
+        &self,
+        network: Network,
+        table: u32,
+        hop: Option<(u32, Option<Ipv4Addr>)>,
+    ) -> Result<()> {
+        // The main table is only written to inside the namespace: the route gets the protocol that
+        // `ip route add` gives it.
+        let protocol = if table == MAIN_TABLE {
+            RouteProtocol::Boot
+        } else {
+            OWN_PROTOCOL
+        };
         let mut route = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(network.address, network.prefix)
             .table_id(table)
@@ -410,71 +584,138 @@ impl Netlink {
                 route.output_interface(index).gateway(gateway).onlink()
             }
             Some((index, Some(gateway))) => route.output_interface(index).gateway(gateway),
-            Some((index, None)) => {
-                route.output_interface(index).scope(rtnetlink::packet_route::route::RouteScope::Link)
-            }
+            Some((index, None)) => route
+                .output_interface(index)
+                .scope(rtnetlink::packet_route::route::RouteScope::Link),
             // The highest metric: the kernel prefers every other route.
             None => route.kind(RouteType::Unreachable).priority(u32::MAX),
         };
-        self.act("add a route", self.handle.route().add(route.build()).replace().execute())
+        self.act(
+            "add a route",
+            self.handle.route().add(route.build()).replace().execute(),
+        )
     }
 
     /// Like [`Self::add_route`], for a table of our own.
-    pub fn add_route_v6(&self, to: NetworkV6, table: u32, hop: Option<(u32, Option<Ipv6Addr>)>) -> Result<()> {
-        let mut route = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(to.0, to.1).table_id(table);
+    pub fn add_route_v6(
+        &self,
+        to: NetworkV6,
+        table: u32,
+        hop: Option<(u32, Option<Ipv6Addr>)>,
+    ) -> Result<()> {
+        let mut route = RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(to.0, to.1)
+            .table_id(table);
         route = match hop {
             Some((index, Some(gateway))) => route.output_interface(index).gateway(gateway).onlink(),
             Some((index, None)) => route.output_interface(index),
             None => route.kind(RouteType::Unreachable).priority(u32::MAX),
         };
-        self.act("add a route", self.handle.route().add(route.protocol(OWN_PROTOCOL).build()).replace().execute())
+        self.act(
+            "add a route",
+            self.handle
+                .route()
+                .add(route.protocol(OWN_PROTOCOL).build())
+                .replace()
+                .execute(),
+        )
     }
 
     /// Removes a route to a network from a table of our own.
     pub fn delete_route_v6(&self, to: NetworkV6, table: u32) -> Result<()> {
-        let route = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(to.0, to.1).table_id(table);
-        self.forgiving("remove a route", self.handle.route().del(route.protocol(OWN_PROTOCOL).build()).execute())
+        let route = RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(to.0, to.1)
+            .table_id(table);
+        self.forgiving(
+            "remove a route",
+            self.handle
+                .route()
+                .del(route.protocol(OWN_PROTOCOL).build())
+                .execute(),
+        )
     }
 
     /// Removes a route that was listed.
     pub fn delete_route(&self, route: &Route) -> Result<()> {
-        self.forgiving("remove a route", self.handle.route().del(route.message.clone()).execute())
+        self.forgiving(
+            "remove a route",
+            self.handle.route().del(route.message.clone()).execute(),
+        )
     }
 
-    /// Adds a rule with `priority` that looks up what `packets` describes in `table`, unless it is there.
+    /// Adds a rule with `priority` that looks up what `packets` describes in `table`, unless it is
+    /// there.
     pub fn add_rule(&self, packets: &Packets, table: u32, priority: u32) -> Result<()> {
         self.add_rule_of(AddressFamily::Inet, packets, table, priority)
     }
 
     /// The same for packets of a family.
-    pub fn add_rule_of(&self, family: AddressFamily, packets: &Packets, table: u32, priority: u32) -> Result<()> {
-        let mut request = self.handle.rule().add().priority(priority).action(RuleAction::ToTable).table_id(table);
+    pub fn add_rule_of(
+        &self,
+        family: AddressFamily,
+        packets: &Packets,
+        table: u32,
+        priority: u32,
+    ) -> Result<()> {
+        let mut request = self
+            .handle
+            .rule()
+            .add()
+            .priority(priority)
+            .action(RuleAction::ToTable)
+            .table_id(table);
         request.message_mut().header.family = family;
         let attributes = &mut request.message_mut().attributes;
         attributes.extend(packets.attributes());
         attributes.push(RuleAttribute::Protocol(OWN_PROTOCOL));
         match self.runtime.block_on(request.execute()) {
-            Err(error) if code(&error) != Some(Errno::EEXIST) => Err(Error::new("add a routing rule", cause(&error))),
+            Err(error) if code(&error) != Some(Errno::EEXIST) => {
+                Err(Error::new("add a routing rule", cause(&error)))
+            }
             _ => Ok(()),
         }
     }
 
-    /// Adds a rule that looks up the packets of processes with this user id in `table` (ip-rule(8), uidrange), unless
-    /// there is one with this priority.
+    /// Adds a rule that looks up the packets of processes with this user id in `table` (ip-rule(8),
+    /// uidrange), unless there is one with this priority.
     pub fn add_user_rule(&self, user: u32, table: u32, priority: u32) -> Result<()> {
-        let mut request = self.handle.rule().add().v4().priority(priority).table_id(table).action(RuleAction::ToTable);
-        let range = RuleUidRange { start: user, end: user };
-        request.message_mut().attributes.push(RuleAttribute::UidRange(range));
+        let mut request = self
+            .handle
+            .rule()
+            .add()
+            .v4()
+            .priority(priority)
+            .table_id(table)
+            .action(RuleAction::ToTable);
+        let range = RuleUidRange {
+            start: user,
+            end: user,
+        };
+        request
+            .message_mut()
+            .attributes
+            .push(RuleAttribute::UidRange(range));
         match self.runtime.block_on(request.execute()) {
-            Err(error) if code(&error) != Some(Errno::EEXIST) => Err(Error::new("add a routing rule", cause(&error))),
+            Err(error) if code(&error) != Some(Errno::EEXIST) => {
+                Err(Error::new("add a routing rule", cause(&error)))
+            }
             _ => Ok(()),
         }
     }
 
     /// Whether there is a rule that looks up the packets of processes with this user id in `table`.
     pub fn has_user_rule(&self, user: u32, table: u32) -> Result<bool> {
-        let wanted = [RuleAttribute::UidRange(RuleUidRange { start: user, end: user }), RuleAttribute::Table(table)];
-        let rules = self.collect("list the routing rules", self.handle.rule().get(IpVersion::V4).execute())?;
+        let wanted = [
+            RuleAttribute::UidRange(RuleUidRange {
+                start: user,
+                end: user,
+            }),
+            RuleAttribute::Table(table),
+        ];
+        let rules = self.collect(
+            "list the routing rules",
+            self.handle.rule().get(IpVersion::V4).execute(),
+        )?;
         // A table whose number fits into the header has no attribute.
         let is_it = |rule: &RuleMessage| {
             rule.attributes.contains(&wanted[0])
@@ -490,13 +731,24 @@ impl Netlink {
             let has = |wanted: &RuleAttribute| rule.attributes.contains(wanted);
             let is_certain = rule.attributes.iter().any(|attribute| {
                 use RuleAttribute::{FwMark, Iifname, Oifname, SourcePortRange};
-                matches!(attribute, FwMark(_) | Iifname(_) | Oifname(_) | SourcePortRange(_))
+                matches!(
+                    attribute,
+                    FwMark(_) | Iifname(_) | Oifname(_) | SourcePortRange(_)
+                )
             });
-            let matches = packets.attributes().iter().all(has) && (!matches!(packets, Packets::All) || !is_certain);
+            let matches = packets.attributes().iter().all(has)
+                && (!matches!(packets, Packets::All) || !is_certain);
             matches && rule.attributes.iter().any(is_own)
         };
-        let version = if family == AddressFamily::Inet6 { IpVersion::V6 } else { IpVersion::V4 };
-        let rules = self.collect("list the routing rules", self.handle.rule().get(version).execute())?;
+        let version = if family == AddressFamily::Inet6 {
+            IpVersion::V6
+        } else {
+            IpVersion::V4
+        };
+        let rules = self.collect(
+            "list the routing rules",
+            self.handle.rule().get(version).execute(),
+        )?;
         Ok(rules.into_iter().filter(ours).collect())
     }
 
@@ -519,14 +771,26 @@ impl Netlink {
     pub fn delete_rules_of(&self, family: AddressFamily, packets: &Packets) -> Result<usize> {
         let rules = self.rules_of(family, packets)?;
         for rule in &rules {
-            self.forgiving("remove a routing rule", self.handle.rule().del(rule.clone()).execute())?;
+            self.forgiving(
+                "remove a routing rule",
+                self.handle.rule().del(rule.clone()).execute(),
+            )?;
         }
         Ok(rules.len())
     }
 
     /// Like [`Self::act`], but it is not an error if the object is gone already.
-    fn forgiving(&self, what: &str, work: impl Future<Output = Result<(), rtnetlink::Error>>) -> Result<()> {
-        let gone = |error: &rtnetlink::Error| matches!(code(error), Some(Errno::ENODEV | Errno::ENOENT | Errno::ESRCH));
+    fn forgiving(
+        &self,
+        what: &str,
+        work: impl Future<Output = Result<(), rtnetlink::Error>>,
+    ) -> Result<()> {
+        let gone = |error: &rtnetlink::Error| {
+            matches!(
+                code(error),
+                Some(Errno::ENODEV | Errno::ENOENT | Errno::ESRCH)
+            )
+        };
         match self.runtime.block_on(work) {
             Err(error) if !gone(&error) => Err(Error::new(what, cause(&error))),
             _ => Ok(()),
@@ -567,17 +831,29 @@ impl Packets<'_> {
             Self::From(interface) => vec![RuleAttribute::Iifname(interface.to_string())],
             Self::Udp(port) => vec![
                 RuleAttribute::IpProtocol(IpProtocol::Udp),
-                RuleAttribute::SourcePortRange(RulePortRange { start: *port, end: *port }),
+                RuleAttribute::SourcePortRange(RulePortRange {
+                    start: *port,
+                    end: *port,
+                }),
             ],
-            Self::Bound { device, protocol, port } => vec![
+            Self::Bound {
+                device,
+                protocol,
+                port,
+            } => vec![
                 RuleAttribute::Oifname((*device).to_string()),
                 RuleAttribute::IpProtocol(match protocol {
                     Protocol::Tcp => IpProtocol::Tcp,
                     Protocol::Udp => IpProtocol::Udp,
                 }),
-                RuleAttribute::DestinationPortRange(RulePortRange { start: *port, end: *port }),
+                RuleAttribute::DestinationPortRange(RulePortRange {
+                    start: *port,
+                    end: *port,
+                }),
             ],
-            Self::Marked { mark, mask } => vec![RuleAttribute::FwMark(*mark), RuleAttribute::FwMask(*mask)],
+            Self::Marked { mark, mask } => {
+                vec![RuleAttribute::FwMark(*mark), RuleAttribute::FwMask(*mask)]
+            }
         }
     }
 }
@@ -587,9 +863,12 @@ fn mark_name(mark: u32) -> String {
     format!("runns:{mark:#x}")
 }
 
-/// Runs `work` in a new thread in the network namespace `file`. /proc/sys/net is that namespace's there, and sockets
-/// that it opens stay in the namespace.
-pub fn in_namespace<T: Send>(file: BorrowedFd, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+/// Runs `work` in a new thread in the network namespace `file`. /proc/sys/net is that namespace's
+/// there, and sockets that it opens stay in the namespace.
+pub fn in_namespace<T: Send>(
+    file: BorrowedFd,
+    work: impl FnOnce() -> Result<T> + Send,
+) -> Result<T> {
     let enter = || {
         setns(file, CloneFlags::CLONE_NEWNET).cannot(|| "enter the network namespace")?;
         work()
@@ -601,8 +880,15 @@ pub fn in_namespace<T: Send>(file: BorrowedFd, work: impl FnOnce() -> Result<T> 
 pub fn in_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
         // Not Scope::spawn, which panics if the kernel refuses to create a thread.
-        let thread = std::thread::Builder::new().spawn_scoped(scope, work).cannot(|| "start a thread")?;
-        thread.join().unwrap_or_else(|_| Err(Error::new("enter a network namespace", "the thread for it panicked")))
+        let thread = std::thread::Builder::new()
+            .spawn_scoped(scope, work)
+            .cannot(|| "start a thread")?;
+        thread.join().unwrap_or_else(|_| {
+            Err(Error::new(
+                "enter a network namespace",
+                "the thread for it panicked",
+            ))
+        })
     })
 }
 
@@ -618,35 +904,59 @@ fn cause(error: &rtnetlink::Error) -> String {
 }
 
 fn link(message: &LinkMessage) -> Link {
-    let name = message.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::IfName(name) => Some(name.clone()),
-        _ => None,
-    });
+    let name = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name.clone()),
+            _ => None,
+        });
     let veth = message.attributes.iter().any(|attribute| match attribute {
         LinkAttribute::LinkInfo(infos) => infos.contains(&LinkInfo::Kind(InfoKind::Veth)),
         _ => false,
     });
     let up = message.header.flags.contains(LinkFlags::Up);
-    let group = message.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::Group(group) => Some(*group),
-        _ => None,
-    });
+    let group = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::Group(group) => Some(*group),
+            _ => None,
+        });
     let group = group.unwrap_or_default();
-    let peer = message.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::Link(index) => Some(*index),
-        _ => None,
-    });
-    let hardware = message.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::Address(address) => Some(address.clone()),
-        _ => None,
-    });
+    let peer = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::Link(index) => Some(*index),
+            _ => None,
+        });
+    let hardware = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::Address(address) => Some(address.clone()),
+            _ => None,
+        });
     let hardware = hardware.unwrap_or_default();
-    let mtu = message.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::Mtu(mtu) => Some(*mtu),
-        _ => None,
-    });
+    let mtu = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::Mtu(mtu) => Some(*mtu),
+            _ => None,
+        });
     let mtu = mtu.unwrap_or_default();
-    Link { index: message.header.index, name: name.unwrap_or_default(), up, veth, group, mtu, hardware, peer }
+    Link {
+        index: message.header.index,
+        name: name.unwrap_or_default(),
+        up,
+        veth,
+        group,
+        mtu,
+        hardware,
+        peer,
+    }
 }
 
 fn route(message: RouteMessage) -> Route {
@@ -659,15 +969,29 @@ fn route(message: RouteMessage) -> Route {
             RouteAttribute::Table(number) => table = *number,
             RouteAttribute::Priority(priority) => metric = *priority,
             RouteAttribute::MultiPath(paths) => {
-                hops.extend(paths.iter().map(|path| (path.interface_index, gateway(&path.attributes))));
+                hops.extend(
+                    paths
+                        .iter()
+                        .map(|path| (path.interface_index, gateway(&path.attributes))),
+                );
             }
             RouteAttribute::Oif(index) => hops.push((*index, gateway(&message.attributes))),
             _ => {}
         }
     }
-    let network = Network { address, prefix: message.header.destination_prefix_length };
+    let network = Network {
+        address,
+        prefix: message.header.destination_prefix_length,
+    };
     let unicast = message.header.kind == RouteType::Unicast;
-    Route { network, hops, table, metric, unicast, message }
+    Route {
+        network,
+        hops,
+        table,
+        metric,
+        unicast,
+        message,
+    }
 }
 
 fn gateway(attributes: &[RouteAttribute]) -> Option<Ipv4Addr> {
@@ -682,7 +1006,10 @@ mod tests {
     use super::*;
 
     fn network(address: [u8; 4], prefix: u8) -> Network {
-        Network { address: address.into(), prefix }
+        Network {
+            address: address.into(),
+            prefix,
+        }
     }
 
     #[test]

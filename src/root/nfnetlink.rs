@@ -1,6 +1,9 @@
-//! One question to nftables that nft(8) has no output for: the generation of the ruleset (linux/netfilter/nf_tables.h).
+//! One question to nftables that nft(8) has no output for: the generation of the ruleset
+//! (linux/netfilter/nf_tables.h).
 
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
+};
 use std::os::fd::AsRawFd;
 
 /// NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN
@@ -14,10 +17,17 @@ const ID: u16 = 1;
 /// Bytes of nlmsghdr and nfgenmsg.
 const HEADERS: usize = 20;
 
-/// The generation of the nftables ruleset of the calling thread's network namespace; `None` if the kernel does not say.
+/// The generation of the nftables ruleset of the calling thread's network namespace; `None` if the
+/// kernel does not say.
 pub fn generation_here() -> Option<u64> {
     let flags = SockFlag::SOCK_CLOEXEC;
-    let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkNetFilter).ok()?;
+    let socket = socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        flags,
+        SockProtocol::NetlinkNetFilter,
+    )
+    .ok()?;
     let mut request = Vec::with_capacity(HEADERS);
     request.extend((HEADERS as u32).to_ne_bytes());
     request.extend(GET_GENERATION.to_ne_bytes());
@@ -30,8 +40,8 @@ pub fn generation_here() -> Option<u64> {
     parse(answer.get(..length)?)
 }
 
-/// The attribute ID of the answer: its length and type, both in the host's byte order, then the number in that of the
-/// network; padded to four bytes.
+/// The attribute ID of the answer: its length and type, both in the host's byte order, then the
+/// number in that of the network; padded to four bytes.
 fn parse(answer: &[u8]) -> Option<u64> {
     if answer.get(4..6)? != GENERATION.to_ne_bytes() {
         return None;
@@ -66,9 +76,19 @@ mod tests {
             headers[4..6].copy_from_slice(&GENERATION.to_ne_bytes());
             [&headers[..], &attributes.concat()].concat()
         };
-        assert_eq!(parse(&answer(&[attribute(3, b"nft"), attribute(ID, &[0, 0, 1, 2])])), Some(258));
+        assert_eq!(
+            parse(&answer(&[
+                attribute(3, b"nft"),
+                attribute(ID, &[0, 0, 1, 2])
+            ])),
+            Some(258)
+        );
         assert_eq!(parse(&answer(&[attribute(3, b"nft")])), None);
         assert_eq!(parse(&answer(&[vec![0; 4]])), None);
-        assert_eq!((parse(&[0; 7]), parse(&[0; 40])), (None, None), "an error is no answer");
+        assert_eq!(
+            (parse(&[0; 7]), parse(&[0; 40])),
+            (None, None),
+            "an error is no answer"
+        );
     }
 }

@@ -1,7 +1,8 @@
-//! Whether the host's firewall lets a namespace's traffic through is tried, not predicted: a packet from inside ends in our
-//! table's chain `tried`, behind the last forward hook, which remembers the interface and the port that it came from. It
-//! never leaves the host. In nftables every base chain can drop a packet, whatever other chains say, so if none arrives the
-//! rule that dropped it is asked for (nft(8), monitor).
+//! Whether the host's firewall lets a namespace's traffic through is tried, not predicted: a packet
+//! from inside ends in our table's chain `tried`, behind the last forward hook, which remembers the
+//! interface and the port that it came from. It never leaves the host. In nftables every base chain
+//! can drop a packet, whatever other chains say, so if none arrives the rule that dropped it is
+//! asked for (nft(8), monitor).
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -15,7 +16,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, getsockname, getsockopt, setsockopt, socket, sockopt,
+    AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, getsockname, getsockopt,
+    setsockopt, socket, sockopt,
 };
 use serde_json::Value;
 
@@ -35,8 +37,8 @@ use crate::tool;
 /// What is tried. A firewall that lets either through lets traffic through.
 const TCP_PORT: u16 = 443;
 const UDP_PORT: u16 = 53;
-/// How long it may take until a packet gets through. The kernel may drop what is sent in the first second after a device
-/// came up (net/core/link_watch.c).
+/// How long it may take until a packet gets through. The kernel may drop what is sent in the first
+/// second after a device came up (net/core/link_watch.c).
 const PATIENCE: Duration = Duration::from_secs(3);
 /// The same for status, which looks at what worked before.
 const GLANCE: Duration = Duration::from_millis(200);
@@ -47,7 +49,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// The table that marks packets to be traced.
 const TRACE_TABLE: &str = "runns_trace";
 
-/// What only such a packet has: a DSCP (RFC 2474) that nobody assigned, and a TTL that is used up behind the host.
+/// What only such a packet has: a DSCP (RFC 2474) that nobody assigned, and a TTL that is used up
+/// behind the host.
 const DSCP: u8 = 0x2d;
 const TTL: u32 = 2;
 
@@ -57,25 +60,40 @@ const TRIED: &str = "inet runns tried";
 /// A packet that was sent: the veth that it arrived on, and its source port.
 type Sent = (String, u16);
 
-/// Sends packets until one gets through. If none does, the error names the rule that dropped them. Nothing is sent where the
-/// host has no way out by which it could go, or where somebody has removed the table that keeps it on the host.
+/// Sends packets until one gets through. If none does, the error names the rule that dropped them.
+/// Nothing is sent where the host has no way out by which it could go, or where somebody has
+/// removed the table that keeps it on the host.
 pub fn run(site: &Site) -> Result<()> {
-    let Some(target) =
-        uplinks::reachable(&site.host, site.plan().request.uplink.as_ref())?.map(|only| only.unwrap_or(FAR))
+    let Some(target) = uplinks::reachable(&site.host, site.plan().request.uplink.as_ref())?
+        .map(|only| only.unwrap_or(FAR))
     else {
         warn_of_no_route(FAR);
         return Ok(());
     };
-    step(|| format!("sending a packet to {target} through the host's firewall; it is dropped before it leaves"));
-    let Some(earlier) = passed()? else { return Ok(()) };
+    step(|| {
+        format!(
+            "sending a packet to {target} through the host's firewall; it is dropped before it leaves"
+        )
+    });
+    let Some(earlier) = passed()? else {
+        return Ok(());
+    };
     let interface = site.plan().request.interface.to_string();
     let deadline = Instant::now() + PATIENCE;
     // Usually the first packet gets through at once, and nothing has to be waited for.
-    let mut sent = vec![in_namespace(open(site)?.as_fd(), || Ok(send_udp(target).unwrap_or_default()))?];
+    let mut sent = vec![in_namespace(open(site)?.as_fd(), || {
+        Ok(send_udp(target).unwrap_or_default())
+    })?];
     let mut failure = None;
     let has_passed = |sent: &[u16]| {
-        let passed: BTreeSet<Sent> = passed()?.unwrap_or_default().difference(&earlier).cloned().collect();
-        Ok(sent.iter().any(|port| passed.contains(&(interface.clone(), *port))))
+        let passed: BTreeSet<Sent> = passed()?
+            .unwrap_or_default()
+            .difference(&earlier)
+            .cloned()
+            .collect();
+        Ok(sent
+            .iter()
+            .any(|port| passed.contains(&(interface.clone(), *port))))
     };
     let mut is_through = has_passed(&sent)?;
     while !is_through && Instant::now() < deadline {
@@ -89,30 +107,52 @@ pub fn run(site: &Site) -> Result<()> {
     }
     let explained = explain(site, target, failure);
     // Later than we had patience for, but it got through.
-    if explained.is_err() && has_passed(&sent)? { Ok(()) } else { explained }
+    if explained.is_err() && has_passed(&sent)? {
+        Ok(())
+    } else {
+        explained
+    }
 }
 
-/// Whether a packet from each of the namespaces gets through; `None` for one from which none could be sent, and for all of
-/// them where our table is missing.
+/// Whether a packet from each of the namespaces gets through; `None` for one from which none could
+/// be sent, and for all of them where our table is missing.
 pub fn pass(subjects: &[&Subject]) -> Result<Vec<Option<bool>>> {
-    let Some(earlier) = passed()? else { return Ok(vec![None; subjects.len()]) };
+    let Some(earlier) = passed()? else {
+        return Ok(vec![None; subjects.len()]);
+    };
     let mut sent: Vec<Vec<Sent>> = vec![Vec::new(); subjects.len()];
     let mut is_through = vec![false; subjects.len()];
     let deadline = Instant::now() + GLANCE;
     // A firewall may let UDP or TCP through; what arrives may take a moment.
     loop {
-        for (at, subject) in subjects.iter().enumerate().filter(|(at, _)| !is_through[*at]) {
-            let Some(inside) = subject.deep()? else { continue };
-            let (ports, _) =
-                in_namespace(inside.file.as_fd(), || if sent[at].is_empty() { first(FAR) } else { send(FAR) })?;
+        for (at, subject) in subjects
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| !is_through[*at])
+        {
+            let Some(inside) = subject.deep()? else {
+                continue;
+            };
+            let (ports, _) = in_namespace(inside.file.as_fd(), || {
+                if sent[at].is_empty() {
+                    first(FAR)
+                } else {
+                    send(FAR)
+                }
+            })?;
             let interface = subject.record.plan.request.interface.to_string();
             sent[at].extend(ports.into_iter().map(|port| (interface.clone(), port)));
         }
         let passed = passed()?.unwrap_or_default();
         for (at, sent) in sent.iter().enumerate() {
-            is_through[at] |= sent.iter().any(|one| passed.contains(one) && !earlier.contains(one));
+            is_through[at] |= sent
+                .iter()
+                .any(|one| passed.contains(one) && !earlier.contains(one));
         }
-        let is_settled = is_through.iter().zip(&sent).all(|(through, sent)| *through || sent.is_empty());
+        let is_settled = is_through
+            .iter()
+            .zip(&sent)
+            .all(|(through, sent)| *through || sent.is_empty());
         if is_settled || Instant::now() >= deadline {
             return Ok(sent
                 .iter()
@@ -125,11 +165,13 @@ pub fn pass(subjects: &[&Subject]) -> Result<Vec<Option<bool>>> {
 }
 
 fn warn_of_no_route(target: Ipv4Addr) {
-    warn(&format!("the host has no route to {target}: nothing inside reaches the Internet until it has one"));
+    warn(&format!(
+        "the host has no route to {target}: nothing inside reaches the Internet until it has one"
+    ));
 }
 
-/// The packets that got through in the last seconds; `None` if our table is not there. Ports are used again, so a packet
-/// counts only if it is not among those from before the first was sent.
+/// The packets that got through in the last seconds; `None` if our table is not there. Ports are
+/// used again, so a packet counts only if it is not among those from before the first was sent.
 fn passed() -> Result<Option<BTreeSet<Sent>>> {
     match tool::run("nft", &["-j", "list", "set", "inet", "runns", "passed"], "") {
         Ok(text) => parse_passed(&text).map(Some),
@@ -139,12 +181,21 @@ fn passed() -> Result<Option<BTreeSet<Sent>>> {
 }
 
 fn parse_passed(text: &str) -> Result<BTreeSet<Sent>> {
-    let listing: Value = serde_json::from_str(text).map_err(|error| Error::new("read what got through", error))?;
-    let objects = listing["nftables"].as_array().map_or(&[][..], Vec::as_slice);
-    let elements = objects.iter().filter_map(|object| object["set"]["elem"].as_array()).flatten();
+    let listing: Value =
+        serde_json::from_str(text).map_err(|error| Error::new("read what got through", error))?;
+    let objects = listing["nftables"]
+        .as_array()
+        .map_or(&[][..], Vec::as_slice);
+    let elements = objects
+        .iter()
+        .filter_map(|object| object["set"]["elem"].as_array())
+        .flatten();
     let sent = |element: &Value| {
         let words = element["elem"]["val"]["concat"].as_array()?;
-        Some((words.first()?.as_str()?.to_string(), words.get(1)?.as_u64()?.try_into().ok()?))
+        Some((
+            words.first()?.as_str()?.to_string(),
+            words.get(1)?.as_u64()?.try_into().ok()?,
+        ))
     };
     Ok(elements.filter_map(sent).collect())
 }
@@ -157,16 +208,21 @@ fn send_udp(target: Ipv4Addr) -> std::io::Result<u16> {
     Ok(udp.local_addr()?.port())
 }
 
-/// Calls `bind` with one port after the other that only root can use (ip-sysctl.rst, ip_unprivileged_port_start), from one
-/// that depends on the time on, until one is free.
+/// Calls `bind` with one port after the other that only root can use (ip-sysctl.rst,
+/// ip_unprivileged_port_start), from one that depends on the time on, until one is free.
 fn from_privileged_port<T>(bind: impl Fn(u16) -> std::io::Result<T>) -> std::io::Result<T> {
     const PORTS: std::ops::Range<u16> = 512..1024;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.subsec_nanos());
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |now| now.subsec_nanos());
     let first = (now % u32::from(PORTS.end - PORTS.start)) as u16;
     let mut result = Err(ErrorKind::AddrInUse.into());
     for offset in 0..PORTS.end - PORTS.start {
         result = bind(PORTS.start + (first + offset) % (PORTS.end - PORTS.start));
-        if !result.as_ref().is_err_and(|error| error.kind() == ErrorKind::AddrInUse) {
+        if !result
+            .as_ref()
+            .is_err_and(|error| error.kind() == ErrorKind::AddrInUse)
+        {
             break;
         }
     }
@@ -180,18 +236,31 @@ fn first(target: Ipv4Addr) -> Result<(Vec<u16>, Option<ErrorKind>)> {
 
 /// In a namespace: sends a TCP SYN, and does not wait for an answer.
 fn send_tcp(target: Ipv4Addr) -> std::io::Result<OwnedFd> {
-    let tcp = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    let tcp = socket(
+        AddressFamily::Inet,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        None,
+    )?;
     disguise(&tcp)?;
     from_privileged_port(|port| {
-        bind(tcp.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port))).map_err(Into::into)
+        bind(
+            tcp.as_raw_fd(),
+            &SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port)),
+        )
+        .map_err(Into::into)
     })?;
-    match connect(tcp.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(target, TCP_PORT))) {
+    match connect(
+        tcp.as_raw_fd(),
+        &SockaddrIn::from(SocketAddrV4::new(target, TCP_PORT)),
+    ) {
         Err(Errno::EINPROGRESS) | Ok(()) => Ok(tcp),
         Err(errno) => Err(errno.into()),
     }
 }
 
-/// In a namespace: sends a UDP packet and a TCP SYN; their source ports, and how the latter failed at once, if it did.
+/// In a namespace: sends a UDP packet and a TCP SYN; their source ports, and how the latter failed
+/// at once, if it did.
 fn send(target: Ipv4Addr) -> Result<(Vec<u16>, Option<ErrorKind>)> {
     let mut ports: Vec<u16> = send_udp(target).into_iter().collect();
     let tcp = match send_tcp(target) {
@@ -203,22 +272,27 @@ fn send(target: Ipv4Addr) -> Result<(Vec<u16>, Option<ErrorKind>)> {
     let mut events = [PollFd::new(tcp.as_fd(), PollFlags::POLLOUT)];
     let _ = poll(&mut events, PollTimeout::from(PAUSE.as_millis() as u16));
     let error = getsockopt(&tcp, sockopt::SocketError).unwrap_or_default();
-    Ok((ports, (error != 0).then(|| std::io::Error::from_raw_os_error(error).kind())))
+    Ok((
+        ports,
+        (error != 0).then(|| std::io::Error::from_raw_os_error(error).kind()),
+    ))
 }
 
 fn open(site: &Site) -> Result<File> {
-    netns::open_built(site)?.ok_or_else(|| Error::new("try the host's firewall", "the namespace is gone"))
+    netns::open_built(site)?
+        .ok_or_else(|| Error::new("try the host's firewall", "the namespace is gone"))
 }
 
-/// Makes the packets of a socket known to our table, and has them leave through the veth, whatever tunnels there are.
+/// Makes the packets of a socket known to our table, and has them leave through the veth, whatever
+/// tunnels there are.
 fn disguise(socket: &impl AsFd) -> Result<(), Errno> {
     setsockopt(socket, sockopt::BindToDevice, &OsString::from(INSIDE))?;
     setsockopt(socket, sockopt::Ipv4Tos, &(i32::from(DSCP) << 2))?;
     setsockopt(socket, sockopt::Ipv4Ttl, &(TTL as i32))
 }
 
-/// Why no packet got through, as an error that names the rule. A host without a route is warned of only: it may get one
-/// later, by a lease for example.
+/// Why no packet got through, as an error that names the rule. A host without a route is warned of
+/// only: it may get one later, by a lease for example.
 fn explain(site: &Site, target: Ipv4Addr, failure: Option<ErrorKind>) -> Result<()> {
     let interface = &site.plan().request.interface;
     let refuse = |cause: String| Error::new(format!("forward the traffic of {interface}"), cause);
@@ -242,9 +316,14 @@ fn explain(site: &Site, target: Ipv4Addr, failure: Option<ErrorKind>) -> Result<
 
 fn cure(rule: &Rule, interface: &IfaceName) -> String {
     if rule.chain.split(' ').nth(1) == Some("firewalld") {
-        return format!("firewall-cmd --permanent --zone=trusted --add-interface={interface} && firewall-cmd --reload");
+        return format!(
+            "firewall-cmd --permanent --zone=trusted --add-interface={interface} && firewall-cmd --reload"
+        );
     }
-    format!("accept what comes in by {interface}, and the replies to it, in '{}'", rule.chain)
+    format!(
+        "accept what comes in by {interface}, and the replies to it, in '{}'",
+        rule.chain
+    )
 }
 
 /// A rule or policy that dropped a packet.
@@ -256,9 +335,12 @@ struct Rule {
     text: String,
 }
 
-/// The rule that drops the packets, by the kernel's trace; `None` if nft(8) is not installed or nothing was seen.
+/// The rule that drops the packets, by the kernel's trace; `None` if nft(8) is not installed or
+/// nothing was seen.
 fn dropping_rule(site: &Site, target: Ipv4Addr) -> Result<Option<Rule>> {
-    let Some(nft) = tool::find("nft") else { return Ok(None) };
+    let Some(nft) = tool::find("nft") else {
+        return Ok(None);
+    };
     let source = site.plan().subnet().inside();
     let table = format!(
         "add table ip {TRACE_TABLE}\n\
@@ -273,8 +355,13 @@ fn dropping_rule(site: &Site, target: Ipv4Addr) -> Result<Option<Rule>> {
         .stderr(Stdio::null())
         .spawn()
         .cannot(|| "run nft monitor trace")?;
-    let result = match monitor.stdout.take().map(|output| Lines { output, read: Vec::new() }) {
-        Some(mut lines) => tool::run("nft", &["-f", "-"], &table).and_then(|_| watch(site, target, &mut lines)),
+    let result = match monitor.stdout.take().map(|output| Lines {
+        output,
+        read: Vec::new(),
+    }) {
+        Some(mut lines) => {
+            tool::run("nft", &["-f", "-"], &table).and_then(|_| watch(site, target, &mut lines))
+        }
         None => Ok(None),
     };
     let _ = monitor.kill();
@@ -289,8 +376,8 @@ pub fn remove_trace() -> Result<()> {
     tool::run("nft", &["-f", "-"], &commands).map(drop)
 }
 
-/// What the monitor prints, line by line. No thread reads it: build has to fork, and what the monitor has started may keep
-/// its output open.
+/// What the monitor prints, line by line. No thread reads it: build has to fork, and what the
+/// monitor has started may keep its output open.
 struct Lines {
     output: ChildStdout,
     read: Vec<u8>,
@@ -305,7 +392,11 @@ impl Lines {
                 return Ok(Some(String::from_utf8_lossy(&line).into_owned()));
             }
             let mut events = [PollFd::new(self.output.as_fd(), PollFlags::POLLIN)];
-            if poll(&mut events, PollTimeout::try_from(longest).unwrap_or(PollTimeout::MAX))? == 0 {
+            if poll(
+                &mut events,
+                PollTimeout::try_from(longest).unwrap_or(PollTimeout::MAX),
+            )? == 0
+            {
                 return Ok(None);
             }
             let mut more = [0; 4096];
@@ -342,9 +433,9 @@ fn watch(site: &Site, target: Ipv4Addr, lines: &mut Lines) -> Result<Option<Rule
     Ok(None)
 }
 
-/// The rule of a line of `nft monitor trace` that says that the packet was dropped:
-/// `trace id 1a2b3c4d inet firewalld filter_FORWARD rule reject with icmpx admin-prohibited (verdict drop)`, or
-/// `trace id 1a2b3c4d inet guard forwarding policy drop`.
+/// The rule of a line of `nft monitor trace` that says that the packet was dropped: `trace id
+/// 1a2b3c4d inet firewalld filter_FORWARD rule reject with icmpx admin-prohibited (verdict drop)`,
+/// or `trace id 1a2b3c4d inet guard forwarding policy drop`.
 fn parse_drop(line: &str) -> Option<Rule> {
     let rest = line.trim().strip_prefix("trace id ")?.split_once(' ')?.1;
     let mut words = rest.splitn(4, ' ');
@@ -353,9 +444,15 @@ fn parse_drop(line: &str) -> Option<Rule> {
     let text = match what.strip_prefix("rule ") {
         Some(rule) => rule.strip_suffix("(verdict drop)")?,
         // The packet's mark may follow.
-        None => what.trim().strip_prefix("policy drop").map(|_| "policy drop")?,
+        None => what
+            .trim()
+            .strip_prefix("policy drop")
+            .map(|_| "policy drop")?,
     };
-    Some(Rule { chain: escape(chain.as_bytes()), text: escape(text.trim().as_bytes()) })
+    Some(Rule {
+        chain: escape(chain.as_bytes()),
+        text: escape(text.trim().as_bytes()),
+    })
 }
 
 #[cfg(test)]
@@ -364,15 +461,18 @@ mod tests {
 
     #[test]
     fn traces_name_the_rule_that_drops() {
-        let reject =
-            "trace id 1a2b3c4d inet firewalld filter_FORWARD rule reject with icmpx admin-prohibited (verdict drop)";
+        let reject = "trace id 1a2b3c4d inet firewalld filter_FORWARD rule reject with icmpx admin-prohibited (verdict drop)";
         let rule = parse_drop(reject).unwrap();
         assert_eq!(rule.chain, "inet firewalld filter_FORWARD");
         assert_eq!(rule.text, "reject with icmpx admin-prohibited");
         assert!(cure(&rule, &IfaceName::new("vpn1").unwrap()).contains("--add-interface=vpn1"));
         let policy = parse_drop("trace id 1a2b3c4d inet guard forwarding policy drop ").unwrap();
-        assert_eq!((policy.chain.as_str(), policy.text.as_str()), ("inet guard forwarding", "policy drop"));
-        let marked = parse_drop("trace id 1a2b3c4d inet guard forwarding policy drop meta mark 0x80000000 ");
+        assert_eq!(
+            (policy.chain.as_str(), policy.text.as_str()),
+            ("inet guard forwarding", "policy drop")
+        );
+        let marked =
+            parse_drop("trace id 1a2b3c4d inet guard forwarding policy drop meta mark 0x80000000 ");
         assert_eq!(marked, Some(policy));
         for line in [
             "trace id 1a2b3c4d ip filter FORWARD packet: iif \"vpn1\" oif \"eth0\" ip saddr 172.24.1.2",
@@ -389,7 +489,14 @@ mod tests {
     fn packets_that_got_through_are_known_by_interface_and_port() {
         let text = r#"{"nftables":[{"metainfo":{}},{"set":{"name":"passed","elem":[
             {"elem":{"val":{"concat":["vpn1",40000]},"timeout":60,"expires":58}}]}}]}"#;
-        assert_eq!(parse_passed(text).unwrap(), BTreeSet::from([("vpn1".to_string(), 40000)]));
-        assert!(parse_passed(r#"{"nftables":[{"set":{"name":"passed"}}]}"#).unwrap().is_empty());
+        assert_eq!(
+            parse_passed(text).unwrap(),
+            BTreeSet::from([("vpn1".to_string(), 40000)])
+        );
+        assert!(
+            parse_passed(r#"{"nftables":[{"set":{"name":"passed"}}]}"#)
+                .unwrap()
+                .is_empty()
+        );
     }
 }

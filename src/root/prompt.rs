@@ -10,8 +10,8 @@ pub fn prompt(question: &str) {
     let _ = std::io::stderr().write_all(one_line(question).as_bytes());
 }
 
-/// Asks a question on the terminal and reads the answer from stdin, which must be that terminal. Without `echo`, the
-/// answer is not shown while it is typed.
+/// Asks a question on the terminal and reads the answer from stdin, which must be that terminal.
+/// Without `echo`, the answer is not shown while it is typed.
 pub fn ask(question: &str, echo: bool) -> Result<String> {
     use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
     let stdin = std::io::stdin();
@@ -24,7 +24,10 @@ pub fn ask(question: &str, echo: bool) -> Result<String> {
     // Only now: what is typed before would be thrown away (TCSAFLUSH).
     prompt(question);
     let mut answer = String::new();
-    let result = stdin.lock().read_line(&mut answer).cannot(|| "read the answer");
+    let result = stdin
+        .lock()
+        .read_line(&mut answer)
+        .cannot(|| "read the answer");
     if !echo {
         let _ = tcsetattr(&stdin, SetArg::TCSAFLUSH, &before);
         let _ = std::io::stderr().write_all(b"\n");

@@ -1,4 +1,5 @@
-//! Examines the parts of a namespace in their order, and makes those as they were built that no longer are.
+//! Examines the parts of a namespace in their order, and makes those as they were built that no
+//! longer are.
 
 use crate::finding::Finding;
 use crate::part::{Part, Site};
@@ -22,7 +23,10 @@ pub fn look(subject: &Subject) -> Vec<Finding> {
     match subject.record.state {
         State::Building => unfinished("build"),
         State::Cleaning => unfinished("clean"),
-        State::Built => all().into_iter().flat_map(|part| look_at(part, subject)).collect(),
+        State::Built => all()
+            .into_iter()
+            .flat_map(|part| look_at(part, subject))
+            .collect(),
     }
 }
 
@@ -33,17 +37,28 @@ fn look_at(part: &dyn Part, subject: &Subject) -> Vec<Finding> {
     }
     let found = part.look(subject).unwrap_or_else(|error| {
         let how = format!("cannot {}: {}", error_action(&error), error.cause());
-        vec![Finding::degraded("examination", how).cure(error.hint_text().unwrap_or("see the message").to_string())]
+        vec![
+            Finding::degraded("examination", how)
+                .cure(error.hint_text().unwrap_or("see the message").to_string()),
+        ]
     });
     // The tunnel works without what is beside it.
     let is_fatal = !plan.request.kill_switch || !part.is_beside();
-    found.into_iter().map(|finding| Finding { fatal: finding.fatal && is_fatal, ..finding }).collect()
+    found
+        .into_iter()
+        .map(|finding| Finding {
+            fatal: finding.fatal && is_fatal,
+            ..finding
+        })
+        .collect()
 }
 
 /// What it was that failed.
 fn error_action(error: &Error) -> String {
     let text = error.to_string();
-    let action = text.strip_prefix("cannot ").and_then(|text| text.strip_suffix(error.cause()));
+    let action = text
+        .strip_prefix("cannot ")
+        .and_then(|text| text.strip_suffix(error.cause()));
     action.unwrap_or(&text).trim_end_matches(": ").to_string()
 }
 
@@ -53,8 +68,9 @@ fn look_again(part: &dyn Part, record: &Record) -> Vec<Finding> {
     look_at(part, &Subject::new(record, &seen))
 }
 
-/// Mends what is broken, and nothing else. The parts that restrict traffic come first, and what cannot be mended ends it:
-/// nothing that carries traffic is restored without them. Says each thing that it mended; returns how many there were.
+/// Mends what is broken, and nothing else. The parts that restrict traffic come first, and what
+/// cannot be mended ends it: nothing that carries traffic is restored without them. Says each thing
+/// that it mended; returns how many there were.
 pub fn run(site: &mut Site) -> Result<usize> {
     let mut mended = 0;
     for part in all() {
@@ -62,7 +78,11 @@ pub fn run(site: &mut Site) -> Result<usize> {
         if found.is_empty() {
             continue;
         }
-        let what = found.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let what = found
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("; ");
         if let Some(finding) = found.iter().find(|finding| finding.cure.is_some()) {
             return Err(unmendable(finding));
         }
@@ -79,7 +99,10 @@ pub fn run(site: &mut Site) -> Result<usize> {
         }
         mended += found.len();
         output::print(
-            &found.iter().map(|finding| format!("mended {}\n", one_line(&finding.to_string()))).collect::<String>(),
+            &found
+                .iter()
+                .map(|finding| format!("mended {}\n", one_line(&finding.to_string())))
+                .collect::<String>(),
         )?;
     }
     if !site.plan().request.kill_switch {
@@ -90,7 +113,10 @@ pub fn run(site: &mut Site) -> Result<usize> {
 
 fn unmendable(finding: &Finding) -> Error {
     let error = Error::new(format!("mend {}", finding.what), &finding.how);
-    finding.cure.iter().fold(error, |error, cure| error.hint(cure))
+    finding
+        .cure
+        .iter()
+        .fold(error, |error, cure| error.hint(cure))
 }
 
 /// The command that builds, or mends, what was built by this request.
@@ -98,7 +124,10 @@ pub fn command(request: &Request, config: Option<&Config>) -> String {
     let mut words = vec!["sudo runns-exec build".to_string()];
     let section = request.section.as_ref().and_then(|section| {
         words.push(format!("-s {}", quoted(section)));
-        config?.sections.iter().find(|known| known.name.eq_ignore_ascii_case(section))
+        config?
+            .sections
+            .iter()
+            .find(|known| known.name.eq_ignore_ascii_case(section))
     });
     let by_section = request.section.is_some();
     let mut add = |option: &str, value: Option<String>, default: Option<String>| {
@@ -108,18 +137,27 @@ pub fn command(request: &Request, config: Option<&Config>) -> String {
     };
     let text = |value: &dyn ToString| value.to_string();
     let name = request.name.to_string();
-    let known = section.map(|section| section.netns.to_string()).or(by_section.then(|| name.clone()));
+    let known = section
+        .map(|section| section.netns.to_string())
+        .or(by_section.then(|| name.clone()));
     add("-n", Some(name), known);
     let interface = request.interface.to_string();
     let default = section.and_then(|section| section.interface_in.as_ref().map(|name| text(name)));
     let default = default.or_else(|| Some(request.name.default_interface().to_string()));
     add("-i", Some(interface), default);
     if !by_section || section.is_some() {
-        let uplink = section.and_then(|section| section.interface_out.as_ref().map(|name| text(name)));
+        let uplink =
+            section.and_then(|section| section.interface_out.as_ref().map(|name| text(name)));
         add("-o", request.uplink.as_ref().map(|name| text(name)), uplink);
     }
-    let of_section: Vec<&str> = section.map_or(Vec::new(), |section| section.neighbours.all("Publish").collect());
-    for port in request.neighbours.all("Publish").filter(|port| !of_section.contains(port)) {
+    let of_section: Vec<&str> = section.map_or(Vec::new(), |section| {
+        section.neighbours.all("Publish").collect()
+    });
+    for port in request
+        .neighbours
+        .all("Publish")
+        .filter(|port| !of_section.contains(port))
+    {
         add("--publish", Some(port.to_string()), None);
     }
     if request.resolve_named {
@@ -151,6 +189,9 @@ mod tests {
 
     #[test]
     fn an_error_says_what_failed() {
-        assert_eq!(error_action(&Error::new("use interface x", "it is gone")), "use interface x");
+        assert_eq!(
+            error_action(&Error::new("use interface x", "it is gone")),
+            "use interface x"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! The report of `runns-exec status`. Everything in it may be known to every member of the group: no keys, no names of
-//! users at the other end.
+//! The report of `runns-exec status`. Everything in it may be known to every member of the group:
+//! no keys, no names of users at the other end.
 
 use std::io::IsTerminal;
 
@@ -101,10 +101,19 @@ pub fn look<'a>(named: &'a [Named], seen: &'a Seen) -> Vec<Status> {
     };
     let mut examined: Vec<Option<Examined>> = named.iter().map(examine).collect();
     try_firewall(examined.iter_mut().flatten().collect());
-    let status = |(((name, record), examined), count): ((&Named, Option<Examined>), Option<usize>)| match examined {
-        Some(examined) => status(examined, count, &zone),
-        None => unreadable(name, &record.as_ref().err().map_or_else(String::new, ToString::to_string)),
-    };
+    let status =
+        |(((name, record), examined), count): ((&Named, Option<Examined>), Option<usize>)| {
+            match examined {
+                Some(examined) => status(examined, count, &zone),
+                None => unreadable(
+                    name,
+                    &record
+                        .as_ref()
+                        .err()
+                        .map_or_else(String::new, ToString::to_string),
+                ),
+            }
+        };
     named.iter().zip(examined).zip(counts).map(status).collect()
 }
 
@@ -116,16 +125,23 @@ struct Examined<'a> {
 
 fn has_way(subject: &Subject) -> bool {
     let uplink = subject.record.plan.request.uplink.as_ref();
-    subject.seen.routes().and_then(|routes| uplinks::has_way(uplink, routes)).unwrap_or(false)
+    subject
+        .seen
+        .routes()
+        .and_then(|routes| uplinks::has_way(uplink, routes))
+        .unwrap_or(false)
 }
 
-/// Sends a packet from every namespace that should be able to send one, and adds a finding for each from which it does not
-/// get through the host's firewall. Only root can do so. While the rule is missing that keeps such packets on the host,
-/// none is sent.
+/// Sends a packet from every namespace that should be able to send one, and adds a finding for each
+/// from which it does not get through the host's firewall. Only root can do so. While the rule is
+/// missing that keeps such packets on the host, none is sent.
 fn try_firewall(examined: Vec<&mut Examined>) {
     let is_tried = |namespace: &&mut Examined| {
         let subject = &namespace.subject;
-        let is_hindered = namespace.found.iter().any(|finding| finding.fatal || finding.what == part::firewall::WHAT);
+        let is_hindered = namespace
+            .found
+            .iter()
+            .any(|finding| finding.fatal || finding.what == part::firewall::WHAT);
         let has_veth = subject.seen.root && !subject.record.plan.request.kill_switch;
         has_veth && !is_hindered && has_way(subject)
     };
@@ -170,19 +186,39 @@ fn unreadable(name: &NetnsName, cause: &str) -> Status {
 
 /// How many processes are in each namespace, its own daemons not counted.
 fn count(named: &[Named], seen: &Seen) -> Vec<Option<usize>> {
-    let records: Vec<Option<&Record>> = named.iter().map(|(_, record)| record.as_ref().ok()).collect();
-    let mut counts: Vec<Option<usize>> =
-        records.iter().map(|record| record.filter(|_| seen.sees_processes())?.identity.map(|_| 0)).collect();
-    let Ok(proc) = Proc::open() else { return vec![None; named.len()] };
+    let records: Vec<Option<&Record>> = named
+        .iter()
+        .map(|(_, record)| record.as_ref().ok())
+        .collect();
+    let mut counts: Vec<Option<usize>> = records
+        .iter()
+        .map(|record| {
+            record
+                .filter(|_| seen.sees_processes())?
+                .identity
+                .map(|_| 0)
+        })
+        .collect();
+    let Ok(proc) = Proc::open() else {
+        return vec![None; named.len()];
+    };
     for pid in proc.pids().unwrap_or_default() {
-        let Some(network) = proc.network(pid) else { continue };
+        let Some(network) = proc.network(pid) else {
+            continue;
+        };
         let is_inside = |record: &&Record| {
             record.identity.is_some_and(|identity| match network {
                 Network::Inode(inode) => inode == identity.inode,
                 Network::ProcInode(inode) => inode == identity.proc_inode,
-            }) && !record.daemons.iter().chain(&record.keepers).any(|daemon| daemon.pid == pid)
+            }) && !record
+                .daemons
+                .iter()
+                .chain(&record.keepers)
+                .any(|daemon| daemon.pid == pid)
         };
-        let place = records.iter().position(|record| record.as_ref().is_some_and(is_inside));
+        let place = records
+            .iter()
+            .position(|record| record.as_ref().is_some_and(is_inside));
         if let Some(count) = place.and_then(|place| counts[place].as_mut()) {
             *count += 1;
         }
@@ -195,12 +231,20 @@ fn status(examined: Examined, processes: Option<usize>, zone: &Zone) -> Status {
     let subject = &subject;
     let (plan, seen) = (&subject.record.plan, subject.seen);
     let request = &plan.request;
-    let state = found.iter().map(|finding| if finding.fatal { Health::Down } else { Health::Degraded });
+    let state = found.iter().map(|finding| {
+        if finding.fatal {
+            Health::Down
+        } else {
+            Health::Degraded
+        }
+    });
     let tunnels = 0..request.vpn.len() + request.wireguard.len();
     Status {
         namespace: request.name.to_string(),
         state: state.max().unwrap_or(Health::Ok),
-        address: request.has_veth().then(|| format!("{}/{}", plan.subnet().inside(), plan.subnet().prefix)),
+        address: request
+            .has_veth()
+            .then(|| format!("{}/{}", plan.subnet().inside(), plan.subnet().prefix)),
         uplink: request.uplink.as_ref().map(ToString::to_string),
         kill_switch: request.kill_switch,
         resolver: part::resolver::current(plan).map(|resolver| Resolver {
@@ -243,7 +287,12 @@ fn unseen(subject: &Subject) -> Vec<&'static str> {
 }
 
 fn tunnel(subject: &Subject, index: usize, zone: &Zone) -> Tunnel {
-    let Condition { config, state, counters, reason } = tunnel::condition(subject, index);
+    let Condition {
+        config,
+        state,
+        counters,
+        reason,
+    } = tunnel::condition(subject, index);
     let time = |seconds: i64| (seconds > 0).then(|| zone.rfc3339(seconds));
     let wireguard = index.checked_sub(subject.record.plan.request.vpn.len());
     Tunnel {
@@ -254,7 +303,9 @@ fn tunnel(subject: &Subject, index: usize, zone: &Zone) -> Tunnel {
         reason,
         received: counters.map(|(received, _)| received),
         sent: counters.map(|(_, sent)| sent),
-        handshake: wireguard.and_then(|index| wireguard::last_handshake(subject.record, index)).and_then(time),
+        handshake: wireguard
+            .and_then(|index| wireguard::last_handshake(subject.record, index))
+            .and_then(time),
     }
 }
 
@@ -265,7 +316,10 @@ struct Column {
 }
 
 const fn column(heading: &'static str, cell: fn(&Status) -> String) -> Column {
-    Column { heading: Heading(heading, false), cell }
+    Column {
+        heading: Heading(heading, false),
+        cell,
+    }
 }
 
 /// Where there is nothing to say.
@@ -274,7 +328,9 @@ const NOTHING: &str = "-";
 const COLUMNS: [Column; 7] = [
     column("NAMESPACE", |status| status.namespace.clone()),
     column("STATE", |status| word(status.state).to_string()),
-    column("ADDRESS", |status| status.address.clone().unwrap_or(NOTHING.to_string())),
+    column("ADDRESS", |status| {
+        status.address.clone().unwrap_or(NOTHING.to_string())
+    }),
     column("UPLINK", |status| match &status.uplink {
         _ if !status.known => NOTHING.to_string(),
         _ if status.kill_switch => "the tunnel only".to_string(),
@@ -293,9 +349,17 @@ const COLUMNS: [Column; 7] = [
             format!("{file} {}", if tunnel.up { "up" } else { "down" })
         };
         let tunnels: Vec<String> = status.tunnels.iter().map(word).collect();
-        if tunnels.is_empty() { NOTHING.to_string() } else { tunnels.join(", ") }
+        if tunnels.is_empty() {
+            NOTHING.to_string()
+        } else {
+            tunnels.join(", ")
+        }
     }),
-    column("PROCESSES", |status| status.processes.map_or(NOTHING.to_string(), |count| count.to_string())),
+    column("PROCESSES", |status| {
+        status
+            .processes
+            .map_or(NOTHING.to_string(), |count| count.to_string())
+    }),
 ];
 
 fn word(state: Health) -> &'static str {
@@ -306,16 +370,26 @@ fn word(state: Health) -> &'static str {
     }
 }
 
-/// The table; below each namespace a line for each thing that is wrong; at the end what was not looked at.
+/// The table; below each namespace a line for each thing that is wrong; at the end what was not
+/// looked at.
 pub fn print(statuses: &[Status]) -> Result<()> {
     let headings = COLUMNS.map(|column| column.heading);
-    let cells = |status: &Status| COLUMNS.iter().map(|column| one_line(&(column.cell)(status))).collect();
+    let cells = |status: &Status| {
+        COLUMNS
+            .iter()
+            .map(|column| one_line(&(column.cell)(status)))
+            .collect()
+    };
     let rows = statuses.iter().map(cells).collect();
     let coloured = is_coloured();
     let mut table = lines(&headings, rows, terminal_width()).into_iter();
     let mut text = table.next().unwrap_or_default() + "\n";
     for (line, status) in table.zip(statuses) {
-        let line = if coloured { in_colour(&line, status.state) } else { line };
+        let line = if coloured {
+            in_colour(&line, status.state)
+        } else {
+            line
+        };
         text.push_str(&format!("{line}\n"));
         if let Some(open) = &status.open {
             text.push_str(&format!("  {}\n", one_line(open)));
@@ -331,15 +405,21 @@ pub fn print(statuses: &[Status]) -> Result<()> {
         }
     }
     if !unseen.is_empty() {
-        text.push_str(&format!("not looked at: {} (sudo runns-exec status)\n", unseen.join(", ")));
+        text.push_str(&format!(
+            "not looked at: {} (sudo runns-exec status)\n",
+            unseen.join(", ")
+        ));
     }
     output::print(&text)
 }
 
-/// Whether the output is for a terminal that shows colours, to somebody who wants them (no-color.org).
+/// Whether the output is for a terminal that shows colours, to somebody who wants them
+/// (no-color.org).
 fn is_coloured() -> bool {
     let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    std::io::stdout().is_terminal() && !unwanted && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+    std::io::stdout().is_terminal()
+        && !unwanted
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// The line with the word for the state, the first after the name, in green, yellow or red.
@@ -349,9 +429,14 @@ fn in_colour(line: &str, state: Health) -> String {
         Health::Degraded => 33,
         Health::Down => 31,
     };
-    let Some((name, rest)) = line.split_once("  ") else { return line.to_string() };
+    let Some((name, rest)) = line.split_once("  ") else {
+        return line.to_string();
+    };
     let word = word(state);
-    format!("{name}  {}", rest.replacen(word, &format!("\x1b[{colour}m{word}\x1b[0m"), 1))
+    format!(
+        "{name}  {}",
+        rest.replacen(word, &format!("\x1b[{colour}m{word}\x1b[0m"), 1)
+    )
 }
 
 #[cfg(test)]
@@ -360,7 +445,10 @@ mod tests {
 
     #[test]
     fn only_the_state_is_coloured() {
-        assert_eq!(in_colour("down  down      x", Health::Down), "down  \x1b[31mdown\x1b[0m      x");
+        assert_eq!(
+            in_colour("down  down      x", Health::Down),
+            "down  \x1b[31mdown\x1b[0m      x"
+        );
         assert_eq!(
             in_colour("a     ok  x ok", Health::Ok),
             "a      \x1b[32mok\x1b[0m  x ok".replacen("      ", "     ", 1)

@@ -1,5 +1,6 @@
-//! A record that cannot be read (truncated, damaged, or of another version) says nothing about its namespace. clean goes
-//! by what is there: the namespace at the recorded name, the veth that is linked to it, and what carries its tag.
+//! A record that cannot be read (truncated, damaged, or of another version) says nothing about its
+//! namespace. clean goes by what is there: the namespace at the recorded name, the veth that is
+//! linked to it, and what carries its tag.
 
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
@@ -21,18 +22,38 @@ pub fn reconstruct(name: &NetnsName) -> Result<Record> {
     let host = Netlink::here()?;
     // The host's own, under another name, is nothing to remove.
     let here = identity_here()?.cookie;
-    let identify = |namespace: Netns| Ok((in_namespace(namespace.file().as_fd(), identity_here)?, namespace));
-    let found = netns::open(name).ok().map(identify).transpose()?.filter(|(identity, _)| identity.cookie != here);
+    let identify = |namespace: Netns| {
+        Ok((
+            in_namespace(namespace.file().as_fd(), identity_here)?,
+            namespace,
+        ))
+    };
+    let found = netns::open(name)
+        .ok()
+        .map(identify)
+        .transpose()?
+        .filter(|(identity, _)| identity.cookie != here);
     let (identity, namespace) = found.unzip();
     let veth = veth(&host, name, namespace.as_ref())?;
-    let number = veth.as_ref().map(|link| number(&host, link)).transpose()?.flatten();
+    let number = veth
+        .as_ref()
+        .map(|link| number(&host, link))
+        .transpose()?
+        .flatten();
     // The part that stops daemons and removes their files is asked if there are any.
     let tunnels = Some(directory(name)).filter(|directory| directory.exists());
     let request = Request {
         name: name.clone(),
         section: None,
-        interface: veth.as_ref().map_or_else(|| Ok(name.default_interface()), |link| IfaceName::new(&link.name))?,
-        uplink: veth.as_ref().map(|link| Bound::uplink_of(link.group)).transpose()?.flatten(),
+        interface: veth.as_ref().map_or_else(
+            || Ok(name.default_interface()),
+            |link| IfaceName::new(&link.name),
+        )?,
+        uplink: veth
+            .as_ref()
+            .map(|link| Bound::uplink_of(link.group))
+            .transpose()?
+            .flatten(),
         resolve: None,
         resolve_named: false,
         dns: None,
@@ -48,8 +69,17 @@ pub fn reconstruct(name: &NetnsName) -> Result<Record> {
     };
     let nobodys = Number::all().last().unwrap_or_else(|| unreachable!());
     // No namespace has this one: what is at its name is an empty file, if anything.
-    let identity = identity.or(Some(Identity { cookie: 0, inode: 0, proc_inode: 0 }));
-    let plan = Plan { request, number: number.unwrap_or(nobodys), resolver: None, host: None };
+    let identity = identity.or(Some(Identity {
+        cookie: 0,
+        inode: 0,
+        proc_inode: 0,
+    }));
+    let plan = Plan {
+        request,
+        number: number.unwrap_or(nobodys),
+        resolver: None,
+        host: None,
+    };
     let (files, daemons, keepers) = (Vec::new(), Vec::new(), Vec::new());
     Ok(Record {
         version: VERSION,
@@ -64,8 +94,8 @@ pub fn reconstruct(name: &NetnsName) -> Result<Record> {
     })
 }
 
-/// The host's end of the veth pair: the device that is linked to one in the namespace or, if that is gone, a veth of ours
-/// with the name that it has by default.
+/// The host's end of the veth pair: the device that is linked to one in the namespace or, if that
+/// is gone, a veth of ours with the name that it has by default.
 fn veth(host: &Netlink, name: &NetnsName, namespace: Option<&Netns>) -> Result<Option<Link>> {
     let default = name.default_interface();
     let links = host.links()?;
@@ -73,7 +103,8 @@ fn veth(host: &Netlink, name: &NetnsName, namespace: Option<&Netns>) -> Result<O
         let inside = Netlink::inside(namespace.file().as_fd())?.links()?;
         return Ok(pair(&links, &inside, default.as_str()).map(|(outer, _)| outer));
     }
-    let is_ours = |link: &Link| link.name == default.as_str() && link.veth && is_own_group(link.group);
+    let is_ours =
+        |link: &Link| link.name == default.as_str() && link.veth && is_own_group(link.group);
     Ok(links.into_iter().find(is_ours))
 }
 
@@ -82,5 +113,7 @@ fn number(host: &Netlink, link: &Link) -> Result<Option<Number>> {
     let is_own = |address: Ipv4Addr| Number::all().find(|number| number.host() == address);
     let addresses = host.addresses()?.into_iter();
     let own = addresses.filter(|(index, network)| *index == link.index && network.prefix == PREFIX);
-    Ok(own.filter_map(|(_, network)| is_own(network.address)).next())
+    Ok(own
+        .filter_map(|(_, network)| is_own(network.address))
+        .next())
 }

@@ -1,5 +1,5 @@
-//! What can be seen of the host and of the inside of a namespace, for [`crate::part::Part::look`]. What is the same for
-//! all namespaces is looked up once, when it is first asked for.
+//! What can be seen of the host and of the inside of a namespace, for [`crate::part::Part::look`].
+//! What is the same for all namespaces is looked up once, when it is first asked for.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
@@ -51,7 +51,10 @@ impl Seen {
 
     /// The host's network.
     pub fn netlink(&self) -> Result<&Netlink> {
-        self.netlink.get_or_init(Netlink::here).as_ref().map_err(Clone::clone)
+        self.netlink
+            .get_or_init(Netlink::here)
+            .as_ref()
+            .map_err(Clone::clone)
     }
 
     /// The host's devices.
@@ -77,23 +80,32 @@ impl Seen {
         routes.as_deref().map_err(Clone::clone)
     }
 
-    /// Whether the host's sysctl `name` has this value. One that does not exist is taken to have it.
+    /// Whether the host's sysctl `name` has this value. One that does not exist is taken to have
+    /// it.
     pub fn has_sysctl(&self, name: &str, value: &str) -> Result<bool> {
         Ok(sysctl(name)?.is_none_or(|now| now == value))
     }
 
     /// /etc/runns.conf, if it can be read and there is no error in it.
     pub fn config(&self) -> Option<&Config> {
-        self.config.get_or_init(|| Config::load_default().ok()).as_ref()
+        self.config
+            .get_or_init(|| Config::load_default().ok())
+            .as_ref()
     }
 
     /// What `look` finds, which is the same for every namespace that has `what`: it looks once.
-    pub fn once(&self, what: &str, look: impl FnOnce() -> Result<Vec<Finding>>) -> Result<Vec<Finding>> {
+    pub fn once(
+        &self,
+        what: &str,
+        look: impl FnOnce() -> Result<Vec<Finding>>,
+    ) -> Result<Vec<Finding>> {
         if let Some(found) = self.findings.borrow().get(what) {
             return found.clone();
         }
         let found = look();
-        self.findings.borrow_mut().insert(what.to_string(), found.clone());
+        self.findings
+            .borrow_mut()
+            .insert(what.to_string(), found.clone());
         found
     }
 
@@ -103,7 +115,9 @@ impl Seen {
             return text.clone();
         }
         let text = read();
-        self.texts.borrow_mut().insert(what.to_string(), text.clone());
+        self.texts
+            .borrow_mut()
+            .insert(what.to_string(), text.clone());
         text
     }
 
@@ -116,9 +130,14 @@ impl Seen {
         let name = &record.plan.request.name;
         if self.root {
             let (privilege, netns) = (Privilege::take()?, netns::open(name)?);
-            return netns::visit(&privilege, &netns, |_| Ok(()), || netns::look_here(name)).map(Some);
+            return netns::visit(&privilege, &netns, |_| Ok(()), || netns::look_here(name))
+                .map(Some);
         }
-        Ok(self.handed_over.iter().find(|inside| inside.name == name.as_str()).cloned())
+        Ok(self
+            .handed_over
+            .iter()
+            .find(|inside| inside.name == name.as_str())
+            .cloned())
     }
 }
 
@@ -144,23 +163,45 @@ impl<'a> Subject<'a> {
             Ok(inside) => (inside, None),
             Err(error) => (None, Some(error)),
         };
-        let same = |inside: &Inside| record.identity.is_some_and(|built| built.cookie == inside.identity.cookie);
+        let same = |inside: &Inside| {
+            record
+                .identity
+                .is_some_and(|built| built.cookie == inside.identity.cookie)
+        };
         let replaced = inside.as_ref().is_some_and(|inside| !same(inside));
-        Self { record, inside: inside.filter(|_| !replaced), closed, replaced, seen, deep: OnceCell::new() }
+        Self {
+            record,
+            inside: inside.filter(|_| !replaced),
+            closed,
+            replaced,
+            seen,
+            deep: OnceCell::new(),
+        }
     }
 
-    /// What only root can look at inside; `None` for everybody else, or if the namespace could not be entered.
+    /// What only root can look at inside; `None` for everybody else, or if the namespace could not
+    /// be entered.
     pub fn deep(&self) -> Result<Option<&Deep>> {
         if !self.seen.root || self.inside.is_none() {
             return Ok(None);
         }
         let look = || {
             let look_here = || Ok((Netlink::here()?.links()?, nfnetlink::generation_here()));
-            let Some(file) = netns_part::open_recorded(self.record)? else { return Ok(None) };
+            let Some(file) = netns_part::open_recorded(self.record)? else {
+                return Ok(None);
+            };
             let (links, generation) = in_namespace(file.as_fd(), look_here)?;
-            Ok(Some(Deep { file, links, generation }))
+            Ok(Some(Deep {
+                file,
+                links,
+                generation,
+            }))
         };
-        self.deep.get_or_init(look).as_ref().map(Option::as_ref).map_err(Clone::clone)
+        self.deep
+            .get_or_init(look)
+            .as_ref()
+            .map(Option::as_ref)
+            .map_err(Clone::clone)
     }
 }
 

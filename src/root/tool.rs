@@ -1,4 +1,5 @@
-//! External programs that build and clean run as root: looked up in a fixed PATH, and given no environment but PATH.
+//! External programs that build and clean run as root: looked up in a fixed PATH, and given no
+//! environment but PATH.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -32,19 +33,29 @@ pub fn find(program: &str) -> Option<PathBuf> {
     which::which_in(program, Some(PATH), "/").ok()
 }
 
-/// The path of `program`. If it is not installed, the hint of the error names the Debian package that provides it.
+/// The path of `program`. If it is not installed, the hint of the error names the Debian package
+/// that provides it.
 pub fn need(program: &str, package: &str) -> Result<PathBuf> {
     find(program).ok_or_else(|| {
-        Error::new(format!("find the program {program}"), format!("it is not in {PATH}"))
-            .hint(format!("install it; on Debian and Ubuntu: apt-get install {package}"))
+        Error::new(
+            format!("find the program {program}"),
+            format!("it is not in {PATH}"),
+        )
+        .hint(format!(
+            "install it; on Debian and Ubuntu: apt-get install {package}"
+        ))
     })
 }
 
-/// The addresses of a host name, resolved as the host's own programs resolve it (getent(1)); empty if there are none.
+/// The addresses of a host name, resolved as the host's own programs resolve it (getent(1)); empty
+/// if there are none.
 pub fn addresses_of(name: &str) -> Vec<std::net::IpAddr> {
     let found = run("getent", &["ahosts", name], "").unwrap_or_default();
     let mut addresses = Vec::new();
-    for address in found.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()) {
+    for address in found
+        .lines()
+        .filter_map(|line| line.split_whitespace().next()?.parse().ok())
+    {
         if !addresses.contains(&address) {
             addresses.push(address);
         }
@@ -52,14 +63,15 @@ pub fn addresses_of(name: &str) -> Vec<std::net::IpAddr> {
     addresses
 }
 
-/// Runs `program` with `input` on its stdin and returns its output. If it fails, its error output becomes the cause of
-/// ours.
+/// Runs `program` with `input` on its stdin and returns its output. If it fails, its error output
+/// becomes the cause of ours.
 pub fn run(program: &str, arguments: &[&str], input: &str) -> Result<String> {
     let child = start(program, arguments);
     finish(program, child?, input, None)
 }
 
-/// [`run`] for a tool that talks to a tunnel's daemon. One that was taken over may answer without end, or never.
+/// [`run`] for a tool that talks to a tunnel's daemon. One that was taken over may answer without
+/// end, or never.
 pub fn ask(program: &str, arguments: &[&str], input: &str) -> Result<String> {
     let cannot = || format!("run {program}");
     let (soft, hard) = getrlimit(Resource::RLIMIT_DATA).cannot(cannot)?;
@@ -85,11 +97,16 @@ fn start(program: &str, arguments: &[&str]) -> Result<Child> {
         .cannot(cannot)
 }
 
-fn finish(program: &str, mut child: Child, input: &str, deadline: Option<Instant>) -> Result<String> {
+fn finish(
+    program: &str,
+    mut child: Child,
+    input: &str,
+    deadline: Option<Instant>,
+) -> Result<String> {
     let cannot = || format!("run {program}");
     if let Some(mut stdin) = child.stdin.take() {
-        // These tools read all input before they write, so the pipes cannot deadlock. One that exits early makes the
-        // write fail; its exit status is reported below.
+        // These tools read all input before they write, so the pipes cannot deadlock. One that
+        // exits early makes the write fail; its exit status is reported below.
         let _ = stdin.write_all(input.as_bytes());
     }
     let said = output(&mut child, deadline);
@@ -100,7 +117,11 @@ fn finish(program: &str, mut child: Child, input: &str, deadline: Option<Instant
     let [said, complaint] = said.cannot(cannot)?;
     if !status.success() {
         let complaint = complaint.trim_ascii();
-        let cause = if complaint.is_empty() { format!("it ended with {status}") } else { escape(complaint) };
+        let cause = if complaint.is_empty() {
+            format!("it ended with {status}")
+        } else {
+            escape(complaint)
+        };
         return Err(Error::new(cannot(), cause));
     }
     Ok(String::from_utf8_lossy(&said).into_owned())
@@ -108,9 +129,16 @@ fn finish(program: &str, mut child: Child, input: &str, deadline: Option<Instant
 
 /// What a tool prints on stdout and stderr until it closes both.
 fn output(child: &mut Child, deadline: Option<Instant>) -> std::io::Result<[Vec<u8>; 2]> {
-    let pipes = [child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)];
-    let mut open: Vec<(usize, File)> =
-        pipes.into_iter().flatten().enumerate().map(|(index, pipe)| (index, File::from(pipe))).collect();
+    let pipes = [
+        child.stdout.take().map(OwnedFd::from),
+        child.stderr.take().map(OwnedFd::from),
+    ];
+    let mut open: Vec<(usize, File)> = pipes
+        .into_iter()
+        .flatten()
+        .enumerate()
+        .map(|(index, pipe)| (index, File::from(pipe)))
+        .collect();
     let mut said = [Vec::new(), Vec::new()];
     let mut buffer = vec![0; 1 << 16];
     while !open.is_empty() {
@@ -118,8 +146,13 @@ fn output(child: &mut Child, deadline: Option<Instant>) -> std::io::Result<[Vec<
         if left.is_some_and(|left| left.is_zero()) {
             return Err(std::io::Error::other("it did not end in time"));
         }
-        let left = left.map_or(PollTimeout::NONE, |left| PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
-        let mut fds: Vec<PollFd> = open.iter().map(|(_, pipe)| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)).collect();
+        let left = left.map_or(PollTimeout::NONE, |left| {
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        });
+        let mut fds: Vec<PollFd> = open
+            .iter()
+            .map(|(_, pipe)| PollFd::new(pipe.as_fd(), PollFlags::POLLIN))
+            .collect();
         match poll(&mut fds, left) {
             Err(nix::errno::Errno::EINTR) => continue,
             polled => polled?,

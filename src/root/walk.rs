@@ -1,13 +1,14 @@
-//! The parts of a namespace in their order. build, status and repair walk it forwards; clean, and a build that failed, walk
-//! it backwards.
+//! The parts of a namespace in their order. build, status and repair walk it forwards; clean, and a
+//! build that failed, walk it backwards.
 
 use crate::part::{
-    Part, Site, firewall, firewalld, forwarding, hook, inside, ipv6, netns, openvpn, pushed, resolver, uplink, veth,
-    wireguard,
+    Part, Site, firewall, firewalld, forwarding, hook, inside, ipv6, netns, openvpn, pushed,
+    resolver, uplink, veth, wireguard,
 };
 use runns_shared::error::{Error, Result};
 
-/// The parts, in the order in which they are made: whatever restricts traffic before what carries it.
+/// The parts, in the order in which they are made: whatever restricts traffic before what carries
+/// it.
 pub fn all() -> [&'static dyn Part; 13] {
     [
         &netns::NetworkNamespace,
@@ -50,7 +51,8 @@ fn interrupted() -> Result<()> {
 /// What was removed, and what could not be.
 type Undone = (Vec<String>, Vec<Error>);
 
-/// Unmakes all parts of a build that failed, and what it changed on the host, going on past errors, which it returns.
+/// Unmakes all parts of a build that failed, and what it changed on the host, going on past errors,
+/// which it returns.
 pub fn undo(site: &mut Site) -> Vec<Error> {
     let mut errors = cut_off(site).1;
     errors.extend(site.restore_host().err());
@@ -59,22 +61,37 @@ pub fn undo(site: &mut Site) -> Vec<Error> {
     errors
 }
 
-/// Takes the ways out from the namespace, and their keys with them: whoever holds it open, by a descriptor or a socket, is
-/// left with nothing. A tunnel's daemon can still take leave of its server. Whatever else is inside goes with the name (see
-/// [`netns::withdraw`]).
+/// Takes the ways out from the namespace, and their keys with them: whoever holds it open, by a
+/// descriptor or a socket, is left with nothing. A tunnel's daemon can still take leave of its
+/// server. Whatever else is inside goes with the name (see [`netns::withdraw`]).
 pub fn cut_off(site: &mut Site) -> Undone {
-    let reserved = if site.plan().request.has_tunnel() { veth::reserve_for_daemons(site) } else { Ok(()) };
+    let reserved = if site.plan().request.has_tunnel() {
+        veth::reserve_for_daemons(site)
+    } else {
+        Ok(())
+    };
     // If that failed, the veth pair goes before the tunnels.
-    let first: Option<&'static dyn Part> = if reserved.is_err() { Some(&veth::Veth) } else { None };
-    let (removed, mut errors) =
-        undo_each(site, first.into_iter().chain(all().into_iter().rev().filter(|part| part.is_way_out())));
+    let first: Option<&'static dyn Part> = if reserved.is_err() {
+        Some(&veth::Veth)
+    } else {
+        None
+    };
+    let (removed, mut errors) = undo_each(
+        site,
+        first
+            .into_iter()
+            .chain(all().into_iter().rev().filter(|part| part.is_way_out())),
+    );
     errors.extend(reserved.err());
     (removed, errors)
 }
 
 /// Unmakes the other parts, in the reverse order of that in which they are made.
 pub fn undo_rest(site: &mut Site) -> Undone {
-    undo_each(site, all().into_iter().rev().filter(|part| !part.is_way_out()))
+    undo_each(
+        site,
+        all().into_iter().rev().filter(|part| !part.is_way_out()),
+    )
 }
 
 fn undo_each(site: &mut Site, parts: impl Iterator<Item = &'static dyn Part>) -> Undone {

@@ -1,4 +1,5 @@
-//! The one error type: what could not be done, why, and what to do about it. Printed once, by `lib.rs`.
+//! The one error type: what could not be done, why, and what to do about it. Printed once, by
+//! `lib.rs`.
 
 use std::fmt;
 
@@ -20,7 +21,8 @@ pub mod status {
     pub const NOT_FOUND: u8 = 127;
 }
 
-/// `cannot ACTION: CAUSE`, with a hint for the user and, where it is not the subcommand's usual one, an exit status.
+/// `cannot ACTION: CAUSE`, with a hint for the user and, where it is not the subcommand's usual
+/// one, an exit status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error(Box<Failure>);
 
@@ -36,7 +38,8 @@ struct Failure {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// `action` is a verb and its object ("open /etc/runns.conf"); untrusted bytes in it are already escaped.
+    /// `action` is a verb and its object ("open /etc/runns.conf"); untrusted bytes in it are
+    /// already escaped.
     pub fn new(action: impl Into<String>, cause: impl fmt::Display) -> Self {
         Self::of(action.into(), &cause)
     }
@@ -44,7 +47,12 @@ impl Error {
     #[cold]
     #[inline(never)]
     fn of(action: String, cause: &dyn fmt::Display) -> Self {
-        Self(Box::new(Failure { action, cause: cause.to_string(), hint: None, status: None }))
+        Self(Box::new(Failure {
+            action,
+            cause: cause.to_string(),
+            hint: None,
+            status: None,
+        }))
     }
 
     /// Adds what the user can do. The first hint wins: it is nearest to the cause.
@@ -82,13 +90,21 @@ impl Error {
 
     /// The message as one text, to be sent to another process of ours.
     pub fn to_wire(&self) -> String {
-        format!("{}\0{}\0{}", self.0.action, self.0.cause, self.0.hint.as_deref().unwrap_or_default())
+        format!(
+            "{}\0{}\0{}",
+            self.0.action,
+            self.0.cause,
+            self.0.hint.as_deref().unwrap_or_default()
+        )
     }
 
     /// What [`Error::to_wire`] made.
     pub fn from_wire(text: &str) -> Self {
         let mut parts = text.splitn(3, '\0');
-        let error = Self::new(parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let error = Self::new(
+            parts.next().unwrap_or_default(),
+            parts.next().unwrap_or_default(),
+        );
         match parts.next() {
             Some(hint) if !hint.is_empty() => error.hint(hint),
             _ => error,
@@ -100,7 +116,10 @@ impl Error {
         let mut errors = errors.into_iter();
         let mut first = errors.next()?;
         for error in errors {
-            first.0.cause = format!("{}; cannot {}: {}", first.0.cause, error.0.action, error.0.cause);
+            first.0.cause = format!(
+                "{}; cannot {}: {}",
+                first.0.cause, error.0.action, error.0.cause
+            );
         }
         Some(first)
     }
@@ -108,7 +127,12 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "cannot {}: {}", one_line(&self.0.action), one_line(&self.0.cause))
+        write!(
+            f,
+            "cannot {}: {}",
+            one_line(&self.0.action),
+            one_line(&self.0.cause)
+        )
     }
 }
 
@@ -149,7 +173,12 @@ impl Cause for std::io::Error {
         let text = self.to_string();
         match self.raw_os_error() {
             // It adds " (os error N)" to the words of strerror(3).
-            Some(_) => text.split('(').next().unwrap_or_default().trim_end().to_string(),
+            Some(_) => text
+                .split('(')
+                .next()
+                .unwrap_or_default()
+                .trim_end()
+                .to_string(),
             None => text,
         }
     }

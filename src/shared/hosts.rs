@@ -1,7 +1,8 @@
 //! The hosts file of a namespace: the host's own, and a line with the name of the host.
 //!
-//! build leaves one in /run/runns, with the time of the host's file as its own. Whoever enters uses it as long as the two
-//! agree, and makes one anew if they don't: it costs more, and root alone could keep it.
+//! build leaves one in /run/runns, with the time of the host's file as its own. Whoever enters uses
+//! it as long as the two agree, and makes one anew if they don't: it costs more, and root alone
+//! could keep it.
 
 use std::io::ErrorKind;
 use std::net::IpAddr;
@@ -33,12 +34,17 @@ pub fn line(host: IpAddr) -> String {
 /// Seconds, nanoseconds, and size: as long as they are the same, so is the file.
 pub type Stamp = (i64, i64, u64);
 
-/// That of the host's file; `None` if there is none. Nothing but its absence lets anybody go without a copy of it.
+/// That of the host's file; `None` if there is none. Nothing but its absence lets anybody go
+/// without a copy of it.
 pub fn stamp() -> Result<Option<Stamp>> {
     match stat(HOSTS) {
         Err(Errno::ENOENT) => Ok(None),
         Err(errno) => Err(errno).cannot(|| format!("inspect {HOSTS}")),
-        Ok(stat) => Ok(Some((stat.st_mtime, stat.st_mtime_nsec, stat.st_size as u64))),
+        Ok(stat) => Ok(Some((
+            stat.st_mtime,
+            stat.st_mtime_nsec,
+            stat.st_size as u64,
+        ))),
     }
 }
 

@@ -1,13 +1,14 @@
-//! What a network namespace shows of itself to a process inside: the texts of /proc that describe its devices, addresses
-//! and routes (proc_pid_net(5)). The program with capabilities collects them; only the program for root reads them.
+//! What a network namespace shows of itself to a process inside: the texts of /proc that describe
+//! its devices, addresses and routes (proc_pid_net(5)). The program with capabilities collects
+//! them; only the program for root reads them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::name::NetnsName;
 use crate::record::Identity;
 
-/// The word before the number of the descriptor from which the program for root reads what [`Inside::to_text`] wrote. No
-/// subcommand or namespace can have its name.
+/// The word before the number of the descriptor from which the program for root reads what
+/// [`Inside::to_text`] wrote. No subcommand or namespace can have its name.
 pub const HANDED_OVER: &str = ".inside";
 
 /// The files, below /proc/thread-self for `net/` and below /proc for `sys/`.
@@ -57,17 +58,35 @@ const REJECT: u32 = 0x200;
 impl Inside {
     /// A namespace in which nothing was looked at but which one it is.
     pub fn closed(name: &NetnsName, cookie: u64) -> Self {
-        let identity = Identity { cookie, inode: 0, proc_inode: 0 };
+        let identity = Identity {
+            cookie,
+            inode: 0,
+            proc_inode: 0,
+        };
         let files = FILES.iter().map(|_| String::new()).collect();
-        Self { name: name.to_string(), identity, marked: false, up: Vec::new(), files }
+        Self {
+            name: name.to_string(),
+            identity,
+            marked: false,
+            up: Vec::new(),
+            files,
+        }
     }
 
     /// For another process: every field ends with a NUL byte, which none contains.
     pub fn to_text(&self) -> String {
-        let Identity { cookie, inode, proc_inode } = self.identity;
+        let Identity {
+            cookie,
+            inode,
+            proc_inode,
+        } = self.identity;
         let up = self.up.join(" ");
         let marked = u8::from(self.marked);
-        format!("{}\0{cookie}\0{inode}\0{proc_inode}\0{marked}\0{up}\0{}\0", self.name, self.files.join("\0"))
+        format!(
+            "{}\0{cookie}\0{inode}\0{proc_inode}\0{marked}\0{up}\0{}\0",
+            self.name,
+            self.files.join("\0")
+        )
     }
 
     /// What another process wrote, several one after the other; `None` if it is not that.
@@ -75,11 +94,19 @@ impl Inside {
         let fields: Vec<&str> = text.split_terminator('\0').collect();
         let inside = |fields: &[&str]| {
             let number = |at: usize| fields.get(at)?.parse().ok();
-            let files: Vec<String> = fields.get(6..)?.iter().map(|text| text.to_string()).collect();
+            let files: Vec<String> = fields
+                .get(6..)?
+                .iter()
+                .map(|text| text.to_string())
+                .collect();
             (files.len() == FILES.len()).then_some(())?;
             Some(Self {
                 name: fields[0].to_string(),
-                identity: Identity { cookie: number(1)?, inode: number(2)?, proc_inode: number(3)? },
+                identity: Identity {
+                    cookie: number(1)?,
+                    inode: number(2)?,
+                    proc_inode: number(3)?,
+                },
                 marked: fields[4] == "1",
                 up: fields[5].split_whitespace().map(str::to_string).collect(),
                 files,
@@ -90,14 +117,17 @@ impl Inside {
 
     fn text(&self, file: &str) -> &str {
         let place = FILES.iter().position(|known| *known == file);
-        place.and_then(|place| self.files.get(place)).map_or("", String::as_str)
+        place
+            .and_then(|place| self.files.get(place))
+            .map_or("", String::as_str)
     }
 
     fn lines(&self, file: &str) -> impl Iterator<Item = &str> {
         self.text(file).lines()
     }
 
-    /// The sysctl `name` (a path below /proc/sys), if it is one of [`FILES`] and this kernel has it.
+    /// The sysctl `name` (a path below /proc/sys), if it is one of [`FILES`] and this kernel has
+    /// it.
     pub fn sysctl(&self, name: &str) -> Option<&str> {
         Some(self.text(&format!("sys/{name}")).trim()).filter(|text| !text.is_empty())
     }
@@ -107,7 +137,13 @@ impl Inside {
         let device = |line: &str| {
             let (name, numbers) = line.split_once(':')?;
             let numbers: Vec<&str> = numbers.split_whitespace().collect();
-            Some((name.trim().to_string(), (numbers.first()?.parse().ok()?, numbers.get(8)?.parse().ok()?)))
+            Some((
+                name.trim().to_string(),
+                (
+                    numbers.first()?.parse().ok()?,
+                    numbers.get(8)?.parse().ok()?,
+                ),
+            ))
         };
         self.lines("net/dev").skip(2).filter_map(device).collect()
     }
@@ -127,13 +163,16 @@ impl Inside {
         match address {
             IpAddr::V4(address) => self.addresses_v4().contains(&address),
             IpAddr::V6(address) => self.lines("net/if_inet6").any(|line| {
-                line.split(' ').next().and_then(|digits| u128::from_str_radix(digits, 16).ok())
+                line.split(' ')
+                    .next()
+                    .and_then(|digits| u128::from_str_radix(digits, 16).ok())
                     == Some(address.to_bits())
             }),
         }
     }
 
-    /// The local addresses, of whatever device: in the trie of routes, `|-- ADDRESS` precedes `/32 host LOCAL`.
+    /// The local addresses, of whatever device: in the trie of routes, `|-- ADDRESS` precedes `/32
+    /// host LOCAL`.
     fn addresses_v4(&self) -> Vec<Ipv4Addr> {
         let (mut addresses, mut last) = (Vec::new(), None::<Ipv4Addr>);
         for line in self.lines("net/fib_trie").map(str::trim) {
@@ -149,12 +188,15 @@ impl Inside {
     /// The unicast routes of both families.
     pub fn routes(&self) -> Vec<Route> {
         let v4 = routes_v4(self.text("net/route"));
-        v4.chain(self.lines("net/ipv6_route").filter_map(route_v6)).collect()
+        v4.chain(self.lines("net/ipv6_route").filter_map(route_v6))
+            .collect()
     }
 
     /// Whether there is a route to `network` by `device`.
     pub fn has_route(&self, network: (IpAddr, u8), device: &str) -> bool {
-        self.routes().iter().any(|route| route.network == network && route.device == device)
+        self.routes()
+            .iter()
+            .any(|route| route.network == network && route.device == device)
     }
 }
 
@@ -163,7 +205,8 @@ pub fn routes_v4(text: &str) -> impl Iterator<Item = Route> {
     text.lines().skip(1).filter_map(route_v4)
 }
 
-/// `eth0 000118AC 00000000 0001 0 0 METRIC 00FFFFFF ...`: addresses are in the byte order of the network, printed as numbers.
+/// `eth0 000118AC 00000000 0001 0 0 METRIC 00FFFFFF ...`: addresses are in the byte order of the
+/// network, printed as numbers.
 fn route_v4(line: &str) -> Option<Route> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let number = |at: usize| u32::from_str_radix(words.get(at)?, 16).ok();
@@ -177,10 +220,15 @@ fn route_v4(line: &str) -> Option<Route> {
     })
 }
 
-/// `DESTINATION PREFIX SOURCE PREFIX GATEWAY METRIC REFERENCES USE FLAGS DEVICE`, all in hexadecimal.
+/// `DESTINATION PREFIX SOURCE PREFIX GATEWAY METRIC REFERENCES USE FLAGS DEVICE`, all in
+/// hexadecimal.
 fn route_v6(line: &str) -> Option<Route> {
     let words: Vec<&str> = line.split_whitespace().collect();
-    let address = |at: usize| u128::from_str_radix(words.get(at)?, 16).ok().map(Ipv6Addr::from_bits);
+    let address = |at: usize| {
+        u128::from_str_radix(words.get(at)?, 16)
+            .ok()
+            .map(Ipv6Addr::from_bits)
+    };
     let number = |at: usize| u32::from_str_radix(words.get(at)?, 16).ok();
     let (network, prefix, gateway) = (address(0)?, number(1)?, address(4)?);
     (number(8)? & REJECT == 0).then_some(())?;
@@ -197,10 +245,26 @@ mod tests {
     use super::*;
 
     fn inside(files: &[(&str, &str)]) -> Inside {
-        let text = |file: &&str| files.iter().find(|(name, _)| name == file).map_or("", |(_, text)| text).to_string();
+        let text = |file: &&str| {
+            files
+                .iter()
+                .find(|(name, _)| name == file)
+                .map_or("", |(_, text)| text)
+                .to_string()
+        };
         let files = FILES.iter().map(text).collect();
-        let identity = Identity { cookie: 1, inode: 2, proc_inode: 3 };
-        Inside { name: "a".into(), identity, marked: true, up: vec!["lo".into()], files }
+        let identity = Identity {
+            cookie: 1,
+            inode: 2,
+            proc_inode: 3,
+        };
+        Inside {
+            name: "a".into(),
+            identity,
+            marked: true,
+            up: vec!["lo".into()],
+            files,
+        }
     }
 
     #[test]
@@ -227,7 +291,10 @@ mod tests {
                 "net/fib_trie",
                 "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 172.24.0.0\n        /24 link UNICAST\n     |-- 172.24.0.2\n        /32 host LOCAL\n",
             ),
-            ("net/if_inet6", "fd000000000000000000000000000001 02 40 00 80    wg0\n"),
+            (
+                "net/if_inet6",
+                "fd000000000000000000000000000001 02 40 00 80    wg0\n",
+            ),
             (
                 "net/ipv6_route",
                 "20000000000000000000000000000000 03 00000000000000000000000000000000 00 00000000000000000000000000000000 0000000a 00000001 00000000 00000001      wg0\n\
@@ -236,12 +303,15 @@ mod tests {
         ]);
         let address = |text: &str| text.parse::<IpAddr>().unwrap();
         assert!(
-            inside.has_route((address("0.0.0.0"), 0), "eth0") && inside.has_route((address("172.24.0.0"), 24), "eth0")
+            inside.has_route((address("0.0.0.0"), 0), "eth0")
+                && inside.has_route((address("172.24.0.0"), 24), "eth0")
         );
         assert_eq!(inside.routes()[0].gateway, Some(address("172.24.0.1")));
         assert!(inside.has_route((address("2000::"), 3), "wg0"));
         assert_eq!(inside.routes().len(), 3, "the unreachable one is none");
-        assert!(inside.has_address(address("172.24.0.2")) && !inside.has_address(address("172.24.0.0")));
+        assert!(
+            inside.has_address(address("172.24.0.2")) && !inside.has_address(address("172.24.0.0"))
+        );
         assert!(inside.has_address(address("fd00::1")) && !inside.has_address(address("fd00::2")));
     }
 
@@ -252,7 +322,11 @@ mod tests {
         assert_eq!(Inside::from_text(&text), Some(vec![inside.clone(), inside]));
         assert_eq!(Inside::from_text(""), Some(Vec::new()));
         for broken in ["x", "\0", &text[2..], &text[..text.len() - 4]] {
-            assert_ne!(Inside::from_text(broken).map(|list| list.len()), Some(2), "{broken:?}");
+            assert_ne!(
+                Inside::from_text(broken).map(|list| list.len()),
+                Some(2),
+                "{broken:?}"
+            );
         }
     }
 }

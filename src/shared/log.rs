@@ -1,4 +1,5 @@
-//! The audit trail: lines to syslog (facility authpriv). Logging never blocks and its absence stops nothing.
+//! The audit trail: lines to syslog (facility authpriv). Logging never blocks and its absence stops
+//! nothing.
 
 use std::io::Write;
 use std::os::unix::net::UnixDatagram;
@@ -9,12 +10,18 @@ use syslog::{Facility, LogFormat, Logger, LoggerBackend, Severity};
 /// Longest message; what is longer is cut here and marked.
 const LONGEST: usize = 1024;
 
-/// The lines of RFC 3164 as syslog(3) writes them, but for the time, which every receiver sets when it is missing
-/// (section 4.3.2): `<PRI>runns-exec[PID]: MESSAGE`. No file of time zones, named by the environment or not, is read.
+/// The lines of RFC 3164 as syslog(3) writes them, but for the time, which every receiver sets when
+/// it is missing (section 4.3.2): `<PRI>runns-exec[PID]: MESSAGE`. No file of time zones, named by
+/// the environment or not, is read.
 struct LocalFormat;
 
 impl LogFormat<&str> for LocalFormat {
-    fn format<W: Write>(&self, to: &mut W, severity: Severity, message: &str) -> syslog::Result<()> {
+    fn format<W: Write>(
+        &self,
+        to: &mut W,
+        severity: Severity,
+        message: &str,
+    ) -> syslog::Result<()> {
         let priority = Facility::LOG_AUTHPRIV as u32 | severity as u32;
         let pid = std::process::id();
         write!(to, "<{priority}>runns-exec[{pid}]: {message}").map_err(syslog::Error::Write)
@@ -35,10 +42,14 @@ pub fn refused<T: AsRef<str>>(message: impl FnOnce() -> T) {
     }
 }
 
-/// syslog's own connection would wait as long as the log's queue is full, so it gets a socket that does not.
+/// syslog's own connection would wait as long as the log's queue is full, so it gets a socket that
+/// does not.
 fn logger() -> Option<Logger<LoggerBackend, LocalFormat>> {
     let socket = UnixDatagram::unbound().ok()?;
-    socket.set_nonblocking(true).and_then(|()| socket.connect("/dev/log")).ok()?;
+    socket
+        .set_nonblocking(true)
+        .and_then(|()| socket.connect("/dev/log"))
+        .ok()?;
     Some(Logger::new(LoggerBackend::Unix(socket), LocalFormat))
 }
 

@@ -1,4 +1,5 @@
-//! Names become types at the edge: whoever holds one knows that it is safe in a path, a rule and a message.
+//! Names become types at the edge: whoever holds one knows that it is safe in a path, a rule and a
+//! message.
 
 use std::ffi::{CString, OsStr};
 use std::fmt;
@@ -11,7 +12,8 @@ use crate::error::{Error, Result};
 use crate::escape::escape;
 use crate::json;
 
-/// Words that are subcommands, now or later; a namespace of such a name is reached by `runns-exec exec NAME`.
+/// Words that are subcommands, now or later; a namespace of such a name is reached by `runns-exec
+/// exec NAME`.
 pub const RESERVED: [&str; 7] = ["exec", "build", "clean", "list", "check", "status", "help"];
 
 /// Bytes that an interface name can have (IFNAMSIZ without the NUL).
@@ -31,7 +33,9 @@ fn is_name(bytes: &[u8], longest: usize) -> bool {
     let word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
     bytes.first().is_some_and(word)
         && bytes.len() <= longest
-        && bytes.iter().all(|byte| word(byte) || matches!(byte, b'.' | b'-'))
+        && bytes
+            .iter()
+            .all(|byte| word(byte) || matches!(byte, b'.' | b'-'))
 }
 
 impl NetnsName {
@@ -57,8 +61,8 @@ impl NetnsName {
         CString::new(self.0.as_str()).unwrap_or_default()
     }
 
-    /// The host's end of the veth pair where none is configured: the namespace's name, or where that is too long or
-    /// not allowed, its beginning and a hash of the whole.
+    /// The host's end of the veth pair where none is configured: the namespace's name, or where
+    /// that is too long or not allowed, its beginning and a hash of the whole.
     pub fn default_interface(&self) -> IfaceName {
         IfaceName::new(&self.0).unwrap_or_else(|_| {
             let start: String = self.0.chars().take(INTERFACE_MAX - 9).collect();
@@ -94,9 +98,12 @@ impl IfaceName {
     }
 }
 
-/// FNV-1a, 32 bit: stable across versions and machines, which the standard library's hashers are not.
+/// FNV-1a, 32 bit: stable across versions and machines, which the standard library's hashers are
+/// not.
 fn fnv1a(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+    bytes.iter().fold(0x811c_9dc5, |hash, byte| {
+        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    })
 }
 
 macro_rules! text_conversions {
@@ -136,7 +143,19 @@ mod tests {
         for good in ["a", "vpn1", "_x", "0", "a.b-c_d", &"x".repeat(64), "list"] {
             assert!(NetnsName::new(good).is_ok(), "{good}");
         }
-        for bad in ["", ".", "..", "-a", ".a", "a/b", "a b", "a\n", "é", "a%", &"x".repeat(65)] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "-a",
+            ".a",
+            "a/b",
+            "a b",
+            "a\n",
+            "é",
+            "a%",
+            &"x".repeat(65),
+        ] {
             assert!(NetnsName::new(bad).is_err(), "{bad}");
         }
         assert!(NetnsName::new(OsStr::from_bytes(b"a\xff")).is_err());
@@ -147,7 +166,20 @@ mod tests {
         for good in ["vpn1", "eth0.5", "wlp3s0", &"x".repeat(15)] {
             assert!(IfaceName::new(good).is_ok(), "{good}");
         }
-        for bad in ["", "lo", "all", "default", "a+", "%d", "eth%d", "-a", ".x", "a/b", "eth0:1", &"x".repeat(16)] {
+        for bad in [
+            "",
+            "lo",
+            "all",
+            "default",
+            "a+",
+            "%d",
+            "eth%d",
+            "-a",
+            ".x",
+            "a/b",
+            "eth0:1",
+            &"x".repeat(16),
+        ] {
             assert!(IfaceName::new(bad).is_err(), "{bad}");
         }
     }
@@ -159,14 +191,25 @@ mod tests {
         assert!(IfaceName::new(long.default_interface().as_str()).is_ok());
         let other = NetnsName::new("a-namespace-with-a-long-nama").unwrap();
         assert_ne!(long.default_interface(), other.default_interface());
-        assert_eq!(NetnsName::new("vpn1").unwrap().default_interface().as_str(), "vpn1");
+        assert_eq!(
+            NetnsName::new("vpn1").unwrap().default_interface().as_str(),
+            "vpn1"
+        );
         assert!(IfaceName::new(NetnsName::new("lo").unwrap().default_interface().as_str()).is_ok());
     }
 
     #[test]
     fn vpn_numbers() {
         let number = |name: &str| NetnsName::new(name).unwrap().vpn_number();
-        assert_eq!((number("vpn7"), number("vpn"), number("vpnWork"), number("vpn7x")), (Some(7), None, None, None));
+        assert_eq!(
+            (
+                number("vpn7"),
+                number("vpn"),
+                number("vpnWork"),
+                number("vpn7x")
+            ),
+            (Some(7), None, None, None)
+        );
         assert_eq!((number("xvpn7"), number("vpn4294967296")), (None, None));
     }
 }

@@ -13,8 +13,13 @@ use crate::escape::{escape_json, one_line};
 /// Writes a result to stdout. A closed pipe or descriptor and a full disk are errors, not a panic.
 pub fn print(text: &str) -> Result<()> {
     // Not std's Stdout, which takes a closed descriptor for a success.
-    let stdout = std::io::stdout().as_fd().try_clone_to_owned().cannot(|| "write to standard output")?;
-    File::from(stdout).write_all(text.as_bytes()).cannot(|| "write to standard output")
+    let stdout = std::io::stdout()
+        .as_fd()
+        .try_clone_to_owned()
+        .cannot(|| "write to standard output")?;
+    File::from(stdout)
+        .write_all(text.as_bytes())
+        .cannot(|| "write to standard output")
 }
 
 /// Writes a result to stdout as JSON, on one line.
@@ -37,7 +42,8 @@ fn hint(text: &str) -> String {
     format!("hint: {}\n", one_line(text))
 }
 
-/// Says an error: one line, and its hint on another, in one write so that lines of other programs stay apart.
+/// Says an error: one line, and its hint on another, in one write so that lines of other programs
+/// stay apart.
 pub fn complain_error(error: &Error) {
     let hint = error.hint_text().map_or(String::new(), hint);
     let _ = std::io::stderr().write_all(format!("runns-exec: {error}\n{hint}").as_bytes());

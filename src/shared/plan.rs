@@ -1,4 +1,5 @@
-//! What a namespace shall consist of: pure data, made from the command line and a section, kept in the record.
+//! What a namespace shall consist of: pure data, made from the command line and a section, kept in
+//! the record.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -23,7 +24,10 @@ pub struct Number(u16);
 impl Number {
     /// X, if there is such a number.
     pub fn new(number: u32) -> Option<Self> {
-        u16::try_from(number).ok().filter(|number| *number <= MAX_NUMBER).map(Self)
+        u16::try_from(number)
+            .ok()
+            .filter(|number| *number <= MAX_NUMBER)
+            .map(Self)
     }
 
     /// All numbers, the lowest first.
@@ -99,9 +103,11 @@ pub struct Request {
     pub vpn: Vec<PathBuf>,
     /// WireGuard configurations.
     pub wireguard: Vec<PathBuf>,
-    /// The program that drives WireGuard devices where the kernel does not; wireguard-go by default.
+    /// The program that drives WireGuard devices where the kernel does not; wireguard-go by
+    /// default.
     pub userspace: Option<PathBuf>,
-    /// The tunnel is the only way out, but for what `neighbours` opens; if that is nothing, there is no veth.
+    /// The tunnel is the only way out, but for what `neighbours` opens; if that is nothing, there
+    /// is no veth.
     pub kill_switch: bool,
     /// Whether IPv6 goes through the tunnel; by default if the tunnel has it.
     pub ipv6: Option<bool>,
@@ -116,7 +122,8 @@ pub struct Request {
 /// The origin of a resolver that the tunnels provide.
 pub const FROM_TUNNEL: &str = "the tunnel";
 
-/// A resolver of the namespace's own. A namespace without one uses the host's resolv.conf, as it is.
+/// A resolver of the namespace's own. A namespace without one uses the host's resolv.conf, as it
+/// is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Resolver {
     /// Where it comes from, for people.
@@ -127,7 +134,8 @@ pub struct Resolver {
     pub servers: Vec<IpAddr>,
     /// Every query goes to these servers, wherever it is addressed.
     pub lock: bool,
-    /// The text of nsswitch.conf that asks no service of the host's; `None` if there is none to replace.
+    /// The text of nsswitch.conf that asks no service of the host's; `None` if there is none to
+    /// replace.
     pub nsswitch: Option<String>,
 }
 
@@ -141,12 +149,14 @@ pub struct Plan {
     pub number: Number,
     /// Its resolver.
     pub resolver: Option<Resolver>,
-    /// The host's address for those inside, if they reach any server of it: that of the name host.runns.
+    /// The host's address for those inside, if they reach any server of it: that of the name
+    /// host.runns.
     pub host: Option<IpAddr>,
 }
 
 impl Request {
-    /// From a record. Fields that a record of an older version lacks have the value that stood for them then.
+    /// From a record. Fields that a record of an older version lacks have the value that stood for
+    /// them then.
     fn from_fields(fields: &Fields) -> json::Result<Self> {
         Ok(Self {
             name: fields.required("name", NetnsName::from_json)?,
@@ -199,7 +209,9 @@ impl Plan {
         Ok(Self {
             request: Request::from_fields(fields)?,
             number: number.ok_or("field number: there is no such subnet")?,
-            resolver: fields.optional("resolver", |value| Fields::read(value, Resolver::from_fields)),
+            resolver: fields.optional("resolver", |value| {
+                Fields::read(value, Resolver::from_fields)
+            }),
             host: fields.optional("host", json::address),
         })
     }
@@ -207,7 +219,10 @@ impl Plan {
     /// The subnet of the veth pair.
     pub fn subnet(&self) -> Subnet {
         let own = self.request.neighbours.own_subnet().ok().flatten();
-        own.unwrap_or(Subnet { network: self.number.network(), prefix: PREFIX })
+        own.unwrap_or(Subnet {
+            network: self.number.network(),
+            prefix: PREFIX,
+        })
     }
 
     /// The tag of everything that this namespace puts into tables shared with others.
@@ -228,8 +243,14 @@ mod tests {
     #[test]
     fn numbers_are_subnets() {
         assert_eq!(Number::new(5).unwrap().to_string(), "172.24.5.0/24");
-        assert_eq!(Number::new(256).unwrap().inside(), Ipv4Addr::new(172, 25, 0, 2));
-        assert_eq!(Number::new(2047).unwrap().host(), Ipv4Addr::new(172, 31, 255, 1));
+        assert_eq!(
+            Number::new(256).unwrap().inside(),
+            Ipv4Addr::new(172, 25, 0, 2)
+        );
+        assert_eq!(
+            Number::new(2047).unwrap().host(),
+            Ipv4Addr::new(172, 31, 255, 1)
+        );
         assert_eq!(Number::new(2048), None);
         assert_eq!(Number::all().count(), 2048);
         assert!(Number::all().all(|number| Number::of(number.inside()) == Some(number)));

@@ -1,5 +1,5 @@
-//! Processes as /proc shows them (proc(5)). The parsers are pure functions; what they cannot read is `None`, which
-//! callers take for a process that has ended.
+//! Processes as /proc shows them (proc(5)). The parsers are pure functions; what they cannot read
+//! is `None`, which callers take for a process that has ended.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -16,11 +16,14 @@ use nix::unistd::read;
 
 use crate::error::{Context, Result};
 
-/// The longest file of a process that this program reads whole. What it looks for stands in the first lines.
+/// The longest file of a process that this program reads whole. What it looks for stands in the
+/// first lines.
 const LONGEST: usize = 4096;
 /// The directory of a process's threads.
 const TASKS: &str = "task";
-const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
+const DIRECTORY: OFlag = OFlag::O_RDONLY
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_CLOEXEC);
 
 /// What this program needs of /proc/PID/stat (proc_pid_stat(5)).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,35 +40,59 @@ pub struct Stat {
     pub start_time: u64,
 }
 
-/// Parses /proc/PID/stat. The name stands in parentheses, and may contain blanks and parentheses itself.
+/// Parses /proc/PID/stat. The name stands in parentheses, and may contain blanks and parentheses
+/// itself.
 pub fn parse_stat(text: &[u8]) -> Option<Stat> {
     let start = text.iter().position(|byte| *byte == b'(')?;
     let end = text.iter().rposition(|byte| *byte == b')')?;
     let comm = text.get(start + 1..end)?.to_vec();
     // From the third field on.
-    let mut fields = std::str::from_utf8(&text[end + 1..]).ok()?.split_ascii_whitespace();
+    let mut fields = std::str::from_utf8(&text[end + 1..])
+        .ok()?
+        .split_ascii_whitespace();
     let state = *fields.next()?.as_bytes().first()?;
     let ppid = fields.next()?.parse().ok()?;
     let threads = fields.nth(15)?.parse().ok()?;
     let start_time = fields.nth(1)?.parse().ok()?;
-    Some(Stat { comm, state, ppid, threads, start_time })
+    Some(Stat {
+        comm,
+        state,
+        ppid,
+        threads,
+        start_time,
+    })
 }
 
-/// The real uid, from the text of /proc/PID/status (proc_pid_status(5)): the first number of the line `Uid:`.
+/// The real uid, from the text of /proc/PID/status (proc_pid_status(5)): the first number of the
+/// line `Uid:`.
 pub fn parse_real_uid(status: &[u8]) -> Option<u32> {
-    let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
-    std::str::from_utf8(line).ok()?.split_ascii_whitespace().next()?.parse().ok()
+    let line = status
+        .split(|byte| *byte == b'\n')
+        .find_map(|line| line.strip_prefix(b"Uid:"))?;
+    std::str::from_utf8(line)
+        .ok()?
+        .split_ascii_whitespace()
+        .next()?
+        .parse()
+        .ok()
 }
 
-/// The file at `path`, which must not be longer than `longest` bytes: somebody else decides what is in it.
+/// The file at `path`, which must not be longer than `longest` bytes: somebody else decides what is
+/// in it.
 pub fn read_file(path: impl AsRef<Path>, longest: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(longest + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > longest { Err(Errno::EFBIG.into()) } else { Ok(bytes) }
+    File::open(path)?
+        .take(longest + 1)
+        .read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > longest {
+        Err(Errno::EFBIG.into())
+    } else {
+        Ok(bytes)
+    }
 }
 
-/// The words of /proc/PID/cmdline (proc_pid_cmdline(5)): each ends with a NUL, but for what a process wrote over them
-/// itself. None for a kernel thread.
+/// The words of /proc/PID/cmdline (proc_pid_cmdline(5)): each ends with a NUL, but for what a
+/// process wrote over them itself. None for a kernel thread.
 pub fn parse_command_line(bytes: &[u8]) -> Vec<Vec<u8>> {
     let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
     if bytes.is_empty() {
@@ -74,9 +101,13 @@ pub fn parse_command_line(bytes: &[u8]) -> Vec<Vec<u8>> {
     bytes.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()
 }
 
-/// The inode of a namespace, from what /proc/PID/ns/net links to: `net:[4026531840]` (namespaces(7)).
+/// The inode of a namespace, from what /proc/PID/ns/net links to: `net:[4026531840]`
+/// (namespaces(7)).
 pub fn parse_namespace_link(link: &[u8]) -> Option<u64> {
-    std::str::from_utf8(link.strip_prefix(b"net:[")?.strip_suffix(b"]")?).ok()?.parse().ok()
+    std::str::from_utf8(link.strip_prefix(b"net:[")?.strip_suffix(b"]")?)
+        .ok()?
+        .parse()
+        .ok()
 }
 
 /// How the network namespace of a process is known.
@@ -84,7 +115,8 @@ pub fn parse_namespace_link(link: &[u8]) -> Option<u64> {
 pub enum Network {
     /// By the namespace's own inode.
     Inode(u64),
-    /// By the inode of /proc/PID/net/dev alone, which every network namespace has one of: another user's process.
+    /// By the inode of /proc/PID/net/dev alone, which every network namespace has one of: another
+    /// user's process.
     ProcInode(u64),
 }
 
@@ -92,8 +124,8 @@ pub enum Network {
 pub struct Proc(OwnedFd);
 
 impl Stat {
-    /// Whether the process has ended, and only its parent has not looked yet. The state is that of the main thread, after
-    /// whose end the others go on (pthread_exit(3)).
+    /// Whether the process has ended, and only its parent has not looked yet. The state is that of
+    /// the main thread, after whose end the others go on (pthread_exit(3)).
     pub fn has_ended(&self) -> bool {
         matches!(self.state, b'Z' | b'X') && self.threads <= 1
     }
@@ -102,31 +134,41 @@ impl Stat {
 impl Proc {
     /// Opens it.
     pub fn open() -> Result<Self> {
-        open("/proc", DIRECTORY, Mode::empty()).map(Self).cannot(|| "open /proc")
+        open("/proc", DIRECTORY, Mode::empty())
+            .map(Self)
+            .cannot(|| "open /proc")
     }
 
-    /// All processes there are, the lowest pid first: the kernel lists them so (proc_pid_readdir in fs/proc/base.c).
+    /// All processes there are, the lowest pid first: the kernel lists them so (proc_pid_readdir in
+    /// fs/proc/base.c).
     pub fn pids(&self) -> Result<Vec<i32>> {
         numbers(self.0.as_fd(), ".").cannot(|| "list /proc")
     }
 
-    /// The network namespace of process `pid`, by one system call for the caller's own processes: see
-    /// [`Process::network`].
+    /// The network namespace of process `pid`, by one system call for the caller's own processes:
+    /// see [`Process::network`].
     pub fn network(&self, pid: i32) -> Option<Network> {
         network(self.0.as_fd(), &format!("{pid}/"))
     }
 
-    /// Whether any thread of process `pid` is in this network namespace: each may be in one of its own (setns(2)). On a
-    /// machine with many threads, asking all of them takes ten times as long as asking for [`Self::network`].
+    /// Whether any thread of process `pid` is in this network namespace: each may be in one of its
+    /// own (setns(2)). On a machine with many threads, asking all of them takes ten times as long
+    /// as asking for [`Self::network`].
     pub fn has_thread_in(&self, pid: i32, network: Network) -> bool {
         let (at, prefix) = (self.0.as_fd(), format!("{pid}/"));
         let is_it = |of_thread| (of_thread == network).then_some(());
-        network_of_thread(at, &prefix).and_then(is_it).or_else(|| find_thread(at, &prefix, is_it)).is_some()
+        network_of_thread(at, &prefix)
+            .and_then(is_it)
+            .or_else(|| find_thread(at, &prefix, is_it))
+            .is_some()
     }
 
-    /// Opens the directory of process `pid`. Whatever gets the same pid later is not seen through it.
+    /// Opens the directory of process `pid`. Whatever gets the same pid later is not seen through
+    /// it.
     pub fn process(&self, pid: i32) -> Option<Process> {
-        openat(&self.0, pid.to_string().as_str(), DIRECTORY, Mode::empty()).ok().map(Process)
+        openat(&self.0, pid.to_string().as_str(), DIRECTORY, Mode::empty())
+            .ok()
+            .map(Process)
     }
 }
 
@@ -134,7 +176,8 @@ impl Proc {
 pub struct Process(OwnedFd);
 
 impl Process {
-    /// The network namespace of its main thread; of another one if that has ended (pthread_exit(3)).
+    /// The network namespace of its main thread; of another one if that has ended
+    /// (pthread_exit(3)).
     pub fn network(&self) -> Option<Network> {
         network(self.0.as_fd(), "")
     }
@@ -142,7 +185,9 @@ impl Process {
     /// The names of its threads' directories, below that of the process.
     fn threads(&self) -> impl Iterator<Item = String> {
         let threads = numbers(self.0.as_fd(), TASKS).unwrap_or_default();
-        threads.into_iter().map(|thread| format!("{TASKS}/{thread}"))
+        threads
+            .into_iter()
+            .map(|thread| format!("{TASKS}/{thread}"))
     }
 
     /// Its name, parent and start.
@@ -155,27 +200,43 @@ impl Process {
         parse_real_uid(&self.read("status", LONGEST)?)
     }
 
-    /// The first `longest` bytes of its command line, for [`parse_command_line`]. With PR_SET_MM_MAP (prctl(2)), anybody
-    /// makes it as long as an address space. A main thread that has ended has none any more.
+    /// The first `longest` bytes of its command line, for [`parse_command_line`]. With
+    /// PR_SET_MM_MAP (prctl(2)), anybody makes it as long as an address space. A main thread that
+    /// has ended has none any more.
     pub fn command_line(&self, longest: usize) -> Option<Vec<u8>> {
         let text = self.read("cmdline", longest)?;
         if !text.is_empty() {
             return Some(text);
         }
-        let of_thread = |thread| self.read(&format!("{thread}/cmdline"), longest).filter(|text| !text.is_empty());
+        let of_thread = |thread| {
+            self.read(&format!("{thread}/cmdline"), longest)
+                .filter(|text| !text.is_empty())
+        };
         self.threads().find_map(of_thread).or(Some(text))
     }
 
     /// Opens the network namespace of one of its threads, if it is one that `is_meant`.
     pub fn open_network(&self, is_meant: impl Fn(&OwnedFd) -> bool) -> Option<OwnedFd> {
         let open = |thread: String| {
-            openat(&self.0, format!("{thread}/ns/net").as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()
+            openat(
+                &self.0,
+                format!("{thread}/ns/net").as_str(),
+                OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+                Mode::empty(),
+            )
+            .ok()
         };
         self.threads().filter_map(open).find(is_meant)
     }
 
     fn read(&self, name: &str, longest: usize) -> Option<Vec<u8>> {
-        let file = openat(&self.0, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+        let file = openat(
+            &self.0,
+            name,
+            OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )
+        .ok()?;
         // Files in /proc have no size: without asking for it, most of them take two reads.
         let (mut bytes, mut page) = (Vec::new(), [0; 4096]);
         while bytes.len() < longest {
@@ -194,7 +255,13 @@ fn numbers(at: BorrowedFd, path: &str) -> nix::Result<Vec<i32>> {
     let mut directory = Dir::openat(at, path, DIRECTORY, Mode::empty())?;
     let mut numbers = Vec::new();
     for entry in directory.iter() {
-        numbers.extend(entry?.file_name().to_str().ok().and_then(|name| name.parse::<i32>().ok()));
+        numbers.extend(
+            entry?
+                .file_name()
+                .to_str()
+                .ok()
+                .and_then(|name| name.parse::<i32>().ok()),
+        );
     }
     Ok(numbers)
 }
@@ -204,22 +271,35 @@ fn network(at: BorrowedFd, prefix: &str) -> Option<Network> {
     network_of_thread(at, prefix).or_else(|| find_thread(at, prefix, Some))
 }
 
-/// The first thing that `find` makes of the network namespace of a thread, if the process has several.
-fn find_thread<T>(at: BorrowedFd, prefix: &str, mut find: impl FnMut(Network) -> Option<T>) -> Option<T> {
+/// The first thing that `find` makes of the network namespace of a thread, if the process has
+/// several.
+fn find_thread<T>(
+    at: BorrowedFd,
+    prefix: &str,
+    mut find: impl FnMut(Network) -> Option<T>,
+) -> Option<T> {
     let tasks = format!("{prefix}{TASKS}");
-    // Each thread counts as a link, beside the two of any directory (proc_task_getattr in fs/proc/base.c).
+    // Each thread counts as a link, beside the two of any directory (proc_task_getattr in
+    // fs/proc/base.c).
     if fstatat(at, tasks.as_str(), AtFlags::empty()).ok()?.st_nlink <= 3 {
         return None;
     }
     let tasks = openat(at, tasks.as_str(), DIRECTORY, Mode::empty()).ok()?;
     let threads = numbers(tasks.as_fd(), ".").ok()?;
-    threads.into_iter().find_map(|thread| network_of_thread(tasks.as_fd(), &format!("{thread}/")).and_then(&mut find))
+    threads.into_iter().find_map(|thread| {
+        network_of_thread(tasks.as_fd(), &format!("{thread}/")).and_then(&mut find)
+    })
 }
 
-/// The network namespace of the thread whose directory is `prefix` below `at`, the main thread for that of a process; none
-/// after its end.
+/// The network namespace of the thread whose directory is `prefix` below `at`, the main thread for
+/// that of a process; none after its end.
 fn network_of_thread(at: BorrowedFd, prefix: &str) -> Option<Network> {
-    let path = |name: &str| Path::new(OsStr::from_bytes(&[prefix.as_bytes(), name.as_bytes()].concat())).to_path_buf();
+    let path = |name: &str| {
+        Path::new(OsStr::from_bytes(
+            &[prefix.as_bytes(), name.as_bytes()].concat(),
+        ))
+        .to_path_buf()
+    };
     match readlinkat(at, &path("ns/net")) {
         Ok(link) => parse_namespace_link(link.as_bytes()).map(Network::Inode),
         // Not ours to trace (ptrace(2), PTRACE_MODE_READ_FSCREDS).
@@ -237,13 +317,27 @@ mod tests {
 
     #[test]
     fn stat_with_a_hostile_name() {
-        let line = b"42 (a) S 7 (\xff\n b) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 777 8 9\n";
+        let line =
+            b"42 (a) S 7 (\xff\n b) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 777 8 9\n";
         let stat = parse_stat(line).unwrap();
-        assert_eq!((stat.comm.as_slice(), stat.ppid, stat.start_time), (&b"a) S 7 (\xff\n b"[..], 1, 777));
+        assert_eq!(
+            (stat.comm.as_slice(), stat.ppid, stat.start_time),
+            (&b"a) S 7 (\xff\n b"[..], 1, 777)
+        );
         assert!(!stat.has_ended());
-        let zombie = |threads| parse_stat(format!("1 (x) Z 1 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 {threads} 0 9").as_bytes());
+        let zombie = |threads| {
+            parse_stat(format!("1 (x) Z 1 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 {threads} 0 9").as_bytes())
+        };
         assert!(zombie(1).unwrap().has_ended() && !zombie(2).unwrap().has_ended());
-        for broken in [&b""[..], b"42", b"42 (a", b"42 )a(", b"42 (a)", b"42 (a) S x", b"42 (a) S 1 2 3"] {
+        for broken in [
+            &b""[..],
+            b"42",
+            b"42 (a",
+            b"42 )a(",
+            b"42 (a)",
+            b"42 (a) S x",
+            b"42 (a) S 1 2 3",
+        ] {
             assert_eq!(parse_stat(broken), None, "{broken:?}");
         }
     }
@@ -267,7 +361,10 @@ mod tests {
 
     #[test]
     fn namespace_links() {
-        assert_eq!(parse_namespace_link(b"net:[4026531840]"), Some(4_026_531_840));
+        assert_eq!(
+            parse_namespace_link(b"net:[4026531840]"),
+            Some(4_026_531_840)
+        );
         for bad in [&b"mnt:[1]"[..], b"net:[]", b"net:[1", b"net:[-1]", b""] {
             assert_eq!(parse_namespace_link(bad), None);
         }
@@ -282,7 +379,10 @@ mod tests {
         assert_eq!(process.network(), proc.network(own));
         assert!(matches!(process.network(), Some(Network::Inode(_))));
         assert_eq!(process.real_uid(), Some(nix::unistd::getuid().as_raw()));
-        assert_eq!(process.stat().unwrap().ppid, nix::unistd::getppid().as_raw());
+        assert_eq!(
+            process.stat().unwrap().ppid,
+            nix::unistd::getppid().as_raw()
+        );
         assert!(!process.command_line(4096).unwrap().is_empty());
         assert_eq!(process.command_line(2).unwrap().len(), 2);
         assert!(proc.process(i32::MAX).is_none());

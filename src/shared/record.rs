@@ -19,8 +19,8 @@ pub const DIRECTORY: &str = "/run/runns";
 const SUFFIX: &str = ".json";
 const RESERVATION: &str = ".number-";
 
-/// The version of records that are written now. A release that writes another one reads those of the last release. A record
-/// without one is of version 1.
+/// The version of records that are written now. A release that writes another one reads those of
+/// the last release. A record without one is of version 1.
 pub const VERSION: u64 = 3;
 
 /// How far the namespace has come.
@@ -71,21 +71,33 @@ impl State {
 impl Identity {
     fn from_fields(fields: &Fields) -> json::Result<Self> {
         let number = |name| fields.required(name, json::number);
-        Ok(Self { cookie: number("cookie")?, inode: number("inode")?, proc_inode: number("proc_inode")? })
+        Ok(Self {
+            cookie: number("cookie")?,
+            inode: number("inode")?,
+            proc_inode: number("proc_inode")?,
+        })
     }
 }
 
 impl Daemon {
     fn from_fields(fields: &Fields) -> json::Result<Self> {
-        let pid =
-            i32::try_from(fields.required("pid", json::number)?).map_err(|_| "field pid: there is no such pid")?;
+        let pid = i32::try_from(fields.required("pid", json::number)?)
+            .map_err(|_| "field pid: there is no such pid")?;
         let start_time = fields.required("start_time", json::number)?;
-        Ok(Self { pid, start_time, config: fields.required("config", json::path)? })
+        Ok(Self {
+            pid,
+            start_time,
+            config: fields.required("config", json::path)?,
+        })
     }
 
     /// The process `pid` as it is known later; `None` if it has ended.
     pub fn identify(pid: i32, config: &Path) -> Option<Self> {
-        Some(Self { pid, start_time: running(pid)?.start_time, config: config.to_path_buf() })
+        Some(Self {
+            pid,
+            start_time: running(pid)?.start_time,
+            config: config.to_path_buf(),
+        })
     }
 
     /// Whether it still runs.
@@ -95,7 +107,11 @@ impl Daemon {
 }
 
 fn running(pid: i32) -> Option<Stat> {
-    Proc::open().ok()?.process(pid)?.stat().filter(|stat| !stat.has_ended())
+    Proc::open()
+        .ok()?
+        .process(pid)?
+        .stat()
+        .filter(|stat| !stat.has_ended())
 }
 
 /// What was built.
@@ -114,18 +130,22 @@ pub struct Record {
     pub files: Vec<String>,
     /// Daemons.
     pub daemons: Vec<Daemon>,
-    /// The process beside each OpenVPN daemon that sets up what its tunnel needs, with the same configuration file.
+    /// The process beside each OpenVPN daemon that sets up what its tunnel needs, with the same
+    /// configuration file.
     pub keepers: Vec<Daemon>,
-    /// The table inside as it was loaded last: the generation of the namespace's ruleset, and a digest of the text.
+    /// The table inside as it was loaded last: the generation of the namespace's ruleset, and a
+    /// digest of the text.
     pub inside: Option<[u64; 2]>,
-    /// Device and inode number of the /etc that build saw: only in this one does the absence of /etc/runns.conf mean that
-    /// there is none.
+    /// Device and inode number of the /etc that build saw: only in this one does the absence of
+    /// /etc/runns.conf mean that there is none.
     pub etc: Option<Vec<u64>>,
 }
 
 /// The value of [`Record::etc`] for the /etc that this process sees.
 pub fn etc_here() -> Option<Vec<u64>> {
-    nix::sys::stat::stat("/etc").ok().map(|stat| vec![stat.st_dev, stat.st_ino])
+    nix::sys::stat::stat("/etc")
+        .ok()
+        .map(|stat| vec![stat.st_dev, stat.st_ino])
 }
 
 /// Where the record of `name` is.
@@ -133,8 +153,8 @@ pub fn path(name: &NetnsName) -> PathBuf {
     Path::new(DIRECTORY).join(format!("{name}{SUFFIX}"))
 }
 
-/// The file that says, by its name alone, that a namespace has a number. It spares a build the reading of all records,
-/// which are the truth. No name of a namespace starts with a dot.
+/// The file that says, by its name alone, that a namespace has a number. It spares a build the
+/// reading of all records, which are the truth. No name of a namespace starts with a dot.
 pub fn reservation(number: Number, name: &NetnsName) -> PathBuf {
     Path::new(DIRECTORY).join(format!("{RESERVATION}{}-{name}", number.get()))
 }
@@ -151,7 +171,11 @@ fn files() -> Result<Vec<String>> {
         entries => entries.cannot(|| format!("list {DIRECTORY}"))?,
     };
     let name = |entry: std::io::Result<std::fs::DirEntry>| {
-        Ok(entry.cannot(|| format!("list {DIRECTORY}"))?.file_name().to_string_lossy().into_owned())
+        Ok(entry
+            .cannot(|| format!("list {DIRECTORY}"))?
+            .file_name()
+            .to_string_lossy()
+            .into_owned())
     };
     entries.map(name).collect()
 }
@@ -166,9 +190,13 @@ impl Record {
     /// The record of `name`, which has this text.
     fn of(name: &NetnsName, text: &str) -> Result<Self> {
         let path = path(name);
-        let record = Self::parse(text).map_err(|cause| Error::new(format!("read {}", show(&path)), cause))?;
+        let record = Self::parse(text)
+            .map_err(|cause| Error::new(format!("read {}", show(&path)), cause))?;
         if record.plan.request.name != *name {
-            return Err(Error::new(format!("use {}", show(&path)), "it belongs to another namespace"));
+            return Err(Error::new(
+                format!("use {}", show(&path)),
+                "it belongs to another namespace",
+            ));
         }
         Ok(record)
     }
@@ -188,7 +216,9 @@ impl Record {
             version,
             state: fields.required("state", State::from_json)?,
             plan: Plan::from_fields(fields)?,
-            identity: fields.optional("identity", |value| Fields::read(value, Identity::from_fields)),
+            identity: fields.optional("identity", |value| {
+                Fields::read(value, Identity::from_fields)
+            }),
             files: fields.list("files", json::text),
             daemons: fields.list("daemons", |value| Fields::read(value, Daemon::from_fields)),
             keepers: fields.list("keepers", |value| Fields::read(value, Daemon::from_fields)),
@@ -197,14 +227,21 @@ impl Record {
         })
     }
 
-    /// The names of all records, and the number of each namespace that has reserved it by a file (see [`reservation`]).
+    /// The names of all records, and the number of each namespace that has reserved it by a file
+    /// (see [`reservation`]).
     pub fn names_and_numbers() -> Result<(Vec<NetnsName>, HashMap<NetnsName, Number>)> {
         let files = files()?;
         let reserved = |file: &String| {
             let (number, name) = file.strip_prefix(RESERVATION)?.split_once('-')?;
-            Some((NetnsName::new(name).ok()?, Number::new(number.parse().ok()?)?))
+            Some((
+                NetnsName::new(name).ok()?,
+                Number::new(number.parse().ok()?)?,
+            ))
         };
-        Ok((files.iter().filter_map(|file| name_of(file)).collect(), files.iter().filter_map(reserved).collect()))
+        Ok((
+            files.iter().filter_map(|file| name_of(file)).collect(),
+            files.iter().filter_map(reserved).collect(),
+        ))
     }
 
     /// The names of all records, sorted.
@@ -214,9 +251,13 @@ impl Record {
         Ok(names)
     }
 
-    /// All records. One that can't be read is an error: what it would have said about a namespace is not known.
+    /// All records. One that can't be read is an error: what it would have said about a namespace
+    /// is not known.
     pub fn all() -> Result<Vec<Self>> {
-        Self::texts(Self::names()?)?.iter().map(|(name, text)| Self::of(name, text)).collect()
+        Self::texts(Self::names()?)?
+            .iter()
+            .map(|(name, text)| Self::of(name, text))
+            .collect()
     }
 
     /// All records that can be read, and the names of those that cannot.
@@ -233,8 +274,12 @@ impl Record {
 
     /// The texts of these namespaces' records.
     pub fn texts(names: Vec<NetnsName>) -> Result<Vec<(NetnsName, String)>> {
-        let Some(directory) = trusted::directory(Path::new(DIRECTORY))? else { return Ok(Vec::new()) };
-        let read = |name: NetnsName| Ok(trusted::read_in(&directory, &path(&name))?.map(|text| (name, text)));
+        let Some(directory) = trusted::directory(Path::new(DIRECTORY))? else {
+            return Ok(Vec::new());
+        };
+        let read = |name: NetnsName| {
+            Ok(trusted::read_in(&directory, &path(&name))?.map(|text| (name, text)))
+        };
         let texts: Result<Vec<Option<(NetnsName, String)>>> = names.into_iter().map(read).collect();
         Ok(texts?.into_iter().flatten().collect())
     }
@@ -248,6 +293,12 @@ mod tests {
     fn this_process_is_known() {
         let daemon = Daemon::identify(std::process::id() as i32, Path::new("")).unwrap();
         assert!(daemon.is_running());
-        assert!(!Daemon { start_time: daemon.start_time + 1, ..daemon }.is_running());
+        assert!(
+            !Daemon {
+                start_time: daemon.start_time + 1,
+                ..daemon
+            }
+            .is_running()
+        );
     }
 }

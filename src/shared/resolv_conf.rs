@@ -9,7 +9,12 @@ pub const OWN_MODULES: [&str; 3] = ["files", "myhostname", "dns"];
 pub fn servers(text: &str) -> Vec<IpAddr> {
     let server = |line: &str| {
         let mut words = line.split_whitespace();
-        (words.next()? == "nameserver").then(|| words.next())??.split('%').next()?.parse().ok()
+        (words.next()? == "nameserver")
+            .then(|| words.next())??
+            .split('%')
+            .next()?
+            .parse()
+            .ok()
     };
     text.lines().filter_map(server).collect()
 }

@@ -33,7 +33,10 @@ mod tests {
 
     #[test]
     fn nearest_finds_what_was_meant() {
-        assert_eq!(nearest("interfacein", ["Resolve", "InterfaceIn", "InterfaceOut"]), Some("InterfaceIn"));
+        assert_eq!(
+            nearest("interfacein", ["Resolve", "InterfaceIn", "InterfaceOut"]),
+            Some("InterfaceIn")
+        );
         assert_eq!(nearest("Resolv", ["Resolve", "vpn"]), Some("Resolve"));
         assert_eq!(nearest("zzz", ["Resolve", "vpn"]), None);
     }

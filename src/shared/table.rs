@@ -15,23 +15,40 @@ pub struct Heading(pub &'static str, pub bool);
 /// The width of standard output in columns; `None` if it is not a terminal.
 pub fn terminal_width() -> Option<usize> {
     let stdout = std::io::stdout();
-    let size = stdout.is_terminal().then(|| tty::window_size(&stdout).ok())??;
+    let size = stdout
+        .is_terminal()
+        .then(|| tty::window_size(&stdout).ok())??;
     (size.ws_col > 0).then_some(size.ws_col.into())
 }
 
-/// The lines of a table, that of the headings first, each cut at `width`. Every row has a cell for each heading.
+/// The lines of a table, that of the headings first, each cut at `width`. Every row has a cell for
+/// each heading.
 pub fn lines(headings: &[Heading], rows: Vec<Vec<String>>, width: Option<usize>) -> Vec<String> {
-    let heading: Vec<String> = headings.iter().map(|heading| heading.0.to_string()).collect();
+    let heading: Vec<String> = headings
+        .iter()
+        .map(|heading| heading.0.to_string())
+        .collect();
     let lines: Vec<Vec<String>> = std::iter::once(heading).chain(rows).collect();
     // The last column is as wide as it likes: padding others to it would cost memory without end.
     let last = headings.len() - 1;
-    let widths: Vec<usize> =
-        (0..last).map(|at| lines.iter().map(|line| width_of(&line[at])).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..last)
+        .map(|at| {
+            lines
+                .iter()
+                .map(|line| width_of(&line[at]))
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
     let line = |cells: &Vec<String>| {
         let mut out = String::new();
         for ((cell, width), heading) in cells.iter().zip(&widths).zip(headings) {
             let blanks = " ".repeat(width.saturating_sub(width_of(cell)));
-            out.push_str(&if heading.1 { format!("{blanks}{cell}") } else { format!("{cell}{blanks}") });
+            out.push_str(&if heading.1 {
+                format!("{blanks}{cell}")
+            } else {
+                format!("{cell}{blanks}")
+            });
             out.push_str(GAP);
         }
         out.push_str(&cells[last]);
@@ -42,7 +59,9 @@ pub fn lines(headings: &[Heading], rows: Vec<Vec<String>>, width: Option<usize>)
 
 /// The columns that `text` takes on a terminal.
 fn width_of(text: &str) -> usize {
-    text.chars().map(|character| character.width().unwrap_or(0)).sum()
+    text.chars()
+        .map(|character| character.width().unwrap_or(0))
+        .sum()
 }
 
 /// As much of `text` as fits into `width` columns.
@@ -73,8 +92,19 @@ mod tests {
     #[test]
     fn columns_are_aligned() {
         let row = |cells: [&str; 3]| cells.map(str::to_string).to_vec();
-        let headings = [Heading("A", false), Heading("NUMBER", true), Heading("LAST", false)];
-        let text = lines(&headings, vec![row(["long", "1", "x"]), row(["b", "20", ""])], None);
-        assert_eq!(text, ["A     NUMBER  LAST", "long       1  x", "b         20"]);
+        let headings = [
+            Heading("A", false),
+            Heading("NUMBER", true),
+            Heading("LAST", false),
+        ];
+        let text = lines(
+            &headings,
+            vec![row(["long", "1", "x"]), row(["b", "20", ""])],
+            None,
+        );
+        assert_eq!(
+            text,
+            ["A     NUMBER  LAST", "long       1  x", "b         20"]
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! Files that root alone decides: reached only through directories that are root's and that nobody else can write,
-//! looked at and opened by descriptor, so that what was checked is what is used.
+//! Files that root alone decides: reached only through directories that are root's and that nobody
+//! else can write, looked at and opened by descriptor, so that what was checked is what is used.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -25,7 +25,8 @@ pub const MAX_TEXT: u64 = 1 << 20;
 pub enum Trust {
     /// Every directory is root's and writable by nobody else.
     Strict,
-    /// A sticky directory of root's (/tmp) may stand on the way: nobody else can replace root's files in it.
+    /// A sticky directory of root's (/tmp) may stand on the way: nobody else can replace root's
+    /// files in it.
     AllowSticky,
 }
 
@@ -40,7 +41,10 @@ pub fn objection(stat: &FileStat) -> Option<String> {
         return Some(format!("it belongs to uid {}, not to root", stat.st_uid));
     }
     if kind(stat) != SFlag::S_IFLNK && stat.st_mode & 0o022 != 0 {
-        return Some(format!("others than root can write it (mode {:04o})", stat.st_mode & 0o7777));
+        return Some(format!(
+            "others than root can write it (mode {:04o})",
+            stat.st_mode & 0o7777
+        ));
     }
     None
 }
@@ -58,12 +62,16 @@ pub fn check(stat: &FileStat, path: &Path) -> Result<()> {
     })
 }
 
-/// Where `path` leads, without symlinks; `None` if there is no such file. What is on the way was checked, symlinks and
-/// the last component included: nobody but root can have it lead elsewhere afterwards.
+/// Where `path` leads, without symlinks; `None` if there is no such file. What is on the way was
+/// checked, symlinks and the last component included: nobody but root can have it lead elsewhere
+/// afterwards.
 fn resolve(path: &Path, trust: Trust) -> Result<Option<PathBuf>> {
     let cannot = |errno: Errno| Error::new(format!("open {}", show(path)), words(errno));
     if !path.is_absolute() {
-        return Err(Error::new(format!("open {}", show(path)), "the path is not absolute"));
+        return Err(Error::new(
+            format!("open {}", show(path)),
+            "the path is not absolute",
+        ));
     }
     let mut pending = components(path);
     let mut reached = PathBuf::from("/");
@@ -79,7 +87,9 @@ fn resolve(path: &Path, trust: Trust) -> Result<Option<PathBuf>> {
             Err(Errno::ENOENT) => return Ok(None),
             stat => stat.map_err(cannot)?,
         };
-        let sticky = trust == Trust::AllowSticky && kind(&stat) == SFlag::S_IFDIR && stat.st_mode & 0o1000 != 0;
+        let sticky = trust == Trust::AllowSticky
+            && kind(&stat) == SFlag::S_IFDIR
+            && stat.st_mode & 0o1000 != 0;
         if !(sticky && stat.st_uid == 0) {
             check(&stat, &reached)?;
         }
@@ -101,7 +111,9 @@ fn resolve(path: &Path, trust: Trust) -> Result<Option<PathBuf>> {
 
 /// Opens the file at `path`, and checks what was opened.
 fn open_as(path: &Path, trust: Trust, flags: OFlag) -> Result<Option<(OwnedFd, FileStat)>> {
-    let Some(real) = resolve(path, trust)? else { return Ok(None) };
+    let Some(real) = resolve(path, trust)? else {
+        return Ok(None);
+    };
     let cannot = || format!("open {}", show(path));
     if !flags.contains(OFlag::O_PATH) {
         // Some devices act as soon as they are opened: a watchdog starts, a tape rewinds.
@@ -121,7 +133,8 @@ fn missing(path: &Path) -> Error {
     Error::new(format!("open {}", show(path)), words(Errno::ENOENT))
 }
 
-/// Opens `path` for its place only (O_PATH). Every directory on the way, every symlink, and the file are checked.
+/// Opens `path` for its place only (O_PATH). Every directory on the way, every symlink, and the
+/// file are checked.
 pub fn locate(path: &Path, trust: Trust) -> Result<(OwnedFd, FileStat)> {
     open_as(path, trust, OFlag::O_PATH)?.ok_or_else(|| missing(path))
 }
@@ -130,19 +143,26 @@ pub fn locate(path: &Path, trust: Trust) -> Result<(OwnedFd, FileStat)> {
 pub fn directory(path: &Path) -> Result<Option<OwnedFd>> {
     let found = open_as(path, Trust::Strict, OFlag::O_RDONLY)?;
     match &found {
-        Some((_, stat)) if kind(stat) != SFlag::S_IFDIR => {
-            Err(Error::new(format!("use {}", show(path)), "it is not a directory"))
-        }
+        Some((_, stat)) if kind(stat) != SFlag::S_IFDIR => Err(Error::new(
+            format!("use {}", show(path)),
+            "it is not a directory",
+        )),
         _ => Ok(found.map(|(directory, _)| directory)),
     }
 }
 
-/// [`locate`], strictly, for the `path` of something in `directory`, which was located and is on `path` itself. All but
-/// a symlink is found in `directory` at once.
+/// [`locate`], strictly, for the `path` of something in `directory`, which was located and is on
+/// `path` itself. All but a symlink is found in `directory` at once.
 pub fn locate_in(directory: &OwnedFd, path: &Path) -> Result<(OwnedFd, FileStat)> {
     let cannot = || format!("open {}", show(path));
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let place = openat(directory, path.file_name().unwrap_or_default(), flags, Mode::empty()).cannot(cannot)?;
+    let place = openat(
+        directory,
+        path.file_name().unwrap_or_default(),
+        flags,
+        Mode::empty(),
+    )
+    .cannot(cannot)?;
     let stat = fstat(&place).cannot(cannot)?;
     if kind(&stat) == SFlag::S_IFLNK {
         return locate(path, Trust::Strict);
@@ -163,7 +183,9 @@ fn components(path: &Path) -> Vec<OsString> {
 
 /// Opens a regular file for reading, without blocking; `None` if it is not there.
 pub fn open_if_there(path: &Path, trust: Trust) -> Result<Option<(File, FileStat)>> {
-    let Some((file, stat)) = open_as(path, trust, OFlag::O_RDONLY)? else { return Ok(None) };
+    let Some((file, stat)) = open_as(path, trust, OFlag::O_RDONLY)? else {
+        return Ok(None);
+    };
     regular(&stat, path)?;
     Ok(Some((File::from(file), stat)))
 }
@@ -171,19 +193,30 @@ pub fn open_if_there(path: &Path, trust: Trust) -> Result<Option<(File, FileStat
 fn regular(stat: &FileStat, path: &Path) -> Result<()> {
     match kind(stat) {
         SFlag::S_IFREG => Ok(()),
-        SFlag::S_IFDIR => Err(Error::new(format!("read {}", show(path)), "it is a directory")),
-        _ => Err(Error::new(format!("read {}", show(path)), "it is not a regular file")),
+        SFlag::S_IFDIR => Err(Error::new(
+            format!("read {}", show(path)),
+            "it is a directory",
+        )),
+        _ => Err(Error::new(
+            format!("read {}", show(path)),
+            "it is not a regular file",
+        )),
     }
 }
 
-/// The whole text of a trusted file of at most [`MAX_TEXT`] bytes, without NUL bytes; `None` if it is not there.
+/// The whole text of a trusted file of at most [`MAX_TEXT`] bytes, without NUL bytes; `None` if it
+/// is not there.
 pub fn read_if_there(path: &Path, trust: Trust) -> Result<Option<String>> {
-    open_if_there(path, trust)?.map(|(file, _)| text(file, path)).transpose()
+    open_if_there(path, trust)?
+        .map(|(file, _)| text(file, path))
+        .transpose()
 }
 
 /// [`read_if_there`], for text in any encoding.
 pub fn read_bytes_if_there(path: &Path, trust: Trust) -> Result<Option<Vec<u8>>> {
-    open_if_there(path, trust)?.map(|(file, _)| bytes(file, path)).transpose()
+    open_if_there(path, trust)?
+        .map(|(file, _)| bytes(file, path))
+        .transpose()
 }
 
 /// [`read_bytes_if_there`], where its absence is an error.
@@ -191,12 +224,21 @@ pub fn read_bytes(path: &Path, trust: Trust) -> Result<Vec<u8>> {
     read_bytes_if_there(path, trust)?.ok_or_else(|| missing(path))
 }
 
-/// [`read_if_there`], strictly, for the `path` of a file in `directory`, which was opened by [`directory`] and is on `path`
-/// itself. A symlink is an error.
+/// [`read_if_there`], strictly, for the `path` of a file in `directory`, which was opened by
+/// [`directory`] and is on `path` itself. A symlink is an error.
 pub fn read_in(directory: &OwnedFd, path: &Path) -> Result<Option<String>> {
     let cannot = || format!("open {}", show(path));
-    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    let file = match openat(directory, path.file_name().unwrap_or_default(), flags, Mode::empty()) {
+    let flags = OFlag::O_RDONLY
+        | OFlag::O_NOFOLLOW
+        | OFlag::O_CLOEXEC
+        | OFlag::O_NONBLOCK
+        | OFlag::O_NOCTTY;
+    let file = match openat(
+        directory,
+        path.file_name().unwrap_or_default(),
+        flags,
+        Mode::empty(),
+    ) {
         Err(Errno::ENOENT) => return Ok(None),
         file => file.cannot(cannot)?,
     };
@@ -211,7 +253,8 @@ pub fn read(path: &Path, trust: Trust) -> Result<String> {
     read_if_there(path, trust)?.ok_or_else(|| missing(path))
 }
 
-/// The whole text of a file that the caller, root, names itself; it need not be root's, but a regular file of text.
+/// The whole text of a file that the caller, root, names itself; it need not be root's, but a
+/// regular file of text.
 pub fn read_named(path: &Path) -> Result<String> {
     text(open_named(path)?, path)
 }
@@ -219,8 +262,12 @@ pub fn read_named(path: &Path) -> Result<String> {
 /// Opens a file as [`read_named`] does.
 pub fn open_named(path: &Path) -> Result<File> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    let file = nix::fcntl::open(path, flags, Mode::empty()).cannot(|| format!("open {}", show(path)))?;
-    regular(&fstat(&file).cannot(|| format!("read {}", show(path)))?, path)?;
+    let file =
+        nix::fcntl::open(path, flags, Mode::empty()).cannot(|| format!("open {}", show(path)))?;
+    regular(
+        &fstat(&file).cannot(|| format!("read {}", show(path)))?,
+        path,
+    )?;
     Ok(File::from(file))
 }
 
@@ -228,9 +275,14 @@ pub fn open_named(path: &Path) -> Result<File> {
 pub fn contents(file: File, path: &Path, most: u64) -> Result<Vec<u8>> {
     // Room for most of them, so that one read does.
     let mut bytes = Vec::with_capacity(4096);
-    file.take(most + 1).read_to_end(&mut bytes).cannot(|| format!("read {}", show(path)))?;
+    file.take(most + 1)
+        .read_to_end(&mut bytes)
+        .cannot(|| format!("read {}", show(path)))?;
     if bytes.len() as u64 > most {
-        return Err(Error::new(format!("read {}", show(path)), format!("it is larger than {} MiB", most >> 20)));
+        return Err(Error::new(
+            format!("read {}", show(path)),
+            format!("it is larger than {} MiB", most >> 20),
+        ));
     }
     Ok(bytes)
 }
@@ -238,7 +290,10 @@ pub fn contents(file: File, path: &Path, most: u64) -> Result<Vec<u8>> {
 fn bytes(file: File, path: &Path) -> Result<Vec<u8>> {
     let bytes = contents(file, path, MAX_TEXT)?;
     if bytes.contains(&0) {
-        return Err(Error::new(format!("read {}", show(path)), "it is not a text file: it contains a NUL byte"));
+        return Err(Error::new(
+            format!("read {}", show(path)),
+            "it is not a text file: it contains a NUL byte",
+        ));
     }
     Ok(bytes)
 }
@@ -253,7 +308,8 @@ pub fn path_from_bytes(bytes: Vec<u8>) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes))
 }
 
-/// Whether an entry of /etc/netns/NAME is left out: hidden files and editors' backups, as `ip netns exec` does.
+/// Whether an entry of /etc/netns/NAME is left out: hidden files and editors' backups, as `ip netns
+/// exec` does.
 pub fn is_skipped_entry(name: &OsStr) -> bool {
     name.as_bytes().starts_with(b".") || name.as_bytes().ends_with(b"~")
 }

@@ -52,7 +52,10 @@ impl TunnelState {
             device: fields.optional("device", json::text).unwrap_or_default(),
             up: fields.flag("up"),
             reason: fields.optional("reason", json::text),
-            since: fields.optional("since", json::number).and_then(|since| since.try_into().ok()).unwrap_or_default(),
+            since: fields
+                .optional("since", json::number)
+                .and_then(|since| since.try_into().ok())
+                .unwrap_or_default(),
             servers: fields.list("servers", json::address),
             search: fields.list("search", json::text),
         })

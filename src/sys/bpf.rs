@@ -15,7 +15,8 @@ const MARK: i16 = 8;
 /// include/uapi/linux/pkt_cls.h: go on as if there were no filter.
 const TC_ACT_UNSPEC: i32 = -1;
 
-/// struct bpf_insn: code, registers (destination in the lower half, source in the upper), offset, value.
+/// struct bpf_insn: code, registers (destination in the lower half, source in the upper), offset,
+/// value.
 #[repr(C)]
 struct Instruction(u8, u8, i16, i32);
 
@@ -52,9 +53,17 @@ pub fn marking_classifier(mark: u32) -> Result<OwnedFd, Errno> {
         kernel_version: 0,
         flags: 0,
     };
-    // SAFETY: the kernel reads `size` bytes of `load` and, through it, `count` instructions and a string, all of which
-    // live until the call returns.
-    let fd = check(unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const load, size_of::<Load>()) })?;
-    // SAFETY: the kernel returned a new descriptor, which nobody else owns. It is close-on-exec (bpf(2)).
+    // SAFETY: the kernel reads `size` bytes of `load` and, through it, `count` instructions and a
+    // string, all of which live until the call returns.
+    let fd = check(unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_LOAD,
+            &raw const load,
+            size_of::<Load>(),
+        )
+    })?;
+    // SAFETY: the kernel returned a new descriptor, which nobody else owns. It is close-on-exec
+    // (bpf(2)).
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }

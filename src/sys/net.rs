@@ -20,19 +20,28 @@ pub fn is_network_namespace(fd: impl AsFd) -> Result<bool, Errno> {
     if nix::sys::statfs::fstatfs(fd.as_fd())?.filesystem_type().0 as i64 != libc::NSFS_MAGIC {
         return Ok(false);
     }
-    // SAFETY: NS_GET_NSTYPE takes no argument; on nsfs, which was checked, it only returns a number.
+    // SAFETY: NS_GET_NSTYPE takes no argument; on nsfs, which was checked, it only returns a
+    // number.
     let kind = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), NS_GET_NSTYPE) };
     Ok(check(kind.into())? == libc::CLONE_NEWNET as libc::c_long)
 }
 
-/// The cookie of the network namespace of `socket`: never used again while the machine is up. socket(7).
+/// The cookie of the network namespace of `socket`: never used again while the machine is up.
+/// socket(7).
 pub fn namespace_cookie(socket: impl AsFd) -> Result<u64, Errno> {
     let mut cookie = 0u64;
     let mut len = size_of::<u64>() as libc::socklen_t;
     // SAFETY: the kernel writes at most `len` bytes, the size of `cookie`.
     check(unsafe {
         let fd = socket.as_fd().as_raw_fd();
-        libc::getsockopt(fd, libc::SOL_SOCKET, SO_NETNS_COOKIE, (&raw mut cookie).cast(), &mut len).into()
+        libc::getsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &mut len,
+        )
+        .into()
     })?;
     Ok(cookie)
 }
@@ -48,40 +57,56 @@ pub(crate) fn interface_request(name: &str) -> libc::ifreq {
     request
 }
 
-/// Whether interface `name` in the network namespace of `socket` is up (netdevice(7), SIOCGIFFLAGS).
-pub fn interface_is_up(socket: impl AsFd, name: &str) -> Result<bool, Errno> {
+/// One request of netdevice(7), of a number that reads and writes an `ifreq` and nothing else.
+fn interface_ioctl(
+    socket: impl AsFd,
+    number: libc::c_ulong,
+    request: &mut libc::ifreq,
+) -> Result<(), Errno> {
+    let socket = socket.as_fd().as_raw_fd();
+    // SAFETY: the callers' numbers read the name from, and read or write one member of, the ifreq.
+    let answer = unsafe { libc::ioctl(socket, number as _, request) };
+    check(answer.into()).map(drop)
+}
+
+/// The flags of interface `name`, in the request that asked for them.
+fn flags(socket: impl AsFd, name: &str) -> Result<(libc::ifreq, libc::c_short), Errno> {
     let mut request = interface_request(name);
-    // SAFETY: SIOCGIFFLAGS reads the name from and writes the flags to the ifreq.
-    check(unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCGIFFLAGS as _, &mut request) }.into())?;
+    interface_ioctl(socket, libc::SIOCGIFFLAGS, &mut request)?;
     // SAFETY: after SIOCGIFFLAGS the union holds the flags.
-    Ok(unsafe { request.ifr_ifru.ifru_flags } & libc::IFF_UP as libc::c_short != 0)
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    Ok((request, flags))
+}
+
+/// Whether interface `name` in the network namespace of `socket` is up (netdevice(7),
+/// SIOCGIFFLAGS).
+pub fn interface_is_up(socket: impl AsFd, name: &str) -> Result<bool, Errno> {
+    let (_, flags) = flags(socket, name)?;
+    Ok(flags & libc::IFF_UP as libc::c_short != 0)
 }
 
 /// Brings interface `name` up. Needs CAP_NET_ADMIN (netdevice(7), SIOCSIFFLAGS).
 pub fn bring_up(socket: impl AsFd, name: &str) -> Result<(), Errno> {
-    let mut request = interface_request(name);
-    // SAFETY: SIOCGIFFLAGS reads the name from and writes the flags to the ifreq.
-    check(unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCGIFFLAGS as _, &mut request) }.into())?;
-    // SAFETY: after SIOCGIFFLAGS the union holds the flags.
-    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    let (mut request, flags) = flags(&socket, name)?;
     request.ifr_ifru.ifru_flags = flags | libc::IFF_UP as libc::c_short;
-    // SAFETY: SIOCSIFFLAGS only reads the ifreq.
-    check(unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCSIFFLAGS as _, &request) }.into()).map(drop)
+    interface_ioctl(socket, libc::SIOCSIFFLAGS, &mut request)
 }
 
-/// The length of the transmit queue of interface `name` in the network namespace of `socket` (netdevice(7), SIOCGIFTXQLEN).
+/// The length of the transmit queue of interface `name` in the network namespace of `socket`
+/// (netdevice(7), SIOCGIFTXQLEN).
 pub fn queue_length(socket: impl AsFd, name: &str) -> Result<i32, Errno> {
     let mut request = interface_request(name);
-    // SAFETY: SIOCGIFTXQLEN reads the name from and writes the length to the ifreq.
-    check(unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), SIOCGIFTXQLEN as _, &mut request) }.into())?;
+    interface_ioctl(socket, SIOCGIFTXQLEN, &mut request)?;
     // SAFETY: after SIOCGIFTXQLEN the union holds an int; this member is one.
     Ok(unsafe { request.ifr_ifru.ifru_ifindex })
 }
 
-/// Sets the length of the transmit queue of interface `name`. Needs CAP_NET_ADMIN (netdevice(7), SIOCSIFTXQLEN).
+/// Sets the length of the transmit queue of interface `name`. Needs CAP_NET_ADMIN (netdevice(7),
+/// SIOCSIFTXQLEN).
 pub fn set_queue_length(socket: impl AsFd, name: &str, length: i32) -> Result<(), Errno> {
     let mut request = interface_request(name);
     request.ifr_ifru.ifru_ifindex = length;
     // SAFETY: SIOCSIFTXQLEN only reads the ifreq.
-    check(unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), SIOCSIFTXQLEN as _, &request) }.into()).map(drop)
+    check(unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), SIOCSIFTXQLEN as _, &request) }.into())
+        .map(drop)
 }

@@ -1,6 +1,7 @@
-//! A panic ends the process: nothing is ever unwound, and no backtrace is printed. Without these definitions the linker
-//! would take the unwinder from libgcc and, behind `_Unwind_Backtrace`, the standard library's reader of debugging
-//! information: 140 KB of parsers in a program that has capabilities.
+//! A panic ends the process: nothing is ever unwound, and no backtrace is printed. Without these
+//! definitions the linker would take the unwinder from libgcc and, behind `_Unwind_Backtrace`, the
+//! standard library's reader of debugging information: 140 KB of parsers in a program that has
+//! capabilities.
 //!
 //! Only where that is so: in a static program that is built with `panic = "abort"`.
 

@@ -27,11 +27,15 @@ pub enum Header {
     Offload,
 }
 
-/// Creates the device `name` in the network namespace in which `tun`, a new descriptor of /dev/net/tun, was opened. It
-/// disappears when `tun` is closed, unless it is made persistent.
+/// Creates the device `name` in the network namespace in which `tun`, a new descriptor of
+/// /dev/net/tun, was opened. It disappears when `tun` is closed, unless it is made persistent.
 pub fn create(tun: impl AsFd, name: &str, kind: Kind, header: Header) -> Result<(), Errno> {
     let mut request = interface_request(name);
-    let kind = if kind == Kind::Tap { libc::IFF_TAP } else { libc::IFF_TUN };
+    let kind = if kind == Kind::Tap {
+        libc::IFF_TAP
+    } else {
+        libc::IFF_TUN
+    };
     let header = match header {
         Header::None => libc::IFF_NO_PI,
         Header::Information => 0,
@@ -39,14 +43,19 @@ pub fn create(tun: impl AsFd, name: &str, kind: Kind, header: Header) -> Result<
     };
     request.ifr_ifru.ifru_flags = (kind | header) as libc::c_short;
     // SAFETY: TUNSETIFF reads name and flags from the ifreq, and writes the name to it.
-    check(unsafe { libc::ioctl(tun.as_fd().as_raw_fd(), libc::TUNSETIFF as _, &mut request) }.into()).map(drop)
+    check(
+        unsafe { libc::ioctl(tun.as_fd().as_raw_fd(), libc::TUNSETIFF as _, &mut request) }.into(),
+    )
+    .map(drop)
 }
 
-/// Makes the device of `tun` persistent, and lets processes with this user id attach to it without a capability.
+/// Makes the device of `tun` persistent, and lets processes with this user id attach to it without
+/// a capability.
 pub fn give(tun: impl AsFd, uid: u32) -> Result<(), Errno> {
     let tun = tun.as_fd().as_raw_fd();
     // SAFETY: both take a number as argument.
     check(unsafe { libc::ioctl(tun, libc::TUNSETOWNER as _, libc::c_ulong::from(uid)) }.into())?;
     // SAFETY: as above.
-    check(unsafe { libc::ioctl(tun, libc::TUNSETPERSIST as _, 1 as libc::c_ulong) }.into()).map(drop)
+    check(unsafe { libc::ioctl(tun, libc::TUNSETPERSIST as _, 1 as libc::c_ulong) }.into())
+        .map(drop)
 }

@@ -20,7 +20,8 @@ fn expect(host: &Host, options: &str, allowed: &[&str]) {
 fn lists_say_who_may_enter() {
     let host = host_with_vpn1();
     let uid = host.ok("id -u alice");
-    let gid = host.ok("groupadd drivers; usermod -aG drivers carol; getent group drivers | cut -d: -f3");
+    let gid =
+        host.ok("groupadd drivers; usermod -aG drivers carol; getent group drivers | cut -d: -f3");
     expect(&host, "", &["alice", "carol"]);
     expect(&host, "AllowUsers=alice", &["alice"]);
     expect(&host, "allowusers = bob, carol", &["carol"]);
@@ -31,13 +32,23 @@ fn lists_say_who_may_enter() {
     expect(&host, "AllowGroups=drivers", &["carol"]);
     expect(&host, &format!("AllowGroups={gid}"), &["carol"]);
     expect(&host, "AllowGroups=runns", &["alice", "carol"]);
-    expect(&host, "AllowUsers=alice\nAllowGroups=drivers", &["alice", "carol"]);
-    expect(&host, "AllowUsers=alice\nAllowGroups=no-such-group", &["alice"]);
+    expect(
+        &host,
+        "AllowUsers=alice\nAllowGroups=drivers",
+        &["alice", "carol"],
+    );
+    expect(
+        &host,
+        "AllowUsers=alice\nAllowGroups=no-such-group",
+        &["alice"],
+    );
     expect(&host, "AllowGroups=root", &[]);
     // The lists do not restrict root, and no option overrides them.
     host.ok("runns-exec vpn1 -- true");
     host.configure("AllowUnmanaged=yes\n[vpn1]\nAllowUsers=carol\n");
-    host.user("alice").run("runns-exec vpn1 -- true").refused(125, &["AllowUsers"]);
+    host.user("alice")
+        .run("runns-exec vpn1 -- true")
+        .refused(125, &["AllowUsers"]);
     // Only the groups of the process itself count: one that the caller has dropped does not.
     host.configure("[vpn1]\nAllowGroups=drivers\n");
     let without = "setpriv --reuid carol --regid carol --groups runns runns-exec vpn1 -- true";
@@ -48,35 +59,68 @@ fn lists_say_who_may_enter() {
 fn another_name_for_the_same_namespace_is_no_way_round_a_list() {
     let host = host_with_vpn1();
     host.ok("touch /run/netns/alias && mount --bind /run/netns/vpn1 /run/netns/alias");
-    for config in ["AllowUnmanaged=yes\n[vpn1]\nAllowUsers=carol\n", "[alias]\n[vpn1]\nAllowUsers=carol\n"] {
+    for config in [
+        "AllowUnmanaged=yes\n[vpn1]\nAllowUsers=carol\n",
+        "[alias]\n[vpn1]\nAllowUsers=carol\n",
+    ] {
         host.configure(config);
-        host.user("alice").run("runns-exec alias -- true").refused(125, &["AllowUsers"]);
+        host.user("alice")
+            .run("runns-exec alias -- true")
+            .refused(125, &["AllowUsers"]);
         host.user("carol").ok("runns-exec alias -- true");
     }
 }
 
 /// How often a command of this user enters a namespace.
 fn entered(host: &Host, user: &str, command: &str) -> usize {
-    host.run(&format!("strace -f -u {user} -e trace=setns -o /tmp/trace {command}"));
-    host.ok("cat /tmp/trace").lines().filter(|line| line.contains("setns(") && line.ends_with("= 0")).count()
+    host.run(&format!(
+        "strace -f -u {user} -e trace=setns -o /tmp/trace {command}"
+    ));
+    host.ok("cat /tmp/trace")
+        .lines()
+        .filter(|line| line.contains("setns(") && line.ends_with("= 0"))
+        .count()
 }
 
 #[test]
 fn nobody_looks_into_a_namespace_that_they_may_not_enter() {
     let host = Host::new();
     host.configure("[built]\nAllowUsers=carol\n[also]\n");
-    host.ok("runns-exec build -s built && ip netns add other && touch /run/netns/also && \
-             mount --bind /run/netns/built /run/netns/also");
+    host.ok(
+        "runns-exec build -s built && ip netns add other && touch /run/netns/also && \
+             mount --bind /run/netns/built /run/netns/also",
+    );
     // Of root's, for which list has to ask the namespaces without a record for their numbers.
     host.ok("ip netns exec other setsid sleep 1000 >/dev/null 2>&1 &");
-    for command in ["status", "status built", "status built other also", "check built", "check also", "list -a"] {
-        assert_eq!(entered(&host, "alice", &format!("runns-exec {command}")), 0, "{command}");
+    for command in [
+        "status",
+        "status built",
+        "status built other also",
+        "check built",
+        "check also",
+        "list -a",
+    ] {
+        assert_eq!(
+            entered(&host, "alice", &format!("runns-exec {command}")),
+            0,
+            "{command}"
+        );
     }
-    assert!(host.user("alice").run("runns-exec status built").stdout.contains("built"), "the record is for everybody");
+    assert!(
+        host.user("alice")
+            .run("runns-exec status built")
+            .stdout
+            .contains("built"),
+        "the record is for everybody"
+    );
     assert!(entered(&host, "carol", "runns-exec status built") > 0);
     host.configure("AllowUnmanaged=yes\n[built]\nAllowUsers=carol\n");
     assert!(entered(&host, "alice", "runns-exec list -a") > 0);
-    assert_eq!(entered(&host, "alice", "runns-exec status"), 0, "another name of it is no way round");
+    assert_eq!(
+        entered(&host, "alice", "runns-exec status"),
+        0,
+        "another name of it is no way round"
+    );
 }
 
 #[test]
@@ -88,38 +132,64 @@ fn whoever_is_refused_has_changed_nothing() {
     for name in ["built", "secret"] {
         host.ok(&format!("touch /run/netns/alias-{name} && mount --bind /run/netns/{name} /run/netns/alias-{name}"));
     }
-    let is_down = |name: &str| assert_eq!(host.ok(&format!("ip -n {name} link show lo up")), "", "{name}");
+    let is_down = |name: &str| {
+        assert_eq!(
+            host.ok(&format!("ip -n {name} link show lo up")),
+            "",
+            "{name}"
+        )
+    };
     host.configure("AllowUnmanaged=yes\n[secret]\nAllowUsers=carol\n");
     let alice = host.user("alice");
     for name in ["built", "secret"] {
-        alice.run(&format!("runns-exec {name} -- true")).refused(125, &["AllowUsers"]);
-        alice.run(&format!("runns-exec alias-{name} -- true")).refused(125, &["AllowUsers"]);
+        alice
+            .run(&format!("runns-exec {name} -- true"))
+            .refused(125, &["AllowUsers"]);
+        alice
+            .run(&format!("runns-exec alias-{name} -- true"))
+            .refused(125, &["AllowUsers"]);
         is_down(name);
     }
     // Its own name is gone: only inside is it known to be the one that was built.
     host.ok("umount /run/netns/built && rm /run/netns/built");
-    alice.run("runns-exec alias-built -- true").refused(125, &["AllowUsers"]);
+    alice
+        .run("runns-exec alias-built -- true")
+        .refused(125, &["AllowUsers"]);
     is_down("alias-built");
     host.ok("touch /run/netns/built && mount --bind /run/netns/alias-built /run/netns/built");
     host.ok("mv /etc/netns/built/resolv.conf /root/");
-    host.user("carol").run("runns-exec built -- true").refused(125, &["resolv.conf", "removed"]);
+    host.user("carol")
+        .run("runns-exec built -- true")
+        .refused(125, &["resolv.conf", "removed"]);
     is_down("built");
     host.ok("mv /root/resolv.conf /etc/netns/built/");
-    host.user("carol").ok("runns-exec built -- true && runns-exec secret -- true");
+    host.user("carol")
+        .ok("runns-exec built -- true && runns-exec secret -- true");
     assert!(
-        host.ok("ip -n built link show lo up").contains("UP") && host.ok("ip -n secret link show lo").contains("UP")
+        host.ok("ip -n built link show lo up").contains("UP")
+            && host.ok("ip -n secret link show lo").contains("UP")
     );
 }
 
 #[test]
 fn a_section_keeps_every_command_from_gaining_privileges() {
     let host = host_with_vpn1();
-    host.write("/etc/sudoers.d/network", "alice 10.99.0.0/16=(root) NOPASSWD: ALL\n");
-    host.ok("chmod 440 /etc/sudoers.d/network && ip -n vpn1 link add tun0 type veth peer tun1 && \
-         ip -n vpn1 address add 10.99.0.1/16 dev tun0 && ip -n vpn1 link set tun0 up");
+    host.write(
+        "/etc/sudoers.d/network",
+        "alice 10.99.0.0/16=(root) NOPASSWD: ALL\n",
+    );
+    host.ok(
+        "chmod 440 /etc/sudoers.d/network && ip -n vpn1 link add tun0 type veth peer tun1 && \
+         ip -n vpn1 address add 10.99.0.1/16 dev tun0 && ip -n vpn1 link set tun0 up",
+    );
     let alice = host.user("alice");
     let is_set = |runner: &crate::support::Runner, options: &str| {
-        runner.ok(&format!("runns-exec {options} -- grep NoNewPrivs /proc/self/status")).trim_end().ends_with('1')
+        runner
+            .ok(&format!(
+                "runns-exec {options} -- grep NoNewPrivs /proc/self/status"
+            ))
+            .trim_end()
+            .ends_with('1')
     };
     // What is to be prevented: an address in the namespace makes alice root.
     assert_ne!(alice.run("sudo -n id -u").status, 0);
@@ -141,9 +211,12 @@ fn a_section_keeps_every_command_from_gaining_privileges() {
     for runner in [&alice, &host.root()] {
         assert!(is_set(runner, "strict") && is_set(runner, "lax"));
     }
-    host.run("runns-exec build -s strict").refused(1, &["differently"]);
+    host.run("runns-exec build -s strict")
+        .refused(1, &["differently"]);
     host.configure("[vpn1]\nNoNewPrivs=1\n");
-    alice.run("runns-exec vpn1 -- true").refused(125, &["NoNewPrivs", "yes or no"]);
+    alice
+        .run("runns-exec vpn1 -- true")
+        .refused(125, &["NoNewPrivs", "yes or no"]);
     host.ok("runns-exec strict -- true");
 }
 
@@ -158,7 +231,9 @@ fn a_configuration_that_a_link_leads_to_nowhere_refuses() {
     alice.ok("runns-exec vpn1 -- true");
     // As a sandbox may have it that shows another /srv.
     host.ok("mv /srv/conf /srv/other");
-    alice.run("runns-exec vpn1 -- true").refused(125, &["/etc/runns.conf", "leads nowhere"]);
+    alice
+        .run("runns-exec vpn1 -- true")
+        .refused(125, &["/etc/runns.conf", "leads nowhere"]);
 }
 
 #[test]

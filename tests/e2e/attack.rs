@@ -1,5 +1,6 @@
-//! An attacker who is a member of the group gains nothing (SPEC 3.2, 3.3): each attack ends in 125, with one line that
-//! gives the reason and without the command having run, or the command runs as it should.
+//! An attacker who is a member of the group gains nothing (SPEC 3.2, 3.3): each attack ends in 125,
+//! with one line that gives the reason and without the command having run, or the command runs as
+//! it should.
 
 use crate::support::{Host, Output, Snapshot};
 
@@ -26,7 +27,8 @@ pub(crate) fn compile(host: &Host, name: &str, source: &str) {
     host.ok(&format!("cc -O1 -o /usr/local/bin/{name} /tmp/{name}.c"));
 }
 
-/// Runs `script` as alice; fails the test unless it is refused with a message that contains all `parts`.
+/// Runs `script` as alice; fails the test unless it is refused with a message that contains all
+/// `parts`.
 #[track_caller]
 fn refused(host: &Host, script: &str, parts: &[&str]) -> Output {
     host.user("alice").run(script).refused(125, parts)
@@ -48,8 +50,8 @@ const PRIVILEGED: [&str; 12] = [
     "setsockopt",
 ];
 
-/// The system calls that runns-exec makes as alice up to the command's exec, each with its ordinal among those of that
-/// name.
+/// The system calls that runns-exec makes as alice up to the command's exec, each with its ordinal
+/// among those of that name.
 fn calls(host: &Host) -> Vec<(String, usize)> {
     host.ok("strace -u alice -o /tmp/trace runns-exec vpn1 -- witness");
     let mut calls: Vec<(String, usize)> = Vec::new();
@@ -57,11 +59,17 @@ fn calls(host: &Host) -> Vec<(String, usize)> {
         if line.starts_with("execve(") && line.contains("witness\", [") {
             break;
         }
-        let Some((name, _)) = line.split_once('(') else { continue };
+        let Some((name, _)) = line.split_once('(') else {
+            continue;
+        };
         // strace prints a call that it does not know yet by number.
-        let name = name.strip_prefix("syscall_0x").map_or(name.to_string(), |number| {
-            i64::from_str_radix(number, 16).expect("the number of a system call").to_string()
-        });
+        let name = name
+            .strip_prefix("syscall_0x")
+            .map_or(name.to_string(), |number| {
+                i64::from_str_radix(number, 16)
+                    .expect("the number of a system call")
+                    .to_string()
+            });
         let earlier = calls.iter().filter(|(known, _)| *known == name).count();
         if name != "execve" || earlier > 0 {
             calls.push((name, earlier + 1));
@@ -99,11 +107,17 @@ fn no_failing_system_call_lets_the_command_out() {
         let (what, outcome) = result.split_once(": ").expect(result);
         let mut words = outcome.split(' ');
         let (status, ran) = (words.next().expect(result), words.next().expect(result));
-        assert_ne!(ran, "WRONG", "the command ran elsewhere or with privilege: {result}");
+        assert_ne!(
+            ran, "WRONG",
+            "the command ran elsewhere or with privilege: {result}"
+        );
         assert_eq!(ran == "right", status == "0", "{result}");
         let privileged = PRIVILEGED.contains(&what.split(' ').next().unwrap_or_default());
         if privileged {
-            assert!(status == "125" && ran == "no" && outcome.contains("runns-exec: cannot "), "{result}");
+            assert!(
+                status == "125" && ran == "no" && outcome.contains("runns-exec: cannot "),
+                "{result}"
+            );
         }
     }
 }
@@ -111,8 +125,16 @@ fn no_failing_system_call_lets_the_command_out() {
 #[test]
 fn privileges_that_are_missing_are_named() {
     let host = host();
-    refused(&host, "setpriv --no-new-privs runns-exec vpn1 -- witness", &["no_new_privs", "hint:"]);
-    refused(&host, "strace -o /dev/null runns-exec vpn1 -- witness", &["traced"]);
+    refused(
+        &host,
+        "setpriv --no-new-privs runns-exec vpn1 -- witness",
+        &["no_new_privs", "hint:"],
+    );
+    refused(
+        &host,
+        "strace -o /dev/null runns-exec vpn1 -- witness",
+        &["traced"],
+    );
     let alice = "setpriv --reuid alice --regid alice --init-groups --bounding-set";
     host.run(&format!("{alice} -sys_admin runns-exec vpn1 -- witness"))
         .refused(125, &["CAP_SYS_ADMIN", "bounding set"]);
@@ -124,7 +146,11 @@ fn privileges_that_are_missing_are_named() {
     );
     refused(&host, "/mnt/nosuid/runns-exec vpn1 -- witness", &["nosuid"]);
     host.ok("install -g runns -m 750 /usr/local/bin/runns-exec /opt/runns-exec");
-    refused(&host, "/opt/runns-exec vpn1 -- witness", &["the program file has none", "install.sh"]);
+    refused(
+        &host,
+        "/opt/runns-exec vpn1 -- witness",
+        &["the program file has none", "install.sh"],
+    );
     let share = "import ctypes, os, platform
 number = {'x86_64': 56, 'aarch64': 220}[platform.machine()]
 child = ctypes.CDLL(None).syscall(number, 0x200 | 17, 0, 0, 0, 0)
@@ -137,8 +163,17 @@ os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))";
 #[test]
 fn nobody_enters_from_a_user_namespace() {
     let host = host();
-    for unshare in ["unshare -U", "unshare -Ur", "unshare -Urmn", "unshare -Urmnpf --mount-proc"] {
-        refused(&host, &format!("{unshare} runns-exec vpn1 -- witness"), &["user namespace"]);
+    for unshare in [
+        "unshare -U",
+        "unshare -Ur",
+        "unshare -Urmn",
+        "unshare -Urmnpf --mount-proc",
+    ] {
+        refused(
+            &host,
+            &format!("{unshare} runns-exec vpn1 -- witness"),
+            &["user namespace"],
+        );
     }
     // With a network namespace of her own at /run/netns, in which she is root.
     let own = "unshare -Urmn sh -c 'mount -t tmpfs tmpfs /run && mkdir /run/netns && touch /run/netns/vpn1 &&
@@ -156,17 +191,40 @@ fn what_is_no_network_namespace_is_not_entered() {
         ("mkfifo /run/netns/x", "not a network namespace"),
         ("ln -s vpn1 /run/netns/x", "symbolic link"),
         ("ln -s /dev/zero /run/netns/x", "symbolic link"),
-        ("touch /run/netns/x && mount --bind /proc/self/ns/uts /run/netns/x", "not a network namespace"),
-        ("touch /run/netns/x && mount --bind /proc/1/ns/net /run/netns/x", "host's own"),
+        (
+            "touch /run/netns/x && mount --bind /proc/self/ns/uts /run/netns/x",
+            "not a network namespace",
+        ),
+        (
+            "touch /run/netns/x && mount --bind /proc/1/ns/net /run/netns/x",
+            "host's own",
+        ),
     ];
     for (command, cause) in make {
         host.ok(command);
         refused(&host, "runns-exec x -- witness", &["x", cause]);
         host.ok("umount -l /run/netns/x 2>/dev/null; rm -rf /run/netns/x");
     }
-    refused(&host, "runns-exec nonsuch -- witness", &["no such namespace"]);
-    for name in ["../netns/vpn1", "/run/netns/vpn1", ".", "..", "vpn1/", "-", "vpn1\n", ""] {
-        refused(&host, &format!("runns-exec -v -- '{name}' witness || exit 125"), &["cannot"]);
+    refused(
+        &host,
+        "runns-exec nonsuch -- witness",
+        &["no such namespace"],
+    );
+    for name in [
+        "../netns/vpn1",
+        "/run/netns/vpn1",
+        ".",
+        "..",
+        "vpn1/",
+        "-",
+        "vpn1\n",
+        "",
+    ] {
+        refused(
+            &host,
+            &format!("runns-exec -v -- '{name}' witness || exit 125"),
+            &["cannot"],
+        );
     }
 }
 
@@ -176,7 +234,8 @@ fn a_name_replaced_all_the_time_leads_nowhere_else() {
     let right = host.user("alice").ok("runns-exec vpn1 -- witness");
     host.configure("AllowUnmanaged=yes\n");
     let before = Snapshot::of(&host);
-    // The name leads to a different file each time, also an empty one and the host's own network namespace.
+    // The name leads to a different file each time, also an empty one and the host's own network
+    // namespace.
     let replace = host.spawn(
         "touch /run/netns/.x; while [ ! -e /tmp/stop ]; do
              mount --bind /proc/1/ns/net /run/netns/vpn1; umount -l /run/netns/vpn1
@@ -189,11 +248,17 @@ fn a_name_replaced_all_the_time_leads_nowhere_else() {
     );
     host.ok("touch /tmp/stop");
     replace.wait().ok();
-    let sum = host.root().run_with("md5sum", format!("{right}\n").as_bytes()).ok();
+    let sum = host
+        .root()
+        .run_with("md5sum", format!("{right}\n").as_bytes())
+        .ok();
     let nothing = host.root().run_with("md5sum", b"\n").ok();
     for line in results.lines() {
         let line = line.trim().split_once(' ').expect("a count").1;
-        assert!(line == format!("0 {sum}") || line == format!("125 {nothing}"), "{results}");
+        assert!(
+            line == format!("0 {sum}") || line == format!("125 {nothing}"),
+            "{results}"
+        );
     }
     before.assert_same(&Snapshot::of(&host));
 }
@@ -203,7 +268,10 @@ fn files_that_others_can_change_are_not_put_in_place() {
     let host = host();
     let spoil = [
         ("chown alice /etc/netns/vpn1/resolv.conf", "belongs to uid"),
-        ("chmod 666 /etc/netns/vpn1/resolv.conf", "others than root can write"),
+        (
+            "chmod 666 /etc/netns/vpn1/resolv.conf",
+            "others than root can write",
+        ),
         (
             "chgrp runns /etc/netns/vpn1/resolv.conf && chmod 664 /etc/netns/vpn1/resolv.conf",
             "others than root can write",
@@ -215,11 +283,20 @@ fn files_that_others_can_change_are_not_put_in_place() {
             "echo x >/home/alice/r && rm /etc/netns/vpn1/resolv.conf && ln -s /home/alice/r /etc/netns/vpn1/resolv.conf",
             "alice",
         ),
-        ("rm /etc/netns/vpn1/resolv.conf && mkfifo /etc/netns/vpn1/resolv.conf", "neither a regular file"),
-        ("rm /etc/netns/vpn1/resolv.conf && mkdir /etc/netns/vpn1/resolv.conf", "resolv.conf"),
+        (
+            "rm /etc/netns/vpn1/resolv.conf && mkfifo /etc/netns/vpn1/resolv.conf",
+            "neither a regular file",
+        ),
+        (
+            "rm /etc/netns/vpn1/resolv.conf && mkdir /etc/netns/vpn1/resolv.conf",
+            "resolv.conf",
+        ),
         ("rm /etc/netns/vpn1/resolv.conf", "was removed after"),
         ("touch /etc/netns/vpn1/nonsuch", "touch /etc/nonsuch"),
-        ("chmod 666 /run/runns/vpn1.json", "others than root can write"),
+        (
+            "chmod 666 /run/runns/vpn1.json",
+            "others than root can write",
+        ),
         ("chown alice /run/runns", "belongs to uid"),
     ];
     host.ok("cp -a /etc/netns /root/netns && cp -a /run/runns /root/runns");
@@ -251,7 +328,10 @@ fn a_file_exchanged_meanwhile_is_the_checked_one_or_none() {
     host.ok("touch /tmp/stop");
     exchange.wait().ok();
     for line in results.lines() {
-        assert!(["status 0", "status 125"].contains(&line) || right.lines().any(|known| known == line), "{results}");
+        assert!(
+            ["status 0", "status 125"].contains(&line) || right.lines().any(|known| known == line),
+            "{results}"
+        );
     }
 }
 
@@ -259,12 +339,18 @@ fn a_file_exchanged_meanwhile_is_the_checked_one_or_none() {
 fn no_process_of_the_user_looks_into_a_start() {
     let host = host();
     compile(&host, "peek", include_str!("peek.c"));
-    // A command that nobody may read is not dumpable either, so no attempt may succeed, even after the exec.
+    // A command that nobody may read is not dumpable either, so no attempt may succeed, even after
+    // the exec.
     host.ok("install -m 711 /bin/true /usr/local/bin/unreadable");
-    let said = host.user("alice").ok("peek 1000 runns-exec vpn1 -- unreadable");
+    let said = host
+        .user("alice")
+        .ok("peek 1000 runns-exec vpn1 -- unreadable");
     assert!(said.contains(" 0 successes"), "{said}");
     let without = host.user("alice").run("peek 20 sleep 0.01");
-    assert!(without.status == 1 && without.stdout.contains("ways 0xf"), "the attack itself works: {without}");
+    assert!(
+        without.status == 1 && without.stdout.contains("ways 0xf"),
+        "the attack itself works: {without}"
+    );
 }
 
 #[test]
@@ -273,18 +359,33 @@ fn limits_at_their_ends_never_let_the_command_out() {
     let right = host.user("alice").ok("runns-exec vpn1 -- witness");
     let mut limits: Vec<String> = (0..16).map(|n| format!("--nofile={n}")).collect();
     limits.extend(
-        ["--fsize=0", "--nproc=0", "--core=0", "--memlock=0", "--sigpending=0", "--msgqueue=0"].map(String::from),
+        [
+            "--fsize=0",
+            "--nproc=0",
+            "--core=0",
+            "--memlock=0",
+            "--sigpending=0",
+            "--msgqueue=0",
+        ]
+        .map(String::from),
     );
-    limits.extend([16, 64, 256, 1024, 2048, 4096, 8192, 16384].map(|kib| format!("--as={}", kib << 10)));
+    limits.extend(
+        [16, 64, 256, 1024, 2048, 4096, 8192, 16384].map(|kib| format!("--as={}", kib << 10)),
+    );
     limits.extend([4, 16, 64, 128, 256].map(|kib| format!("--stack={}", kib << 10)));
     limits.extend([0, 4, 64, 256].map(|kib| format!("--data={}", kib << 10)));
     for limit in limits {
-        let output = host.user("alice").run(&format!("exec prlimit {limit} runns-exec vpn1 -- witness"));
-        // Programs that the witness runs may themselves fail under the limit, so lines may be missing, but each line
-        // that is there must be right.
+        let output = host
+            .user("alice")
+            .run(&format!("exec prlimit {limit} runns-exec vpn1 -- witness"));
+        // Programs that the witness runs may themselves fail under the limit, so lines may be
+        // missing, but each line that is there must be right.
         let is_right = |line: &str| right.lines().any(|known| known == line);
         assert!(output.stdout.lines().all(is_right), "{limit}: {output}");
-        assert!(output.status != 0 || !output.stdout.is_empty(), "{limit}: {output}");
+        assert!(
+            output.status != 0 || !output.stdout.is_empty(),
+            "{limit}: {output}"
+        );
     }
 }
 
@@ -301,15 +402,24 @@ fn another_name_evades_no_list() {
     for text in configurations {
         host.configure(text);
         for name in ["secret", "alias"] {
-            refused(&host, &format!("runns-exec {name} -- witness"), &["do not let you in"]);
+            refused(
+                &host,
+                &format!("runns-exec {name} -- witness"),
+                &["do not let you in"],
+            );
         }
         if !text.contains("AllowUsers=alice") {
             host.user("carol").ok("runns-exec secret -- true");
         }
     }
-    // A backslash at the end of a line, which other INI parsers take for a continuation, hides no list.
+    // A backslash at the end of a line, which other INI parsers take for a continuation, hides no
+    // list.
     host.configure("[secret]\nResolve=/x\\\nAllowUsers=carol\n");
-    refused(&host, "runns-exec secret -- witness", &["do not let you in"]);
+    refused(
+        &host,
+        "runns-exec secret -- witness",
+        &["do not let you in"],
+    );
     // The record keeps the list with which the namespace was built.
     host.configure("[built]\nAllowUsers=carol\n");
     host.ok("runns-exec build -s built && touch /run/netns/again && mount --bind /run/netns/built /run/netns/again");
@@ -329,7 +439,9 @@ fn a_name_that_is_used_again_is_another_namespace() {
     refused(&host, "runns-exec vpn1 -- witness", &["another namespace"]);
     host.ok("runns-exec build -n vpn2");
     for state in ["building", "cleaning"] {
-        host.ok(&format!("sed -i 's/\"state\": \"[a-z]*\"/\"state\": \"{state}\"/' /run/runns/vpn2.json"));
+        host.ok(&format!(
+            "sed -i 's/\"state\": \"[a-z]*\"/\"state\": \"{state}\"/' /run/runns/vpn2.json"
+        ));
         refused(&host, "runns-exec vpn2 -- witness", &["it is being"]);
     }
 }

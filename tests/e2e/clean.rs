@@ -16,7 +16,8 @@ fn without_a_terminal_processes_inside_are_not_killed() {
     let (host, _) = built();
     let pid = host.user("alice").ok("runns-exec -d vpn1 -- sleep 1000");
     let during = Snapshot::of(&host);
-    host.run("runns-exec clean vpn1").refused(1, &[&pid, "sleep 1000", "--kill"]);
+    host.run("runns-exec clean vpn1")
+        .refused(1, &[&pid, "sleep 1000", "--kill"]);
     host.ok(&format!("kill -0 {pid}"));
     during.assert_same(&Snapshot::of(&host));
     host.user("alice").ok("runns-exec vpn1 -- true");
@@ -27,12 +28,20 @@ fn on_a_terminal_it_asks() {
     let (host, before) = built();
     let pid = host.user("alice").ok("runns-exec -d vpn1 -- sleep 1000");
     for answer in ["n\n", "\n", "maybe\n"] {
-        let asked = host.root().run_with("script -qec 'runns-exec clean vpn1' /dev/null", answer.as_bytes());
+        let asked = host.root().run_with(
+            "script -qec 'runns-exec clean vpn1' /dev/null",
+            answer.as_bytes(),
+        );
         assert_eq!(asked.status, 1, "{asked}");
-        assert!(asked.stdout.contains(&pid) && asked.stdout.contains("sleep 1000"), "{asked}");
+        assert!(
+            asked.stdout.contains(&pid) && asked.stdout.contains("sleep 1000"),
+            "{asked}"
+        );
         host.ok(&format!("kill -0 {pid}"));
     }
-    let asked = host.root().run_with("script -qec 'runns-exec clean vpn1 -f' /dev/null", b"yes\n");
+    let asked = host
+        .root()
+        .run_with("script -qec 'runns-exec clean vpn1 -f' /dev/null", b"yes\n");
     assert_eq!(asked.status, 0, "{asked}");
     assert_ne!(host.run(&format!("kill -0 {pid}")).status, 0);
     before.assert_same(&Snapshot::of(&host));
@@ -43,7 +52,9 @@ fn kill_ends_what_is_inside_and_nothing_else() {
     let host = Host::new();
     host.configure("");
     let before = Snapshot::of(&host);
-    host.ok("runns-exec build && runns-exec build -n vpn11 && ip netns add vpn && ip netns add vpn1x");
+    host.ok(
+        "runns-exec build && runns-exec build -n vpn11 && ip netns add vpn && ip netns add vpn1x",
+    );
     host.configure("[vpn]\n[vpn1x]\n");
     let alice = host.user("alice");
     let outside: Vec<String> = ["vpn11", "vpn", "vpn1x"]
@@ -53,7 +64,9 @@ fn kill_ends_what_is_inside_and_nothing_else() {
         .collect();
     alice.ok("runns-exec -d vpn1 -- sleep 1000; runns-exec -d vpn1 -- sleep 1000");
     // A process that ignores SIGTERM, and one that keeps starting children, on SIGTERM as well.
-    alice.ok("runns-exec -d vpn1 -- sh -c 'trap \"\" TERM HUP; touch /tmp/deaf; sleep 1000; sleep 1000'");
+    alice.ok(
+        "runns-exec -d vpn1 -- sh -c 'trap \"\" TERM HUP; touch /tmp/deaf; sleep 1000; sleep 1000'",
+    );
     alice.ok("runns-exec -d vpn1 -- sh -c 'trap \"sleep 1000 & sleep 1000 &\" TERM; while :; do sleep 0.01; done'");
     host.ok("while [ ! -e /tmp/deaf ]; do sleep 0.02; done");
     host.ok("runns-exec clean vpn1 --kill --timeout 1");
@@ -64,7 +77,12 @@ fn kill_ends_what_is_inside_and_nothing_else() {
     host.ok("runns-exec clean -n vpn11 -k -f && ip netns delete vpn && ip netns delete vpn1x && rm /etc/runns.conf");
     host.ok(&format!("kill {}", outside[1..].join(" ")));
     let state = |snapshot: &Snapshot| {
-        snapshot.text().lines().filter(|l| !l.contains("runns.conf")).collect::<Vec<_>>().join("\n")
+        snapshot
+            .text()
+            .lines()
+            .filter(|l| !l.contains("runns.conf"))
+            .collect::<Vec<_>>()
+            .join("\n")
     };
     assert!(state(&before).contains("== mounts"));
     host.ok("umount /run/netns 2>/dev/null; rmdir /run/netns 2>/dev/null; true");
@@ -86,7 +104,10 @@ fn what_is_gone_already_is_no_error() {
         host.ok("umount /run/netns 2>/dev/null; rmdir /run/netns 2>/dev/null; true");
         before.assert_same(&Snapshot::of(&host));
         let again = host.run("runns-exec clean vpn1");
-        assert!(again.status == 0 && again.stdout.contains("nothing"), "{again}");
+        assert!(
+            again.status == 0 && again.stdout.contains("nothing"),
+            "{again}"
+        );
         host.ok("runns-exec build");
     }
 }
@@ -97,10 +118,15 @@ fn what_runns_exec_did_not_build_is_untouched() {
     host.ok("ip netns add mine && ip link add mine type veth peer name eth0 netns mine");
     host.write("/etc/netns/mine/resolv.conf", "nameserver 10.9.9.9\n");
     let before = Snapshot::of(&host);
-    host.run("runns-exec clean mine").refused(1, &["did not build"]);
-    host.run("runns-exec clean -n mine --kill -f").refused(1, &["did not build"]);
+    host.run("runns-exec clean mine")
+        .refused(1, &["did not build"]);
+    host.run("runns-exec clean -n mine --kill -f")
+        .refused(1, &["did not build"]);
     let nothing = host.run("runns-exec clean nothing");
-    assert!(nothing.status == 0 && nothing.stdout.contains("nothing"), "{nothing}");
+    assert!(
+        nothing.status == 0 && nothing.stdout.contains("nothing"),
+        "{nothing}"
+    );
     before.assert_same(&Snapshot::of(&host));
 }
 
@@ -108,9 +134,15 @@ fn what_runns_exec_did_not_build_is_untouched() {
 fn names_that_were_built_anew_are_not_entered_by_an_old_record() {
     let (host, _) = built();
     host.ok("ip netns delete vpn1 && ip netns add vpn1");
-    host.user("alice").run("runns-exec vpn1 -- true").refused(125, &["another namespace"]);
+    host.user("alice")
+        .run("runns-exec vpn1 -- true")
+        .refused(125, &["another namespace"]);
     let output = host.run("runns-exec clean vpn1 -f");
-    assert_eq!(host.run("ip netns list").stdout.trim(), "vpn1", "it is somebody else's by now: {output}");
+    assert_eq!(
+        host.run("ip netns list").stdout.trim(),
+        "vpn1",
+        "it is somebody else's by now: {output}"
+    );
 }
 
 #[test]
@@ -123,15 +155,21 @@ fn resolver_files_go_with_the_namespace() {
         host.ok("stat -c '%U %a' /etc/netns /etc/netns/a /etc/netns/a/resolv.conf"),
         "root 755\nroot 755\nroot 644"
     );
-    assert!(host.user("alice").ok("runns-exec a -- cat /etc/resolv.conf").contains("nameserver 10.9.9.9"));
+    assert!(
+        host.user("alice")
+            .ok("runns-exec a -- cat /etc/resolv.conf")
+            .contains("nameserver 10.9.9.9")
+    );
     // If a file that the record lists is missing, nobody can enter without the resolver.
     host.ok("mv /etc/netns/a/resolv.conf /tmp/away");
-    host.user("alice").run("runns-exec a -- true").refused(125, &["resolv.conf"]);
+    host.user("alice")
+        .run("runns-exec a -- true")
+        .refused(125, &["resolv.conf"]);
     host.ok("mv /tmp/away /etc/netns/a/resolv.conf");
     host.ok("runns-exec clean a -f");
     before.assert_same(&Snapshot::of(&host));
-    // After a reboot the record is gone but the files are not: build replaces them, clean removes them, and neither
-    // touches files of others.
+    // After a reboot the record is gone but the files are not: build replaces them, clean removes
+    // them, and neither touches files of others.
     host.ok("runns-exec build -n a -r /tmp/dns && cp -a /etc/netns /tmp/netns && runns-exec clean a -f && cp -a /tmp/netns /etc/");
     host.ok(
         "runns-exec build -n a -r /tmp/dns && runns-exec clean a -f && cp -a /tmp/netns /etc/ && runns-exec clean a",
@@ -139,7 +177,11 @@ fn resolver_files_go_with_the_namespace() {
     host.ok("rmdir /etc/netns"); // There is no record of who created it any more.
     before.assert_same(&Snapshot::of(&host));
     host.write("/etc/netns/a/resolv.conf", "nameserver 10.1.1.1\n");
-    host.run("runns-exec build -n a -r /tmp/dns").refused(1, &["/etc/netns/a/resolv.conf"]);
+    host.run("runns-exec build -n a -r /tmp/dns")
+        .refused(1, &["/etc/netns/a/resolv.conf"]);
     host.ok("runns-exec clean a");
-    assert_eq!(host.ok("cat /etc/netns/a/resolv.conf"), "nameserver 10.1.1.1");
+    assert_eq!(
+        host.ok("cat /etc/netns/a/resolv.conf"),
+        "nameserver 10.1.1.1"
+    );
 }

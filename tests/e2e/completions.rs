@@ -10,7 +10,11 @@ use crate::support::Host;
 fn host_with_names() -> Host {
     let host = Host::without_program();
     for shell in ["bash", "zsh", "fish"] {
-        let name = if shell == "zsh" { "zsh/_runns-exec".to_string() } else { format!("runns-exec.{shell}") };
+        let name = if shell == "zsh" {
+            "zsh/_runns-exec".to_string()
+        } else {
+            format!("runns-exec.{shell}")
+        };
         host.write(&format!("/tmp/c/{name}"), &scripts::script(shell).unwrap());
     }
     host.ok("ip netns add vpnWork && ip netns add vpnXyz && ip netns add list");
@@ -49,15 +53,24 @@ fn bash() {
 #[test]
 fn fish() {
     let host = host_with_names();
-    for (typed, wanted) in CASES.into_iter().chain([("vpnWork -- gete", "getent"), ("exec list gete", "getent")]) {
-        let script = format!("fish --no-config -c \"source /tmp/c/runns-exec.fish; complete -C 'runns-exec {typed}'\"");
+    for (typed, wanted) in CASES
+        .into_iter()
+        .chain([("vpnWork -- gete", "getent"), ("exec list gete", "getent")])
+    {
+        let script = format!(
+            "fish --no-config -c \"source /tmp/c/runns-exec.fish; complete -C 'runns-exec {typed}'\""
+        );
         let found = host.ok(&script);
-        let words: Vec<&str> = found.lines().map(|line| line.split('\t').next().unwrap_or_default()).collect();
+        let words: Vec<&str> = found
+            .lines()
+            .map(|line| line.split('\t').next().unwrap_or_default())
+            .collect();
         assert_eq!(words, [wanted], "{typed}");
     }
 }
 
-/// zsh completes only on a terminal. This script types the line there and reads until its completion is shown.
+/// zsh completes only on a terminal. This script types the line there and reads until its
+/// completion is shown.
 const ZSH: &str = r#"
 import os, pty, select, sys, time
 pid, fd = pty.fork()
@@ -86,7 +99,10 @@ os.waitpid(pid, 0)
 fn zsh() {
     let host = host_with_names();
     host.write("/tmp/c/zsh.py", ZSH);
-    for (typed, wanted) in CASES.into_iter().chain([("vpnWork -- gete", "getent"), ("exec list gete", "getent")]) {
+    for (typed, wanted) in CASES
+        .into_iter()
+        .chain([("vpnWork -- gete", "getent"), ("exec list gete", "getent")])
+    {
         host.ok(&format!("python3 /tmp/c/zsh.py '{typed}' '{wanted}'"));
     }
 }

@@ -1,10 +1,15 @@
-//! A build that fails leaves the host as it was before that build, whatever earlier builds and cleans have left (SPEC 5.1).
+//! A build that fails leaves the host as it was before that build, whatever earlier builds and
+//! cleans have left (SPEC 5.1).
 
 use crate::support::{Host, Snapshot};
 
 /// The whole host, with what is recorded of it.
 fn state(host: &Host) -> (Snapshot, String) {
-    (Snapshot::of(host), host.run("cat /run/runns/.host; ls -d /run/nscd /run/wireguard /etc/netns").stdout)
+    (
+        Snapshot::of(host),
+        host.run("cat /run/runns/.host; ls -d /run/nscd /run/wireguard /etc/netns")
+            .stdout,
+    )
 }
 
 /// A host with a section that fails when all is built.
@@ -13,14 +18,17 @@ fn host_with(options: &str) -> Host {
     host.write("/usr/local/sbin/up", "#!/bin/sh\nexit 3\n");
     host.write("/etc/dns.conf", "nameserver 192.0.2.53\n");
     host.ok("chmod 755 /usr/local/sbin/up");
-    host.configure(&format!("[work]\n{options}PostBuild=/usr/local/sbin/up\n[good]\n{options}"));
+    host.configure(&format!(
+        "[work]\n{options}PostBuild=/usr/local/sbin/up\n[good]\n{options}"
+    ));
     host
 }
 
 #[track_caller]
 fn assert_restores(host: &Host) {
     let (before, recorded) = state(host);
-    host.run("runns-exec build -s work").refused(1, &["exit status 3"]);
+    host.run("runns-exec build -s work")
+        .refused(1, &["exit status 3"]);
     let (after, now) = state(host);
     before.assert_same(&after);
     assert_eq!(recorded, now);
@@ -81,7 +89,9 @@ fn a_record_that_cannot_be_saved() {
     loop {
         let inject = format!("inject=rename:error=ENOSPC:when={}", failures + 1);
         let place = "-P /run/runns/good.json -P /run/runns/.good.json~ -P /run/runns/good.new";
-        let built = host.run(&format!("strace -qq -o /dev/null {place} -e {inject} runns-exec build -s good"));
+        let built = host.run(&format!(
+            "strace -qq -o /dev/null {place} -e {inject} runns-exec build -s good"
+        ));
         if built.status == 0 {
             break;
         }

@@ -1,8 +1,10 @@
-//! Programs that pass their work to an instance outside the namespace: the user is warned before the exec.
+//! Programs that pass their work to an instance outside the namespace: the user is warned before
+//! the exec.
 
 use crate::support::{Background, Host, Runner, wait_until};
 
-/// A host with two namespaces and a stand-in for each browser; only the name of the executable matters.
+/// A host with two namespaces and a stand-in for each browser; only the name of the executable
+/// matters.
 fn host() -> Host {
     let host = Host::new();
     host.configure("[vpn1]\n[vpn2]\n");
@@ -31,7 +33,9 @@ fn host() -> Host {
 fn start(runner: &Runner, enter: &str, program: &str) -> (Background, String) {
     let script = format!("echo $$; exec {enter} /opt/run/{program} 1000");
     let running = runner.spawn(&script);
-    let pid = wait_until("a pid", || running.stdout().lines().next().map(str::to_string));
+    let pid = wait_until("a pid", || {
+        running.stdout().lines().next().map(str::to_string)
+    });
     wait_until("the program runs", || {
         let exe = runner.run(&format!("readlink /proc/{pid}/exe"));
         exe.stdout.contains(program).then_some(())
@@ -55,7 +59,12 @@ fn browser_that_runs_outside() {
     let (_running, pid) = start(&alice, "", "chromium");
     let warning = said(&alice, "chromium http://example.com");
     assert_eq!(warning.lines().count(), 1, "{warning}");
-    for part in ["runns-exec: warning: ", &format!("process {pid} "), "in the host's network", "--user-data-dir"] {
+    for part in [
+        "runns-exec: warning: ",
+        &format!("process {pid} "),
+        "in the host's network",
+        "--user-data-dir",
+    ] {
         assert!(warning.contains(part), "{warning}");
     }
     assert_eq!(said(&alice, "chromium --user-data-dir=/tmp/other"), "");
@@ -71,23 +80,34 @@ fn browser_that_runs_in_a_namespace() {
     let alice = host.user("alice");
     let (_other, pid) = start(&alice, "runns-exec vpn2", "chromium");
     let warning = said(&alice, "/usr/local/bin/chromium");
-    assert!(warning.contains(&format!("process {pid} in namespace vpn2")), "{warning}");
+    assert!(
+        warning.contains(&format!("process {pid} in namespace vpn2")),
+        "{warning}"
+    );
     let same = alice.run("runns-exec vpn2 -- chromium");
-    assert_eq!((same.status, same.stderr.as_str()), (0, ""), "in the same namespace all is well");
+    assert_eq!(
+        (same.status, same.stderr.as_str()),
+        (0, ""),
+        "in the same namespace all is well"
+    );
 }
 
 #[test]
 fn other_programs_that_run_once() {
     let host = host();
     let alice = host.user("alice");
-    let running = ["firefox-esr", "gnome-terminal-server", "chrome"].map(|program| start(&alice, "", program));
+    let running = ["firefox-esr", "gnome-terminal-server", "chrome"]
+        .map(|program| start(&alice, "", program));
     for ((_, pid), (command, option)) in running.iter().zip([
         ("firefox", "--no-remote -P"),
         ("gnome-terminal", "terminal"),
         ("google-chrome", "--user-"),
     ]) {
         let warning = said(&alice, command);
-        assert!(warning.contains(&format!("process {pid} ")) && warning.contains(option), "{warning}");
+        assert!(
+            warning.contains(&format!("process {pid} ")) && warning.contains(option),
+            "{warning}"
+        );
     }
     assert_eq!(said(&alice, "firefox --no-remote -P vpn"), "");
 }
@@ -95,7 +115,10 @@ fn other_programs_that_run_once() {
 #[test]
 fn launchers_that_leave_the_view() {
     let host = host();
-    let alice = host.user("alice").env("PATH", "/usr/local/bin:/usr/bin:/bin:/snap/bin:/var/lib/flatpak/exports/bin");
+    let alice = host.user("alice").env(
+        "PATH",
+        "/usr/local/bin:/usr/bin:/bin:/snap/bin:/var/lib/flatpak/exports/bin",
+    );
     for (words, launcher) in [
         ("spotify", "snap"),
         ("/snap/bin/spotify", "snap"),
@@ -103,19 +126,30 @@ fn launchers_that_leave_the_view() {
         ("org.example.App", "flatpak"),
     ] {
         let warning = said(&alice, words);
-        assert!(warning.contains(&format!("warning: {launcher} starts")), "{words}: {warning}");
+        assert!(
+            warning.contains(&format!("warning: {launcher} starts")),
+            "{words}: {warning}"
+        );
     }
-    assert_eq!(said(&alice, "chromium"), "", "found in PATH before the launchers");
+    assert_eq!(
+        said(&alice, "chromium"),
+        "",
+        "found in PATH before the launchers"
+    );
 }
 
 #[test]
 fn processes_are_looked_at_for_those_programs_only() {
     let host = host();
     let listed = |words: &str| {
-        let script = format!("strace -f -o /tmp/trace -e trace=openat,open runns-exec vpn1 -- {words}; cat /tmp/trace");
+        let script = format!(
+            "strace -f -o /tmp/trace -e trace=openat,open runns-exec vpn1 -- {words}; cat /tmp/trace"
+        );
         let trace = host.ok(&script);
         assert!(trace.contains("openat("), "{trace}");
-        trace.lines().any(|line| line.contains("\"/proc\", ") || line.contains("\"/proc/\""))
+        trace
+            .lines()
+            .any(|line| line.contains("\"/proc\", ") || line.contains("\"/proc/\""))
     };
     assert!(!listed("true"));
     assert!(!listed("curl --version"));

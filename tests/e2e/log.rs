@@ -6,10 +6,17 @@ use crate::host_with_vpn1;
 fn entering_is_logged_with_who_what_and_where() {
     let host = host_with_vpn1();
     let uid = host.ok("id -u alice");
-    host.user("alice").ok("runns-exec vpn1 -- echo 'two words' x");
+    host.user("alice")
+        .ok("runns-exec vpn1 -- echo 'two words' x");
     let line = host.log.wait_for(&["runns-exec[", "netns=vpn1"]);
     assert!(line.starts_with("<85>"), "authpriv.notice: {line}");
-    for part in [&format!("uid={uid}(alice)"), "pid=", "tty=", "echo", "words"] {
+    for part in [
+        &format!("uid={uid}(alice)"),
+        "pid=",
+        "tty=",
+        "echo",
+        "words",
+    ] {
         assert!(line.contains(part), "{part}: {line}");
     }
     host.run("runns-exec vpn1 -- true");
@@ -20,11 +27,14 @@ fn entering_is_logged_with_who_what_and_where() {
 fn refusals_are_logged() {
     let host = host_with_vpn1();
     host.ok("ip netns add other");
-    host.user("alice").run("runns-exec other -- true").refused(125, &["other"]);
+    host.user("alice")
+        .run("runns-exec other -- true")
+        .refused(125, &["other"]);
     let line = host.log.wait_for(&["netns=other"]);
     assert!(line.starts_with("<84>"), "authpriv.warning: {line}");
     assert!(line.contains("alice") && line.contains("cannot"), "{line}");
-    host.user("alice").run("runns-exec exec \"$(printf 'x\\nforged')\" -- true");
+    host.user("alice")
+        .run("runns-exec exec \"$(printf 'x\\nforged')\" -- true");
     let line = host.log.wait_for(&["forged"]);
     assert!(!line.contains('\n'), "{line:?}");
 }
@@ -38,7 +48,11 @@ fn lines_cannot_be_forged_and_are_cut() {
     assert!(!line.contains('\n') && !line.contains('\x1b'), "{line:?}");
     alice.ok("runns-exec vpn1 -- true $(seq 100000 | head -c 20000) tail");
     let line = host.log.wait_for(&["command=true 1"]);
-    assert!(line.len() < 1024 + 100 && !line.contains("tail"), "{} bytes", line.len());
+    assert!(
+        line.len() < 1024 + 100 && !line.contains("tail"),
+        "{} bytes",
+        line.len()
+    );
     assert_eq!(host.log.ours().len(), 2, "{:#?}", host.log.ours());
 }
 

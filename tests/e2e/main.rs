@@ -42,7 +42,8 @@ mod view;
 
 use support::Host;
 
-/// A host with a namespace `vpn1` that was created with `ip netns` and is named in the configuration.
+/// A host with a namespace `vpn1` that was created with `ip netns` and is named in the
+/// configuration.
 fn host_with_vpn1() -> Host {
     let host = Host::new();
     host.ok("ip netns add vpn1");

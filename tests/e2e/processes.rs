@@ -19,7 +19,11 @@ fn start(runner: &Runner, script: &str) {
 
 /// The pids of the processes called `threads`, as ps says.
 fn processes(host: &Host) -> Vec<String> {
-    host.run("ps -o pid= -C threads").stdout.split_whitespace().map(str::to_string).collect()
+    host.run("ps -o pid= -C threads")
+        .stdout
+        .split_whitespace()
+        .map(str::to_string)
+        .collect()
 }
 
 /// The number of processes in vpn1, as status says.
@@ -40,7 +44,8 @@ fn a_process_whose_main_thread_has_ended_is_seen_and_ended() {
     }
     assert_eq!(host.user("carol").ok("runns-exec list -q"), pid);
     assert_eq!((count(&host.root()), count(&host.user("alice"))), (1, 1));
-    host.run("runns-exec clean vpn1").refused(1, &[&pid, "threads ended", "--kill"]);
+    host.run("runns-exec clean vpn1")
+        .refused(1, &[&pid, "threads ended", "--kill"]);
     assert_eq!(processes(&host), [pid.as_str()]);
     host.ok("runns-exec clean vpn1 --kill");
     assert_eq!(processes(&host), [""; 0]);
@@ -64,9 +69,15 @@ fn a_process_with_one_thread_inside_is_seen_and_ended() {
     let outside = processes(&host).join("");
     start(&host.root(), "exec threads inside /run/netns/vpn1");
     let pid = host.ok("pgrep -xf 'threads inside /run/netns/vpn1'");
-    host.run("runns-exec clean vpn1").refused(1, &[&pid, "threads inside", "--kill"]);
+    host.run("runns-exec clean vpn1")
+        .refused(1, &[&pid, "threads inside", "--kill"]);
     host.ok("runns-exec clean vpn1 --kill");
-    assert_eq!(host.ok("ps -o pid=,nlwp= -C threads").split_whitespace().collect::<Vec<_>>(), [&outside, "2"]);
+    assert_eq!(
+        host.ok("ps -o pid=,nlwp= -C threads")
+            .split_whitespace()
+            .collect::<Vec<_>>(),
+        [&outside, "2"]
+    );
 }
 
 /// Enough memory for everything but what is without end.
@@ -81,18 +92,29 @@ fn command_lines_without_end_exhaust_nobody() {
     host.write("/usr/local/bin/firefox", "#!/bin/sh\necho started\n");
     host.ok("chmod 755 /usr/local/bin/firefox");
     let alice = host.user("alice");
-    assert_eq!(alice.ok(&format!("{FRUGAL} runns-exec vpn1 -- firefox")), "started");
+    assert_eq!(
+        alice.ok(&format!("{FRUGAL} runns-exec vpn1 -- firefox")),
+        "started"
+    );
     // A member's, inside.
     start(&host.user("carol"), "exec runns-exec vpn1 -- endless");
     let pid = host.ok("pgrep -u carol -x endless");
     for runner in [host.root(), alice] {
         assert_eq!(runner.ok(&format!("{FRUGAL} runns-exec list -aq")), pid);
-        assert_eq!(runner.ok(&format!("{FRUGAL} runns-exec list -a")).lines().count(), 2);
+        assert_eq!(
+            runner
+                .ok(&format!("{FRUGAL} runns-exec list -a"))
+                .lines()
+                .count(),
+            2
+        );
         let rows: serde_json::Value =
-            serde_json::from_str(&runner.ok(&format!("{FRUGAL} runns-exec list -a --json"))).expect("JSON");
+            serde_json::from_str(&runner.ok(&format!("{FRUGAL} runns-exec list -a --json")))
+                .expect("JSON");
         assert_eq!(rows[0]["pid"].to_string(), pid);
     }
-    host.run(&format!("{FRUGAL} runns-exec clean vpn1")).refused(1, &[&pid, "--kill"]);
+    host.run(&format!("{FRUGAL} runns-exec clean vpn1"))
+        .refused(1, &[&pid, "--kill"]);
     host.ok(&format!("{FRUGAL} runns-exec clean vpn1 --kill"));
     assert_eq!(host.ok("pgrep -x endless | wc -l"), "1", "the stranger's");
 }

@@ -8,14 +8,22 @@ use crate::support::{Host, Runner, Terminal, wait_until};
 
 /// What the tests run most: `sh -c SCRIPT` on a terminal of its own.
 fn on_pty(runner: &Runner, script: &str) -> Terminal {
-    Terminal::start(runner, &["runns-exec", "--pty", "vpn1", "--", "sh", "-c", script])
+    Terminal::start(
+        runner,
+        &["runns-exec", "--pty", "vpn1", "--", "sh", "-c", script],
+    )
 }
 
 /// The relay, the monitor and the command of the one --pty that alice runs.
 fn processes(host: &Host, command: &str) -> [String; 3] {
     let found = wait_until("relay, monitor and command", || {
         let script = format!("pgrep -u alice -x runns-exec; pgrep -u alice -x {command}");
-        let found: Vec<String> = host.run(&script).stdout.lines().map(str::to_string).collect();
+        let found: Vec<String> = host
+            .run(&script)
+            .stdout
+            .lines()
+            .map(str::to_string)
+            .collect();
         (found.len() == 3).then_some(found)
     });
     found.try_into().expect("three")
@@ -24,7 +32,8 @@ fn processes(host: &Host, command: &str) -> [String; 3] {
 #[test]
 fn size_follows_the_terminal() {
     let host = host_with_vpn1();
-    let script = "trap 'stty size; exit 3' WINCH; stty size; echo ready; while :; do sleep 0.05; done";
+    let script =
+        "trap 'stty size; exit 3' WINCH; stty size; echo ready; while :; do sleep 0.05; done";
     let mut terminal = on_pty(&host.user("alice"), script);
     terminal.expect("30 100\r\n");
     terminal.expect("ready");
@@ -144,17 +153,24 @@ fn a_pager_behind_it_has_the_terminal_until_the_command_wants_it() {
 fn every_byte_passes_both_ways() {
     let host = host_with_vpn1();
     let all: Vec<u8> = (0..=255).collect();
-    let mut terminal =
-        on_pty(&host.user("alice"), "stty raw -echo; echo ready; head -c 256 | od -An -v -tu1; echo end");
+    let mut terminal = on_pty(
+        &host.user("alice"),
+        "stty raw -echo; echo ready; head -c 256 | od -An -v -tu1; echo end",
+    );
     terminal.expect("ready\n");
     terminal.wait_raw();
     terminal.enter(&all);
     let shown = String::from_utf8(terminal.expect("end")).expect("numbers");
-    let numbers: Vec<u8> = shown.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let numbers: Vec<u8> = shown
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect();
     assert_eq!(numbers, all);
     assert_eq!(terminal.wait(), 0);
     let alice = host.user("alice");
-    alice.ok("i=0; while [ $i -lt 256 ]; do printf \"\\\\$(printf %03o $i)\"; i=$((i+1)); done >all");
+    alice.ok(
+        "i=0; while [ $i -lt 256 ]; do printf \"\\\\$(printf %03o $i)\"; i=$((i+1)); done >all",
+    );
     alice.ok("runns-exec --pty vpn1 -- sh -c 'stty raw; cat all' >copy && cmp all copy");
 }
 
@@ -162,15 +178,30 @@ fn every_byte_passes_both_ways() {
 fn piped_input_arrives_and_its_end_too() {
     let host = host_with_vpn1();
     let alice = host.user("alice");
-    assert_eq!(alice.ok("printf x | runns-exec --pty vpn1 -- sh -c 'cat; cat; cat; echo end'"), "xend\r");
+    assert_eq!(
+        alice.ok("printf x | runns-exec --pty vpn1 -- sh -c 'cat; cat; cat; echo end'"),
+        "xend\r"
+    );
     assert_eq!(alice.ok("runns-exec --pty vpn1 -- cat </dev/null"), "");
     assert_eq!(alice.ok("runns-exec --pty vpn1 -- cat <&-"), "");
-    assert_eq!(alice.run("runns-exec --pty vpn1 -- sh -c 'echo lost; exit 5' <&- >&- 2>&-").status, 5);
+    assert_eq!(
+        alice
+            .run("runns-exec --pty vpn1 -- sh -c 'echo lost; exit 5' <&- >&- 2>&-")
+            .status,
+        5
+    );
     alice.ok("seq 200000 >lines; runns-exec --pty vpn1 -- cat <lines | tr -d '\\r' | cmp lines");
-    alice.ok("cat lines | runns-exec --pty vpn1 -- sh -c 'sleep 0.2; cat' | tr -d '\\r' | cmp lines");
+    alice.ok(
+        "cat lines | runns-exec --pty vpn1 -- sh -c 'sleep 0.2; cat' | tr -d '\\r' | cmp lines",
+    );
     alice.ok("head -n 20000 lines | runns-exec --pty vpn1 -- sh -c 'while read x; do echo $x; done' | tail -n 1 | grep ^20000");
     let later = "stty -icanon; echo waiting; sleep 0.3; stty icanon; cat; echo end";
-    assert_eq!(alice.ok(&format!("printf '' | runns-exec --pty vpn1 -- sh -c '{later}'")), "waiting\r\nend\r");
+    assert_eq!(
+        alice.ok(&format!(
+            "printf '' | runns-exec --pty vpn1 -- sh -c '{later}'"
+        )),
+        "waiting\r\nend\r"
+    );
     let shell = "echo 'echo $((3+4)); exit 6' | SHELL=/bin/dash runns-exec --pty vpn1";
     let output = alice.run(shell);
     assert_eq!(output.status, 6, "{output}");
@@ -186,7 +217,8 @@ fn the_last_bytes_are_never_lost() {
     for _ in 0..4 {
         host.user("alice").ok(script);
     }
-    let slow = "runns-exec --pty vpn1 -- sh -c 'stty raw; head -c 60000 /dev/zero' | (sleep 0.5; wc -c)";
+    let slow =
+        "runns-exec --pty vpn1 -- sh -c 'stty raw; head -c 60000 /dev/zero' | (sleep 0.5; wc -c)";
     assert_eq!(host.user("alice").ok(slow), "60000");
 }
 
@@ -197,9 +229,13 @@ fn a_slow_reader_gets_everything_and_costs_no_memory() {
         { for i in 1 2 3 4; do head -c 100000000; sleep 0.2; grep VmHWM /proc/$!/status >>peak; done; cat; } <out | wc -c
         wait $! && awk '{ if ($2 > 16384) exit 1 }' peak";
     assert_eq!(host.user("alice").ok(script), "1073741824");
-    let stalled = host.user("alice").spawn("runns-exec --pty vpn1 -- cat /dev/zero | sleep 1000");
+    let stalled = host
+        .user("alice")
+        .spawn("runns-exec --pty vpn1 -- cat /dev/zero | sleep 1000");
     let [relay, ..] = processes(&host, "cat");
-    host.ok(&format!("kill {relay}; while [ -e /proc/{relay} ]; do sleep 0.02; done"));
+    host.ok(&format!(
+        "kill {relay}; while [ -e /proc/{relay} ]; do sleep 0.02; done"
+    ));
     host.ok("pkill -x sleep");
     stalled.wait();
 }
@@ -216,7 +252,8 @@ fn a_closed_terminal_or_pipe_ends_the_command() {
     wait_until("the relay's end", || leader.try_wait().expect("wait"));
     alice.ok("while ! grep -q hup hup; do sleep 0.02; done");
     host.ok("while pgrep -u alice .; do sleep 0.02; done");
-    let output = alice.run("{ runns-exec --pty vpn1 -- yes; echo $? >status; } | head -n 2; cat status");
+    let output =
+        alice.run("{ runns-exec --pty vpn1 -- yes; echo $? >status; } | head -n 2; cat status");
     assert_eq!(output.stdout, "y\r\ny\r\n129\n", "{output}");
 }
 
@@ -253,12 +290,24 @@ fn whoever_is_killed_the_terminal_is_as_it_was() {
 fn status_and_signals_are_passed_on() {
     let host = host_with_vpn1();
     let alice = host.user("alice");
-    assert_eq!(alice.run("runns-exec --pty vpn1 -- sh -c 'exit 7'").status, 7);
-    alice.run("runns-exec --pty vpn1 -- no-such-command").refused(127, &["no-such-command"]);
-    alice.run("runns-exec --pty vpn1 -- /etc/passwd").refused(126, &["/etc/passwd"]);
-    alice.run("runns-exec --pty nosuch -- true").refused(125, &["nosuch"]);
+    assert_eq!(
+        alice.run("runns-exec --pty vpn1 -- sh -c 'exit 7'").status,
+        7
+    );
+    alice
+        .run("runns-exec --pty vpn1 -- no-such-command")
+        .refused(127, &["no-such-command"]);
+    alice
+        .run("runns-exec --pty vpn1 -- /etc/passwd")
+        .refused(126, &["/etc/passwd"]);
+    alice
+        .run("runns-exec --pty nosuch -- true")
+        .refused(125, &["nosuch"]);
     for signal in ["HUP", "INT", "TERM", "USR1", "ALRM", "RTMIN+3", "KILL"] {
-        let number: i32 = host.ok(&format!("bash -c 'kill -l {signal}'")).parse().expect("a number");
+        let number: i32 = host
+            .ok(&format!("bash -c 'kill -l {signal}'"))
+            .parse()
+            .expect("a number");
         let own = format!("runns-exec --pty vpn1 -- bash -c 'kill -{signal} $$'");
         assert_eq!(alice.run(&own).status, 128 + number, "{signal}");
         let other = alice.spawn("exec runns-exec --pty vpn1 -- sleep 1000");
@@ -273,12 +322,17 @@ fn status_and_signals_are_passed_on() {
 fn the_command_inherits_what_the_caller_had() {
     let host = host_with_vpn1();
     let alice = host.user("alice");
-    let state =
-        "grep -E '^(Sig(Blk|Ign)|Cap|Groups|Uid|Gid|NoNewPrivs|Umask)' /proc/self/status; pwd; ls -1 /proc/self/fd";
-    let caller = format!("trap '' PIPE USR1 CHLD TSTP; umask 027; cd /tmp; exec 5</dev/null; {state}");
+    let state = "grep -E '^(Sig(Blk|Ign)|Cap|Groups|Uid|Gid|NoNewPrivs|Umask)' /proc/self/status; pwd; ls -1 /proc/self/fd";
+    let caller =
+        format!("trap '' PIPE USR1 CHLD TSTP; umask 027; cd /tmp; exec 5</dev/null; {state}");
     let plain = alice.ok(&format!("bash -c \"{caller}\" </dev/null"));
-    let inner = caller.replace(state, &format!("runns-exec --pty vpn1 -- bash -c \\\"{state}\\\""));
-    let pty = alice.ok(&format!("bash -c \"{inner}\" </dev/null")).replace('\r', "");
+    let inner = caller.replace(
+        state,
+        &format!("runns-exec --pty vpn1 -- bash -c \\\"{state}\\\""),
+    );
+    let pty = alice
+        .ok(&format!("bash -c \"{inner}\" </dev/null"))
+        .replace('\r', "");
     assert_eq!(pty, plain);
 }
 
@@ -299,11 +353,21 @@ for name, number, value in ('TIOCSTI', termios.TIOCSTI, b'x'), ('TIOCSCTTY', ter
     terminal.expect("TIOCSCTTY refused");
     let [relay, monitor, command] = processes(&host, "sleep");
     for process in [&relay, &monitor] {
-        host.ok(&format!("grep -qx 'CapPrm:.0000000000000000' /proc/{process}/status"));
-        assert_eq!(host.ok(&format!("stat -c %U /proc/{process}/environ")), "root", "not dumpable");
+        host.ok(&format!(
+            "grep -qx 'CapPrm:.0000000000000000' /proc/{process}/status"
+        ));
+        assert_eq!(
+            host.ok(&format!("stat -c %U /proc/{process}/environ")),
+            "root",
+            "not dumpable"
+        );
     }
-    let sessions = [&relay, &monitor, &command].map(|process| host.ok(&format!("ps -o sid= -p {process}")));
-    assert!(sessions[0] != sessions[1] && sessions[1] == sessions[2], "{sessions:?}");
+    let sessions =
+        [&relay, &monitor, &command].map(|process| host.ok(&format!("ps -o sid= -p {process}")));
+    assert!(
+        sessions[0] != sessions[1] && sessions[1] == sessions[2],
+        "{sessions:?}"
+    );
     terminal.enter("\x03");
     assert_eq!(terminal.wait(), 130);
 }
@@ -314,13 +378,21 @@ fn detached_it_is_drained() {
     let alice = host.user("alice");
     let script = "tty >state; cat; yes | head -n 100000; echo done >>state; exec sleep 1000";
     // The substitution ends when nobody holds the pipe any more.
-    let pid = alice.ok(&format!("echo $(runns-exec --pty --detach vpn1 -- sh -c '{script}')"));
+    let pid = alice.ok(&format!(
+        "echo $(runns-exec --pty --detach vpn1 -- sh -c '{script}')"
+    ));
     alice.ok("while ! grep -q done state; do sleep 0.02; done");
     assert!(alice.ok("cat state").starts_with("/dev/pts/"));
     assert_eq!(host.ok(&format!("cat /proc/{pid}/comm")), "sleep");
-    host.ok(&format!("kill {pid}; while pgrep -u alice .; do sleep 0.02; done"));
-    alice.run("runns-exec --pty -d vpn1 -- no-such-command").refused(127, &["no-such-command"]);
-    alice.run("runns-exec --pty -d vpn1 -- /etc/passwd").refused(126, &["/etc/passwd"]);
+    host.ok(&format!(
+        "kill {pid}; while pgrep -u alice .; do sleep 0.02; done"
+    ));
+    alice
+        .run("runns-exec --pty -d vpn1 -- no-such-command")
+        .refused(127, &["no-such-command"]);
+    alice
+        .run("runns-exec --pty -d vpn1 -- /etc/passwd")
+        .refused(126, &["/etc/passwd"]);
     host.ok("while pgrep -u alice .; do sleep 0.02; done");
 }
 
@@ -328,17 +400,44 @@ fn detached_it_is_drained() {
 fn tmux_and_another_runns_exec_run_in_it() {
     let host = host_with_vpn1();
     let alice = host.user("alice").env("TERM", "xterm");
-    let words = ["runns-exec", "--pty", "vpn1", "--", "tmux", "-L", "vpn1.socket", "-f", "/dev/null", "new-session"];
-    let mut terminal =
-        Terminal::start(&alice, &[&words[..], &["echo in-tmux; read x; echo \"<$x>\"; read y"]].concat());
+    let words = [
+        "runns-exec",
+        "--pty",
+        "vpn1",
+        "--",
+        "tmux",
+        "-L",
+        "vpn1.socket",
+        "-f",
+        "/dev/null",
+        "new-session",
+    ];
+    let mut terminal = Terminal::start(
+        &alice,
+        &[&words[..], &["echo in-tmux; read x; echo \"<$x>\"; read y"]].concat(),
+    );
     terminal.expect("in-tmux");
     terminal.enter("line\n");
     terminal.expect("<line>");
     terminal.enter("\n");
     assert_eq!(terminal.wait(), 0);
     terminal.wait_modes(&terminal.modes);
-    let nested = ["runns-exec", "--pty", "vpn1", "--", "runns-exec", "--pty", "vpn1", "--", "sh", "-c"];
-    let mut terminal = Terminal::start(&alice, &[&nested[..], &["stty size; read x; echo \"<$x>\"; exit 4"]].concat());
+    let nested = [
+        "runns-exec",
+        "--pty",
+        "vpn1",
+        "--",
+        "runns-exec",
+        "--pty",
+        "vpn1",
+        "--",
+        "sh",
+        "-c",
+    ];
+    let mut terminal = Terminal::start(
+        &alice,
+        &[&nested[..], &["stty size; read x; echo \"<$x>\"; exit 4"]].concat(),
+    );
     terminal.expect("30 100\r\n");
     terminal.enter("line\n");
     terminal.expect("<line>");
@@ -353,15 +452,20 @@ fn a_detached_tmux_is_attached_from_outside_and_is_still_inside() {
     let host = host_with_vpn1();
     let alice = host.user("alice").env("TERM", "xterm");
     let until = |condition: &str| {
-        alice.ok(&format!("i=0; until {condition}; do i=$((i+1)); [ $i -lt 400 ] || exit 1; sleep 0.05; done"));
+        alice.ok(&format!(
+            "i=0; until {condition}; do i=$((i+1)); [ $i -lt 400 ] || exit 1; sleep 0.05; done"
+        ));
     };
-    let start = |command: &str| alice.ok(&format!("{OUTER} new-session -d -x 80 -y 24 \"{command}\""));
+    let start =
+        |command: &str| alice.ok(&format!("{OUTER} new-session -d -x 80 -y 24 \"{command}\""));
     let send = |keys: &str| alice.ok(&format!("{OUTER} send-keys {keys}"));
     let attached = format!("{INNER} list-clients 2>/dev/null | grep -q .");
     let inside = alice.ok("runns-exec vpn1 -- readlink /proc/self/ns/net");
     assert_ne!(alice.ok("readlink /proc/self/ns/net"), inside);
 
-    start(&format!("runns-exec --pty vpn1 -- {INNER}; echo $? >status"));
+    start(&format!(
+        "runns-exec --pty vpn1 -- {INNER}; echo $? >status"
+    ));
     until(&attached);
     send("'readlink /proc/self/ns/net >first; echo >>first' Enter");
     until("grep -qs net first");
@@ -386,8 +490,12 @@ fn without_a_pseudo_terminal_the_command_is_not_run() {
     let host = host_with_vpn1();
     host.ok("mount -t tmpfs -o mode=755 none /dev/pts && rm /dev/ptmx");
     let alice = host.user("alice");
-    alice.run("runns-exec --pty vpn1 -- touch ran").refused(125, &["/dev/ptmx"]);
-    alice.run("runns-exec --pty -d vpn1 -- touch ran").refused(125, &["/dev/ptmx"]);
+    alice
+        .run("runns-exec --pty vpn1 -- touch ran")
+        .refused(125, &["/dev/ptmx"]);
+    alice
+        .run("runns-exec --pty -d vpn1 -- touch ran")
+        .refused(125, &["/dev/ptmx"]);
     alice.ok("test ! -e ran");
 }
 
@@ -405,11 +513,18 @@ os.wait()
 os.execvp('cat', ['cat'])";
     host.write("/tmp/orphan.py", orphan);
     let mut terminal = Terminal::start(&alice, &["python3", "/tmp/orphan.py"]);
-    assert_eq!(alice.ok("while [ ! -s result ]; do sleep 0.02; done; cat result"), "1", "end of input");
+    assert_eq!(
+        alice.ok("while [ ! -s result ]; do sleep 0.02; done; cat result"),
+        "1",
+        "end of input"
+    );
     let [relay, ..] = processes(&host, "sleep");
     terminal.wait_modes(&terminal.modes);
-    let ticks =
-        || -> u32 { host.ok(&format!("awk '{{ print $14 + $15 }}' /proc/{relay}/stat")).parse().expect("ticks") };
+    let ticks = || -> u32 {
+        host.ok(&format!("awk '{{ print $14 + $15 }}' /proc/{relay}/stat"))
+            .parse()
+            .expect("ticks")
+    };
     let before = ticks();
     host.ok("sleep 1");
     assert!(ticks() - before < 10, "it takes a processor");
@@ -439,7 +554,9 @@ fn a_write_that_takes_long_stops_nothing() {
     let mut input = child.stdin.take().expect("input");
     // Nobody reads the output: input arrives all the same.
     for line in ["one", "two"] {
-        input.write_all(format!("{line}\n").as_bytes()).expect("write");
+        input
+            .write_all(format!("{line}\n").as_bytes())
+            .expect("write");
         alice.ok(&format!("while ! grep -q {line} read; do sleep 0.02; done"));
     }
     host.ok("pkill -u alice -x -o runns-exec");

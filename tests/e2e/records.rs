@@ -1,4 +1,5 @@
-//! Records that are damaged, of another version, or of a build that was interrupted; clocks that are wrong.
+//! Records that are damaged, of another version, or of a build that was interrupted; clocks that
+//! are wrong.
 
 use crate::support::{Host, Snapshot};
 
@@ -36,20 +37,43 @@ fn a_record_that_cannot_be_read_is_shown_and_cleaned() {
             let shown = runner.run("runns-exec status");
             assert_eq!(shown.status, 1, "{shown}");
             assert!(shown.stdout.contains("work       down "), "{shown}");
-            assert!(shown.stdout.contains("  record: cannot read /run/runns/work.json"), "{shown}");
-            assert!(shown.stdout.contains("sudo runns-exec clean work, then build it again"), "{shown}");
+            assert!(
+                shown
+                    .stdout
+                    .contains("  record: cannot read /run/runns/work.json"),
+                "{shown}"
+            );
+            assert!(
+                shown
+                    .stdout
+                    .contains("sudo runns-exec clean work, then build it again"),
+                "{shown}"
+            );
             assert!(shown.stdout.contains("other      ok "), "{shown}");
         }
         let json = host.run("runns-exec status work --json").stdout;
-        assert!(json.contains(r#""namespace":"work","state":"down","address":null"#), "{json}");
-        host.run("runns-exec build -s work").refused(1, &[PATH, "hint: sudo runns-exec clean work"]);
-        host.run("runns-exec build -s work --dry-run").refused(1, &[PATH]);
-        host.user("alice").run("runns-exec work -- true").refused(125, &[PATH]);
+        assert!(
+            json.contains(r#""namespace":"work","state":"down","address":null"#),
+            "{json}"
+        );
+        host.run("runns-exec build -s work")
+            .refused(1, &[PATH, "hint: sudo runns-exec clean work"]);
+        host.run("runns-exec build -s work --dry-run")
+            .refused(1, &[PATH]);
+        host.user("alice")
+            .run("runns-exec work -- true")
+            .refused(125, &[PATH]);
         // Its processes are asked about as ever.
         let refused = host.run("runns-exec clean work");
-        assert!(refused.status == 1 && refused.stderr.contains(&format!("{pid} (sleep 1000)")), "{spoil}: {refused}");
+        assert!(
+            refused.status == 1 && refused.stderr.contains(&format!("{pid} (sleep 1000)")),
+            "{spoil}: {refused}"
+        );
         let cleaned = host.run("runns-exec clean work --kill");
-        assert!(cleaned.status == 0 && cleaned.stderr.contains("warning: cannot read"), "{spoil}: {cleaned}");
+        assert!(
+            cleaned.status == 0 && cleaned.stderr.contains("warning: cannot read"),
+            "{spoil}: {cleaned}"
+        );
         host.ok("runns-exec status other");
         before.assert_same(&Snapshot::of(&host));
     }
@@ -59,9 +83,19 @@ fn a_record_that_cannot_be_read_is_shown_and_cleaned() {
 fn a_record_that_cannot_be_read_of_a_namespace_that_is_half_gone() {
     let host = built("DNS=198.51.100.53\n");
     let before = Snapshot::of(&host);
-    for damage in ["umount /run/netns/work", "ip netns delete work", "ip link delete work", "nft flush ruleset"] {
+    for damage in [
+        "umount /run/netns/work",
+        "ip netns delete work",
+        "ip link delete work",
+        "nft flush ruleset",
+    ] {
         host.ok(&format!("{damage}; >{PATH}; runns-exec clean work --kill"));
-        assert!(!host.ok("ls /run/netns /run/runns /etc/netns 2>/dev/null; ip -br link").contains("work"), "{damage}");
+        assert!(
+            !host
+                .ok("ls /run/netns /run/runns /etc/netns 2>/dev/null; ip -br link")
+                .contains("work"),
+            "{damage}"
+        );
         host.ok("runns-exec build -s work");
     }
     host.ok("runns-exec clean other; runns-exec build -n other");
@@ -91,33 +125,55 @@ fn fields_that_are_optional_may_be_missing() {
          json.dump(r, open(\"{PATH}\", \"w\"))'"
     ));
     host.ok("runns-exec status work");
-    assert_eq!(host.ok("runns-exec build -s work"), "work is built already, as asked");
+    assert_eq!(
+        host.ok("runns-exec build -s work"),
+        "work is built already, as asked"
+    );
     host.ok("runns-exec clean work");
 }
 
 #[test]
 fn what_is_not_finished_is_shown_as_such() {
     let host = built("");
-    for (state, words) in [("building", "build: not finished"), ("cleaning", "clean: not finished")] {
-        host.ok(&format!("sed -i 's/\"state\": *\"[a-z]*\"/\"state\": \"{state}\"/' {PATH}"));
+    for (state, words) in [
+        ("building", "build: not finished"),
+        ("cleaning", "clean: not finished"),
+    ] {
+        host.ok(&format!(
+            "sed -i 's/\"state\": *\"[a-z]*\"/\"state\": \"{state}\"/' {PATH}"
+        ));
         for runner in [host.root(), host.user("alice")] {
             let shown = runner.run("runns-exec status work");
-            assert!(shown.status == 1 && shown.stdout.contains(words) && shown.stdout.contains(" down "), "{shown}");
-            assert!(shown.stdout.contains("sudo runns-exec clean work"), "{shown}");
+            assert!(
+                shown.status == 1
+                    && shown.stdout.contains(words)
+                    && shown.stdout.contains(" down "),
+                "{shown}"
+            );
+            assert!(
+                shown.stdout.contains("sudo runns-exec clean work"),
+                "{shown}"
+            );
         }
-        host.run("runns-exec build -s work").refused(1, &["interrupted", "clean work"]);
+        host.run("runns-exec build -s work")
+            .refused(1, &["interrupted", "clean work"]);
     }
     host.ok("runns-exec clean work && runns-exec status");
 }
 
-/// The machine's clock cannot be set for a test alone; what would depend on it are times that were written down, and
-/// those of files.
+/// The machine's clock cannot be set for a test alone; what would depend on it are times that were
+/// written down, and those of files.
 #[test]
 fn times_in_the_future_change_nothing() {
     let host = built("DNS=198.51.100.53\n");
-    host.ok("touch -d 2099-01-01 /run/runns/*.json /etc/netns/work/* && touch -d 1970-01-01 /run/netns");
+    host.ok(
+        "touch -d 2099-01-01 /run/runns/*.json /etc/netns/work/* && touch -d 1970-01-01 /run/netns",
+    );
     host.ok("runns-exec status");
-    assert_eq!(host.ok("runns-exec build -s work"), "work is built already, as asked");
+    assert_eq!(
+        host.ok("runns-exec build -s work"),
+        "work is built already, as asked"
+    );
     host.ok(&format!("! grep -q 'since\\|time\"' {PATH}"));
     host.ok("runns-exec clean work");
 }

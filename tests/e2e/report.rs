@@ -13,7 +13,8 @@ fn host() -> Host {
 #[test]
 fn the_table_is_aligned_and_names_can_be_chosen() {
     let host = host();
-    host.user("alice").ok("runns-exec -d work -- sleep 1000; runns-exec -d work -- sleep 1000");
+    host.user("alice")
+        .ok("runns-exec -d work -- sleep 1000; runns-exec -d work -- sleep 1000");
     let table = [
         "NAMESPACE      STATE  ADDRESS        UPLINK     DNS                     TUNNEL  PROCESSES",
         "a-longer-name  ok     172.24.1.2/24  any        the host's              -       0",
@@ -28,15 +29,28 @@ fn the_table_is_aligned_and_names_can_be_chosen() {
             table.join("\n")
         )
     );
-    assert_eq!(host.ok("runns-exec status work a-longer-name work | cut -d' ' -f1"), "NAMESPACE\na-longer-name\nwork");
-    assert_eq!(host.ok("runns-exec status a-longer-name").lines().count(), 2);
+    assert_eq!(
+        host.ok("runns-exec status work a-longer-name work | cut -d' ' -f1"),
+        "NAMESPACE\na-longer-name\nwork"
+    );
+    assert_eq!(
+        host.ok("runns-exec status a-longer-name").lines().count(),
+        2
+    );
     for runner in [host.root(), host.user("alice")] {
-        runner.run("runns-exec status work wrok").refused(1, &["wrok", "did you mean work?"]);
+        runner
+            .run("runns-exec status work wrok")
+            .refused(1, &["wrok", "did you mean work?"]);
         runner.run("runns-exec status ..").refused(2, &[".."]);
-        runner.run("runns-exec status --bogus").refused(2, &["--bogus"]);
+        runner
+            .run("runns-exec status --bogus")
+            .refused(2, &["--bogus"]);
     }
     host.ok("runns-exec clean work --kill && runns-exec clean a-longer-name");
-    assert_eq!(host.ok("runns-exec status"), "NAMESPACE  STATE  ADDRESS  UPLINK  DNS  TUNNEL  PROCESSES");
+    assert_eq!(
+        host.ok("runns-exec status"),
+        "NAMESPACE  STATE  ADDRESS  UPLINK  DNS  TUNNEL  PROCESSES"
+    );
     assert_eq!(host.ok("runns-exec status --json"), "[]");
 }
 
@@ -56,8 +70,14 @@ fn json_has_the_fields_of_the_manual() {
              \"cure\":\"{alias}\"}}],\"unseen\":[]}}]"
         )
     );
-    let json = host.user("alice").run("runns-exec status --json work").stdout;
-    assert!(json.contains("\"unseen\":[\"firewall rules") && json.contains("\"DNS lock rules\"]"), "{json}");
+    let json = host
+        .user("alice")
+        .run("runns-exec status --json work")
+        .stdout;
+    assert!(
+        json.contains("\"unseen\":[\"firewall rules") && json.contains("\"DNS lock rules\"]"),
+        "{json}"
+    );
     // The command that mends it is the one that built it.
     host.ok("runns-exec build -n by-hand -i byhand0 -o eth0 -r /etc/vpn.resolv && ip link set byhand0 down");
     let shown = host.run("runns-exec status by-hand").stdout;
@@ -79,14 +99,20 @@ fn colours_are_for_terminals_and_for_those_who_want_them() {
     for set in ["TERM=xterm", "TERM=xterm NO_COLOR="] {
         let shown = shown(set);
         assert!(
-            shown.contains("work           \x1b[33mdegraded\x1b[0m") && shown.contains("\x1b[31mdown\x1b[0m"),
+            shown.contains("work           \x1b[33mdegraded\x1b[0m")
+                && shown.contains("\x1b[31mdown\x1b[0m"),
             "{shown}"
         );
     }
     for set in ["TERM=dumb", "NO_COLOR=1", "TERM=xterm NO_COLOR=0"] {
         assert!(!shown(set).contains('\x1b'), "{set}");
     }
-    assert!(!host.run("TERM=xterm runns-exec status").stdout.contains('\x1b'));
+    assert!(
+        !host
+            .run("TERM=xterm runns-exec status")
+            .stdout
+            .contains('\x1b')
+    );
 }
 
 #[test]
@@ -95,17 +121,31 @@ fn what_a_member_cannot_see_is_never_called_ok_without_saying_so() {
     let alice = host.user("alice");
     host.ok("mount -o remount,hidepid=2 /proc");
     let shown = alice.ok("runns-exec status work");
-    assert!(shown.contains("  -       -\n") && shown.contains("processes of other users"), "{shown}");
+    assert!(
+        shown.contains("  -       -\n") && shown.contains("processes of other users"),
+        "{shown}"
+    );
     let json = alice.ok("runns-exec status work --json");
-    assert!(json.contains("\"processes\":null") && json.contains("\"processes of other users\""), "{json}");
+    assert!(
+        json.contains("\"processes\":null") && json.contains("\"processes of other users\""),
+        "{json}"
+    );
     host.ok("mount -o remount,hidepid=0 /proc");
     // Without its capabilities it cannot look inside.
     let shown = alice.ok("setpriv --no-new-privs runns-exec status work");
     assert!(shown.contains("the inside of the namespace"), "{shown}");
     // What another process claims to have seen is nothing that it could not see itself.
     let program = "/usr/local/libexec/runns-exec/runns-exec-root";
-    for words in [".inside", ".inside x status", ".inside 99 status", ".inside 0 status"] {
+    for words in [
+        ".inside",
+        ".inside x status",
+        ".inside 99 status",
+        ".inside 0 status",
+    ] {
         let output = alice.run(&format!("{program} {words} </etc/passwd"));
-        assert!(output.status != 0 && output.stderr.starts_with("runns-exec: cannot "), "{output}");
+        assert!(
+            output.status != 0 && output.stderr.starts_with("runns-exec: cannot "),
+            "{output}"
+        );
     }
 }

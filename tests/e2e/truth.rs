@@ -1,5 +1,5 @@
-//! The truth, and repair (SPEC 12): every kind of damage is shown by `status`, to root and to members of the group, and
-//! mended by `build`, while the programs inside go on.
+//! The truth, and repair (SPEC 12): every kind of damage is shown by `status`, to root and to
+//! members of the group, and mended by `build`, while the programs inside go on.
 
 use crate::support::{Host, Net, WebServer};
 
@@ -21,15 +21,24 @@ impl World {
         for net in [&host.internet.net, &net] {
             net.ip("address add 203.0.113.5/32 dev lo");
         }
-        let sites = [host.internet.net.serve("203.0.113.5:80", "first"), net.serve("203.0.113.5:80", "second")];
+        let sites = [
+            host.internet.net.serve("203.0.113.5:80", "first"),
+            net.serve("203.0.113.5:80", "second"),
+        ];
         host.write("/etc/vpn.resolv", "nameserver 198.51.100.53\n");
         host.configure(SECTIONS);
-        Self { host, _sites: sites, _net: net }
+        Self {
+            host,
+            _sites: sites,
+            _net: net,
+        }
     }
 
     fn built() -> Self {
         let world = Self::new();
-        world.host.ok("runns-exec build -s plain && runns-exec build -s bound");
+        world
+            .host
+            .ok("runns-exec build -s plain && runns-exec build -s bound");
         world
     }
 
@@ -37,7 +46,9 @@ impl World {
     #[track_caller]
     fn assert_connected(&self) {
         let ask = |name: &str| {
-            self.host.user("alice").ok(&format!("runns-exec {name} -- curl -sS --max-time 5 http://203.0.113.5/"))
+            self.host.user("alice").ok(&format!(
+                "runns-exec {name} -- curl -sS --max-time 5 http://203.0.113.5/"
+            ))
         };
         assert_eq!(ask("plain"), "first 192.0.2.2");
         assert_eq!(ask("bound"), "second 198.18.0.2");
@@ -45,17 +56,28 @@ impl World {
 
     /// A program in the namespace `name`, by its pid.
     fn program(&self, name: &str) -> Program<'_> {
-        let pid = self.host.user("alice").ok(&format!("runns-exec -d {name} -- sleep 10000"));
-        Program { host: &self.host, identity: identity(&self.host, &pid), pid }
+        let pid = self
+            .host
+            .user("alice")
+            .ok(&format!("runns-exec -d {name} -- sleep 10000"));
+        Program {
+            host: &self.host,
+            identity: identity(&self.host, &pid),
+            pid,
+        }
     }
 
-    /// `status NAME` fails as root and, where `member` is given, as a member, and says each of `words`.
+    /// `status NAME` fails as root and, where `member` is given, as a member, and says each of
+    /// `words`.
     #[track_caller]
     fn assert_shown(&self, name: &str, words: &[&str], member: &[&str]) {
         for (runner, words) in [(self.host.root(), words), (self.host.user("alice"), member)] {
             let shown = runner.run(&format!("runns-exec status {name}"));
             assert_eq!(shown.status, i32::from(!words.is_empty()), "{shown}");
-            assert!(words.iter().all(|word| shown.stdout.contains(word)), "{words:?}: {shown}");
+            assert!(
+                words.iter().all(|word| shown.stdout.contains(word)),
+                "{words:?}: {shown}"
+            );
             assert_eq!(shown.stderr, "", "{shown}");
         }
     }
@@ -64,7 +86,13 @@ impl World {
     fn assert_ok(&self, name: &str) {
         for runner in [self.host.root(), self.host.user("alice")] {
             let shown = runner.ok(&format!("runns-exec status {name}"));
-            assert!(shown.lines().nth(1).is_some_and(|line| line.contains(" ok ")), "{shown}");
+            assert!(
+                shown
+                    .lines()
+                    .nth(1)
+                    .is_some_and(|line| line.contains(" ok ")),
+                "{shown}"
+            );
         }
         let again = self.host.ok(&format!("runns-exec build -s {name}"));
         assert_eq!(again, format!("{name} is built already, as asked"));
@@ -76,19 +104,29 @@ impl World {
         self.assert_ok(name);
         self.host.ok(damage);
         self.assert_shown(name, words, member);
-        let rehearsed = self.host.ok(&format!("runns-exec build -s {name} --dry-run"));
-        assert!(rehearsed.contains("would mend ") && rehearsed.contains(words[0]), "{damage}: {rehearsed}");
+        let rehearsed = self
+            .host
+            .ok(&format!("runns-exec build -s {name} --dry-run"));
+        assert!(
+            rehearsed.contains("would mend ") && rehearsed.contains(words[0]),
+            "{damage}: {rehearsed}"
+        );
         self.assert_shown(name, words, member);
         let built = self.host.run(&format!("runns-exec build -s {name}"));
         assert_eq!(built.status, 0, "{damage}: {built}");
-        assert!(built.stdout.contains("mended ") && built.stdout.contains(words[0]), "{damage}: {built}");
+        assert!(
+            built.stdout.contains("mended ") && built.stdout.contains(words[0]),
+            "{damage}: {built}"
+        );
         self.assert_ok(name);
     }
 }
 
 /// When a process was started, and its network namespace.
 fn identity(host: &Host, pid: &str) -> String {
-    host.ok(&format!("cut -d' ' -f22 /proc/{pid}/stat; readlink /proc/{pid}/ns/net"))
+    host.ok(&format!(
+        "cut -d' ' -f22 /proc/{pid}/stat; readlink /proc/{pid}/ns/net"
+    ))
 }
 
 struct Program<'a> {
@@ -112,28 +150,58 @@ fn forwarding_and_the_veth_are_mended() {
     world.assert_connected();
     for (damage, words) in [
         ("sysctl -qw net.ipv4.ip_forward=0", "IPv4 forwarding: off"),
-        ("sysctl -qw net.ipv4.conf.NAME.forwarding=0", "interface NAME: it does not forward"),
-        ("sysctl -qw net.ipv6.conf.NAME.disable_ipv6=0", "interface NAME: IPv6 is on"),
+        (
+            "sysctl -qw net.ipv4.conf.NAME.forwarding=0",
+            "interface NAME: it does not forward",
+        ),
+        (
+            "sysctl -qw net.ipv6.conf.NAME.disable_ipv6=0",
+            "interface NAME: IPv6 is on",
+        ),
         ("ip link set NAME down", "interface NAME: down"),
-        ("ip link set NAME group default", "interface NAME: in another group"),
+        (
+            "ip link set NAME group default",
+            "interface NAME: in another group",
+        ),
         ("ip link delete NAME", "interface NAME: gone"),
-        ("ip address flush dev NAME", "interface NAME: without its address"),
+        (
+            "ip address flush dev NAME",
+            "interface NAME: without its address",
+        ),
         (
             "ip route del $(ip -o -4 route show dev NAME | cut -d' ' -f1)",
             "interface NAME: the route to its subnet is gone",
         ),
-        ("ip -n NAME link set eth0 down", "interface eth0 inside: down"),
+        (
+            "ip -n NAME link set eth0 down",
+            "interface eth0 inside: down",
+        ),
         ("ip -n NAME link delete eth0", "interface eth0 inside: gone"),
-        ("ip -n NAME address flush dev eth0", "interface eth0 inside: without its address"),
-        ("ip -n NAME route del default", "interface eth0 inside: the default route is gone"),
-        ("ip -n NAME route flush dev eth0", "interface eth0 inside: the route to its subnet is gone"),
-        ("ip -n NAME link set eth0 down && ip -n NAME link set eth0 name x0", "interface eth0 inside: gone"),
+        (
+            "ip -n NAME address flush dev eth0",
+            "interface eth0 inside: without its address",
+        ),
+        (
+            "ip -n NAME route del default",
+            "interface eth0 inside: the default route is gone",
+        ),
+        (
+            "ip -n NAME route flush dev eth0",
+            "interface eth0 inside: the route to its subnet is gone",
+        ),
+        (
+            "ip -n NAME link set eth0 down && ip -n NAME link set eth0 name x0",
+            "interface eth0 inside: gone",
+        ),
         ("ip -n NAME link set lo down", "loopback inside: down"),
         (
             "ip netns exec NAME sysctl -qw net.ipv4.ip_unprivileged_port_start=7",
             "ip_unprivileged_port_start inside: 7, not as on the host",
         ),
-        ("ip netns exec NAME sysctl -qw net.ipv6.conf.eth0.disable_ipv6=0", "interface eth0 inside: IPv6 is on"),
+        (
+            "ip netns exec NAME sysctl -qw net.ipv6.conf.eth0.disable_ipv6=0",
+            "interface eth0 inside: IPv6 is on",
+        ),
     ] {
         for name in ["plain", "bound"] {
             let words = words.replace("NAME", name);
@@ -143,7 +211,9 @@ fn forwarding_and_the_veth_are_mended() {
     }
     // Only root can find out what it is called now.
     for name in ["plain", "bound"] {
-        let damage = format!("ip link set {name} down && ip link set {name} name other && ip link set other up");
+        let damage = format!(
+            "ip link set {name} down && ip link set {name} name other && ip link set other up"
+        );
         world.damage(
             name,
             &damage,
@@ -163,8 +233,14 @@ fn firewall_rules_are_mended() {
     for (damage, words) in [
         ("nft flush ruleset", GONE),
         ("nft delete table inet runns", GONE),
-        ("nft flush chain inet runns masquerading", "changed in the nftables table 'inet runns': chain masquerading"),
-        ("nft flush set inet runns open", "changed in the nftables table 'inet runns': set open"),
+        (
+            "nft flush chain inet runns masquerading",
+            "changed in the nftables table 'inet runns': chain masquerading",
+        ),
+        (
+            "nft flush set inet runns open",
+            "changed in the nftables table 'inet runns': set open",
+        ),
         // An element that moves to another set is seen, though the same words are there.
         (
             "nft 'delete element inet runns leaving { ipv4 . \"plain\" }; add element inet runns leaving { ipv6 . \"plain\" }'",
@@ -172,7 +248,10 @@ fn firewall_rules_are_mended() {
         ),
         ("nft add rule inet runns leaving accept", "chain leaving"),
         ("nft add set inet runns mine '{ type ifname; }'", "set mine"),
-        ("iptables -F FORWARD && iptables -P FORWARD DROP", "rules of iptables that let traffic of namespaces pass"),
+        (
+            "iptables -F FORWARD && iptables -P FORWARD DROP",
+            "rules of iptables that let traffic of namespaces pass",
+        ),
     ] {
         world.damage("plain", damage, &[words], &[]);
         world.assert_connected();
@@ -200,10 +279,20 @@ fn whether_traffic_gets_through_is_tried() {
     let statuses: serde_json::Value = serde_json::from_str(&shown.stdout).expect("JSON");
     let state = |name: &str| {
         let all = statuses.as_array().expect("an array").iter();
-        all.into_iter().find(|status| status["namespace"] == name).expect("a namespace")["state"].clone()
+        all.into_iter()
+            .find(|status| status["namespace"] == name)
+            .expect("a namespace")["state"]
+            .clone()
     };
-    assert_eq!((state("plain"), state("bound"), shown.status), ("down".into(), "ok".into(), 1), "{shown}");
-    world.host.run("runns-exec build -s plain").refused(1, &["guard", "forwarding", "policy drop"]);
+    assert_eq!(
+        (state("plain"), state("bound"), shown.status),
+        ("down".into(), "ok".into(), 1),
+        "{shown}"
+    );
+    world
+        .host
+        .run("runns-exec build -s plain")
+        .refused(1, &["guard", "forwarding", "policy drop"]);
     world.host.ok("nft flush set inet runns passed");
     world.host.ok("nft delete table inet guard");
     world.assert_ok("plain");
@@ -219,9 +308,18 @@ fn whether_traffic_gets_through_is_tried() {
 #[test]
 fn a_foreign_interface_in_the_place_of_ours_is_an_error() {
     let world = World::built();
-    world.host.ok("ip link delete plain && ip link add plain type bridge");
-    world.assert_shown("plain", &["interface plain: not linked to the namespace"], &["interface plain: "]);
-    world.host.run("runns-exec build -s plain").refused(1, &["cannot mend interface plain", "exists already", "hint"]);
+    world
+        .host
+        .ok("ip link delete plain && ip link add plain type bridge");
+    world.assert_shown(
+        "plain",
+        &["interface plain: not linked to the namespace"],
+        &["interface plain: "],
+    );
+    world.host.run("runns-exec build -s plain").refused(
+        1,
+        &["cannot mend interface plain", "exists already", "hint"],
+    );
     world.host.ok("ip -d link show plain | grep -q bridge && ip link delete plain && runns-exec build -s plain");
     world.assert_ok("plain");
 }
@@ -264,11 +362,25 @@ fn the_uplink_is_followed() {
     world.assert_connected();
     // What only the administrator can mend.
     world.host.ok("ip link set eth1 down");
-    world.assert_shown("bound", &["uplink eth1: down", "sudo ip link set eth1 up"], &["uplink eth1: down"]);
-    world.host.run("runns-exec build -s bound").refused(1, &["cannot mend uplink eth1: down", "hint: sudo ip link"]);
+    world.assert_shown(
+        "bound",
+        &["uplink eth1: down", "sudo ip link set eth1 up"],
+        &["uplink eth1: down"],
+    );
+    world
+        .host
+        .run("runns-exec build -s bound")
+        .refused(1, &["cannot mend uplink eth1: down", "hint: sudo ip link"]);
     world.host.ok("ip link delete eth1");
-    world.assert_shown("bound", &["uplink eth1: there is no such interface"], &["uplink eth1: there is no"]);
-    world.host.run("runns-exec build -s bound").refused(1, &["cannot mend uplink eth1"]);
+    world.assert_shown(
+        "bound",
+        &["uplink eth1: there is no such interface"],
+        &["uplink eth1: there is no"],
+    );
+    world
+        .host
+        .run("runns-exec build -s bound")
+        .refused(1, &["cannot mend uplink eth1"]);
     world.assert_ok("plain");
     program.assert_goes_on();
 }
@@ -293,13 +405,26 @@ fn files_and_the_dns_lock_are_mended() {
             ("chmod 600 PATH", "not everybody can read it"),
         ] {
             let words = format!("{path}: {how}");
-            let member = if how == "changed" || how == "empty" { &[words.as_str()][..] } else { &["/etc/netns/bound"] };
+            let member = if how == "changed" || how == "empty" {
+                &[words.as_str()][..]
+            } else {
+                &["/etc/netns/bound"]
+            };
             world.damage("bound", &damage.replace("PATH", &path), &[&words], member);
-            assert_eq!(world.host.ok(&format!("stat -c '%F %U %a' {path}")), "regular file root 644", "{damage}");
+            assert_eq!(
+                world.host.ok(&format!("stat -c '%F %U %a' {path}")),
+                "regular file root 644",
+                "{damage}"
+            );
         }
     }
     assert_eq!(world.host.ok(&format!("cat {directory}/*")), before);
-    world.damage("bound", "rm -r /etc/netns/bound", &["/etc/netns/bound/resolv.conf: gone"], &["gone"]);
+    world.damage(
+        "bound",
+        "rm -r /etc/netns/bound",
+        &["/etc/netns/bound/resolv.conf: gone"],
+        &["gone"],
+    );
     world.damage(
         "bound",
         "chmod 777 /etc/netns/bound",
@@ -307,26 +432,62 @@ fn files_and_the_dns_lock_are_mended() {
         &["/etc/netns/bound: "],
     );
     // A program that has the file mounted sees the change.
-    world.host.ok(&format!("echo 'nameserver 9.9.9.9' >{directory}/resolv.conf && runns-exec build -s bound"));
-    assert!(world.host.ok(&format!("cat /proc/{}/root/etc/resolv.conf", program.pid)).contains("198.51.100.53"));
-    world.host.ok(&format!("nsenter -t {} -m cat /etc/resolv.conf | grep -q 198.51.100.53", program.pid));
+    world.host.ok(&format!(
+        "echo 'nameserver 9.9.9.9' >{directory}/resolv.conf && runns-exec build -s bound"
+    ));
+    assert!(
+        world
+            .host
+            .ok(&format!("cat /proc/{}/root/etc/resolv.conf", program.pid))
+            .contains("198.51.100.53")
+    );
+    world.host.ok(&format!(
+        "nsenter -t {} -m cat /etc/resolv.conf | grep -q 198.51.100.53",
+        program.pid
+    ));
 
     let inside = "ip netns exec bound";
-    let rules = world.host.ok(&format!("{inside} nft -s list table inet runns"));
+    let rules = world
+        .host
+        .ok(&format!("{inside} nft -s list table inet runns"));
     for (damage, how) in [
         ("nft flush ruleset", "gone"),
-        ("nft flush chain inet runns redirecting", "changed: chain redirecting"),
-        ("nft delete element inet runns resolvers '{ 198.51.100.53 }'", "changed: set resolvers"),
-        ("nft insert rule inet runns redirecting accept", "changed: chain redirecting"),
+        (
+            "nft flush chain inet runns redirecting",
+            "changed: chain redirecting",
+        ),
+        (
+            "nft delete element inet runns resolvers '{ 198.51.100.53 }'",
+            "changed: set resolvers",
+        ),
+        (
+            "nft insert rule inet runns redirecting accept",
+            "changed: chain redirecting",
+        ),
     ] {
         // As a member, nothing is seen of it, which is said.
-        world.damage("bound", &format!("{inside} {damage}"), &[&format!("rules inside: {how}")], &[]);
+        world.damage(
+            "bound",
+            &format!("{inside} {damage}"),
+            &[&format!("rules inside: {how}")],
+            &[],
+        );
         let seen = world.host.user("alice").ok("runns-exec status bound");
-        assert!(seen.contains("not looked at: ") && seen.contains("DNS lock rules"), "{seen}");
+        assert!(
+            seen.contains("not looked at: ") && seen.contains("DNS lock rules"),
+            "{seen}"
+        );
     }
-    assert_eq!(world.host.ok(&format!("{inside} nft -s list table inet runns")), rules);
+    assert_eq!(
+        world
+            .host
+            .ok(&format!("{inside} nft -s list table inet runns")),
+        rules
+    );
     // A rule of somebody else stays, and is asked too late to change anything.
-    world.host.ok(&format!("{inside} iptables -t nat -I OUTPUT -p udp --dport 53 -j ACCEPT"));
+    world.host.ok(&format!(
+        "{inside} iptables -t nat -I OUTPUT -p udp --dport 53 -j ACCEPT"
+    ));
     world.assert_ok("bound");
     world.damage(
         "bound",
@@ -341,21 +502,47 @@ fn files_and_the_dns_lock_are_mended() {
 fn a_name_that_was_unmounted_comes_back() {
     let world = World::built();
     let program = world.program("plain");
-    for damage in ["umount /run/netns/plain", "umount /run/netns/plain && rm /run/netns/plain"] {
+    for damage in [
+        "umount /run/netns/plain",
+        "umount /run/netns/plain && rm /run/netns/plain",
+    ] {
         let words = &["/run/netns/plain: not mounted"];
         world.damage("plain", damage, words, words);
-        assert_eq!(world.host.ok("stat -Lc 'net:[%i]' /run/netns/plain"), program.identity.lines().nth(1).unwrap());
+        assert_eq!(
+            world.host.ok("stat -Lc 'net:[%i]' /run/netns/plain"),
+            program.identity.lines().nth(1).unwrap()
+        );
     }
     world.assert_connected();
     program.assert_goes_on();
     // Another namespace under the name, and one that nobody is in.
-    world.host.ok("umount /run/netns/plain && rm /run/netns/plain && ip netns add plain");
-    world.assert_shown("plain", &["/run/netns/plain: another namespace"], &["/run/netns/plain: another namespace"]);
-    world.host.run("runns-exec build -s plain").refused(1, &["cannot mend /run/netns/plain", "clean plain"]);
-    world.host.ok("ip netns delete plain && runns-exec build -s plain && umount /run/netns/bound");
-    world.assert_shown("bound", &["/run/netns/bound: gone, and no process"], &["/run/netns/bound: not mounted"]);
-    world.host.run("runns-exec build -s bound").refused(1, &["cannot mend /run/netns/bound", "clean bound"]);
-    world.host.ok("runns-exec clean bound && runns-exec build -s bound");
+    world
+        .host
+        .ok("umount /run/netns/plain && rm /run/netns/plain && ip netns add plain");
+    world.assert_shown(
+        "plain",
+        &["/run/netns/plain: another namespace"],
+        &["/run/netns/plain: another namespace"],
+    );
+    world
+        .host
+        .run("runns-exec build -s plain")
+        .refused(1, &["cannot mend /run/netns/plain", "clean plain"]);
+    world
+        .host
+        .ok("ip netns delete plain && runns-exec build -s plain && umount /run/netns/bound");
+    world.assert_shown(
+        "bound",
+        &["/run/netns/bound: gone, and no process"],
+        &["/run/netns/bound: not mounted"],
+    );
+    world
+        .host
+        .run("runns-exec build -s bound")
+        .refused(1, &["cannot mend /run/netns/bound", "clean bound"]);
+    world
+        .host
+        .ok("runns-exec clean bound && runns-exec build -s bound");
     world.assert_ok("plain");
     world.assert_ok("bound");
     program.assert_goes_on();

@@ -11,24 +11,32 @@ fn host() -> (Host, OpenVpnServer) {
     openvpn::configure_client(&host, "work", 1194);
     host.write("/etc/dns.conf", "nameserver 192.0.2.1\n");
     let parts = "InterfaceOut=eth0\nResolve=/etc/dns.conf\n";
-    host.configure(&format!("[work]\n{parts}vpn=/etc/openvpn/work.conf\n[plain]\n{parts}"));
+    host.configure(&format!(
+        "[work]\n{parts}vpn=/etc/openvpn/work.conf\n[plain]\n{parts}"
+    ));
     host.ok("iptables -P FORWARD DROP");
     (host, server)
 }
 
 /// Runs `verb` and kills it at its `call`th system call; returns whether it got that far.
 pub fn killed(host: &Host, verb: &str, call: u32) -> bool {
-    let inject = format!("strace -qq -o /dev/null -e inject=all:signal=KILL:when={call} runns-exec {verb}");
+    let inject =
+        format!("strace -qq -o /dev/null -e inject=all:signal=KILL:when={call} runns-exec {verb}");
     let output = host.run(&inject);
-    assert!(output.status == 137 || output.status == 0, "{verb}, killed at {call}: {output}");
+    assert!(
+        output.status == 137 || output.status == 0,
+        "{verb}, killed at {call}: {output}"
+    );
     output.status == 137
 }
 
 /// Runs `verb` and returns how many system calls it makes.
 pub fn calls(host: &Host, verb: &str) -> u32 {
-    host.ok(&format!("strace -qq -o /tmp/trace runns-exec {verb} >/dev/null 2>&1; wc -l </tmp/trace"))
-        .parse()
-        .expect("a number")
+    host.ok(&format!(
+        "strace -qq -o /tmp/trace runns-exec {verb} >/dev/null 2>&1; wc -l </tmp/trace"
+    ))
+    .parse()
+    .expect("a number")
 }
 
 /// `count` evenly spaced numbers below `last`, beyond the system calls of the program's startup.
@@ -47,15 +55,29 @@ fn build_killed_anywhere_then_clean_then_build() {
         for call in points(last, count) {
             killed(&host, &format!("build -s {name}"), call);
             // Nobody can enter an incomplete namespace.
-            if host.user("alice").run(&format!("runns-exec {name} -- true")).status != 125 {
-                assert!(host.ok(&format!("runns-exec build -s {name}")).contains("already"), "entered at {call}");
+            if host
+                .user("alice")
+                .run(&format!("runns-exec {name} -- true"))
+                .status
+                != 125
+            {
+                assert!(
+                    host.ok(&format!("runns-exec build -s {name}"))
+                        .contains("already"),
+                    "entered at {call}"
+                );
             }
             host.ok(&format!("runns-exec clean {name} -f"));
             let left = host.run("cat /run/runns/.host").stdout;
-            assert_eq!(left, "", "nothing that builds changed is left to restore; killed at call {call}");
+            assert_eq!(
+                left, "",
+                "nothing that builds changed is left to restore; killed at call {call}"
+            );
             before.assert_same(&Snapshot::of(&host));
         }
-        host.ok(&format!("runns-exec build -s {name} && runns-exec clean {name} -f"));
+        host.ok(&format!(
+            "runns-exec build -s {name} && runns-exec clean {name} -f"
+        ));
         before.assert_same(&Snapshot::of(&host));
     }
 }
@@ -72,7 +94,10 @@ fn clean_killed_anywhere_then_clean() {
             killed(&host, &format!("clean {name} -f"), call);
             host.ok(&format!("runns-exec clean {name} -f"));
             let left = host.run("cat /run/runns/.host").stdout;
-            assert_eq!(left, "", "nothing that builds changed is left to restore; killed at call {call}");
+            assert_eq!(
+                left, "",
+                "nothing that builds changed is left to restore; killed at call {call}"
+            );
             before.assert_same(&Snapshot::of(&host));
         }
     }
@@ -91,9 +116,17 @@ fn a_clean_killed_anywhere_leaves_the_others_alone() {
         for call in points(last, 6) {
             killed(&host, &format!("clean {name}"), call);
             let curl = format!("runns-exec {other} -- curl -sS --max-time 5 http://192.0.2.1/");
-            assert_eq!(host.user("alice").ok(&curl), "seen 192.0.2.2", "killed at {call}");
+            assert_eq!(
+                host.user("alice").ok(&curl),
+                "seen 192.0.2.2",
+                "killed at {call}"
+            );
             host.ok(&format!("runns-exec clean {name}"));
-            assert_eq!(host.user("alice").ok(&curl), "seen 192.0.2.2", "killed at {call}, then cleaned");
+            assert_eq!(
+                host.user("alice").ok(&curl),
+                "seen 192.0.2.2",
+                "killed at {call}, then cleaned"
+            );
             host.ok(&format!("runns-exec build -n {name} -o eth0"));
         }
     }
@@ -110,15 +143,32 @@ fn any_number_of_builds_and_cleans_take_turns() {
         build.wait().ok();
     }
     let names = host.ok("ip netns list | cut -d' ' -f1 | sort");
-    assert_eq!(names, (1..=8).map(|n| format!("vpn{n}")).collect::<Vec<_>>().join("\n"));
-    let turns: Vec<_> =
-        (1..=8).map(|n| host.spawn(&format!("runns-exec clean vpn{n} -f && runns-exec build -n x{n}"))).collect();
+    assert_eq!(
+        names,
+        (1..=8)
+            .map(|n| format!("vpn{n}"))
+            .collect::<Vec<_>>()
+            .join("\n")
+    );
+    let turns: Vec<_> = (1..=8)
+        .map(|n| {
+            host.spawn(&format!(
+                "runns-exec clean vpn{n} -f && runns-exec build -n x{n}"
+            ))
+        })
+        .collect();
     for turn in turns {
         turn.wait().ok();
     }
-    let same: Vec<_> = (0..4).map(|_| host.spawn("runns-exec build -n same")).collect();
+    let same: Vec<_> = (0..4)
+        .map(|_| host.spawn("runns-exec build -n same"))
+        .collect();
     let said: Vec<String> = same.into_iter().map(|build| build.wait().ok()).collect();
-    assert_eq!(said.iter().filter(|said| said.contains("already")).count(), 3, "{said:?}");
+    assert_eq!(
+        said.iter().filter(|said| said.contains("already")).count(),
+        3,
+        "{said:?}"
+    );
     let cleans: Vec<_> = (1..=8)
         .map(|n| format!("x{n}"))
         .chain(["same".into(), "same".into()])
@@ -134,6 +184,14 @@ fn any_number_of_builds_and_cleans_take_turns() {
 fn nobody_but_root_can_hold_the_lock() {
     let host = Host::new();
     host.ok("runns-exec build");
-    assert_eq!(host.ok("find /run/runns -name 'lock*' -printf '%U %m\\n'"), "0 600");
-    assert_ne!(host.user("alice").run("exec 9</run/runns/lock && flock 9").status, 0);
+    assert_eq!(
+        host.ok("find /run/runns -name 'lock*' -printf '%U %m\\n'"),
+        "0 600"
+    );
+    assert_ne!(
+        host.user("alice")
+            .run("exec 9</run/runns/lock && flock 9")
+            .status,
+        0
+    );
 }

@@ -22,7 +22,12 @@ fn two_uplinks() -> TwoUplinks {
     }
     let first = host.internet.net.serve("203.0.113.5:80", "first");
     let second = net.serve("203.0.113.5:80", "second");
-    TwoUplinks { host, first, _second: second, _net: net }
+    TwoUplinks {
+        host,
+        first,
+        _second: second,
+        _net: net,
+    }
 }
 
 #[test]
@@ -45,14 +50,26 @@ fn traffic_leaves_by_the_uplink_or_not_at_all() {
     host.ok("ip link set eth1 down");
     assert_ne!(alice.run(&inside).status, 0);
     host.ok("ip link set eth1 up");
-    assert_ne!(alice.run(&inside).status, 0, "it is up again, but has lost its routes");
-    assert_eq!(first.requests().len(), seen, "something left by the wrong uplink");
+    assert_ne!(
+        alice.run(&inside).status,
+        0,
+        "it is up again, but has lost its routes"
+    );
+    assert_eq!(
+        first.requests().len(),
+        seen,
+        "something left by the wrong uplink"
+    );
     host.ok("ip route add default via 198.18.0.1 dev eth1 metric 500");
     host.ok("runns-exec clean -n out -r eth1");
     assert_eq!(alice.ok(&inside), "second 198.18.0.2");
     host.ok("ip link set eth1 down; ip link set eth1 up; ip route add default via 198.18.0.1 dev eth1 metric 500");
     host.ok("runns-exec build -s out");
-    assert_eq!(alice.ok(&inside), "second 198.18.0.2", "building again restores it as well");
+    assert_eq!(
+        alice.ok(&inside),
+        "second 198.18.0.2",
+        "building again restores it as well"
+    );
     assert_eq!(first.requests().len(), seen);
     host.ok("runns-exec clean out -f");
     before.assert_same(&Snapshot::of(host));
@@ -62,19 +79,38 @@ fn traffic_leaves_by_the_uplink_or_not_at_all() {
 fn a_flushed_firewall_opens_no_other_way() {
     let TwoUplinks { host, first, .. } = &two_uplinks();
     host.ok("runns-exec build -n out -o eth1 && iptables-legacy -A FORWARD -j ACCEPT");
-    let seen = host.spawn("exec tcpdump -p -Z root -n -l --immediate-mode -i eth0 -Q out net 172.24.0.0/13");
-    crate::support::wait_until("tcpdump listens", || seen.stderr().contains("listening on").then_some(()));
-    host.ok("nft flush ruleset; for table in mangle nat filter; do iptables-legacy -t $table -F; done");
+    let seen = host
+        .spawn("exec tcpdump -p -Z root -n -l --immediate-mode -i eth0 -Q out net 172.24.0.0/13");
+    crate::support::wait_until("tcpdump listens", || {
+        seen.stderr().contains("listening on").then_some(())
+    });
+    host.ok(
+        "nft flush ruleset; for table in mangle nat filter; do iptables-legacy -t $table -F; done",
+    );
     assert_eq!(host.ok("nft list ruleset"), "");
-    assert_ne!(host.run(&format!("runns-exec out -- {ASK}")).status, 0, "without NAT there are no answers");
+    assert_ne!(
+        host.run(&format!("runns-exec out -- {ASK}")).status,
+        0,
+        "without NAT there are no answers"
+    );
     host.ok("ip link set eth1 down");
     assert_ne!(host.run(&format!("runns-exec out -- {ASK}")).status, 0);
-    assert!(first.requests().is_empty(), "something left by the wrong uplink");
+    assert!(
+        first.requests().is_empty(),
+        "something left by the wrong uplink"
+    );
     // A last packet of the same kind proves that tcpdump saw all.
-    host.ok("ip address add 172.24.99.1/32 dev lo && ping -c 1 -W 1 -I 172.24.99.1 192.0.2.1 || true");
-    crate::support::wait_until("the last packet is seen", || seen.stdout().contains("172.24.99.1").then_some(()));
+    host.ok(
+        "ip address add 172.24.99.1/32 dev lo && ping -c 1 -W 1 -I 172.24.99.1 192.0.2.1 || true",
+    );
+    crate::support::wait_until("the last packet is seen", || {
+        seen.stdout().contains("172.24.99.1").then_some(())
+    });
     let packets = seen.stdout();
-    assert!(packets.lines().all(|line| line.contains("172.24.99.1")), "{packets}");
+    assert!(
+        packets.lines().all(|line| line.contains("172.24.99.1")),
+        "{packets}"
+    );
     host.ok("runns-exec clean out -f");
 }
 
@@ -85,7 +121,8 @@ fn an_uplink_that_is_removed_fails_closed() {
     host.ok("ip link delete eth1");
     assert_ne!(host.run(&format!("runns-exec out -- {ASK}")).status, 0);
     assert!(first.requests().is_empty());
-    host.run("runns-exec clean -n out -r eth1").refused(1, &["eth1"]);
+    host.run("runns-exec clean -n out -r eth1")
+        .refused(1, &["eth1"]);
     host.ok("runns-exec clean out -f");
 }
 
@@ -96,13 +133,19 @@ fn a_namespace_moves_to_another_uplink_with_its_processes() {
     let before = Snapshot::of(host);
     host.ok("runns-exec build -n out -o eth1");
     let pid = alice.ok("runns-exec -d out -- sleep 1000");
-    for (uplink, seen) in [("eth0", "first 192.0.2.2"), ("eth1", "second 198.18.0.2"), ("eth0", "first 192.0.2.2")] {
+    for (uplink, seen) in [
+        ("eth0", "first 192.0.2.2"),
+        ("eth1", "second 198.18.0.2"),
+        ("eth0", "first 192.0.2.2"),
+    ] {
         host.ok(&format!("runns-exec clean out -r {uplink}"));
         assert_eq!(alice.ok(&format!("runns-exec out -- {ASK}")), seen);
         host.ok(&format!("kill -0 {pid}"));
     }
-    host.run("runns-exec clean -n nosuch -r eth0").refused(1, &["nosuch"]);
-    host.run("runns-exec clean -n out -r nosuch0").refused(1, &["nosuch0"]);
+    host.run("runns-exec clean -n nosuch -r eth0")
+        .refused(1, &["nosuch"]);
+    host.run("runns-exec clean -n out -r nosuch0")
+        .refused(1, &["nosuch0"]);
     host.ok("runns-exec clean out --kill -f");
     before.assert_same(&Snapshot::of(host));
 }
@@ -114,7 +157,10 @@ fn strict_reverse_path_filters_are_no_obstacle() {
              net.ipv4.conf.default.rp_filter=1");
     let before = Snapshot::of(host);
     host.ok("runns-exec build -n out -o eth1");
-    assert_eq!(host.user("alice").ok(&format!("runns-exec out -- {ASK}")), "second 198.18.0.2");
+    assert_eq!(
+        host.user("alice").ok(&format!("runns-exec out -- {ASK}")),
+        "second 198.18.0.2"
+    );
     host.ok("runns-exec clean out -f");
     before.assert_same(&Snapshot::of(host));
 }
@@ -124,7 +170,10 @@ fn an_uplink_without_a_gateway_reaches_its_own_subnets_only() {
     let TwoUplinks { host, first, .. } = &two_uplinks();
     host.ok("ip route del default dev eth1");
     let built = host.run("runns-exec build -n out -o eth1");
-    assert!(built.status == 0 && built.stderr.contains("gateway"), "{built}");
+    assert!(
+        built.status == 0 && built.stderr.contains("gateway"),
+        "{built}"
+    );
     host.ok("runns-exec out -- ping -c 1 -W 5 198.18.0.1");
     assert_ne!(host.run(&format!("runns-exec out -- {ASK}")).status, 0);
     assert!(first.requests().is_empty());

@@ -1,4 +1,5 @@
-//! The command's view of the file system: /sys and the files of /etc/netns/NAME, and that the host sees none of it.
+//! The command's view of the file system: /sys and the files of /etc/netns/NAME, and that the host
+//! sees none of it.
 
 use crate::host_with_vpn1;
 use crate::support::Snapshot;
@@ -9,15 +10,29 @@ fn sys_is_the_namespaces_and_keeps_what_was_mounted_below() {
     let alice = host.user("alice");
     host.ok("mkdir /sys/kernel/debug/x 2>/dev/null; mount -t tmpfs -o mode=755 tmpfs /sys/kernel/security; touch /sys/kernel/security/mine");
     assert_eq!(alice.ok("runns-exec vpn1 -- ls /sys/class/net"), "lo");
-    assert_eq!(alice.ok("runns-exec vpn1 -- ls /sys/kernel/security"), "mine");
-    assert_eq!(alice.ok("runns-exec vpn1 -- ls /sys/fs/cgroup"), alice.ok("ls /sys/fs/cgroup"));
+    assert_eq!(
+        alice.ok("runns-exec vpn1 -- ls /sys/kernel/security"),
+        "mine"
+    );
+    assert_eq!(
+        alice.ok("runns-exec vpn1 -- ls /sys/fs/cgroup"),
+        alice.ok("ls /sys/fs/cgroup")
+    );
     let options = alice.ok("runns-exec vpn1 -- findmnt -n -o OPTIONS /sys");
     for option in ["rw", "nosuid", "nodev", "noexec"] {
         assert!(options.split(',').any(|word| word == option), "{options}");
     }
     host.ok("mount -o remount,bind,ro /sys");
-    assert!(alice.ok("runns-exec vpn1 -- findmnt -n -o VFS-OPTIONS /sys").starts_with("ro,"));
-    assert!(alice.ok("runns-exec vpn1 -- findmnt -n -o FS-OPTIONS /sys").starts_with("rw"));
+    assert!(
+        alice
+            .ok("runns-exec vpn1 -- findmnt -n -o VFS-OPTIONS /sys")
+            .starts_with("ro,")
+    );
+    assert!(
+        alice
+            .ok("runns-exec vpn1 -- findmnt -n -o FS-OPTIONS /sys")
+            .starts_with("rw")
+    );
 }
 
 #[test]
@@ -34,13 +49,22 @@ fn files_of_the_namespace_stand_in_etc() {
     assert_eq!(inside("/etc/resolv.conf"), "nameserver 10.9.9.9");
     assert_eq!(inside("/etc/hosts"), "10.1.1.1 inside");
     assert_eq!(inside("/etc/skel/inner"), "a directory");
-    assert_eq!(alice.ok("cat /etc/resolv.conf"), "nameserver 192.0.2.1", "the host's own stays");
+    assert_eq!(
+        alice.ok("cat /etc/resolv.conf"),
+        "nameserver 192.0.2.1",
+        "the host's own stays"
+    );
     before.assert_same(&Snapshot::of(&host));
-    // Symlinks, even dangling ones, are covered themselves: their target belongs to another program.
+    // Symlinks, even dangling ones, are covered themselves: their target belongs to another
+    // program.
     for target in ["/run/resolve/stub.conf", "../run/resolve/none.conf"] {
         host.write("/run/resolve/stub.conf", "nameserver 127.0.0.53\n");
         host.ok(&format!("ln -sfn {target} /etc/resolv.conf"));
-        assert_eq!(inside("/etc/resolv.conf"), "nameserver 10.9.9.9", "{target}");
+        assert_eq!(
+            inside("/etc/resolv.conf"),
+            "nameserver 10.9.9.9",
+            "{target}"
+        );
         assert_eq!(host.ok("readlink /etc/resolv.conf"), target);
         assert_eq!(inside("/run/resolve/stub.conf"), "nameserver 127.0.0.53");
     }
@@ -63,12 +87,19 @@ fn the_host_sees_nothing_of_it_and_its_mounts_come_through() {
     host.ok("while [ ! -e /tmp/in ]; do sleep 0.02; done");
     let during = Snapshot::of(&host);
     // The command itself is in the list of daemons.
-    let mounts = |snapshot: &Snapshot| snapshot.text().split("== mounts").nth(1).map(str::to_string);
+    let mounts = |snapshot: &Snapshot| {
+        snapshot
+            .text()
+            .split("== mounts")
+            .nth(1)
+            .map(str::to_string)
+    };
     assert_eq!(
         mounts(&before).map(|t| t.split("== daemons").next().map(str::to_string)),
         mounts(&during).map(|t| t.split("== daemons").next().map(str::to_string))
     );
-    // Mounts and unmounts on the host propagate to the command's view, so it does not keep a disk busy.
+    // Mounts and unmounts on the host propagate to the command's view, so it does not keep a disk
+    // busy.
     host.ok("umount /mnt/disk && mount -t tmpfs later /mnt/later && touch /mnt/later/seen && touch /tmp/go");
     let output = inside.wait();
     let lines: Vec<&str> = output.stdout.lines().collect();
@@ -92,7 +123,9 @@ fn entered_from_inside_another_namespace_nothing_of_it_is_left() {
         let direct = alice.ok(&format!("runns-exec {name} -- {show}"));
         let nested = alice.ok(&format!("runns-exec vpn1 -- runns-exec {name} -- {show}"));
         assert_eq!(direct, nested, "{name}");
-        let deeper = alice.ok(&format!("runns-exec vpn3 runns-exec vpn2 runns-exec vpn1 runns-exec {name} -- {show}"));
+        let deeper = alice.ok(&format!(
+            "runns-exec vpn3 runns-exec vpn2 runns-exec vpn1 runns-exec {name} -- {show}"
+        ));
         assert_eq!(direct, deeper, "{name}");
     }
 }

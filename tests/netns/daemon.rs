@@ -25,7 +25,9 @@ impl Process {
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
         assert_eq!(line, "ready\n");
         Self(child)
     }
@@ -67,7 +69,9 @@ fn a_daemon_is_known_by_pid_and_start_time() {
     let process = Process::start(&net, READY);
     let known = Daemon::identify(process.pid(), Path::new("/etc/x.conf")).unwrap();
     assert!(known.is_running());
-    wait_until("sleep", || (daemon::command_line(process.pid()) == ["sleep", "1000"]).then_some(()));
+    wait_until("sleep", || {
+        (daemon::command_line(process.pid()) == ["sleep", "1000"]).then_some(())
+    });
     let mut reused = known.clone();
     reused.start_time += 1;
     assert!(!reused.is_running(), "another process with its pid");
@@ -87,16 +91,24 @@ while True:
 ";
 
 fn processes_of_nobody() -> usize {
-    daemon::all().into_iter().filter(|pid| daemon::user_of(*pid) == Some(NOBODYS)).count()
+    daemon::all()
+        .into_iter()
+        .filter(|pid| daemon::user_of(*pid) == Some(NOBODYS))
+        .count()
 }
 
 #[test]
 fn who_forks_all_the_time_does_not_escape() {
-    let mut first = std::process::Command::new("python3").args(["-c", CHAIN]).spawn().expect("start python3");
+    let mut first = std::process::Command::new("python3")
+        .args(["-c", CHAIN])
+        .spawn()
+        .expect("start python3");
     first.wait().expect("wait for its end");
     wait_until("the chain", || (processes_of_nobody() > 0).then_some(()));
     daemon::end_user(NOBODYS).expect("end them");
-    wait_until("the end of those that were killed", || (processes_of_nobody() == 0).then_some(()));
+    wait_until("the end of those that were killed", || {
+        (processes_of_nobody() == 0).then_some(())
+    });
     // One that lives may be between two processes.
     for _ in 0..200 {
         assert_eq!(processes_of_nobody(), 0);

@@ -27,7 +27,14 @@ fn cookies_are_never_used_again() {
 fn a_network_namespace_is_told_from_everything_else() {
     let is = |path: &str| is_network_namespace(std::fs::File::open(path).unwrap()).unwrap_or(false);
     assert!(is("/proc/self/ns/net"));
-    for other in ["/proc/self/ns/mnt", "/proc/self/ns/user", "/proc/self/ns/pid", "/dev/null", "/etc/passwd", "/"] {
+    for other in [
+        "/proc/self/ns/mnt",
+        "/proc/self/ns/user",
+        "/proc/self/ns/pid",
+        "/dev/null",
+        "/etc/passwd",
+        "/",
+    ] {
         assert!(!is(other), "{other}");
     }
 }

@@ -34,15 +34,24 @@ impl Output {
         self.stdout.trim_end_matches('\n').to_string()
     }
 
-    /// Fails the test unless the command failed with `status` and wrote nothing to stdout, and to stderr one message of
-    /// runns-exec, of one line that contains all `parts`, followed by at most one hint.
+    /// Fails the test unless the command failed with `status` and wrote nothing to stdout, and to
+    /// stderr one message of runns-exec, of one line that contains all `parts`, followed by at most
+    /// one hint.
     #[track_caller]
     pub fn refused(self, status: i32, parts: &[&str]) -> Self {
         assert_eq!(self.status, status, "{self}");
         assert_eq!(self.stdout, "", "{self}");
         let lines: Vec<&str> = self.stderr.lines().collect();
-        assert!(lines.first().is_some_and(|line| line.starts_with("runns-exec: ")), "{self}");
-        assert!(lines.len() == 1 || lines.len() == 2 && lines[1].starts_with("hint: "), "{self}");
+        assert!(
+            lines
+                .first()
+                .is_some_and(|line| line.starts_with("runns-exec: ")),
+            "{self}"
+        );
+        assert!(
+            lines.len() == 1 || lines.len() == 2 && lines[1].starts_with("hint: "),
+            "{self}"
+        );
         for part in parts {
             assert!(self.stderr.contains(part), "stderr lacks {part:?}\n{self}");
         }
@@ -52,8 +61,16 @@ impl Output {
 
 impl std::fmt::Display for Output {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        let Self { script, status, stdout, stderr } = self;
-        write!(f, "command: {script}\nstatus: {status}\nstdout: {stdout}\nstderr: {stderr}")
+        let Self {
+            script,
+            status,
+            stdout,
+            stderr,
+        } = self;
+        write!(
+            f,
+            "command: {script}\nstatus: {status}\nstdout: {stdout}\nstderr: {stderr}"
+        )
     }
 }
 
@@ -71,39 +88,76 @@ pub struct Runner {
 impl Runner {
     /// The same runner as another user.
     pub fn user(&self, name: &str) -> Self {
-        Self { user: Some(name.to_string()), directory: format!("/home/{name}").into(), ..self.clone() }
+        Self {
+            user: Some(name.to_string()),
+            directory: format!("/home/{name}").into(),
+            ..self.clone()
+        }
     }
 
     /// The same runner in another network namespace.
     pub fn inside(&self, net: &super::Net) -> Self {
-        let mut place: Vec<String> = self.place.iter().filter(|word| !word.starts_with("--net")).cloned().collect();
+        let mut place: Vec<String> = self
+            .place
+            .iter()
+            .filter(|word| !word.starts_with("--net"))
+            .cloned()
+            .collect();
         place.push(format!("--net={}", net.path()));
-        Self { place, ..self.clone() }
+        Self {
+            place,
+            ..self.clone()
+        }
     }
 
     /// The same runner with one more variable in the environment.
     pub fn env(&self, name: &str, value: &str) -> Self {
         let mut runner = self.clone();
-        runner.environment.push((name.to_string(), value.to_string()));
+        runner
+            .environment
+            .push((name.to_string(), value.to_string()));
         runner
     }
 
     /// The same runner in another working directory.
     pub fn at(&self, directory: &str) -> Self {
-        Self { directory: directory.into(), ..self.clone() }
+        Self {
+            directory: directory.into(),
+            ..self.clone()
+        }
     }
 
-    /// `words` as a [`Command`] of std, for tests that need more than [`Runner::run`]. Its environment is small and
-    /// always the same. (The pid that std reports is that of nsenter, which waits for the command.)
+    /// `words` as a [`Command`] of std, for tests that need more than [`Runner::run`]. Its
+    /// environment is small and always the same. (The pid that std reports is that of nsenter,
+    /// which waits for the command.)
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(&self.place).arg(format!("--wdns={}", self.directory.display())).arg("--");
+        command
+            .args(&self.place)
+            .arg(format!("--wdns={}", self.directory.display()))
+            .arg("--");
         let user = self.user.as_deref().unwrap_or("root");
         if self.user.is_some() {
-            command.args(["setpriv", "--reuid", user, "--regid", user, "--init-groups", "--inh-caps=-all", "--"]);
+            command.args([
+                "setpriv",
+                "--reuid",
+                user,
+                "--regid",
+                user,
+                "--init-groups",
+                "--inh-caps=-all",
+                "--",
+            ]);
         }
-        let home = if self.user.is_some() { format!("/home/{user}") } else { "/root".to_string() };
-        command.args(words).env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        let home = if self.user.is_some() {
+            format!("/home/{user}")
+        } else {
+            "/root".to_string()
+        };
+        command.args(words).env_clear().env(
+            "PATH",
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        );
         command
             .env("HOME", home)
             .env("USER", user)
@@ -120,7 +174,8 @@ impl Runner {
         self.run_with(script, b"")
     }
 
-    /// Runs a script and fails the test unless it succeeds; returns its output without the last line feed.
+    /// Runs a script and fails the test unless it succeeds; returns its output without the last
+    /// line feed.
     #[track_caller]
     pub fn ok(&self, script: &str) -> String {
         self.run(script).ok()
@@ -141,16 +196,29 @@ impl Runner {
     fn start(&self, script: &str, input: &[u8]) -> Background {
         let (stdin, stdout, stderr) = (memory_file(), memory_file(), memory_file());
         let mut given = &stdin;
-        given.write_all(input).and_then(|()| given.rewind()).expect("write a command's input");
+        given
+            .write_all(input)
+            .and_then(|()| given.rewind())
+            .expect("write a command's input");
         let share = |file: &File| Stdio::from(file.try_clone().expect("duplicate a descriptor"));
         let child = self
             .command(&["sh", "-c", script])
-            .stdin(if input.is_empty() { Stdio::null() } else { share(&stdin) })
+            .stdin(if input.is_empty() {
+                Stdio::null()
+            } else {
+                share(&stdin)
+            })
             .stdout(share(&stdout))
             .stderr(share(&stderr))
             .spawn()
             .expect("start nsenter");
-        Background { script: script.to_string(), pid: child.id(), ended: watch(child), stdout, stderr }
+        Background {
+            script: script.to_string(),
+            pid: child.id(),
+            ended: watch(child),
+            stdout,
+            stderr,
+        }
     }
 }
 
@@ -209,8 +277,15 @@ impl Background {
     }
 
     fn output(self, status: ExitStatus) -> Output {
-        let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
-        Output { status: code, stdout: self.stdout(), stderr: self.stderr(), script: self.script }
+        let code = status
+            .code()
+            .unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
+        Output {
+            status: code,
+            stdout: self.stdout(),
+            stderr: self.stderr(),
+            script: self.script,
+        }
     }
 }
 

@@ -30,16 +30,21 @@ pub(super) fn scratch_directory() -> PathBuf {
     path
 }
 
-/// The program that is tested, with the one for root beside it: tests/run.sh builds both as the installer does.
+/// The program that is tested, with the one for root beside it: tests/run.sh builds both as the
+/// installer does.
 pub fn program() -> PathBuf {
-    std::env::var_os("RUNNS_EXEC_BINARY").map(PathBuf::from).expect("RUNNS_EXEC_BINARY is not set: run tests/run.sh")
+    std::env::var_os("RUNNS_EXEC_BINARY")
+        .map(PathBuf::from)
+        .expect("RUNNS_EXEC_BINARY is not set: run tests/run.sh")
 }
 
 /// A completion as tests/run.sh had it generated; else a stand-in.
 fn completion(file: &str) -> String {
     std::env::var_os("RUNNS_EXEC_COMPLETIONS").map_or_else(
         || format!("# {file}\n"),
-        |directory| std::fs::read_to_string(Path::new(&directory).join(file)).expect("read a completion"),
+        |directory| {
+            std::fs::read_to_string(Path::new(&directory).join(file)).expect("read a completion")
+        },
     )
 }
 
@@ -60,9 +65,23 @@ impl Host {
         let directory = scratch_directory();
         let program = program();
         let mut child = Command::new("unshare")
-            .args(["--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "--propagation", "private"])
+            .args([
+                "--net",
+                "--mount",
+                "--pid",
+                "--uts",
+                "--ipc",
+                "--fork",
+                "--kill-child",
+                "--propagation",
+                "private",
+            ])
             .args(["bash", "-c", include_str!("host.sh"), "host.sh"])
-            .args([&directory, Path::new(env!("CARGO_MANIFEST_DIR")), program.parent().expect("a directory")])
+            .args([
+                &directory,
+                Path::new(env!("CARGO_MANIFEST_DIR")),
+                program.parent().expect("a directory"),
+            ])
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .stdin(Stdio::piped())
@@ -70,12 +89,24 @@ impl Host {
             .spawn()
             .expect("start unshare");
         let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("output")).read_line(&mut line).expect("hear from the host");
-        let pid = line.trim().strip_prefix("ready ").and_then(|pid| pid.parse().ok());
+        BufReader::new(child.stdout.take().expect("output"))
+            .read_line(&mut line)
+            .expect("hear from the host");
+        let pid = line
+            .trim()
+            .strip_prefix("ready ")
+            .and_then(|pid| pid.parse().ok());
         let pid = pid.unwrap_or_else(|| panic!("the host did not start: {line:?}"));
         let input = child.stdin.take();
         let internet = Internet { net: Net::new() };
-        let host = Self { pid, child, input, directory, internet, log: Syslog::start(pid) };
+        let host = Self {
+            pid,
+            child,
+            input,
+            directory,
+            internet,
+            log: Syslog::start(pid),
+        };
         host.connect();
         host.ok("for user in alice bob carol; do useradd --create-home --user-group --shell /bin/sh $user; done");
         host
@@ -87,18 +118,29 @@ impl Host {
         self.ok("ip route add default via 192.0.2.1");
     }
 
-    /// Joins the host to `net`: an interface of the same name on both sides, with these addresses, both up.
+    /// Joins the host to `net`: an interface of the same name on both sides, with these addresses,
+    /// both up.
     pub fn add_uplink(&self, interface: &str, address: &str, net: &Net, other: &str) {
-        let peer = format!("link add {interface} type veth peer name {interface} netns {}", net.path());
-        // In the host's network, but by the machine's /proc, in which the other namespace has a path.
+        let peer = format!(
+            "link add {interface} type veth peer name {interface} netns {}",
+            net.path()
+        );
+        // In the host's network, but by the machine's /proc, in which the other namespace has a
+        // path.
         let output = Command::new("nsenter")
             .arg(format!("--net=/proc/{}/ns/net", self.pid))
             .arg("ip")
             .args(peer.split_whitespace())
             .output()
             .expect("start nsenter");
-        assert!(output.status.success(), "add {interface}: {}", String::from_utf8_lossy(&output.stderr));
-        self.ok(&format!("ip address add {address} dev {interface} && ip link set {interface} up"));
+        assert!(
+            output.status.success(),
+            "add {interface}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        self.ok(&format!(
+            "ip address add {address} dev {interface} && ip link set {interface} up"
+        ));
         net.ip(&format!("address add {other} dev {interface}"));
         net.ip(&format!("link set {interface} up"));
     }
@@ -106,7 +148,8 @@ impl Host {
     /// Installs the program; what the installer said.
     #[track_caller]
     pub fn install(&self) -> String {
-        self.install_environment().ok("/runns-source/install/install.sh")
+        self.install_environment()
+            .ok("/runns-source/install/install.sh")
     }
 
     /// Commands as root, with what the installer needs instead of building.
@@ -114,7 +157,11 @@ impl Host {
         for file in ["runns-exec.bash", "_runns-exec", "runns-exec.fish"] {
             self.write(&format!("/tmp/completions/{file}"), &completion(file));
         }
-        let name = program().file_name().expect("a file name").to_string_lossy().into_owned();
+        let name = program()
+            .file_name()
+            .expect("a file name")
+            .to_string_lossy()
+            .into_owned();
         self.root()
             .env("RUNNS_EXEC_BINARY", &format!("/runns-build/{name}"))
             .env("RUNNS_EXEC_COMPLETIONS", "/tmp/completions")
@@ -128,8 +175,15 @@ impl Host {
     /// Commands as root.
     pub fn root(&self) -> Runner {
         let target = format!("--target={}", self.pid);
-        let place = [&target, "--mount", "--pid", "--uts", "--ipc", "--net"].map(str::to_string).to_vec();
-        Runner { place, user: None, environment: Vec::new(), directory: "/root".into() }
+        let place = [&target, "--mount", "--pid", "--uts", "--ipc", "--net"]
+            .map(str::to_string)
+            .to_vec();
+        Runner {
+            place,
+            user: None,
+            environment: Vec::new(),
+            directory: "/root".into(),
+        }
     }
 
     /// Commands as a user.
@@ -143,7 +197,8 @@ impl Host {
         self.root().run(script)
     }
 
-    /// Runs a script as root and fails the test unless it succeeds; its output without the last line feed.
+    /// Runs a script as root and fails the test unless it succeeds; its output without the last
+    /// line feed.
     #[track_caller]
     pub fn ok(&self, script: &str) -> String {
         self.root().ok(script)
@@ -157,24 +212,36 @@ impl Host {
     /// Writes a file of root's, mode 0644.
     #[track_caller]
     pub fn write(&self, path: &str, text: &str) {
-        let script = format!("umask 022; mkdir -p \"$(dirname '{path}')\" && rm -f '{path}' && cat >'{path}'");
+        let script = format!(
+            "umask 022; mkdir -p \"$(dirname '{path}')\" && rm -f '{path}' && cat >'{path}'"
+        );
         let text = if text.is_empty() { "\n" } else { text };
         self.root().run_with(&script, text.as_bytes()).ok();
     }
 
-    /// Unpacks a Debian package on this host only: installed on the machine that runs the tests, it would change how names
-    /// are resolved there, or add a setuid program.
+    /// Unpacks a Debian package on this host only: installed on the machine that runs the tests, it
+    /// would change how names are resolved there, or add a setuid program.
     pub fn unpack(&self, package: &str) {
         let directory = std::env::var_os("RUNNS_TEST_PACKAGES").map(PathBuf::from);
         let directory = directory.expect("RUNNS_TEST_PACKAGES is not set: run tests/run.sh");
         let entries = std::fs::read_dir(&directory).expect("list RUNNS_TEST_PACKAGES");
         let mut files = entries.map(|entry| entry.expect("an entry").path());
         let start = format!("{package}_");
-        let file = files.find(|file| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&start)));
-        let file = file.unwrap_or_else(|| panic!("no package {package} in {}: run tests/run.sh", directory.display()));
+        let file = files.find(|file| {
+            file.file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with(&start))
+        });
+        let file = file.unwrap_or_else(|| {
+            panic!(
+                "no package {package} in {}: run tests/run.sh",
+                directory.display()
+            )
+        });
         let script = "cat >/tmp/package.deb && dpkg-deb --fsys-tarfile /tmp/package.deb | \
                       tar -C / -x --keep-directory-symlink && ldconfig";
-        self.root().run_with(script, &std::fs::read(file).expect("read a package")).ok();
+        self.root()
+            .run_with(script, &std::fs::read(file).expect("read a package"))
+            .ok();
     }
 
     /// Replaces /etc/runns.conf.

@@ -1,4 +1,5 @@
-//! The network outside the host: network namespaces that act as other machines, and servers in them.
+//! The network outside the host: network namespaces that act as other machines, and servers in
+//! them.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -24,14 +25,18 @@ impl Net {
             unshare(CloneFlags::CLONE_NEWNET).expect("unshare the network namespace");
             File::open("/proc/thread-self/ns/net").expect("open the network namespace")
         });
-        let net = Self { file: Arc::new(made.join().expect("make a network namespace")) };
+        let net = Self {
+            file: Arc::new(made.join().expect("make a network namespace")),
+        };
         net.ip("link set lo up");
         net
     }
 
     /// The same one once more.
     pub fn clone_of(other: &Self) -> Self {
-        Self { file: Arc::clone(&other.file) }
+        Self {
+            file: Arc::clone(&other.file),
+        }
     }
 
     /// A path to it, for programs on this machine.
@@ -49,13 +54,20 @@ impl Net {
     pub fn ip(&self, arguments: &str) -> String {
         let mut words = vec![format!("--net={}", self.path()), "ip".to_string()];
         words.extend(arguments.split_whitespace().map(str::to_string));
-        let output = std::process::Command::new("nsenter").args(&words).output().expect("start nsenter");
-        assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+        let output = std::process::Command::new("nsenter")
+            .args(&words)
+            .output()
+            .expect("start nsenter");
+        assert!(
+            output.status.success(),
+            "ip {arguments}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Starts a web server at `address` (with port) that answers every request with `name` and the address from which
-    /// the request came.
+    /// Starts a web server at `address` (with port) that answers every request with `name` and the
+    /// address from which the request came.
     pub fn serve(&self, address: &str, name: &str) -> WebServer {
         let file = Arc::clone(&self.file);
         let address: SocketAddr = address.parse().expect("an address with port");
@@ -63,7 +75,10 @@ impl Net {
             setns(file.as_fd(), CloneFlags::CLONE_NEWNET).expect("enter the network namespace");
             TcpListener::bind(address).expect("bind the web server")
         });
-        WebServer::start(listener.join().expect("start a web server"), name.to_string())
+        WebServer::start(
+            listener.join().expect("start a web server"),
+            name.to_string(),
+        )
     }
 }
 
@@ -87,8 +102,10 @@ impl WebServer {
         let seen = Arc::clone(&requests);
         let thread = std::thread::spawn(move || {
             loop {
-                let mut events =
-                    [PollFd::new(listener.as_fd(), PollFlags::POLLIN), PollFd::new(end.as_fd(), PollFlags::empty())];
+                let mut events = [
+                    PollFd::new(listener.as_fd(), PollFlags::POLLIN),
+                    PollFd::new(end.as_fd(), PollFlags::empty()),
+                ];
                 poll(&mut events, PollTimeout::NONE).expect("poll");
                 if events[1].any() == Some(true) {
                     return;
@@ -99,7 +116,11 @@ impl WebServer {
                 }
             }
         });
-        Self { requests, stop: Some(stop), thread: Some(thread) }
+        Self {
+            requests,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
     }
 
     /// The source addresses of all requests so far.
@@ -115,7 +136,11 @@ fn answer(connection: TcpStream, body: &str) -> std::io::Result<()> {
     while reader.read_line(&mut line)? > 2 {
         line.clear();
     }
-    write!(&connection, "HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    write!(
+        &connection,
+        "HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 impl Drop for WebServer {

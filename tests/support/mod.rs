@@ -1,8 +1,9 @@
 //! Support for the tests: each gets a [`Host`] of its own, on the real kernel.
 //!
-//! A host has its own network, mount, pid, uts and ipc namespaces, a pid 1, a private copy of the whole file system,
-//! users, the program as install/install.sh installs it, and an uplink to an [`Internet`]. Nothing of it outlives the
-//! test, and the machine that runs the tests is not changed.
+//! A host has its own network, mount, pid, uts and ipc namespaces, a pid 1, a private copy of the
+//! whole file system, users, the program as install/install.sh installs it, and an uplink to an
+//! [`Internet`]. Nothing of it outlives the test, and the machine that runs the tests is not
+//! changed.
 
 // Each test binary uses a different part of this module.
 #![allow(dead_code, unused_imports)]
@@ -34,12 +35,18 @@ pub fn wait_until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
         if let Some(value) = done() {
             return value;
         }
-        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain: {what}");
+        assert!(
+            start.elapsed() < PATIENCE,
+            "waited {PATIENCE:?} in vain: {what}"
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
 /// The uid that every test needs.
 pub fn require_root() {
-    assert!(nix::unistd::geteuid().is_root(), "the tests must be run as root: sudo tests/run.sh");
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "the tests must be run as root: sudo tests/run.sh"
+    );
 }

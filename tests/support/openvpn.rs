@@ -7,9 +7,13 @@ pub struct OpenVpnServer {
     process: Background,
 }
 
-/// Creates a certificate authority and certificates for a server and a client in /etc/openvpn of `host`.
+/// Creates a certificate authority and certificates for a server and a client in /etc/openvpn of
+/// `host`.
 pub fn make_certificates(host: &Host) {
-    host.write("/etc/openvpn/openssl.cnf", "[req]\ndistinguished_name=dn\n[dn]\n");
+    host.write(
+        "/etc/openvpn/openssl.cnf",
+        "[req]\ndistinguished_name=dn\n[dn]\n",
+    );
     host.ok("cd /etc/openvpn
         issue() { name=$1; shift; openssl req -config openssl.cnf -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 \
             -nodes -days 2 -subj \"/CN=$name\" -keyout $name.key -out $name.crt \"$@\" 2>&1; }
@@ -18,7 +22,8 @@ pub fn make_certificates(host: &Host) {
         issue client -CA ca.crt -CAkey ca.key -addext keyUsage=digitalSignature -addext extendedKeyUsage=clientAuth");
 }
 
-/// Writes a client configuration as a provider hands it out: /etc/openvpn/`name`.conf, with its files beside it.
+/// Writes a client configuration as a provider hands it out: /etc/openvpn/`name`.conf, with its
+/// files beside it.
 pub fn configure_client(host: &Host, name: &str, port: u16) {
     host.write(
         &format!("/etc/openvpn/{name}.conf"),
@@ -30,9 +35,13 @@ pub fn configure_client(host: &Host, name: &str, port: u16) {
 }
 
 impl OpenVpnServer {
-    /// Starts a server at 192.0.2.1:`port` that assigns addresses from 10.`net`.0.0/24 and pushes `push`.
+    /// Starts a server at 192.0.2.1:`port` that assigns addresses from 10.`net`.0.0/24 and pushes
+    /// `push`.
     pub fn start(host: &Host, port: u16, net: u8, push: &[&str]) -> Self {
-        let pushed: String = push.iter().map(|option| format!("push \"{option}\"\n")).collect();
+        let pushed: String = push
+            .iter()
+            .map(|option| format!("push \"{option}\"\n"))
+            .collect();
         Self::start_with(host, port, net, &pushed)
     }
 
@@ -50,8 +59,17 @@ impl OpenVpnServer {
         let process = host.root().inside(&host.internet.net).spawn(&script);
         let server = Self { process };
         super::wait_until("the OpenVPN server's start", || {
-            assert!(server.process.is_running(), "{}{}", server.process.stdout(), server.process.stderr());
-            server.process.stdout().contains("Initialization Sequence Completed").then_some(())
+            assert!(
+                server.process.is_running(),
+                "{}{}",
+                server.process.stdout(),
+                server.process.stderr()
+            );
+            server
+                .process
+                .stdout()
+                .contains("Initialization Sequence Completed")
+                .then_some(())
         });
         server
     }

@@ -25,9 +25,16 @@ impl Snapshot {
         for (path, text) in paths.iter().zip([&self.0, &after.0]) {
             fs::write(path, text).expect("write a snapshot");
         }
-        let diff = std::process::Command::new("diff").arg("-U2").args(&paths).output().expect("start diff");
+        let diff = std::process::Command::new("diff")
+            .arg("-U2")
+            .args(&paths)
+            .output()
+            .expect("start diff");
         let _ = fs::remove_dir_all(&directory);
-        panic!("the host is not as it was:\n{}", String::from_utf8_lossy(&diff.stdout));
+        panic!(
+            "the host is not as it was:\n{}",
+            String::from_utf8_lossy(&diff.stdout)
+        );
     }
 
     /// The text, for assertions on a part of it.

@@ -24,11 +24,14 @@ impl Syslog {
     /// Binds /dev/log in the mount namespace of process `pid`.
     pub fn start(pid: i32) -> Self {
         let bound = std::thread::spawn(move || {
-            let mounts = std::fs::File::open(format!("/proc/{pid}/ns/mnt")).expect("open a mount namespace");
+            let mounts =
+                std::fs::File::open(format!("/proc/{pid}/ns/mnt")).expect("open a mount namespace");
             unshare(CloneFlags::CLONE_FS).expect("unshare the working directory");
-            setns(mounts.as_fd(), CloneFlags::CLONE_NEWNS).expect("enter the host's mount namespace");
+            setns(mounts.as_fd(), CloneFlags::CLONE_NEWNS)
+                .expect("enter the host's mount namespace");
             let socket = UnixDatagram::bind("/dev/log").expect("bind /dev/log");
-            std::fs::set_permissions("/dev/log", PermissionsExt::from_mode(0o666)).expect("open /dev/log to all");
+            std::fs::set_permissions("/dev/log", PermissionsExt::from_mode(0o666))
+                .expect("open /dev/log to all");
             socket
         });
         let socket = bound.join().expect("bind /dev/log");
@@ -38,24 +41,37 @@ impl Syslog {
         let thread = std::thread::spawn(move || {
             let mut buffer = vec![0; 1 << 16];
             loop {
-                let mut events =
-                    [PollFd::new(socket.as_fd(), PollFlags::POLLIN), PollFd::new(end.as_fd(), PollFlags::empty())];
+                let mut events = [
+                    PollFd::new(socket.as_fd(), PollFlags::POLLIN),
+                    PollFd::new(end.as_fd(), PollFlags::empty()),
+                ];
                 poll(&mut events, PollTimeout::NONE).expect("poll");
                 if events[1].any() == Some(true) {
                     return;
                 }
                 let length = socket.recv(&mut buffer).expect("receive a log line");
-                seen.0.lock().expect("log").push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+                seen.0
+                    .lock()
+                    .expect("log")
+                    .push(String::from_utf8_lossy(&buffer[..length]).into_owned());
                 seen.1.notify_all();
             }
         });
-        Self { lines, stop: Some(stop), thread: Some(thread) }
+        Self {
+            lines,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
     }
 
     /// All lines of runns-exec so far.
     pub fn ours(&self) -> Vec<String> {
         let lines = self.lines.0.lock().expect("log");
-        lines.iter().filter(|line| line.contains(">runns-exec[")).cloned().collect()
+        lines
+            .iter()
+            .filter(|line| line.contains(">runns-exec["))
+            .cloned()
+            .collect()
     }
 
     /// Waits for a line that contains all `parts`.
@@ -64,11 +80,15 @@ impl Syslog {
         let start = Instant::now();
         let mut lines = self.lines.0.lock().expect("log");
         loop {
-            if let Some(line) = lines.iter().find(|line| parts.iter().all(|part| line.contains(part))) {
+            if let Some(line) = lines
+                .iter()
+                .find(|line| parts.iter().all(|part| line.contains(part)))
+            {
                 return line.clone();
             }
             let left = PATIENCE.checked_sub(start.elapsed());
-            let left = left.unwrap_or_else(|| panic!("no log line with {parts:?} among {lines:#?}"));
+            let left =
+                left.unwrap_or_else(|| panic!("no log line with {parts:?} among {lines:#?}"));
             lines = self.lines.1.wait_timeout(lines, left).expect("log").0;
         }
     }

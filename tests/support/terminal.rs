@@ -31,17 +31,26 @@ pub struct Terminal {
 impl Terminal {
     /// Starts `words` on a new terminal owned by the user.
     pub fn start(runner: &Runner, words: &[&str]) -> Self {
-        // Close-on-exec from the start, so that programs that other tests start do not hold it open.
+        // Close-on-exec from the start, so that programs that other tests start do not hold it
+        // open.
         let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         let master = posix_openpt(flags).expect("posix_openpt");
-        grantpt(&master).and_then(|()| unlockpt(&master)).expect("unlock the terminal");
+        grantpt(&master)
+            .and_then(|()| unlockpt(&master))
+            .expect("unlock the terminal");
         let path = ptsname_r(&master).expect("ptsname");
-        let slave = File::from(open(path.as_str(), flags, Mode::empty()).expect("open the terminal"));
+        let slave =
+            File::from(open(path.as_str(), flags, Mode::empty()).expect("open the terminal"));
         let master = File::from(OwnedFd::from(master));
         resize(&slave, 30, 100);
-        let id = runner.command(&["id", "-u"]).output().expect("start id").stdout;
+        let id = runner
+            .command(&["id", "-u"])
+            .output()
+            .expect("start id")
+            .stdout;
         let id: u32 = String::from_utf8_lossy(&id).trim().parse().expect("a uid");
-        fchown(&slave, Some(Uid::from_raw(id)), Some(Gid::from_raw(5))).expect("chown the terminal");
+        fchown(&slave, Some(Uid::from_raw(id)), Some(Gid::from_raw(5)))
+            .expect("chown the terminal");
         let modes = tcgetattr(&slave).expect("tcgetattr");
         let share = || Stdio::from(slave.try_clone().expect("duplicate a descriptor"));
         let leader = runner
@@ -51,7 +60,13 @@ impl Terminal {
             .stderr(share())
             .spawn()
             .expect("start nsenter");
-        Self { master, slave, leader, shown: Vec::new(), modes }
+        Self {
+            master,
+            slave,
+            leader,
+            shown: Vec::new(),
+            modes,
+        }
     }
 
     /// An interactive shell with job control, whose prompt is `$ `.
@@ -74,11 +89,21 @@ impl Terminal {
         let text = text.as_ref();
         let start = Instant::now();
         loop {
-            if let Some(at) = self.shown.windows(text.len()).position(|window| window == text) {
+            if let Some(at) = self
+                .shown
+                .windows(text.len())
+                .position(|window| window == text)
+            {
                 return self.shown.drain(..at + text.len()).collect();
             }
-            let (wanted, shown) = (String::from_utf8_lossy(text), String::from_utf8_lossy(&self.shown));
-            assert!(start.elapsed() < PATIENCE, "not shown: {wanted:?}, but {shown:?}");
+            let (wanted, shown) = (
+                String::from_utf8_lossy(text),
+                String::from_utf8_lossy(&self.shown),
+            );
+            assert!(
+                start.elapsed() < PATIENCE,
+                "not shown: {wanted:?}, but {shown:?}"
+            );
             self.look(100);
         }
     }
@@ -96,7 +121,10 @@ impl Terminal {
     /// Whether input reaches the program unprocessed.
     pub fn is_raw(&self) -> bool {
         let raw = LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG;
-        !tcgetattr(&self.slave).expect("tcgetattr").local_flags.intersects(raw)
+        !tcgetattr(&self.slave)
+            .expect("tcgetattr")
+            .local_flags
+            .intersects(raw)
     }
 
     /// Waits until the terminal is in raw mode.
@@ -108,7 +136,9 @@ impl Terminal {
     /// Waits until the terminal's modes are `modes`, those from before.
     #[track_caller]
     pub fn wait_modes(&self, modes: &Termios) {
-        wait_until("the modes from before", || (tcgetattr(&self.slave).ok()? == *modes).then_some(()));
+        wait_until("the modes from before", || {
+            (tcgetattr(&self.slave).ok()? == *modes).then_some(())
+        });
     }
 
     /// Its current modes.
@@ -128,7 +158,9 @@ impl Terminal {
             self.look(10);
             self.leader.try_wait().expect("wait")
         });
-        status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+        status
+            .code()
+            .unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
     }
 
     /// Hangs up the terminal; the leader can still be waited for.
@@ -140,5 +172,12 @@ impl Terminal {
 fn resize(terminal: &File, rows: u16, columns: u16) {
     let input = terminal.try_clone().expect("duplicate a descriptor");
     let words = ["rows", &rows.to_string(), "cols", &columns.to_string()].map(str::to_string);
-    assert!(Command::new("stty").args(words).stdin(input).status().expect("start stty").success());
+    assert!(
+        Command::new("stty")
+            .args(words)
+            .stdin(input)
+            .status()
+            .expect("start stty")
+            .success()
+    );
 }

@@ -30,16 +30,27 @@ pub struct Program {
 
 impl Program {
     /// The command of `words`, or the user's shell if there are none, for namespace `name`.
-    pub fn new(words: Vec<OsString>, environment: &[&CStr], name: &NetnsName, no_new_privs: bool) -> Self {
+    pub fn new(
+        words: Vec<OsString>,
+        environment: &[&CStr],
+        name: &NetnsName,
+        no_new_privs: bool,
+    ) -> Self {
         let to_c = |word: OsString| CString::new(word.into_vec()).unwrap_or_default();
         let mut arguments: Vec<CString> = words.into_iter().map(to_c).collect();
         if arguments.is_empty() {
             arguments.push(shell(environment));
         }
-        let kept = environment.iter().filter(|variable| !variable.to_bytes().starts_with(VARIABLE.as_bytes()));
+        let kept = environment
+            .iter()
+            .filter(|variable| !variable.to_bytes().starts_with(VARIABLE.as_bytes()));
         let mut environment: Vec<CString> = kept.map(|variable| CString::from(*variable)).collect();
         environment.push(CString::new(format!("{VARIABLE}{name}")).unwrap_or_default());
-        Self { arguments, environment, no_new_privs }
+        Self {
+            arguments,
+            environment,
+            no_new_privs,
+        }
     }
 
     /// Sets no_new_privs for the command.
@@ -47,7 +58,8 @@ impl Program {
         self.no_new_privs = true;
     }
 
-    /// The command and its arguments, escaped, for the log and for `-v`. Very long ones are shortened.
+    /// The command and its arguments, escaped, for the log and for `-v`. Very long ones are
+    /// shortened.
     pub fn describe(&self) -> String {
         let mut text = String::new();
         for word in &self.arguments {
@@ -68,7 +80,10 @@ impl Program {
 
     /// Its arguments, without its name.
     pub fn arguments(&self) -> impl Iterator<Item = &[u8]> {
-        self.arguments.iter().skip(1).map(|argument| argument.to_bytes())
+        self.arguments
+            .iter()
+            .skip(1)
+            .map(|argument| argument.to_bytes())
     }
 
     /// The value of variable `name` in its environment.
@@ -77,7 +92,9 @@ impl Program {
             let rest = variable.to_bytes().strip_prefix(name.as_bytes())?;
             rest.starts_with(b"=").then_some(name.len() + 1)
         };
-        self.environment.iter().find_map(|variable| Some(&variable.to_bytes()[value(variable)?..]))
+        self.environment
+            .iter()
+            .find_map(|variable| Some(&variable.to_bytes()[value(variable)?..]))
     }
 
     /// Executes the program. Returns only on failure.
@@ -86,9 +103,20 @@ impl Program {
             nix::sys::prctl::set_no_new_privs().cannot(|| "set no_new_privs")?;
         }
         let name = self.name();
-        let failure = if name.to_bytes().contains(&b'/') { self.try_path(name) } else { self.search(name) };
-        let error = Error::new(format!("execute {}", escape(name.to_bytes())), failure.cause);
-        Err(error.with_status(if failure.found { status::CANNOT_EXECUTE } else { status::NOT_FOUND }))
+        let failure = if name.to_bytes().contains(&b'/') {
+            self.try_path(name)
+        } else {
+            self.search(name)
+        };
+        let error = Error::new(
+            format!("execute {}", escape(name.to_bytes())),
+            failure.cause,
+        );
+        Err(error.with_status(if failure.found {
+            status::CANNOT_EXECUTE
+        } else {
+            status::NOT_FOUND
+        }))
     }
 
     /// Tries every directory of PATH in turn.
@@ -97,15 +125,23 @@ impl Program {
         let mut denied = None;
         if !name.is_empty() {
             for directory in path.unwrap_or(DEFAULT_PATH).split(|byte| *byte == b':') {
-                let directory = if directory.is_empty() { b"." } else { directory };
-                let candidate = CString::new([directory, b"/", name.to_bytes()].concat()).unwrap_or_default();
+                let directory = if directory.is_empty() {
+                    b"."
+                } else {
+                    directory
+                };
+                let candidate =
+                    CString::new([directory, b"/", name.to_bytes()].concat()).unwrap_or_default();
                 let failure = self.try_path(&candidate);
                 if failure.found {
                     denied.get_or_insert(failure);
                 }
             }
         }
-        denied.unwrap_or(Failure { found: false, cause: "command not found".to_string() })
+        denied.unwrap_or(Failure {
+            found: false,
+            cause: "command not found".to_string(),
+        })
     }
 
     /// Tries to execute one file, and returns why it failed.
@@ -115,17 +151,33 @@ impl Program {
         match process::execute(path, &arguments, &environment) {
             // A script without #! is run by the shell, as with execvp(3).
             Errno::ENOEXEC => {
-                let script: Vec<&CStr> = [c"/bin/sh", path].into_iter().chain(arguments[1..].iter().copied()).collect();
-                Failure { found: true, cause: words(process::execute(c"/bin/sh", &script, &environment)) }
+                let script: Vec<&CStr> = [c"/bin/sh", path]
+                    .into_iter()
+                    .chain(arguments[1..].iter().copied())
+                    .collect();
+                Failure {
+                    found: true,
+                    cause: words(process::execute(c"/bin/sh", &script, &environment)),
+                }
             }
             Errno::ENOENT if nix::sys::stat::stat(path).is_ok() => Failure {
                 found: true,
-                cause: "its interpreter (the #! line, or the dynamic loader) does not exist".to_string(),
+                cause: "its interpreter (the #! line, or the dynamic loader) does not exist"
+                    .to_string(),
             },
             errno => {
-                let found =
-                    !matches!(errno, Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT);
-                Failure { found, cause: words(errno) }
+                let found = !matches!(
+                    errno,
+                    Errno::ENOENT
+                        | Errno::ENOTDIR
+                        | Errno::ESTALE
+                        | Errno::ENODEV
+                        | Errno::ETIMEDOUT
+                );
+                Failure {
+                    found,
+                    cause: words(errno),
+                }
             }
         }
     }
@@ -139,11 +191,15 @@ struct Failure {
 
 /// The user's shell: $SHELL if absolute, else that of /etc/passwd, else /bin/sh.
 fn shell(environment: &[&CStr]) -> CString {
-    let variable = environment.iter().find_map(|variable| variable.to_bytes().strip_prefix(b"SHELL="));
+    let variable = environment
+        .iter()
+        .find_map(|variable| variable.to_bytes().strip_prefix(b"SHELL="));
     if let Some(shell) = variable.filter(|shell| shell.starts_with(b"/")) {
         return CString::new(shell).unwrap_or_default();
     }
-    let shell = account::user_by_id(getuid().as_raw()).map(|user| user.shell).filter(|shell| shell.starts_with('/'));
+    let shell = account::user_by_id(getuid().as_raw())
+        .map(|user| user.shell)
+        .filter(|shell| shell.starts_with('/'));
     CString::new(shell.unwrap_or_else(|| "/bin/sh".to_string())).unwrap_or_default()
 }
 
@@ -152,15 +208,37 @@ mod tests {
     use super::*;
 
     fn program(environment: &[&CStr]) -> Program {
-        Program::new(vec!["true".into()], environment, &NetnsName::new("vpn1").unwrap(), false)
+        Program::new(
+            vec!["true".into()],
+            environment,
+            &NetnsName::new("vpn1").unwrap(),
+            false,
+        )
     }
 
     #[test]
     fn environment_is_kept_in_order_and_marked() {
-        let environment = [c"A=1", c"", c"RUNNS_NETNS=old", c"novalue", c"A=2", c"LD_PRELOAD=x"];
+        let environment = [
+            c"A=1",
+            c"",
+            c"RUNNS_NETNS=old",
+            c"novalue",
+            c"A=2",
+            c"LD_PRELOAD=x",
+        ];
         let kept: Vec<CString> = program(&environment).environment;
-        let expected = [c"A=1", c"", c"novalue", c"A=2", c"LD_PRELOAD=x", c"RUNNS_NETNS=vpn1"];
-        assert_eq!(kept.iter().map(CString::as_c_str).collect::<Vec<_>>(), expected);
+        let expected = [
+            c"A=1",
+            c"",
+            c"novalue",
+            c"A=2",
+            c"LD_PRELOAD=x",
+            c"RUNNS_NETNS=vpn1",
+        ];
+        assert_eq!(
+            kept.iter().map(CString::as_c_str).collect::<Vec<_>>(),
+            expected
+        );
     }
 
     #[test]

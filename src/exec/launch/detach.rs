@@ -1,5 +1,5 @@
-//! --detach: starts the command in the background, in a session of its own. A pipe is closed when it is executed, or has
-//! failed to be.
+//! --detach: starts the command in the background, in a session of its own. A pipe is closed when
+//! it is executed, or has failed to be.
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -34,7 +34,11 @@ pub fn start(unprivileged: &Unprivileged, program: &Program) -> Result<Infallibl
                 // Nobody knows of it.
                 Err(error) => Err(match command.end() {
                     Ok(()) => error,
-                    Err(errno) => error.hint(format!("process {} is still running: {}", command.pid, words(errno))),
+                    Err(errno) => error.hint(format!(
+                        "process {} is still running: {}",
+                        command.pid,
+                        words(errno)
+                    )),
                 }),
             }
         }
@@ -44,7 +48,8 @@ pub fn start(unprivileged: &Unprivileged, program: &Program) -> Result<Infallibl
 /// Starts a session without input, and without an output whose end somebody may wait for.
 pub fn become_background() -> Result<()> {
     setsid().cannot(|| "start a session")?;
-    let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).cannot(|| "open /dev/null")?;
+    let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
+        .cannot(|| "open /dev/null")?;
     dup2_stdin(null.as_fd()).cannot(|| "redirect input")?;
     if is_waited_for(STANDARD[1]) {
         dup2_stdout(null.as_fd()).cannot(|| "redirect output")?;
@@ -55,8 +60,8 @@ pub fn become_background() -> Result<()> {
     Ok(())
 }
 
-/// Whether somebody may wait for the end of `output`: it is a terminal, or a pipe or socket, as with a command
-/// substitution or sshd(8). A file is kept.
+/// Whether somebody may wait for the end of `output`: it is a terminal, or a pipe or socket, as
+/// with a command substitution or sshd(8). A file is kept.
 fn is_waited_for(output: BorrowedFd) -> bool {
     isatty(output).unwrap_or(false)
         || fstat(output).is_ok_and(|stat| matches!(kind(&stat), SFlag::S_IFIFO | SFlag::S_IFSOCK))
@@ -75,17 +80,24 @@ pub fn outcome(pipe: OwnedFd, command: &Starting) -> Result<()> {
     hear(pipe)?;
     match command.has_executed().cannot(|| START)? {
         true => Ok(()),
-        false => Err(Error::new(START, "its process was killed before it was executed")),
+        false => Err(Error::new(
+            START,
+            "its process was killed before it was executed",
+        )),
     }
 }
 
 /// Waits until the pipe is closed. Anything read from it before is the error.
 pub fn hear(pipe: OwnedFd) -> Result<()> {
     let mut bytes = Vec::new();
-    File::from(pipe).read_to_end(&mut bytes).cannot(|| "read the outcome of the start")?;
+    File::from(pipe)
+        .read_to_end(&mut bytes)
+        .cannot(|| "read the outcome of the start")?;
     match bytes.split_first() {
         None => Ok(()),
-        Some((status, message)) => Err(Error::from_wire(&String::from_utf8_lossy(message)).with_status(*status)),
+        Some((status, message)) => {
+            Err(Error::from_wire(&String::from_utf8_lossy(message)).with_status(*status))
+        }
     }
 }
 

@@ -1,5 +1,6 @@
-//! Warnings about programs that pass their work on to an instance already running outside the namespace, and about
-//! launchers that leave the command's view of the file system. Nothing is prevented.
+//! Warnings about programs that pass their work on to an instance already running outside the
+//! namespace, and about launchers that leave the command's view of the file system. Nothing is
+//! prevented.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -35,7 +36,12 @@ const SINGLE_INSTANCES: [SingleInstance; 9] = [
         advice: CHROMIUM_ADVICE,
     },
     SingleInstance {
-        commands: &["google-chrome", "google-chrome-stable", "google-chrome-beta", "chrome"],
+        commands: &[
+            "google-chrome",
+            "google-chrome-stable",
+            "google-chrome-beta",
+            "chrome",
+        ],
         processes: &["chrome"],
         own_instance: &["--user-data-dir"],
         advice: CHROMIUM_ADVICE,
@@ -47,15 +53,33 @@ const SINGLE_INSTANCES: [SingleInstance; 9] = [
         advice: CHROMIUM_ADVICE,
     },
     SingleInstance {
-        commands: &["microsoft-edge", "microsoft-edge-stable", "vivaldi", "vivaldi-stable", "opera"],
+        commands: &[
+            "microsoft-edge",
+            "microsoft-edge-stable",
+            "vivaldi",
+            "vivaldi-stable",
+            "opera",
+        ],
         processes: &["msedge", "vivaldi-bin", "opera"],
         own_instance: &["--user-data-dir"],
         advice: CHROMIUM_ADVICE,
     },
     SingleInstance {
         commands: &["firefox", "firefox-esr", "librewolf", "thunderbird"],
-        processes: &["firefox", "firefox-bin", "firefox-esr", "librewolf", "thunderbird", "thunderbird-bin"],
-        own_instance: &["--no-remote", "-no-remote", "--new-instance", "-new-instance"],
+        processes: &[
+            "firefox",
+            "firefox-bin",
+            "firefox-esr",
+            "librewolf",
+            "thunderbird",
+            "thunderbird-bin",
+        ],
+        own_instance: &[
+            "--no-remote",
+            "-no-remote",
+            "--new-instance",
+            "-new-instance",
+        ],
         advice: "--no-remote -P PROFILE with a profile of its own",
     },
     SingleInstance {
@@ -97,7 +121,11 @@ const LAUNCHER_DIRECTORIES: [(&str, &str); 4] = [
 /// What the user should know before `program` starts.
 pub fn warnings(program: &Program) -> Vec<String> {
     let path = Path::new(OsStr::from_bytes(program.name().to_bytes()));
-    let name = path.file_name().unwrap_or_default().to_str().unwrap_or_default();
+    let name = path
+        .file_name()
+        .unwrap_or_default()
+        .to_str()
+        .unwrap_or_default();
     let mut warnings = Vec::new();
     if let Some(launcher) = launcher(program, path, name) {
         warnings.push(format!(
@@ -105,10 +133,15 @@ pub fn warnings(program: &Program) -> Vec<String> {
              do not hold there"
         ));
     }
-    if let Some(kind) = SINGLE_INSTANCES.iter().find(|kind| kind.commands.contains(&name)) {
+    if let Some(kind) = SINGLE_INSTANCES
+        .iter()
+        .find(|kind| kind.commands.contains(&name))
+    {
         let own = program.arguments().any(|argument| {
             kind.own_instance.iter().any(|option| {
-                argument.strip_prefix(option.as_bytes()).is_some_and(|rest| rest.is_empty() || rest[0] == b'=')
+                argument
+                    .strip_prefix(option.as_bytes())
+                    .is_some_and(|rest| rest.is_empty() || rest[0] == b'=')
             })
         });
         if let Some((pid, place)) = (!own).then(|| running_elsewhere(kind)).flatten() {
@@ -124,7 +157,9 @@ pub fn warnings(program: &Program) -> Vec<String> {
 /// The launcher that would start the program, if it is one that leaves the view.
 fn launcher(program: &Program, path: &Path, name: &str) -> Option<&'static str> {
     let of_directory = |directory: &[u8]| {
-        let found = LAUNCHER_DIRECTORIES.iter().find(|(known, _)| directory.ends_with(known.as_bytes()));
+        let found = LAUNCHER_DIRECTORIES
+            .iter()
+            .find(|(known, _)| directory.ends_with(known.as_bytes()));
         found.map(|(_, launcher)| *launcher)
     };
     match name {
@@ -153,7 +188,9 @@ fn running_elsewhere(kind: &SingleInstance) -> Option<(i32, String)> {
         let process = proc.process(pid)?;
         // Nothing else of another user's process is looked at.
         if process.real_uid() != Some(getuid().as_raw())
-            || !kind.processes.contains(&process_name(&directory, &process)?.as_str())
+            || !kind
+                .processes
+                .contains(&process_name(&directory, &process)?.as_str())
         {
             return None;
         }
@@ -168,7 +205,12 @@ fn process_name(directory: &Path, process: &Process) -> Option<String> {
         let text = process.command_line(LONGEST_PATH)?;
         Some(Path::new(OsStr::from_bytes(parse_command_line(&text).first()?)).to_path_buf())
     })?;
-    Some(path.file_name()?.to_str()?.trim_end_matches(" (deleted)").to_string())
+    Some(
+        path.file_name()?
+            .to_str()?
+            .trim_end_matches(" (deleted)")
+            .to_string(),
+    )
 }
 
 /// The network that a process is in, for people.
@@ -178,10 +220,18 @@ fn place(process: &Path) -> String {
         return "in the host's network".to_string();
     }
     let namespace = inode(&process.join("ns/net"));
-    let entries = fs::read_dir(netns::DIRECTORY).into_iter().flatten().flatten();
-    let named = entries.filter(|_| namespace.is_some()).find(|entry| inode(&entry.path()) == namespace);
+    let entries = fs::read_dir(netns::DIRECTORY)
+        .into_iter()
+        .flatten()
+        .flatten();
+    let named = entries
+        .filter(|_| namespace.is_some())
+        .find(|entry| inode(&entry.path()) == namespace);
     match named {
         Some(entry) => format!("in namespace {}", show(entry.file_name())),
-        None => format!("in another network namespace ({})", escape(process.as_os_str().as_bytes())),
+        None => format!(
+            "in another network namespace ({})",
+            escape(process.as_os_str().as_bytes())
+        ),
     }
 }

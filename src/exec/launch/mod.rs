@@ -1,5 +1,5 @@
-//! Starts the command after privileges are dropped: directly, in the background, or on a pseudo-terminal. Everything here
-//! requires an [`Unprivileged`].
+//! Starts the command after privileges are dropped: directly, in the background, or on a
+//! pseudo-terminal. Everything here requires an [`Unprivileged`].
 
 pub mod command;
 pub mod detach;
@@ -21,9 +21,13 @@ pub struct Mode {
     pub detach: bool,
 }
 
-/// Starts `program`. Returns only on failure. If this process stays in between, it exits with the program's own
-/// status.
-pub fn start(unprivileged: &Unprivileged, program: &Program, mode: Mode) -> Result<Infallible, Error> {
+/// Starts `program`. Returns only on failure. If this process stays in between, it exits with the
+/// program's own status.
+pub fn start(
+    unprivileged: &Unprivileged,
+    program: &Program,
+    mode: Mode,
+) -> Result<Infallible, Error> {
     match (mode.pty, mode.detach) {
         (false, false) => program.execute(unprivileged),
         (false, true) => detach::start(unprivileged, program),

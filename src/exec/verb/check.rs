@@ -1,5 +1,6 @@
-//! `runns-exec check NAME`: tests from inside, as the calling user, whether DNS queries or packets can leave by another
-//! way. Every line is the result of a test that was carried out; what could not be tested is never reported as OK.
+//! `runns-exec check NAME`: tests from inside, as the calling user, whether DNS queries or packets
+//! can leave by another way. Every line is the result of a test that was carried out; what could
+//! not be tested is never reported as OK.
 
 use std::ffi::OsString;
 use std::fs;
@@ -42,7 +43,8 @@ pub struct Options {
 const RESOLV_CONF: &str = "resolv.conf";
 /// How long to wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Addresses that nobody has: 240.0.0.0/4 is reserved (RFC 1112), 2001:db8::/32 for documentation (RFC 3849).
+/// Addresses that nobody has: 240.0.0.0/4 is reserved (RFC 1112), 2001:db8::/32 for documentation
+/// (RFC 3849).
 const NOBODY_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(240, 0, 0, 53));
 const NOBODY_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x53));
 /// The port of a service that nobody has (RFC 863).
@@ -74,18 +76,32 @@ struct Report<'a> {
 
 impl Finding {
     fn new(check: &'static str, ok: bool, detail: impl Into<String>) -> Self {
-        Self { check, ok: Some(ok), detail: detail.into(), word: None }
+        Self {
+            check,
+            ok: Some(ok),
+            detail: detail.into(),
+            word: None,
+        }
     }
 
     fn untested(check: &'static str, detail: impl Into<String>) -> Self {
-        Self { check, ok: None, detail: detail.into(), word: None }
+        Self {
+            check,
+            ok: None,
+            detail: detail.into(),
+            word: None,
+        }
     }
 }
 
 /// Tests a namespace and prints the findings.
 pub fn run(options: &Options) -> Result<()> {
     let name = NetnsName::new(&options.name).map_err(|error| error.with_status(status::USAGE))?;
-    let (_, decision) = if options.here { stay(&name)? } else { go_in(&name)? };
+    let (_, decision) = if options.here {
+        stay(&name)?
+    } else {
+        go_in(&name)?
+    };
     let servers = servers(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
     let mut findings = if has_resolver(&name, &decision) {
         let mut findings = vec![access(&decision), resolv_conf(&name, &servers), nsswitch()];
@@ -100,7 +116,11 @@ pub fn run(options: &Options) -> Result<()> {
     findings.extend(opened(&decision));
     let ok = findings.iter().all(|finding| finding.ok == Some(true));
     if options.json {
-        output::print_json(&Report { namespace: name.as_str(), ok, checks: &findings })?;
+        output::print_json(&Report {
+            namespace: name.as_str(),
+            ok,
+            checks: &findings,
+        })?;
     } else {
         output::print(&findings.iter().map(line).collect::<String>())?;
     }
@@ -108,26 +128,47 @@ pub fn run(options: &Options) -> Result<()> {
         return Ok(());
     }
     let broken = findings.iter().any(|finding| finding.ok == Some(false));
-    let cause = if broken { "it leaks: see the lines marked NOT OK" } else { "see the lines that are not marked OK" };
-    Err(Error::new(format!("confirm that namespace {name} does not leak"), cause))
+    let cause = if broken {
+        "it leaks: see the lines marked NOT OK"
+    } else {
+        "see the lines that are not marked OK"
+    };
+    Err(Error::new(
+        format!("confirm that namespace {name} does not leak"),
+        cause,
+    ))
 }
 
-/// Drops all privileges where this process is, which must be in namespace `name` already: a service, say, whose view of
-/// the file system systemd has made.
+/// Drops all privileges where this process is, which must be in namespace `name` already: a
+/// service, say, whose view of the file system systemd has made.
 fn stay(name: &NetnsName) -> Result<(Unprivileged, Decision)> {
     let unprivileged = renounce()?;
     let decision = policy::decide(name)?;
-    let built = decision.record.as_ref().and_then(|record| record.identity.as_ref());
+    let built = decision
+        .record
+        .as_ref()
+        .and_then(|record| record.identity.as_ref());
     if built.map(|built| built.cookie) == Some(identity_here()?.cookie) {
         return Ok((unprivileged, decision));
     }
-    Err(Error::new(format!("check namespace {name}"), "this process is not in it"))
+    Err(Error::new(
+        format!("check namespace {name}"),
+        "this process is not in it",
+    ))
 }
 
-/// Whether the namespace is meant to have a resolver of its own. Without one, nothing is promised about names.
+/// Whether the namespace is meant to have a resolver of its own. Without one, nothing is promised
+/// about names.
 fn has_resolver(name: &NetnsName, decision: &Decision) -> bool {
-    let planned = decision.record.as_ref().is_some_and(|record| record.plan.resolver.is_some());
-    planned || Path::new(ETC_NETNS).join(name.as_str()).join(RESOLV_CONF).exists()
+    let planned = decision
+        .record
+        .as_ref()
+        .is_some_and(|record| record.plan.resolver.is_some());
+    planned
+        || Path::new(ETC_NETNS)
+            .join(name.as_str())
+            .join(RESOLV_CONF)
+            .exists()
 }
 
 fn no_resolver(servers: &[IpAddr]) -> Finding {
@@ -136,13 +177,22 @@ fn no_resolver(servers: &[IpAddr]) -> Finding {
          Resolve= or DNS= in its section and build it again",
         list(servers)
     );
-    Finding { check: "resolver", ok: None, word: Some("NOT SET   "), detail }
+    Finding {
+        check: "resolver",
+        ok: None,
+        word: Some("NOT SET   "),
+        detail,
+    }
 }
 
 /// The servers of a resolv.conf, in words.
 fn list(servers: &[IpAddr]) -> String {
     let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
-    if servers.is_empty() { "no servers".to_string() } else { format!("servers: {}", servers.join(", ")) }
+    if servers.is_empty() {
+        "no servers".to_string()
+    } else {
+        format!("servers: {}", servers.join(", "))
+    }
 }
 
 fn line(finding: &Finding) -> String {
@@ -153,7 +203,11 @@ fn line(finding: &Finding) -> String {
         (None, None) => ("NOT TESTED", "33"),
     };
     let coloured = std::io::stdout().is_terminal();
-    let word = if coloured { format!("\x1b[{colour}m{word}\x1b[0m") } else { word.to_string() };
+    let word = if coloured {
+        format!("\x1b[{colour}m{word}\x1b[0m")
+    } else {
+        word.to_string()
+    };
     format!("{word}  {}: {}\n", finding.check, one_line(&finding.detail))
 }
 
@@ -162,7 +216,12 @@ fn opened(decision: &Decision) -> Option<Finding> {
     let neighbours = &decision.record.as_ref()?.plan.request.neighbours;
     let ways: Vec<&str> = neighbours.opening().collect();
     let detail = ways.join(", ");
-    (!ways.is_empty()).then_some(Finding { check: "opened", ok: Some(true), word: Some("OPEN      "), detail })
+    (!ways.is_empty()).then_some(Finding {
+        check: "opened",
+        ok: Some(true),
+        word: Some("OPEN      "),
+        detail,
+    })
 }
 
 fn access(decision: &Decision) -> Finding {
@@ -180,25 +239,43 @@ fn resolv_conf(name: &NetnsName, servers: &[IpAddr]) -> Finding {
     let identity = |path: &Path| fs::metadata(path).map(|data| (data.dev(), data.ino())).ok();
     let own = identity(&Path::new(ETC_NETNS).join(name.as_str()).join(RESOLV_CONF));
     if own.is_some() && own == identity(Path::new("/etc/resolv.conf")) {
-        return Finding::new(RESOLV_CONF, !servers.is_empty(), format!("the namespace's own, {}", list(servers)));
+        return Finding::new(
+            RESOLV_CONF,
+            !servers.is_empty(),
+            format!("the namespace's own, {}", list(servers)),
+        );
     }
-    Finding::new(RESOLV_CONF, false, format!("not the namespace's own, {}", list(servers)))
+    Finding::new(
+        RESOLV_CONF,
+        false,
+        format!("not the namespace's own, {}", list(servers)),
+    )
 }
 
 fn nsswitch() -> Finding {
     const CHECK: &str = "nsswitch.conf";
     let text = match fs::read_to_string("/etc/nsswitch.conf") {
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Finding::new(CHECK, true, "there is none; the C library's default is files and dns");
+            return Finding::new(
+                CHECK,
+                true,
+                "there is none; the C library's default is files and dns",
+            );
         }
         Err(error) => return Finding::untested(CHECK, error.to_string()),
         Ok(text) => text,
     };
-    let hosts = text.lines().find_map(|line| line.trim_start().strip_prefix("hosts:")).unwrap_or("files dns");
+    let hosts = text
+        .lines()
+        .find_map(|line| line.trim_start().strip_prefix("hosts:"))
+        .unwrap_or("files dns");
     let hosts = hosts.split('#').next().unwrap_or_default().trim();
     let is_module = |word: &&str| !word.starts_with(['[', '!']) && !word.ends_with(']');
-    let others: Vec<&str> =
-        hosts.split_whitespace().filter(is_module).filter(|word| !OWN_MODULES.contains(word)).collect();
+    let others: Vec<&str> = hosts
+        .split_whitespace()
+        .filter(is_module)
+        .filter(|word| !OWN_MODULES.contains(word))
+        .collect();
     match &others[..] {
         [] => Finding::new(CHECK, true, format!("hosts: {hosts}")),
         others => Finding::new(CHECK, false, format!("hosts: asks {}", others.join(", "))),
@@ -209,16 +286,26 @@ fn nsswitch() -> Finding {
 fn services() -> Vec<Finding> {
     const SERVICES: [(&str, &[&str]); 3] = [
         ("nscd", &["/run/nscd/socket", "/var/run/nscd/socket"]),
-        ("systemd-resolved", &["/run/systemd/resolve/io.systemd.Resolve"]),
+        (
+            "systemd-resolved",
+            &["/run/systemd/resolve/io.systemd.Resolve"],
+        ),
         ("avahi", &["/run/avahi-daemon/socket"]),
     ];
     let service = |(name, sockets): (&'static str, &[&str])| {
         let reached = sockets.iter().find(|socket| {
             let failure = UnixStream::connect(socket).err().map(|error| error.kind());
-            !matches!(failure, Some(ErrorKind::NotFound | ErrorKind::ConnectionRefused))
+            !matches!(
+                failure,
+                Some(ErrorKind::NotFound | ErrorKind::ConnectionRefused)
+            )
         });
         match reached {
-            Some(socket) => Finding::new(name, false, format!("{socket} can be reached, and answers from outside")),
+            Some(socket) => Finding::new(
+                name,
+                false,
+                format!("{socket} can be reached, and answers from outside"),
+            ),
             None if sockets.iter().any(|socket| is_uncovered(socket)) => Finding::untested(
                 name,
                 "it does not answer now, but its directory is not covered: one that starts later could be reached",
@@ -235,14 +322,22 @@ fn services() -> Vec<Finding> {
 
 /// Whether the directory of `socket` does not exist but could be created.
 fn is_missing(socket: &str) -> bool {
-    let directory = Path::new(socket).parent().filter(|directory| !directory.exists());
+    let directory = Path::new(socket)
+        .parent()
+        .filter(|directory| !directory.exists());
     directory.and_then(Path::parent).is_some_and(Path::exists)
 }
 
-/// Whether the directory of `socket` is the host's, not covered by a read-only file system of its own. That need not be
-/// empty: systemd makes a stub-resolv.conf in it where a service's resolv.conf is a link to one.
+/// Whether the directory of `socket` is the host's, not covered by a read-only file system of its
+/// own. That need not be empty: systemd makes a stub-resolv.conf in it where a service's
+/// resolv.conf is a link to one.
 fn is_uncovered(socket: &str) -> bool {
-    let Some(directory) = Path::new(socket).parent().filter(|directory| directory.is_dir()) else { return false };
+    let Some(directory) = Path::new(socket)
+        .parent()
+        .filter(|directory| directory.is_dir())
+    else {
+        return false;
+    };
     let device = |path: &Path| fs::metadata(path).map(|data| data.dev()).ok();
     let read_only = statvfs(directory).is_ok_and(|fs| fs.flags().contains(FsFlags::ST_RDONLY));
     !read_only || device(directory) == directory.parent().and_then(device)
@@ -258,27 +353,50 @@ enum Answer {
     Lost,
 }
 
-/// Queries to addresses that nobody has. The lock treats them like those to loopback, which cannot leave. An answer to
-/// both comes through the lock, an answer to the former alone from somebody on the way.
+/// Queries to addresses that nobody has. The lock treats them like those to loopback, which cannot
+/// leave. An answer to both comes through the lock, an answer to the former alone from somebody on
+/// the way.
 fn queries(servers: &[IpAddr]) -> Vec<Finding> {
     let mut findings = vec![resolver(servers)];
     let v4 = servers.iter().any(IpAddr::is_ipv4);
     let stub = udp(STUB);
     let udp_v4 = udp(NOBODY_V4);
     findings.push(query("query by UDP", NOBODY_V4, v4, (udp_v4, stub)));
-    findings.push(query("query by TCP", NOBODY_V4, v4, (tcp(NOBODY_V4), tcp(STUB))));
+    findings.push(query(
+        "query by TCP",
+        NOBODY_V4,
+        v4,
+        (tcp(NOBODY_V4), tcp(STUB)),
+    ));
     findings.push(match stub {
-        Answer::Answered => Finding::new("query to the stub", true, format!("one to {STUB} arrives at the resolver")),
-        Answer::Rejected if !v4 => Finding::new("query to the stub", true, format!("one to {STUB} is rejected")),
+        Answer::Answered => Finding::new(
+            "query to the stub",
+            true,
+            format!("one to {STUB} arrives at the resolver"),
+        ),
+        Answer::Rejected if !v4 => Finding::new(
+            "query to the stub",
+            true,
+            format!("one to {STUB} is rejected"),
+        ),
         _ => {
             let detail = format!("no answer from {STUB}: programs that ask there find no names");
             Finding::new("query to the stub", false, detail)
         }
     });
     // IPv6 has no such loopback address; the rules for IPv4 stand for both.
-    let local = if v4 || udp_v4 != Answer::Rejected { stub } else { Answer::Answered };
+    let local = if v4 || udp_v4 != Answer::Rejected {
+        stub
+    } else {
+        Answer::Answered
+    };
     let v6 = servers.iter().any(IpAddr::is_ipv6);
-    findings.push(query("query by IPv6", NOBODY_V6, v6, (udp(NOBODY_V6), local)));
+    findings.push(query(
+        "query by IPv6",
+        NOBODY_V6,
+        v6,
+        (udp(NOBODY_V6), local),
+    ));
     findings
 }
 
@@ -286,24 +404,44 @@ fn resolver(servers: &[IpAddr]) -> Finding {
     const CHECK: &str = "resolver";
     match servers.first() {
         None => Finding::new(CHECK, false, "none is named"),
-        Some(server) if udp(*server) == Answer::Answered => Finding::new(CHECK, true, format!("{server} answers")),
+        Some(server) if udp(*server) == Answer::Answered => {
+            Finding::new(CHECK, true, format!("{server} answers"))
+        }
         Some(server) => Finding::new(CHECK, false, format!("{server} does not answer")),
     }
 }
 
-/// Judges a query to `address`, and one to loopback; `resolved`: the resolver has an address of this family.
-fn query(check: &'static str, address: IpAddr, resolved: bool, (answer, local): (Answer, Answer)) -> Finding {
+/// Judges a query to `address`, and one to loopback; `resolved`: the resolver has an address of
+/// this family.
+fn query(
+    check: &'static str,
+    address: IpAddr,
+    resolved: bool,
+    (answer, local): (Answer, Answer),
+) -> Finding {
     let (ok, what) = match (answer, resolved) {
-        (Answer::Answered, true) if local == Answer::Answered => (true, "arrives at the namespace's resolver"),
-        (Answer::Answered, _) => (false, "is answered, but not through the lock: by somebody on the way"),
+        (Answer::Answered, true) if local == Answer::Answered => {
+            (true, "arrives at the namespace's resolver")
+        }
+        (Answer::Answered, _) => (
+            false,
+            "is answered, but not through the lock: by somebody on the way",
+        ),
         (Answer::Rejected, false) => (true, "is rejected"),
-        (Answer::Rejected, true) => (false, "is rejected, and does not arrive at the namespace's resolver"),
-        (Answer::Lost, _) => (false, "leaves the namespace as it is (DNSLock is off), or the resolver is down"),
+        (Answer::Rejected, true) => (
+            false,
+            "is rejected, and does not arrive at the namespace's resolver",
+        ),
+        (Answer::Lost, _) => (
+            false,
+            "leaves the namespace as it is (DNSLock is off), or the resolver is down",
+        ),
     };
     Finding::new(check, ok, format!("one to {address} {what}"))
 }
 
-/// A query (RFC 1035) for a nonexistent name under .invalid (RFC 2606), from which an observer learns nothing.
+/// A query (RFC 1035) for a nonexistent name under .invalid (RFC 2606), from which an observer
+/// learns nothing.
 fn question(id: u16) -> Vec<u8> {
     let mut packet = Vec::with_capacity(64);
     packet.extend(id.to_be_bytes());
@@ -318,12 +456,18 @@ fn question(id: u16) -> Vec<u8> {
 }
 
 fn new_id() -> u16 {
-    let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let time = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     (time.subsec_nanos() >> 8) as u16 ^ std::process::id() as u16
 }
 
 fn udp(server: IpAddr) -> Answer {
-    let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let any: IpAddr = if server.is_ipv4() {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    };
     let id = new_id();
     let send = || -> std::io::Result<UdpSocket> {
         let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
@@ -332,9 +476,14 @@ fn udp(server: IpAddr) -> Answer {
         Ok(socket)
     };
     // A failure to send the first packet comes from this namespace, a later one from the network.
-    let Ok(socket) = send() else { return Answer::Rejected };
+    let Ok(socket) = send() else {
+        return Answer::Rejected;
+    };
     match is_answered(&socket, id) {
-        Ok(false) => match socket.send(&question(id)).and_then(|_| is_answered(&socket, id)) {
+        Ok(false) => match socket
+            .send(&question(id))
+            .and_then(|_| is_answered(&socket, id))
+        {
             Ok(true) => Answer::Answered,
             _ => Answer::Lost,
         },
@@ -355,13 +504,16 @@ fn is_answered(socket: &UdpSocket, id: u16) -> std::io::Result<bool> {
         socket.set_read_timeout(Some(left))?;
         match socket.recv(&mut packet) {
             Ok(length) if answers(&packet[..length], &question(id)) => return Ok(true),
-            Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Err(error),
+            Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                return Err(error);
+            }
             _ => {}
         }
     }
 }
 
-/// Whether `packet` is an answer to `question`, not its echo: a response (QR) to a query, with the same id and question.
+/// Whether `packet` is an answer to `question`, not its echo: a response (QR) to a query, with the
+/// same id and question.
 fn answers(packet: &[u8], question: &[u8]) -> bool {
     const HEADER: usize = 12;
     packet.len() >= question.len()
@@ -393,29 +545,42 @@ fn routes(decision: &Decision) -> Vec<Finding> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let v4 = default_device_v4(&read("/proc/net/route"));
     let v6 = default_device_v6(&read("/proc/net/if_inet6"));
-    let tunnel = decision.record.as_ref().is_some_and(|record| record.plan.request.has_tunnel());
+    let tunnel = decision
+        .record
+        .as_ref()
+        .is_some_and(|record| record.plan.request.has_tunnel());
     let mut findings = vec![match v4.as_deref() {
         None => Finding::new("default route", true, "none: nothing leaves"),
-        Some(device) if tunnel && device == INSIDE => {
-            Finding::new("default route", false, format!("by {device}, not by the tunnel"))
-        }
+        Some(device) if tunnel && device == INSIDE => Finding::new(
+            "default route",
+            false,
+            format!("by {device}, not by the tunnel"),
+        ),
         Some(device) => Finding::new("default route", true, format!("by {device}")),
     }];
     findings.push(match v6.as_deref() {
         None => Finding::new("IPv6", true, "no default route: nothing leaves"),
         Some(device) => {
             let same = v4.as_deref() == Some(device);
-            Finding::new("IPv6", same, format!("by {device}{}", if same { "" } else { ", another way than IPv4" }))
+            Finding::new(
+                "IPv6",
+                same,
+                format!(
+                    "by {device}{}",
+                    if same { "" } else { ", another way than IPv4" }
+                ),
+            )
         }
     });
     findings
 }
 
-/// What a socket does that is bound to the veth beside a tunnel: the routes of the tunnel do not count for it, and no
-/// privilege is needed (socket(7), SO_BINDTODEVICE).
+/// What a socket does that is bound to the veth beside a tunnel: the routes of the tunnel do not
+/// count for it, and no privilege is needed (socket(7), SO_BINDTODEVICE).
 fn bound(decision: &Decision) -> Vec<Finding> {
     let request = decision.record.as_ref().map(|record| &record.plan.request);
-    let Some(request) = request.filter(|request| request.has_tunnel() && !request.kill_switch) else {
+    let Some(request) = request.filter(|request| request.has_tunnel() && !request.kill_switch)
+    else {
         return Vec::new();
     };
     let send = |port: u16, packet: &[u8]| -> std::io::Result<bool> {
@@ -425,35 +590,57 @@ fn bound(decision: &Decision) -> Vec<Finding> {
         let connected = socket.connect((NOBODY_V4, port));
         Ok(connected.is_ok() && (packet.is_empty() || socket.send(packet).is_ok()))
     };
-    let judge =
-        |check, sent: std::io::Result<bool>, (word, good): (Option<&'static str>, bool), said: [&str; 2]| match sent {
-            Ok(true) => Finding { word, ..Finding::new(check, good, said[0]) },
-            Ok(false) => Finding::new(check, true, said[1]),
-            Err(error) => Finding::untested(check, error.to_string()),
-        };
+    let judge = |check,
+                 sent: std::io::Result<bool>,
+                 (word, good): (Option<&'static str>, bool),
+                 said: [&str; 2]| match sent {
+        Ok(true) => Finding {
+            word,
+            ..Finding::new(check, good, said[0])
+        },
+        Ok(false) => Finding::new(check, true, said[1]),
+        Err(error) => Finding::untested(check, error.to_string()),
+    };
     const LEAVES: &str = "a program that binds a socket to it sends outside the tunnel; KillSwitch=yes prevents that";
     let open = (Some("OPEN      "), true);
-    let mut findings =
-        vec![judge(INSIDE, send(DISCARD, b""), open, [LEAVES, "a socket that is bound to it finds no route"])];
+    let mut findings = vec![judge(
+        INSIDE,
+        send(DISCARD, b""),
+        open,
+        [LEAVES, "a socket that is bound to it finds no route"],
+    )];
     if request.dns_lock != Some(false) {
         let sent = send(53, &question(new_id()));
-        findings.push(judge("query by eth0", sent, (None, false), ["leaves outside the tunnel", "is rejected"]));
+        findings.push(judge(
+            "query by eth0",
+            sent,
+            (None, false),
+            ["leaves outside the tunnel", "is rejected"],
+        ));
     }
     findings
 }
 
-/// The device of the best default route, or of its two halves as VPNs set them, in the text of /proc/net/route.
+/// The device of the best default route, or of its two halves as VPNs set them, in the text of
+/// /proc/net/route.
 fn default_device_v4(text: &str) -> Option<String> {
     let defaults = routes_v4(text).filter(|route| {
         let (address, prefix) = route.network;
-        prefix == 0 || prefix == 1 && [[0, 0, 0, 0], [128, 0, 0, 0]].map(IpAddr::from).contains(&address)
+        prefix == 0
+            || prefix == 1
+                && [[0, 0, 0, 0], [128, 0, 0, 0]]
+                    .map(IpAddr::from)
+                    .contains(&address)
     });
     // A half is more specific.
-    defaults.min_by_key(|route| (route.network.1 == 0, route.metric)).map(|route| route.device)
+    defaults
+        .min_by_key(|route| (route.network.1 == 0, route.metric))
+        .map(|route| route.device)
 }
 
-/// The device by which packets to the Internet leave: that of the address which they have as their source. Connecting a
-/// datagram socket looks the route up and sends nothing (udp(7)); /proc/net/ipv6_route has the routes of all tables.
+/// The device by which packets to the Internet leave: that of the address which they have as their
+/// source. Connecting a datagram socket looks the route up and sends nothing (udp(7));
+/// /proc/net/ipv6_route has the routes of all tables.
 fn default_device_v6(addresses: &str) -> Option<String> {
     let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).ok()?;
     socket.connect((NOBODY_V6, 53)).ok()?;
@@ -485,13 +672,29 @@ mod tests {
             "tun0 00000000 0101090A 0003 0 0 900 {half} 0 0 0\ntun0 {half} 0101090A 0003 0 0 900 {half} 0 0 0\n"
         );
         let lan = "eth1 000018AC 00000000 0001 0 0 0 00FFFFFF 0 0 0\n* 00000000 00000000 0200 0 0 0 00000000 0 0 0\n";
-        assert_eq!(default_device_v4(&format!("{head}{lan}{eth}{better}")).as_deref(), Some("wlan0"));
-        assert_eq!(default_device_v4(&format!("{head}{lan}")), None, "an unreachable route is no way out");
-        assert_eq!(default_device_v4(&format!("{head}{eth}")).as_deref(), Some("eth0"));
-        assert_eq!(default_device_v4(&format!("{head}{eth}{tun}")).as_deref(), Some("tun0"));
+        assert_eq!(
+            default_device_v4(&format!("{head}{lan}{eth}{better}")).as_deref(),
+            Some("wlan0")
+        );
+        assert_eq!(
+            default_device_v4(&format!("{head}{lan}")),
+            None,
+            "an unreachable route is no way out"
+        );
+        assert_eq!(
+            default_device_v4(&format!("{head}{eth}")).as_deref(),
+            Some("eth0")
+        );
+        assert_eq!(
+            default_device_v4(&format!("{head}{eth}{tun}")).as_deref(),
+            Some("tun0")
+        );
         assert_eq!(default_device_v4(head), None);
         let text = "fe800000000000000000000000000001 03 40 20 80     eth0\nfd080000000000000000000000000002 04 40 00 80     tun0\n";
-        assert_eq!(device_of("fd08::2".parse().unwrap(), text).as_deref(), Some("tun0"));
+        assert_eq!(
+            device_of("fd08::2".parse().unwrap(), text).as_deref(),
+            Some("tun0")
+        );
         assert_eq!(device_of("fd08::3".parse().unwrap(), text), None);
     }
 
@@ -518,7 +721,13 @@ mod tests {
             answers(&answer, &packet)
         };
         assert!(with(3, 0x83) && with(14, packet[14].to_ascii_uppercase()));
-        for (at, byte) in [(0, 0), (2, 0x81 | 0x28), (5, 0), (13, b'x'), (packet.len() - 1, 2)] {
+        for (at, byte) in [
+            (0, 0),
+            (2, 0x81 | 0x28),
+            (5, 0),
+            (13, b'x'),
+            (packet.len() - 1, 2),
+        ] {
             assert!(!with(at, byte), "{at}");
         }
         assert!(!answers(&packet[..11], &packet) && !answers(b"", &packet));

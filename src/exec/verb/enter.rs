@@ -1,4 +1,5 @@
-//! `runns-exec [OPTIONS] NAME [--] [COMMAND [ARG]...]`: enters a namespace, drops all privileges, executes the command.
+//! `runns-exec [OPTIONS] NAME [--] [COMMAND [ARG]...]`: enters a namespace, drops all privileges,
+//! executes the command.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, OsString};
@@ -52,7 +53,9 @@ fn enter(options: Options, environment: &[&CStr]) -> Result<Infallible> {
         program.forbid_new_privs();
     }
     if policy::is_sudo(environment) {
-        output::complain_hint("with sudo the command runs as root; members of group runns do not need sudo");
+        output::complain_hint(
+            "with sudo the command runs as root; members of group runns do not need sudo",
+        );
     }
     log::notice(|| format!("{} netns={name} command={}", caller(), program.describe()));
     for warning in handover::warnings(&program) {
@@ -70,7 +73,15 @@ pub fn go_in(name: &NetnsName) -> Result<(Unprivileged, Decision)> {
     let entered = netns::enter(&privilege, &namespace, |arrival| decision.admit(arrival))?;
     let record = decision.record.as_ref();
     let files = record.map_or(&[][..], |record| &record.files);
-    view::make(&privilege, &entered, name, &Wanted { files, host: record.and_then(|record| record.plan.host) })?;
+    view::make(
+        &privilege,
+        &entered,
+        name,
+        &Wanted {
+            files,
+            host: record.and_then(|record| record.plan.host),
+        },
+    )?;
     entered.bring_up_loopback(&privilege)?;
     step(|| "dropping all capabilities".to_string());
     Ok((privilege.give_up(entered)?, decision))
@@ -79,9 +90,13 @@ pub fn go_in(name: &NetnsName) -> Result<(Unprivileged, Decision)> {
 /// The caller, for the log.
 fn caller() -> String {
     let uid = getuid().as_raw();
-    let user = account::user_by_id(uid).map_or(String::new(), |user| format!("({})", escape(user.name.as_bytes())));
+    let user = account::user_by_id(uid).map_or(String::new(), |user| {
+        format!("({})", escape(user.name.as_bytes()))
+    });
     let stdin = std::io::stdin();
-    let tty = std::fs::read_link("/proc/self/fd/0").ok().filter(|_| stdin.is_terminal());
+    let tty = std::fs::read_link("/proc/self/fd/0")
+        .ok()
+        .filter(|_| stdin.is_terminal());
     let tty = tty.map_or("none".to_string(), show);
     format!("uid={uid}{user} pid={} tty={tty}", getpid())
 }

@@ -1,5 +1,5 @@
-//! `runns-exec list`: the processes in named network namespaces. A process belongs to the namespace of its main thread,
-//! or of another thread if that has ended.
+//! `runns-exec list`: the processes in named network namespaces. A process belongs to the namespace
+//! of its main thread, or of another thread if that has ended.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -40,25 +40,39 @@ pub struct Options {
     pub json: bool,
 }
 
-/// How much of a command line is listed, in bytes: MAX_ARG_STRLEN (linux/binfmts.h), the longest argument that can be
-/// given to a program. All together get `ALL_COMMANDS`, and after that each the least.
+/// How much of a command line is listed, in bytes: MAX_ARG_STRLEN (linux/binfmts.h), the longest
+/// argument that can be given to a program. All together get `ALL_COMMANDS`, and after that each
+/// the least.
 const COMMAND: RangeInclusive<usize> = 256..=128 << 10;
 const ALL_COMMANDS: usize = 8 << 20;
 
 /// Lists.
 pub fn run(options: &Options) -> Result<()> {
-    let mut namespaces = Namespaces::new(if options.names.is_empty() { named()? } else { chosen(&options.names)? });
+    let mut namespaces = Namespaces::new(if options.names.is_empty() {
+        named()?
+    } else {
+        chosen(&options.names)?
+    });
     // By namespace; in each of them by pid, as the kernel lists them.
     let mut found: Vec<Vec<Found>> = namespaces.named.iter().map(|_| Vec::new()).collect();
     let mut room = ALL_COMMANDS;
     for_each_process(&mut namespaces, options.all, |at, pid, uid, process| {
-        let detail = if options.quiet { None } else { Some(Detail::read(uid, process, &mut room)?) };
+        let detail = if options.quiet {
+            None
+        } else {
+            Some(Detail::read(uid, process, &mut room)?)
+        };
         found[at].push(Found { at, pid, detail });
         Some(())
     })?;
     let found: Vec<Found> = found.into_iter().flatten().collect();
     if options.quiet {
-        return print(&found.iter().map(|found| format!("{}\n", found.pid)).collect::<String>());
+        return print(
+            &found
+                .iter()
+                .map(|found| format!("{}\n", found.pid))
+                .collect::<String>(),
+        );
     }
     // From here on files are read that the environment names, and the result is printed.
     let _unprivileged = renounce()?;
@@ -76,12 +90,22 @@ struct Named {
     inode: u64,
 }
 
-/// All namespaces in /run/netns, sorted by name. Files with invalid names, and other files, are ignored.
+/// All namespaces in /run/netns, sorted by name. Files with invalid names, and other files, are
+/// ignored.
 fn named() -> Result<Vec<Named>> {
-    let nsfs = stat("/proc/self/ns/net").cannot(|| "inspect /proc/self/ns/net")?.st_dev;
+    let nsfs = stat("/proc/self/ns/net")
+        .cannot(|| "inspect /proc/self/ns/net")?
+        .st_dev;
     // Ignored if it has been removed since the directory was read, or is an empty file.
-    let namespace =
-        |name| look(&name).ok().filter(|stat| stat.st_dev == nsfs).map(|stat| Named { name, inode: stat.st_ino });
+    let namespace = |name| {
+        look(&name)
+            .ok()
+            .filter(|stat| stat.st_dev == nsfs)
+            .map(|stat| Named {
+                name,
+                inode: stat.st_ino,
+            })
+    };
     Ok(netns::names()?.into_iter().filter_map(namespace).collect())
 }
 
@@ -97,13 +121,19 @@ fn chosen(words: &[OsString]) -> Result<Vec<Named>> {
     names.dedup();
     let namespace = |name| match look(&name) {
         Err(Errno::ENOENT) => Err(unknown(&name)),
-        _ => netns::open(&name).map(|netns| Named { name, inode: netns.inode() }),
+        _ => netns::open(&name).map(|netns| Named {
+            name,
+            inode: netns.inode(),
+        }),
     };
     names.into_iter().map(namespace).collect()
 }
 
 fn unknown(name: &NetnsName) -> Error {
-    let error = Error::new(format!("list namespace {name}"), "there is no such namespace");
+    let error = Error::new(
+        format!("list namespace {name}"),
+        "there is no such namespace",
+    );
     let known = named().unwrap_or_default();
     match nearest(name.as_str(), known.iter().map(|known| known.name.as_str())) {
         Some(near) => error.hint(format!("did you mean {near}?")),
@@ -111,8 +141,8 @@ fn unknown(name: &NetnsName) -> Error {
     }
 }
 
-/// The namespaces to be listed, and what is known of their numbers. Each source is consulted only when a process is found
-/// that the previous ones do not identify.
+/// The namespaces to be listed, and what is known of their numbers. Each source is consulted only
+/// when a process is found that the previous ones do not identify.
 struct Namespaces {
     /// By name.
     named: Vec<Named>,
@@ -132,8 +162,18 @@ enum Asked {
 
 impl Namespaces {
     fn new(named: Vec<Named>) -> Self {
-        let by_inode = named.iter().enumerate().rev().map(|(at, named)| (named.inode, Some(at))).collect();
-        Self { named, by_inode, by_proc_inode: HashMap::new(), asked: Asked::Nothing }
+        let by_inode = named
+            .iter()
+            .enumerate()
+            .rev()
+            .map(|(at, named)| (named.inode, Some(at)))
+            .collect();
+        Self {
+            named,
+            by_inode,
+            by_proc_inode: HashMap::new(),
+            asked: Asked::Nothing,
+        }
     }
 
     /// The index in `named` of a process's namespace.
@@ -157,43 +197,63 @@ impl Namespaces {
     }
 
     fn learn(&mut self, inode: u64, proc_inode: u64) {
-        self.by_proc_inode.insert(proc_inode, self.by_inode.get(&inode).copied().flatten());
+        self.by_proc_inode
+            .insert(proc_inode, self.by_inode.get(&inode).copied().flatten());
     }
 
-    /// This process's own namespace, usually the host's, and the recorded ones. A record that cannot be read, or that
-    /// does not describe the namespace which has the name now, is ignored.
+    /// This process's own namespace, usually the host's, and the recorded ones. A record that
+    /// cannot be read, or that does not describe the namespace which has the name now, is ignored.
     fn ask_own_and_records(&mut self) {
         let inode = |path: &str| stat(path).map(|stat| stat.st_ino).ok();
-        if let (Some(own), Some(own_proc)) = (inode("/proc/self/ns/net"), inode("/proc/self/net/dev")) {
+        if let (Some(own), Some(own_proc)) =
+            (inode("/proc/self/ns/net"), inode("/proc/self/net/dev"))
+        {
             self.learn(own, own_proc);
         }
         for at in 0..self.named.len() {
-            let Ok(Some(record)) = Record::load(&self.named[at].name) else { continue };
-            if let Some(identity) = record.identity.filter(|identity| identity.inode == self.named[at].inode) {
+            let Ok(Some(record)) = Record::load(&self.named[at].name) else {
+                continue;
+            };
+            if let Some(identity) = record
+                .identity
+                .filter(|identity| identity.inode == self.named[at].inode)
+            {
                 self.learn(identity.inode, identity.proc_inode);
             }
         }
     }
 
-    /// Enters each namespace whose number is still unknown, if the caller may enter it. In those that it may not enter, and
-    /// without privilege, other users' processes are not listed.
+    /// Enters each namespace whose number is still unknown, if the caller may enter it. In those
+    /// that it may not enter, and without privilege, other users' processes are not listed.
     fn ask_namespaces(&mut self) {
         let known: Vec<usize> = self.by_proc_inode.values().flatten().copied().collect();
-        let unknown = self.by_inode.values().flatten().filter(|at| !known.contains(at));
+        let unknown = self
+            .by_inode
+            .values()
+            .flatten()
+            .filter(|at| !known.contains(at));
         let names: Vec<&NetnsName> = unknown.map(|at| &self.named[*at].name).collect();
         if names.is_empty() {
             return;
         }
         let said = |error: &Error| step(|| format!("not listing other users' processes: {error}"));
-        let Ok(privilege) = Privilege::take().inspect_err(said) else { return };
-        let identify = |name| policy::visit(&privilege, name, netns::identity_here).inspect_err(said).ok();
+        let Ok(privilege) = Privilege::take().inspect_err(said) else {
+            return;
+        };
+        let identify = |name| {
+            policy::visit(&privilege, name, netns::identity_here)
+                .inspect_err(said)
+                .ok()
+        };
         let identities: Vec<Identity> = names.into_iter().filter_map(identify).collect();
-        identities.iter().for_each(|identity| self.learn(identity.inode, identity.proc_inode));
+        identities
+            .iter()
+            .for_each(|identity| self.learn(identity.inode, identity.proc_inode));
     }
 }
 
-/// Calls `work` for each process in one of the namespaces, with the index of the namespace, pid, real uid and process.
-/// Without `all`, only for the caller's own processes.
+/// Calls `work` for each process in one of the namespaces, with the index of the namespace, pid,
+/// real uid and process. Without `all`, only for the caller's own processes.
 fn for_each_process(
     namespaces: &mut Namespaces,
     all: bool,
@@ -205,13 +265,22 @@ fn for_each_process(
     let own = getuid().as_raw();
     let proc = Proc::open()?;
     for pid in proc.pids()? {
-        let Some(network) = proc.network(pid) else { continue };
+        let Some(network) = proc.network(pid) else {
+            continue;
+        };
         if namespaces.find(network).is_none() {
             continue;
         }
         // From here on through the process's directory: the pid may have been reused.
-        let Some(process) = proc.process(pid) else { continue };
-        let Some(at) = process.network().and_then(|network| namespaces.find(network)) else { continue };
+        let Some(process) = proc.process(pid) else {
+            continue;
+        };
+        let Some(at) = process
+            .network()
+            .and_then(|network| namespaces.find(network))
+        else {
+            continue;
+        };
         match process.real_uid() {
             Some(uid) if all || uid == own => work(at, pid, uid, &process),
             _ => None,
@@ -237,7 +306,8 @@ struct Detail {
 }
 
 impl Detail {
-    /// Reads it; `None` if the process has ended meanwhile. The command line is taken off the `room` that there is.
+    /// Reads it; `None` if the process has ended meanwhile. The command line is taken off the
+    /// `room` that there is.
     fn read(uid: u32, process: &Process, room: &mut usize) -> Option<Self> {
         let mut command = process.command_line((*room).clamp(*COMMAND.start(), *COMMAND.end()))?;
         *room = room.saturating_sub(command.len());
@@ -245,7 +315,12 @@ impl Detail {
         if parse_command_line(&command).is_empty() {
             command = [b"[", stat.comm.as_slice(), b"]"].concat();
         }
-        Some(Self { uid, ppid: stat.ppid, start_time: stat.start_time, command })
+        Some(Self {
+            uid,
+            ppid: stat.ppid,
+            start_time: stat.start_time,
+            command,
+        })
     }
 }
 
@@ -320,8 +395,20 @@ const COLUMNS: [Column; 7] = [
         cell: |row| row.pid.to_string(),
         value: |row| row.pid.into(),
     },
-    Column { heading: None, right: true, field: "ppid", cell: |_| String::new(), value: |row| row.ppid.into() },
-    Column { heading: None, right: true, field: "uid", cell: |_| String::new(), value: |row| row.uid.into() },
+    Column {
+        heading: None,
+        right: true,
+        field: "ppid",
+        cell: |_| String::new(),
+        value: |row| row.ppid.into(),
+    },
+    Column {
+        heading: None,
+        right: true,
+        field: "uid",
+        cell: |_| String::new(),
+        value: |row| row.uid.into(),
+    },
     Column {
         heading: Some("USER"),
         right: false,
@@ -341,13 +428,22 @@ const COLUMNS: [Column; 7] = [
         right: false,
         field: "command",
         cell: |row| escape(&parse_command_line(&row.command).join(&b' ')),
-        value: |row| parse_command_line(&row.command).iter().map(|word| String::from_utf8_lossy(word)).collect(),
+        value: |row| {
+            parse_command_line(&row.command)
+                .iter()
+                .map(|word| String::from_utf8_lossy(word))
+                .collect()
+        },
     },
 ];
 
 impl Serialize for Row<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(COLUMNS.iter().map(|column| (column.field, (column.value)(self))))
+        serializer.collect_map(
+            COLUMNS
+                .iter()
+                .map(|column| (column.field, (column.value)(self))),
+        )
     }
 }
 
@@ -355,11 +451,26 @@ impl Serialize for Row<'_> {
 fn table(rows: &[Row], width: Option<usize>) -> String {
     let columns: Vec<(Heading, &Column)> = COLUMNS
         .iter()
-        .filter_map(|column| column.heading.map(|heading| (Heading(heading, column.right), column)))
+        .filter_map(|column| {
+            column
+                .heading
+                .map(|heading| (Heading(heading, column.right), column))
+        })
         .collect();
     let headings: Vec<Heading> = columns.iter().map(|(heading, _)| *heading).collect();
-    let cells = rows.iter().map(|row| columns.iter().map(|(_, column)| (column.cell)(row)).collect()).collect();
-    lines(&headings, cells, width).into_iter().map(|line| line + "\n").collect()
+    let cells = rows
+        .iter()
+        .map(|row| {
+            columns
+                .iter()
+                .map(|(_, column)| (column.cell)(row))
+                .collect()
+        })
+        .collect();
+    lines(&headings, cells, width)
+        .into_iter()
+        .map(|line| line + "\n")
+        .collect()
 }
 
 #[cfg(test)]
@@ -372,7 +483,16 @@ mod tests {
 
     fn row(namespace: &NetnsName) -> Row<'_> {
         let command = b"sh\0\x1b[2J\xff \xe2\x80\xae\0".to_vec();
-        Row { zone: &ZONE, namespace, pid: 7, ppid: 1, uid: 1000, user: "b\u{fc}r\t".into(), started: 0, command }
+        Row {
+            zone: &ZONE,
+            namespace,
+            pid: 7,
+            ppid: 1,
+            uid: 1000,
+            user: "b\u{fc}r\t".into(),
+            started: 0,
+            command,
+        }
     }
 
     #[test]
@@ -381,10 +501,20 @@ mod tests {
         let text = table(&[row(&name)], None);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 2);
-        assert!(lines[0].starts_with("NAMESPACE  PID  USER ") && lines[0].ends_with("  COMMAND"), "{text}");
-        assert!(lines[1].starts_with("vpn1         7  b\u{fc}r\\t  "), "{text}");
+        assert!(
+            lines[0].starts_with("NAMESPACE  PID  USER ") && lines[0].ends_with("  COMMAND"),
+            "{text}"
+        );
+        assert!(
+            lines[1].starts_with("vpn1         7  b\u{fc}r\\t  "),
+            "{text}"
+        );
         assert!(lines[1].ends_with("sh \\x1b[2J\\xff \\u{202e}"), "{text}");
-        assert_eq!(lines[0].find("COMMAND"), lines[1].find("sh").map(|at| at - 1), "\u{fc} is two bytes wide");
+        assert_eq!(
+            lines[0].find("COMMAND"),
+            lines[1].find("sh").map(|at| at - 1),
+            "\u{fc} is two bytes wide"
+        );
     }
 
     #[test]
@@ -405,7 +535,10 @@ mod tests {
 
     #[test]
     fn of_two_names_for_a_namespace_the_first_is_shown() {
-        let named = |name: &str, inode| Named { name: NetnsName::new(name).unwrap(), inode };
+        let named = |name: &str, inode| Named {
+            name: NetnsName::new(name).unwrap(),
+            inode,
+        };
         let mut namespaces = Namespaces::new(vec![named("a", 10), named("b", 20), named("c", 10)]);
         assert_eq!(namespaces.find(Network::Inode(10)), Some(0));
         assert_eq!(namespaces.find(Network::Inode(20)), Some(1));

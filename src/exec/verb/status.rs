@@ -1,6 +1,7 @@
-//! `runns-exec status [NAME]...`. The program for root prints it, for everybody: it knows the parts of a namespace and
-//! speaks netlink. For a member of the group, who may not enter a namespace without this program's capabilities, this
-//! program looks inside first and hands over what it saw, in a file without a name.
+//! `runns-exec status [NAME]...`. The program for root prints it, for everybody: it knows the parts
+//! of a namespace and speaks netlink. For a member of the group, who may not enter a namespace
+//! without this program's capabilities, this program looks inside first and hands over what it saw,
+//! in a file without a name.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, OsString};
@@ -35,8 +36,10 @@ pub fn run(options: &Options, arguments: &[&CStr], environment: &[&CStr]) -> Res
     if caller_is_root() {
         return root_program::execute(VERB, arguments, environment);
     }
-    let mut file = File::from(memfd_create(c"runns", MFdFlags::empty()).cannot(|| "create a file in memory")?);
-    file.write_all(look(options).as_bytes()).cannot(|| "write a file in memory")?;
+    let mut file =
+        File::from(memfd_create(c"runns", MFdFlags::empty()).cannot(|| "create a file in memory")?);
+    file.write_all(look(options).as_bytes())
+        .cannot(|| "write a file in memory")?;
     let descriptor = CString::new(file.as_raw_fd().to_string()).unwrap_or_default();
     let handed_over = CString::new(HANDED_OVER).unwrap_or_default();
     let (program, words) = arguments.split_first().unwrap_or((&c"runns-exec", &[]));
@@ -44,13 +47,18 @@ pub fn run(options: &Options, arguments: &[&CStr], environment: &[&CStr]) -> Res
     root_program::execute(VERB, &arguments, environment)
 }
 
-/// Looks into the namespaces that the caller may enter. What is in the texts is in the caller's hands as soon as this
-/// program has executed the other one. Namespaces that are left out are reported as not seen.
+/// Looks into the namespaces that the caller may enter. What is in the texts is in the caller's
+/// hands as soon as this program has executed the other one. Namespaces that are left out are
+/// reported as not seen.
 fn look(options: &Options) -> String {
     let names = if options.names.is_empty() {
         Record::names().unwrap_or_default()
     } else {
-        options.names.iter().filter_map(|name| NetnsName::new(name).ok()).collect()
+        options
+            .names
+            .iter()
+            .filter_map(|name| NetnsName::new(name).ok())
+            .collect()
     };
     let privilege = match Privilege::take() {
         Ok(privilege) => privilege,
@@ -59,8 +67,14 @@ fn look(options: &Options) -> String {
             return String::new();
         }
     };
-    let look = |name: &NetnsName| look_into(&privilege, name).inspect_err(|error| step(|| error.to_string()));
-    names.iter().filter_map(|name| look(name).ok()).map(|inside| inside.to_text()).collect()
+    let look = |name: &NetnsName| {
+        look_into(&privilege, name).inspect_err(|error| step(|| error.to_string()))
+    };
+    names
+        .iter()
+        .filter_map(|name| look(name).ok())
+        .map(|inside| inside.to_text())
+        .collect()
 }
 
 /// Looks into one. If it is another one than the record says, this is all that is told of it.
@@ -68,8 +82,15 @@ fn look_into(privilege: &Privilege, name: &NetnsName) -> Result<Inside> {
     let mut decision = policy::decide(name)?;
     let netns = decision.open()?;
     let mut refused = None;
-    let admit = |arrival: &Arrival| decision.admit(arrival).inspect_err(|_| refused = Some(arrival.cookie));
-    match (netns::visit(privilege, &netns, admit, || netns::look_here(name)), refused) {
+    let admit = |arrival: &Arrival| {
+        decision
+            .admit(arrival)
+            .inspect_err(|_| refused = Some(arrival.cookie))
+    };
+    match (
+        netns::visit(privilege, &netns, admit, || netns::look_here(name)),
+        refused,
+    ) {
         (Err(_), Some(cookie)) => Ok(Inside::closed(name, cookie)),
         (inside, _) => inside,
     }

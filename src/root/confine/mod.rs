@@ -1,8 +1,10 @@
-//! What the daemons of tunnels are confined to: a user and a group that nothing else on the machine has, no capability,
-//! no new privileges, and a view of the file system with little more than programs and libraries ([`view`]).
+//! What the daemons of tunnels are confined to: a user and a group that nothing else on the machine
+//! has, no capability, no new privileges, and a view of the file system with little more than
+//! programs and libraries ([`view`]).
 //!
-//! Their servers are on the Internet, so they are treated as if they were compromised. A process that still has user id 0
-//! would be trusted by every service that asks for the peer's user (systemd, D-Bus), and could write to files of root's.
+//! Their servers are on the Internet, so they are treated as if they were compromised. A process
+//! that still has user id 0 would be trusted by every service that asks for the peer's user
+//! (systemd, D-Bus), and could write to files of root's.
 
 pub mod view;
 
@@ -17,17 +19,20 @@ use runns_shared::error::{Context, Error, Result};
 use runns_shared::plan::Plan;
 use runns_sys::process;
 
-/// The first of the user ids. systemd's list (UIDS-GIDS.md) has 65536 to 524287 as unused, and subordinate ids, which
-/// containers use, begin at 100000 (SUB_UID_MIN in login.defs(5)).
+/// The first of the user ids. systemd's list (UIDS-GIDS.md) has 65536 to 524287 as unused, and
+/// subordinate ids, which containers use, begin at 100000 (SUB_UID_MIN in login.defs(5)).
 const FIRST_USER: u32 = 65536;
-/// How many ids each namespace has: 2048 numbers of namespaces times 16 is 32768, so the last id is 98303.
+/// How many ids each namespace has: 2048 numbers of namespaces times 16 is 32768, so the last id is
+/// 98303.
 const USERS: u32 = 16;
 
-/// Processes and threads that a daemon may have; the runtime of wireguard-go starts some for each processor.
+/// Processes and threads that a daemon may have; the runtime of wireguard-go starts some for each
+/// processor.
 const MOST_THREADS: u64 = 512;
 
-/// The user and group id of the daemon of tunnel `index`, counted over both kinds. Each daemon has its own, so that one
-/// cannot trace or signal another, or open its files. Only tunnels after the sixteenth of one namespace share one.
+/// The user and group id of the daemon of tunnel `index`, counted over both kinds. Each daemon has
+/// its own, so that one cannot trace or signal another, or open its files. Only tunnels after the
+/// sixteenth of one namespace share one.
 pub fn user(plan: &Plan, index: usize) -> u32 {
     let index = u32::try_from(index).unwrap_or(u32::MAX).min(USERS - 1);
     FIRST_USER + u32::from(plan.number.get()) * USERS + index
@@ -39,18 +44,25 @@ pub fn check(plan: &Plan) -> Result<()> {
     let subordinate = std::fs::read_to_string("/etc/subuid").unwrap_or_default();
     for user in (0..tunnels).map(|index| user(plan, index)) {
         let refuse = |owner: &str| {
-            Error::new("start a tunnel's daemon", format!("its user id, {user}, belongs to {owner}"))
-                .hint("the ids 65536 to 98303 are meant for these daemons, see runns-exec(8)")
+            Error::new(
+                "start a tunnel's daemon",
+                format!("its user id, {user}, belongs to {owner}"),
+            )
+            .hint("the ids 65536 to 98303 are meant for these daemons, see runns-exec(8)")
         };
         // getent(1) also knows accounts that are not in /etc/passwd.
         for database in ["passwd", "group"] {
-            if let Some(account) =
-                tool::run("getent", &[database, &user.to_string()], "").ok().filter(|a| !a.is_empty())
+            if let Some(account) = tool::run("getent", &[database, &user.to_string()], "")
+                .ok()
+                .filter(|a| !a.is_empty())
             {
                 return Err(refuse(account.split(':').next().unwrap_or_default()));
             }
         }
-        if let Some(owner) = subordinate.lines().find_map(|line| subordinate_owner(line, user)) {
+        if let Some(owner) = subordinate
+            .lines()
+            .find_map(|line| subordinate_owner(line, user))
+        {
             return Err(refuse(&format!("the subordinate ids of {owner}")));
         }
     }
@@ -60,8 +72,14 @@ pub fn check(plan: &Plan) -> Result<()> {
 /// The owner of a line of /etc/subuid (subuid(5)), if the ids in it include `user`.
 fn subordinate_owner(line: &str, user: u32) -> Option<&str> {
     let mut fields = line.trim().split(':');
-    let (owner, first, count) = (fields.next()?, fields.next()?.parse::<u32>().ok()?, fields.next()?.parse().ok()?);
-    user.checked_sub(first).is_some_and(|offset| offset < count).then_some(owner)
+    let (owner, first, count) = (
+        fields.next()?,
+        fields.next()?.parse::<u32>().ok()?,
+        fields.next()?.parse().ok()?,
+    );
+    user.checked_sub(first)
+        .is_some_and(|offset| offset < count)
+        .then_some(owner)
 }
 
 /// What a daemon may keep.
@@ -74,13 +92,16 @@ pub struct Identity {
     pub lock_memory: bool,
 }
 
-/// Becomes an unprivileged process with this identity, for good. Whatever fails here must end the process.
+/// Becomes an unprivileged process with this identity, for good. Whatever fails here must end the
+/// process.
 pub fn give_up_root(identity: &Identity) -> Result<()> {
     process::leave_session_keyring().cannot(|| "leave the session keyring")?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0).cannot(|| "forbid core dumps")?;
-    setrlimit(Resource::RLIMIT_NPROC, MOST_THREADS, MOST_THREADS).cannot(|| "limit the number of threads")?;
+    setrlimit(Resource::RLIMIT_NPROC, MOST_THREADS, MOST_THREADS)
+        .cannot(|| "limit the number of threads")?;
     if identity.lock_memory {
-        setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY).cannot(|| "permit locked memory")?;
+        setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY)
+            .cannot(|| "permit locked memory")?;
     }
     let kept: CapsHashSet = identity.capability.into_iter().collect();
     limit_bounding_set(&kept)?;
@@ -90,17 +111,24 @@ pub fn give_up_root(identity: &Identity) -> Result<()> {
     setresgid(group, group, group).cannot(|| "change the group")?;
     setresuid(user, user, user).cannot(|| "change the user")?;
     // Inheritable comes first: what leaves it or the permitted set leaves the ambient set too.
-    for (set, wanted) in [(CapSet::Inheritable, &kept), (CapSet::Effective, &kept), (CapSet::Permitted, &kept)] {
+    for (set, wanted) in [
+        (CapSet::Inheritable, &kept),
+        (CapSet::Effective, &kept),
+        (CapSet::Permitted, &kept),
+    ] {
         caps::set(None, set, wanted).map_err(|error| Error::new("drop capabilities", error))?;
     }
-    caps::set(None, CapSet::Ambient, &kept).map_err(|error| Error::new("keep a capability", error))?;
+    caps::set(None, CapSet::Ambient, &kept)
+        .map_err(|error| Error::new("keep a capability", error))?;
     nix::sys::prctl::set_no_new_privs().cannot(|| "set no_new_privs")?;
     verify(identity, &kept)
 }
 
-/// Reduces the bounding set to `kept`: no program that is executed later can have more, whoever runs it.
+/// Reduces the bounding set to `kept`: no program that is executed later can have more, whoever
+/// runs it.
 fn limit_bounding_set(kept: &CapsHashSet) -> Result<()> {
-    let all = caps::read(None, CapSet::Bounding).map_err(|error| Error::new("read capabilities", error))?;
+    let all = caps::read(None, CapSet::Bounding)
+        .map_err(|error| Error::new("read capabilities", error))?;
     for capability in all.difference(kept) {
         caps::drop(None, CapSet::Bounding, *capability)
             .map_err(|error| Error::new("reduce the bounding set", error))?;
@@ -122,7 +150,13 @@ pub fn limit(kept: &CapsHashSet) -> Result<()> {
 /// Reads back what [`give_up_root`] did.
 fn verify(identity: &Identity, kept: &CapsHashSet) -> Result<()> {
     let wrong = |what: &str| Error::new("give up root's privileges", format!("{what} still there"));
-    for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable, CapSet::Bounding, CapSet::Ambient] {
+    for set in [
+        CapSet::Effective,
+        CapSet::Permitted,
+        CapSet::Inheritable,
+        CapSet::Bounding,
+        CapSet::Ambient,
+    ] {
         let now = caps::read(None, set).map_err(|error| Error::new("read capabilities", error))?;
         // A namespace is sometimes built by a process that lacks a capability itself.
         if !now.is_subset(kept) {
@@ -142,7 +176,8 @@ fn verify(identity: &Identity, kept: &CapsHashSet) -> Result<()> {
 
 /// Enters `directory`, in the view that the process has by now.
 pub fn enter_directory(directory: &Path) -> Result<()> {
-    nix::unistd::chdir(directory).cannot(|| format!("enter {}", runns_shared::escape::show(directory)))
+    nix::unistd::chdir(directory)
+        .cannot(|| format!("enter {}", runns_shared::escape::show(directory)))
 }
 
 #[cfg(test)]

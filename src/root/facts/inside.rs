@@ -13,17 +13,31 @@ use runns_shared::plan::{Plan, Resolver};
 /// The facts for a plan that has this resolver now.
 pub fn gather(host: &Netlink, plan: &Plan, resolver: Option<&Resolver>) -> Result<Facts> {
     let veth = Veth::of(plan)?;
-    let addresses = veth.as_ref().filter(|veth| veth.has_tunnel).map(|veth| addresses_of_host(host, veth));
+    let addresses = veth
+        .as_ref()
+        .filter(|veth| veth.has_tunnel)
+        .map(|veth| addresses_of_host(host, veth));
     let (host, host_v6) = addresses.transpose()?.unwrap_or_default();
-    let locked = resolver.filter(|resolver| resolver.lock).map(|resolver| resolver.servers.clone());
-    Ok(Facts { veth, host, host_v6, locked })
+    let locked = resolver
+        .filter(|resolver| resolver.lock)
+        .map(|resolver| resolver.servers.clone());
+    Ok(Facts {
+        veth,
+        host,
+        host_v6,
+        locked,
+    })
 }
 
-/// The addresses by which the host is reached from the namespace beside the tunnel: all that the host has or, if only
-/// the resolver is reached, that of the resolver.
+/// The addresses by which the host is reached from the namespace beside the tunnel: all that the
+/// host has or, if only the resolver is reached, that of the resolver.
 fn addresses_of_host(host: &Netlink, way: &Veth) -> Result<(Vec<Ipv4Addr>, Vec<Ipv6Addr>)> {
-    let groups: Vec<u32> =
-        host.links()?.iter().filter(|link| is_own_group(link.group)).map(|link| link.index).collect();
+    let groups: Vec<u32> = host
+        .links()?
+        .iter()
+        .filter(|link| is_own_group(link.group))
+        .map(|link| link.index)
+        .collect();
     let all: Vec<Ipv4Addr> = host
         .addresses()?
         .into_iter()
@@ -38,10 +52,22 @@ fn addresses_of_host(host: &Netlink, way: &Veth) -> Result<(Vec<Ipv4Addr>, Vec<I
     reached.sort_unstable();
     reached.dedup();
     let mut reached_v6 = Vec::new();
-    if let Some(pair) = way.ipv6.filter(|_| way.access != HostAccess::Ports(Vec::new())) {
-        let is_other = |address: &Ipv6Addr| !address.is_loopback() && !address.is_unicast_link_local();
-        let theirs = host.addresses_v6()?.into_iter().filter(|(index, _)| !groups.contains(index));
-        reached_v6.extend(theirs.map(|(_, address)| address).filter(is_other).chain([pair.host]));
+    if let Some(pair) = way
+        .ipv6
+        .filter(|_| way.access != HostAccess::Ports(Vec::new()))
+    {
+        let is_other =
+            |address: &Ipv6Addr| !address.is_loopback() && !address.is_unicast_link_local();
+        let theirs = host
+            .addresses_v6()?
+            .into_iter()
+            .filter(|(index, _)| !groups.contains(index));
+        reached_v6.extend(
+            theirs
+                .map(|(_, address)| address)
+                .filter(is_other)
+                .chain([pair.host]),
+        );
         reached_v6.sort_unstable();
         reached_v6.dedup();
     }

@@ -1,5 +1,5 @@
-//! Whether a veth pair has IPv6, and which addresses. Both ends have one of fd72:756e:6e73:X::/64, where X is the number of
-//! the namespace (a network of local addresses, RFC 4193).
+//! Whether a veth pair has IPv6, and which addresses. Both ends have one of fd72:756e:6e73:X::/64,
+//! where X is the number of the namespace (a network of local addresses, RFC 4193).
 
 use std::net::Ipv6Addr;
 
@@ -9,11 +9,13 @@ use runns_shared::error::Result;
 use runns_shared::neighbours::HostAccess;
 use runns_shared::plan::{Plan, Request};
 
-/// The first words of all subnets: "runns" in ASCII. With a length of 48 bits, the prefix in `table/host.nft`.
+/// The first words of all subnets: "runns" in ASCII. With a length of 48 bits, the prefix in
+/// `table/host.nft`.
 const FIRST: [u16; 3] = [0xfd72, 0x756e, 0x6e73];
 /// The prefix length of each subnet.
 pub const LENGTH: u8 = 64;
-/// The sysctl that turns IPv6 forwarding on, on the whole host. Without IPv6 in the kernel there is none.
+/// The sysctl that turns IPv6 forwarding on, on the whole host. Without IPv6 in the kernel there is
+/// none.
 pub const FORWARDING: &str = "net/ipv6/conf/all/forwarding";
 
 /// The addresses of a pair, and what it has them for.
@@ -42,7 +44,11 @@ impl Pair {
             let [a, b, c] = FIRST;
             Ipv6Addr::new(a, b, c, plan.number.get(), 0, 0, 0, last)
         };
-        Ok(Some(Self { host: address(1), inside: address(2), leaves: leaves(&plan.request) }))
+        Ok(Some(Self {
+            host: address(1),
+            inside: address(2),
+            leaves: leaves(&plan.request),
+        }))
     }
 
     /// The subnet.
@@ -52,7 +58,10 @@ impl Pair {
 
     /// The subnet that an address of a pair is in.
     pub fn network_of(address: Ipv6Addr) -> NetworkV6 {
-        (Ipv6Addr::from_bits(address.to_bits() >> (128 - LENGTH) << (128 - LENGTH)), LENGTH)
+        (
+            Ipv6Addr::from_bits(address.to_bits() >> (128 - LENGTH) << (128 - LENGTH)),
+            LENGTH,
+        )
     }
 }
 
@@ -68,7 +77,10 @@ fn is_asked(request: &Request) -> Result<bool> {
     }
     let beside = request.has_tunnel()
         && (neighbours.access(true)? != HostAccess::Ports(Vec::new())
-            || neighbours.bypassed()?.iter().any(|network| network.0.is_ipv6()));
+            || neighbours
+                .bypassed()?
+                .iter()
+                .any(|network| network.0.is_ipv6()));
     Ok(leaves(request) || beside || neighbours.published()?.iter().any(|port| port.has_ipv6()))
 }
 

@@ -29,8 +29,9 @@ pub enum Own<'a> {
     Without(&'a NetnsName),
 }
 
-/// What the host's table depends on: all namespaces that were built to the end, and the one that is being built. A record
-/// that cannot be read permits nothing, and neither does an unfinished one. `None` if there is nothing to guard.
+/// What the host's table depends on: all namespaces that were built to the end, and the one that is
+/// being built. A record that cannot be read permits nothing, and neither does an unfinished one.
+/// `None` if there is nothing to guard.
 pub fn gather(own: Own, state: &HostState) -> Result<Option<Facts>> {
     let (records, unreadable) = Record::readable()?;
     let name = match own {
@@ -38,9 +39,13 @@ pub fn gather(own: Own, state: &HostState) -> Result<Option<Facts>> {
         Own::With(plan) => Some(&plan.request.name),
         Own::Without(name) => Some(name),
     };
-    let others = || records.iter().filter(|record| Some(&record.plan.request.name) != name);
-    let is_guarded =
-        others().any(|record| record.plan.request.has_veth()) || unreadable.iter().any(|one| Some(one) != name);
+    let others = || {
+        records
+            .iter()
+            .filter(|record| Some(&record.plan.request.name) != name)
+    };
+    let is_guarded = others().any(|record| record.plan.request.has_veth())
+        || unreadable.iter().any(|one| Some(one) != name);
     let mut veths = Vec::new();
     for record in others().filter(|record| record.state == State::Built) {
         // Options that this version cannot read permit nothing either.
@@ -58,8 +63,14 @@ pub fn gather(own: Own, state: &HostState) -> Result<Option<Facts>> {
     let is_others = |name: &String| !veths.iter().any(|veth| veth.interface.as_str() == name);
     Ok(Some(Facts {
         uplinks: Bound::of(state),
-        not_routed: routed::not_routed(state).into_iter().filter(is_others).collect(),
-        not_routed_v6: routed::not_routed_v6(state).into_iter().filter(is_others).collect(),
+        not_routed: routed::not_routed(state)
+            .into_iter()
+            .filter(is_others)
+            .collect(),
+        not_routed_v6: routed::not_routed_v6(state)
+            .into_iter()
+            .filter(is_others)
+            .collect(),
         veths,
     }))
 }

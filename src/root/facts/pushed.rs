@@ -8,25 +8,38 @@ use runns_shared::tunnel::TunnelState;
 
 /// The servers and search domains of all tunnels, in the order of the tunnels.
 pub fn collect(plan: &Plan) -> Dns {
-    let mut dns = Dns { servers: Vec::new(), search: Vec::new() };
+    let mut dns = Dns {
+        servers: Vec::new(),
+        search: Vec::new(),
+    };
     for index in 0..plan.request.vpn.len() + plan.request.wireguard.len() {
         let state = TunnelState::load(&plan.request.name, index);
         // What a WireGuard file names is the administrator's choice; what a server pushes is not.
         let is_pushed = index < plan.request.vpn.len();
-        dns.servers.extend(state.servers.into_iter().filter(|server| !is_pushed || !is_outside(plan, *server)));
+        dns.servers.extend(
+            state
+                .servers
+                .into_iter()
+                .filter(|server| !is_pushed || !is_outside(plan, *server)),
+        );
         dns.search.extend(state.search);
     }
     dns
 }
 
-/// Whether an address is reached outside the tunnel: the server of the tunnel must not have names asked for there.
+/// Whether an address is reached outside the tunnel: the server of the tunnel must not have names
+/// asked for there.
 pub fn is_outside(plan: &Plan, server: IpAddr) -> bool {
     // ::ffff:192.0.2.1 is asked as 192.0.2.1.
     let server = server.to_canonical();
     let bypassed = plan.request.neighbours.bypassed().unwrap_or_default();
     let subnet = plan.subnet();
     let own = (IpAddr::V4(subnet.network), subnet.prefix);
-    bypassed.iter().chain([&own]).any(|network| contains(*network, server)) || is_of_host(server)
+    bypassed
+        .iter()
+        .chain([&own])
+        .any(|network| contains(*network, server))
+        || is_of_host(server)
 }
 
 fn contains((network, prefix): (IpAddr, u8), address: IpAddr) -> bool {

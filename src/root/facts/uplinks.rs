@@ -1,5 +1,6 @@
-//! Uplinks that namespaces are bound to. Each has a number, from which the group of its veths, the mark of their packets
-//! and a routing table follow: they belong to the uplink, not to the namespace.
+//! Uplinks that namespaces are bound to. Each has a number, from which the group of its veths, the
+//! mark of their packets and a routing table follow: they belong to the uplink, not to the
+//! namespace.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -10,7 +11,8 @@ use crate::netlink::{Netlink, Network, OWN_TABLES, Packets, Route};
 use runns_shared::error::{Error, Result};
 use runns_shared::name::IfaceName;
 
-/// Group (`ip link set group`) of the veths whose traffic leaves as the host routes it; that of uplink N is N more.
+/// Group (`ip link set group`) of the veths whose traffic leaves as the host routes it; that of
+/// uplink N is N more.
 const GROUPS: u32 = 0x7275_6e00;
 /// The group of a veth whose traffic leaves as the host routes it.
 pub const UNBOUND_GROUP: u32 = GROUPS;
@@ -19,14 +21,15 @@ const MARKS: u8 = 0x80;
 const MARK_MASK: u32 = 0xff00_0000;
 /// The table of uplink N is N more.
 const TABLES: u32 = 17_250_000;
-/// Uplinks that can be told apart. Of the other marks, 0xfe is that of packets for servers of the host, and 0xff that of
-/// replies that leave as the host routes them (see `table/host.nft`).
+/// Uplinks that can be told apart. Of the other marks, 0xfe is that of packets for servers of the
+/// host, and 0xff that of replies that leave as the host routes them (see `table/host.nft`).
 const MOST: u8 = 0x7d;
 
-/// The priority of the rules that lead to these tables: before every rule except the one for local addresses, which has 0
-/// (ip-rule(8)).
+/// The priority of the rules that lead to these tables: before every rule except the one for local
+/// addresses, which has 0 (ip-rule(8)).
 pub const PRIORITY: u32 = 1;
-/// A destination as programs have it, which no list of reserved networks contains: a.root-servers.net.
+/// A destination as programs have it, which no list of reserved networks contains:
+/// a.root-servers.net.
 pub const FAR: Ipv4Addr = Ipv4Addr::new(198, 41, 0, 4);
 
 /// An uplink that namespaces are bound to, by the number under which the host's tables have it.
@@ -36,7 +39,11 @@ pub struct Bound(u8);
 impl Bound {
     /// The number of `uplink`; `None` if no namespace is bound to it yet.
     pub fn to(uplink: &IfaceName) -> Result<Option<Self>> {
-        Ok(HostState::load()?.uplinks.get(uplink.as_str()).copied().map(Self))
+        Ok(HostState::load()?
+            .uplinks
+            .get(uplink.as_str())
+            .copied()
+            .map(Self))
     }
 
     /// One with this number, as [`HostState::uplinks`] has them.
@@ -48,8 +55,14 @@ impl Bound {
     pub fn planned(uplink: &IfaceName) -> Result<Self> {
         let uplinks = HostState::load()?.uplinks;
         let known = uplinks.get(uplink.as_str()).copied();
-        let number = known.or_else(|| (1..=MOST).find(|number| !uplinks.values().any(|taken| taken == number)));
-        number.map(Self).ok_or_else(|| Error::new(format!("use uplink {uplink}"), "too many uplinks are in use"))
+        let number = known
+            .or_else(|| (1..=MOST).find(|number| !uplinks.values().any(|taken| taken == number)));
+        number.map(Self).ok_or_else(|| {
+            Error::new(
+                format!("use uplink {uplink}"),
+                "too many uplinks are in use",
+            )
+        })
     }
 
     /// The number of `uplink`, a new one if it has none.
@@ -63,12 +76,18 @@ impl Bound {
 
     /// All uplinks that namespaces are bound to.
     pub fn of(state: &HostState) -> BTreeMap<String, Self> {
-        state.uplinks.iter().map(|(uplink, number)| (uplink.clone(), Self(*number))).collect()
+        state
+            .uplinks
+            .iter()
+            .map(|(uplink, number)| (uplink.clone(), Self(*number)))
+            .collect()
     }
 
     /// The uplink whose veths are in this group.
     pub fn uplink_of(group: u32) -> Result<Option<IfaceName>> {
-        let bound = Self::of(&HostState::load()?).into_iter().find(|(_, bound)| bound.group() == group);
+        let bound = Self::of(&HostState::load()?)
+            .into_iter()
+            .find(|(_, bound)| bound.group() == group);
         bound.map(|(uplink, _)| IfaceName::new(uplink)).transpose()
     }
 
@@ -89,7 +108,10 @@ impl Bound {
 
     /// Those packets, for a routing rule.
     pub fn packets(self) -> Packets<'static> {
-        Packets::Marked { mark: self.mark(), mask: MARK_MASK }
+        Packets::Marked {
+            mark: self.mark(),
+            mask: MARK_MASK,
+        }
     }
 }
 
@@ -98,12 +120,13 @@ pub fn is_own_group(group: u32) -> bool {
     group & 0xffff_ff00 == GROUPS
 }
 
-/// Whether traffic of the namespace has a way out of the host: `None` if it has none, `Some(None)` if it goes everywhere,
-/// else an address in the only network that it reaches.
+/// Whether traffic of the namespace has a way out of the host: `None` if it has none, `Some(None)`
+/// if it goes everywhere, else an address in the only network that it reaches.
 pub fn reachable(host: &Netlink, uplink: Option<&IfaceName>) -> Result<Option<Option<Ipv4Addr>>> {
     let Some(uplink) = uplink else {
         // Connecting a datagram socket looks the route up and sends nothing (udp(7)).
-        let connected = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| socket.connect((FAR, 9)));
+        let connected =
+            UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| socket.connect((FAR, 9)));
         return Ok(connected.is_ok().then_some(None));
     };
     let routes = host.routes()?;
@@ -114,11 +137,19 @@ pub fn reachable(host: &Netlink, uplink: Option<&IfaceName>) -> Result<Option<Op
     if default_hop(&routes, link.index).is_some() {
         return Ok(Some(None));
     }
-    let own = host.addresses()?.into_iter().find(|(index, _)| *index == link.index).map(|(_, subnet)| subnet);
+    let own = host
+        .addresses()?
+        .into_iter()
+        .find(|(index, _)| *index == link.index)
+        .map(|(_, subnet)| subnet);
     // Its first or second address: whichever is not the host's own.
     let neighbour = own.filter(|subnet| subnet.prefix <= 30).map(|subnet| {
         let first = masked(subnet).address.to_bits() + 1;
-        Ipv4Addr::from_bits(if first == subnet.address.to_bits() { first + 1 } else { first })
+        Ipv4Addr::from_bits(if first == subnet.address.to_bits() {
+            first + 1
+        } else {
+            first
+        })
     });
     Ok(neighbour.map(Some))
 }
@@ -133,25 +164,39 @@ pub fn has_way(uplink: Option<&IfaceName>, routes: &[Route]) -> Result<bool> {
         None => None,
     };
     let leads_out = |route: &Route| {
-        let is_its = bound.map_or(!OWN_TABLES.contains(&route.table), |table| route.table == table);
+        let is_its = bound.map_or(!OWN_TABLES.contains(&route.table), |table| {
+            route.table == table
+        });
         route.unicast && route.network.prefix <= 1 && is_its
     };
     Ok(routes.iter().any(leads_out))
 }
 
-/// The next hop of the host's best default route through device `index`. The two halves into which VPNs split a default
-/// route count as default routes.
+/// The next hop of the host's best default route through device `index`. The two halves into which
+/// VPNs split a default route count as default routes.
 pub fn default_hop(routes: &[Route], index: u32) -> Option<(u32, Option<Ipv4Addr>)> {
     routes
         .iter()
-        .filter(|route| route.unicast && route.network.prefix <= 1 && !OWN_TABLES.contains(&route.table))
-        .filter_map(|route| Some((route.metric, *route.hops.iter().find(|(hop, _)| *hop == index)?)))
+        .filter(|route| {
+            route.unicast && route.network.prefix <= 1 && !OWN_TABLES.contains(&route.table)
+        })
+        .filter_map(|route| {
+            Some((
+                route.metric,
+                *route.hops.iter().find(|(hop, _)| *hop == index)?,
+            ))
+        })
         .min_by_key(|(metric, _)| *metric)
         .map(|(_, hop)| hop)
 }
 
 /// The network, with the bits after the prefix 0.
 pub fn masked(network: Network) -> Network {
-    let mask = u32::MAX.checked_shl(32 - u32::from(network.prefix.min(32))).unwrap_or(0);
-    Network { address: Ipv4Addr::from_bits(network.address.to_bits() & mask), ..network }
+    let mask = u32::MAX
+        .checked_shl(32 - u32::from(network.prefix.min(32)))
+        .unwrap_or(0);
+    Network {
+        address: Ipv4Addr::from_bits(network.address.to_bits() & mask),
+        ..network
+    }
 }

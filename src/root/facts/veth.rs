@@ -37,7 +37,8 @@ pub struct Veth {
     pub has_tunnel: bool,
     /// Whatever is not named here goes through the tunnel or nowhere.
     pub killed: bool,
-    /// It is not so, but names are asked of `resolvers` alone or, if there are none, through the tunnel.
+    /// It is not so, but names are asked of `resolvers` alone or, if there are none, through the
+    /// tunnel.
     pub locked: bool,
     /// Sockets that are bound to the veth ask for no names.
     pub quiet: bool,
@@ -56,7 +57,10 @@ impl Veth {
             return Ok(None);
         }
         // With the kill switch, one of the host's would be a way out that nobody has named.
-        let own = plan.resolver.as_ref().filter(|resolver| resolver.from != FROM_TUNNEL && !request.kill_switch);
+        let own = plan
+            .resolver
+            .as_ref()
+            .filter(|resolver| resolver.from != FROM_TUNNEL && !request.kill_switch);
         let leaks = request.has_tunnel() && !request.kill_switch;
         let is_locked = plan.resolver.as_ref().is_some_and(|resolver| resolver.lock);
         Ok(Some(Self {
@@ -67,7 +71,11 @@ impl Veth {
             published: request.neighbours.published()?,
             access: request.neighbours.access(request.has_tunnel())?,
             asks: asks_for_host(request)?,
-            bypassed: if request.has_tunnel() { request.neighbours.bypassed()? } else { Vec::new() },
+            bypassed: if request.has_tunnel() {
+                request.neighbours.bypassed()?
+            } else {
+                Vec::new()
+            },
             resolvers: own.map_or(Vec::new(), |resolver| resolver.servers.clone()),
             has_tunnel: request.has_tunnel(),
             killed: request.kill_switch,
@@ -76,7 +84,8 @@ impl Veth {
         }))
     }
 
-    /// The addresses of the veth pair of a family, the host's and that inside; `None` if it has none.
+    /// The addresses of the veth pair of a family, the host's and that inside; `None` if it has
+    /// none.
     pub fn ends(&self, is_v4: bool) -> Option<(IpAddr, IpAddr)> {
         if is_v4 {
             return Some((self.subnet.host().into(), self.subnet.inside().into()));
@@ -86,23 +95,32 @@ impl Veth {
 
     /// The IPv4 networks of [`Self::bypassed`].
     pub fn bypassed_v4(&self) -> impl Iterator<Item = Network> {
-        self.bypassed.iter().filter_map(|(address, prefix)| match address {
-            IpAddr::V4(address) => Some(Network { address: *address, prefix: *prefix }),
-            IpAddr::V6(_) => None,
-        })
+        self.bypassed
+            .iter()
+            .filter_map(|(address, prefix)| match address {
+                IpAddr::V4(address) => Some(Network {
+                    address: *address,
+                    prefix: *prefix,
+                }),
+                IpAddr::V6(_) => None,
+            })
     }
 
     /// The IPv6 networks of [`Self::bypassed`].
     pub fn bypassed_v6(&self) -> impl Iterator<Item = NetworkV6> {
-        self.bypassed.iter().filter_map(|(address, prefix)| match address {
-            IpAddr::V4(_) => None,
-            IpAddr::V6(address) => Some((*address, *prefix)),
-        })
+        self.bypassed
+            .iter()
+            .filter_map(|(address, prefix)| match address {
+                IpAddr::V4(_) => None,
+                IpAddr::V6(address) => Some((*address, *prefix)),
+            })
     }
 
     /// The published ports that are reached by IPv6.
     pub fn published_v6(&self) -> impl Iterator<Item = &Published> {
-        self.published.iter().filter(|port| self.ipv6.is_some() && port.has_ipv6())
+        self.published
+            .iter()
+            .filter(|port| self.ipv6.is_some() && port.has_ipv6())
     }
 }
 

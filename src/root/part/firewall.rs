@@ -1,5 +1,6 @@
-//! The host's table (see [`crate::table::host`]) and what lets namespaces' traffic pass the tables of iptables. Both are for
-//! all namespaces at once: a build adds its own to the records, and loads the table that follows from them.
+//! The host's table (see [`crate::table::host`]) and what lets namespaces' traffic pass the tables
+//! of iptables. Both are for all namespaces at once: a build adds its own to the records, and loads
+//! the table that follows from them.
 
 use std::path::Path;
 
@@ -22,7 +23,8 @@ use runns_shared::trusted::{self, Trust};
 /// The text of the host's table, for runns-firewall.service and for /etc/nftables.conf to include.
 const TEXT: &str = "/run/runns/host.nft";
 
-/// The generation and digest of the table as it was loaded last (see [`Loaded`]). If they are not known, there is no such file.
+/// The generation and digest of the table as it was loaded last (see [`Loaded`]). If they are not
+/// known, there is no such file.
 const LOADED: &str = "/run/runns/.table";
 
 /// What findings are about.
@@ -37,7 +39,9 @@ impl Part for Firewall {
     }
 
     fn describe(&self, plan: &Plan) -> Option<String> {
-        plan.request.has_veth().then(|| format!("NAT and forwarding for {}", plan.subnet()))
+        plan.request
+            .has_veth()
+            .then(|| format!("NAT and forwarding for {}", plan.subnet()))
     }
 
     fn apply(&self, site: &mut Site) -> Result<()> {
@@ -61,7 +65,11 @@ impl Part for Firewall {
     }
 
     fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
-        if subject.seen.root { subject.seen.once(WHAT, look) } else { Ok(Vec::new()) }
+        if subject.seen.root {
+            subject.seen.once(WHAT, look)
+        } else {
+            Ok(Vec::new())
+        }
     }
 
     fn unseen(&self, _plan: &Plan) -> Option<&'static str> {
@@ -112,9 +120,13 @@ pub fn planned(plan: &Plan) -> Result<String> {
     if Pair::of(plan)?.is_some() {
         ipv6::foresee(&mut state)?;
     }
-    let Some(mut facts) = facts::gather(Own::With(plan), &state)? else { return Ok(String::new()) };
+    let Some(mut facts) = facts::gather(Own::With(plan), &state)? else {
+        return Ok(String::new());
+    };
     if let Some(uplink) = &plan.request.uplink {
-        facts.uplinks.insert(uplink.to_string(), Bound::planned(uplink)?);
+        facts
+            .uplinks
+            .insert(uplink.to_string(), Bound::planned(uplink)?);
     }
     Ok(host::text(&facts))
 }
@@ -122,25 +134,34 @@ pub fn planned(plan: &Plan) -> Result<String> {
 /// Whether the table is what follows from the records.
 fn look() -> Result<Vec<Finding>> {
     let state = HostState::load()?;
-    let Some(facts) = facts::gather(Own::Nobody, &state)? else { return Ok(Vec::new()) };
+    let Some(facts) = facts::gather(Own::Nobody, &state)? else {
+        return Ok(Vec::new());
+    };
     let body = host::text(&facts);
     let mut found = Vec::new();
-    let loaded: Option<Loaded> =
-        trusted::read_if_there(Path::new(LOADED), Trust::Strict)?.and_then(|text| serde_json::from_str(&text).ok());
+    let loaded: Option<Loaded> = trusted::read_if_there(Path::new(LOADED), Trust::Strict)?
+        .and_then(|text| serde_json::from_str(&text).ok());
     if !loaded.is_some_and(|loaded| loaded.holds(generation_here(), &body)) {
         let (here, wanted) = (Listed::here()?, Listed::of(&body)?);
-        // What a record that cannot be read permits is still there, until the table is loaded again.
+        // What a record that cannot be read permits is still there, until the table is loaded
+        // again.
         let differences = match Record::readable()?.1.is_empty() {
             true => here.differences(&wanted),
             false => here.differences_but_for_elements(&wanted),
         };
         if here.is_empty() {
             // Without it there is no address translation, and so no answer to what gets out.
-            found.push(Finding::down(WHAT, "the nftables table 'inet runns' is gone (flushed?)"));
+            found.push(Finding::down(
+                WHAT,
+                "the nftables table 'inet runns' is gone (flushed?)",
+            ));
         } else if !differences.is_empty() {
             found.push(Finding::degraded(
                 WHAT,
-                format!("changed in the nftables table 'inet runns': {}", differences.join(", ")),
+                format!(
+                    "changed in the nftables table 'inet runns': {}",
+                    differences.join(", ")
+                ),
             ));
         }
     }

@@ -1,13 +1,14 @@
-//! firewalld(1) forwards nothing from interfaces that it knows nothing of. The veth is put into the zone `runns`, whose
-//! target is ACCEPT: which packets may pass is decided by the rules of [`super::firewall`]. The binding is permanent, so
-//! it outlasts a reload or a restart of firewalld, and in force at once. An interface that the administrator has put into
-//! another zone stays there.
+//! firewalld(1) forwards nothing from interfaces that it knows nothing of. The veth is put into the
+//! zone `runns`, whose target is ACCEPT: which packets may pass is decided by the rules of
+//! [`super::firewall`]. The binding is permanent, so it outlasts a reload or a restart of
+//! firewalld, and in force at once. An interface that the administrator has put into another zone
+//! stays there.
 //!
-//! When firewalld before version 2 is reloaded, it flushes the tables of iptables as well, whoever filled them. So the
-//! rules of [`super::firewall`] stand in a table of nftables of our own, too.
+//! When firewalld before version 2 is reloaded, it flushes the tables of iptables as well, whoever
+//! filled them. So the rules of [`super::firewall`] stand in a table of nftables of our own, too.
 //!
-//! firewalld is asked over D-Bus (firewalld.dbus(5)), with busctl(1), and while it does not run, its offline tool changes
-//! its files.
+//! firewalld is asked over D-Bus (firewalld.dbus(5)), with busctl(1), and while it does not run,
+//! its offline tool changes its files.
 
 use std::path::Path;
 
@@ -25,13 +26,20 @@ use runns_shared::plan::Plan;
 const ZONE: &str = "runns";
 /// Stands in until firewalld is reloaded, if it was started before it could know the zone.
 const STAND_IN: &str = "trusted";
-/// firewalld's copy of the zone, which it writes when an interface is added permanently; and its backup.
+/// firewalld's copy of the zone, which it writes when an interface is added permanently; and its
+/// backup.
 const ZONE_FILE: &str = "/etc/firewalld/zones/runns.xml";
 const BACKUP: &str = "/etc/firewalld/zones/runns.xml.old";
 
 const SERVICE: &str = "org.fedoraproject.FirewallD1";
-const RUNTIME: [&str; 2] = ["/org/fedoraproject/FirewallD1", "org.fedoraproject.FirewallD1.zone"];
-const PERMANENT: [&str; 2] = ["/org/fedoraproject/FirewallD1/config", "org.fedoraproject.FirewallD1.config"];
+const RUNTIME: [&str; 2] = [
+    "/org/fedoraproject/FirewallD1",
+    "org.fedoraproject.FirewallD1.zone",
+];
+const PERMANENT: [&str; 2] = [
+    "/org/fedoraproject/FirewallD1/config",
+    "org.fedoraproject.FirewallD1.config",
+];
 const PERMANENT_ZONE: &str = "org.fedoraproject.FirewallD1.config.zone";
 
 /// The part.
@@ -52,12 +60,20 @@ impl Part for Firewalld {
         if !Path::new(ZONE_FILE).exists() {
             HostState::update(site.lock, |host| host.firewalld_zone = true)?;
         }
-        if is_running() { add(interface) } else { add_offline(interface) }
+        if is_running() {
+            add(interface)
+        } else {
+            add_offline(interface)
+        }
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
         let interface = &site.plan().request.interface;
-        let removed = if is_running() { remove(interface)? } else { remove_offline(interface)? };
+        let removed = if is_running() {
+            remove(interface)?
+        } else {
+            remove_offline(interface)?
+        };
         forget_zone_file(site)?;
         Ok(removed)
     }
@@ -75,8 +91,15 @@ impl Part for Firewalld {
         let mut found = Vec::new();
         let running = seen.text("firewalld", || Ok(is_running().to_string()))? == "true";
         // All interfaces that firewalld has in zones, as busctl(1) prints them.
-        if running && !seen.text("zones", zones)?.contains(&format!("\"{interface}\"")) {
-            found.push(Finding::down("firewalld", format!("{interface} is in none of its zones")));
+        if running
+            && !seen
+                .text("zones", zones)?
+                .contains(&format!("\"{interface}\""))
+        {
+            found.push(Finding::down(
+                "firewalld",
+                format!("{interface} is in none of its zones"),
+            ));
         }
         Ok(found)
     }
@@ -85,14 +108,30 @@ impl Part for Firewalld {
 /// Whether firewalld owns its name on the bus.
 fn is_running() -> bool {
     const BUS: &str = "org.freedesktop.DBus";
-    let asked = ["call", BUS, "/org/freedesktop/DBus", BUS, "NameHasOwner", "s", SERVICE];
-    tool::find("busctl").is_some() && tool::run("busctl", &asked, "").is_ok_and(|answer| answer.trim() == "b true")
+    let asked = [
+        "call",
+        BUS,
+        "/org/freedesktop/DBus",
+        BUS,
+        "NameHasOwner",
+        "s",
+        SERVICE,
+    ];
+    tool::find("busctl").is_some()
+        && tool::run("busctl", &asked, "").is_ok_and(|answer| answer.trim() == "b true")
 }
 
-/// Calls a method of the interface and object `of`; returns what it answers, as busctl(1) prints it.
+/// Calls a method of the interface and object `of`; returns what it answers, as busctl(1) prints
+/// it.
 fn call(of: &[&str], method: &[&str]) -> Result<String> {
-    let arguments = [&["--system", "--auto-start=no", "call", SERVICE], of, method].concat();
-    tool::run("busctl", &arguments, "").map_err(|error| Error::new("talk to firewalld", error.cause()))
+    let arguments = [
+        &["--system", "--auto-start=no", "call", SERVICE],
+        of,
+        method,
+    ]
+    .concat();
+    tool::run("busctl", &arguments, "")
+        .map_err(|error| Error::new("talk to firewalld", error.cause()))
 }
 
 /// The zone that `interface` is bound to.
@@ -108,7 +147,10 @@ fn zones() -> Result<String> {
 
 /// The string that busctl(1) prints as `s "TEXT"` or `o "TEXT"`.
 fn word(answer: &str) -> Option<String> {
-    answer.trim().split_once(' ').map(|(_, text)| text.trim_matches('"').to_string())
+    answer
+        .trim()
+        .split_once(' ')
+        .map(|(_, text)| text.trim_matches('"').to_string())
 }
 
 /// The D-Bus object of the permanent zone, which is created if there is none.
@@ -116,7 +158,10 @@ fn permanent_zone() -> Result<String> {
     let zone = || call(&PERMANENT, &["getZoneByName", "s", ZONE]);
     let answer = match zone() {
         Ok(answer) => answer,
-        Err(_) => call(&PERMANENT, &["addZone2", "sa{sv}", ZONE, "1", "target", "s", "ACCEPT"])?,
+        Err(_) => call(
+            &PERMANENT,
+            &["addZone2", "sa{sv}", ZONE, "1", "target", "s", "ACCEPT"],
+        )?,
     };
     word(&answer).ok_or_else(|| Error::new("talk to firewalld", "it has no object for its zone"))
 }
@@ -124,12 +169,20 @@ fn permanent_zone() -> Result<String> {
 fn add(interface: &IfaceName) -> Result<()> {
     let permanent = zone_of(PERMANENT, interface)?;
     if permanent.as_deref().is_some_and(|zone| zone != ZONE) {
-        step(|| format!("firewalld has {interface} in zone {}", permanent.unwrap_or_default()));
+        step(|| {
+            format!(
+                "firewalld has {interface} in zone {}",
+                permanent.unwrap_or_default()
+            )
+        });
         return Ok(());
     }
     if permanent.is_none() {
         let zone = permanent_zone()?;
-        call(&[&zone, PERMANENT_ZONE], &["addInterface", "s", interface.as_str()])?;
+        call(
+            &[&zone, PERMANENT_ZONE],
+            &["addInterface", "s", interface.as_str()],
+        )?;
     }
     if zone_of(RUNTIME, interface)?.is_none() {
         let add = |zone: &str| call(&RUNTIME, &["addInterface", "ss", zone, interface.as_str()]);
@@ -146,11 +199,17 @@ fn add(interface: &IfaceName) -> Result<()> {
 fn remove(interface: &IfaceName) -> Result<bool> {
     let permanent = zone_of(PERMANENT, interface)?.is_some_and(|zone| zone == ZONE);
     if permanent {
-        call(&[&permanent_zone()?, PERMANENT_ZONE], &["removeInterface", "s", interface.as_str()])?;
+        call(
+            &[&permanent_zone()?, PERMANENT_ZONE],
+            &["removeInterface", "s", interface.as_str()],
+        )?;
     }
     let runtime = zone_of(RUNTIME, interface)?;
     if let Some(zone) = runtime.filter(|zone| zone == ZONE || (permanent && zone == STAND_IN)) {
-        call(&RUNTIME, &["removeInterface", "ss", &zone, interface.as_str()])?;
+        call(
+            &RUNTIME,
+            &["removeInterface", "ss", &zone, interface.as_str()],
+        )?;
     }
     Ok(permanent)
 }
@@ -165,11 +224,18 @@ fn add_offline(interface: &IfaceName) -> Result<()> {
     if offline(&[&format!("--get-zone-of-interface={interface}")]).is_ok() {
         return Ok(());
     }
-    if !offline(&["--get-zones"])?.split_whitespace().any(|zone| zone == ZONE) {
+    if !offline(&["--get-zones"])?
+        .split_whitespace()
+        .any(|zone| zone == ZONE)
+    {
         offline(&[&format!("--new-zone={ZONE}")])?;
         offline(&[&format!("--zone={ZONE}"), "--set-target=ACCEPT"])?;
     }
-    offline(&[&format!("--zone={ZONE}"), &format!("--add-interface={interface}")]).map(drop)
+    offline(&[
+        &format!("--zone={ZONE}"),
+        &format!("--add-interface={interface}"),
+    ])
+    .map(drop)
 }
 
 fn remove_offline(interface: &IfaceName) -> Result<bool> {
@@ -177,7 +243,11 @@ fn remove_offline(interface: &IfaceName) -> Result<bool> {
     if !zone.contains(&format!("<interface name=\"{interface}\"/>")) {
         return Ok(false);
     }
-    offline(&[&format!("--zone={ZONE}"), &format!("--remove-interface={interface}")]).map(|_| true)
+    offline(&[
+        &format!("--zone={ZONE}"),
+        &format!("--remove-interface={interface}"),
+    ])
+    .map(|_| true)
 }
 
 /// Removes firewalld's copy of the zone if builds brought it about and nothing is left in it.
@@ -186,8 +256,16 @@ fn forget_zone_file(site: &Site) -> Result<()> {
         return Ok(());
     }
     let zone = std::fs::read_to_string(ZONE_FILE).unwrap_or_default();
-    const OTHERS: [&str; 8] =
-        ["<interface", "<source", "<service", "<port", "<protocol", "<rule", "<forward-port", "<masquerade"];
+    const OTHERS: [&str; 8] = [
+        "<interface",
+        "<source",
+        "<service",
+        "<port",
+        "<protocol",
+        "<rule",
+        "<forward-port",
+        "<masquerade",
+    ];
     if OTHERS.iter().any(|element| zone.contains(element)) {
         return Ok(());
     }

@@ -1,5 +1,6 @@
-//! Programs that root runs inside, as PostBuild and PreClean name them. They belong to root like everything else that a
-//! configuration names, run with all of root's rights, and see the namespace's network and files as those do who enter.
+//! Programs that root runs inside, as PostBuild and PreClean name them. They belong to root like
+//! everything else that a configuration names, run with all of root's rights, and see the
+//! namespace's network and files as those do who enter.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
@@ -47,19 +48,25 @@ pub struct PostBuild;
 
 impl Part for PostBuild {
     fn is_in(&self, plan: &Plan) -> bool {
-        ["PostBuild", "PreClean"].iter().any(|option| plan.request.neighbours.all(option).next().is_some())
+        ["PostBuild", "PreClean"]
+            .iter()
+            .any(|option| plan.request.neighbours.all(option).next().is_some())
     }
 
     fn describe(&self, plan: &Plan) -> Option<String> {
         let hook = plan.request.neighbours.hook(Moment::Built).ok()??;
-        Some(format!("what {} sets up inside (PostBuild)", show(&hook.path)))
+        Some(format!(
+            "what {} sets up inside (PostBuild)",
+            show(&hook.path)
+        ))
     }
 
     fn apply(&self, site: &mut Site) -> Result<()> {
         run(site, Moment::Built)
     }
 
-    /// What a program has set up is undone with the namespace, and by PreClean. Of one that failed, processes may be left.
+    /// What a program has set up is undone with the namespace, and by PreClean. Of one that failed,
+    /// processes may be left.
     fn undo(&self, site: &mut Site) -> Result<bool> {
         if site.record.state == State::Building {
             empty(site)?;
@@ -77,7 +84,9 @@ impl Part for PostBuild {
 
 /// Ends all processes inside, but for the namespace's own daemons.
 fn empty(site: &Site) -> Result<()> {
-    let Some(identity) = site.record.identity else { return Ok(()) };
+    let Some(identity) = site.record.identity else {
+        return Ok(());
+    };
     daemon::empty_namespace(identity.inode, PATIENCE, &super::openvpn::daemons(site)).map(drop)
 }
 
@@ -98,14 +107,18 @@ fn locate(hook: &Hook) -> Result<()> {
         return Err(wrong("it is not a regular file"));
     }
     if stat.st_mode & 0o111 == 0 {
-        return Err(wrong("it is not executable").hint(format!("sudo chmod 755 {}", show(&hook.path))));
+        return Err(
+            wrong("it is not executable").hint(format!("sudo chmod 755 {}", show(&hook.path)))
+        );
     }
     Ok(())
 }
 
 /// Runs what belongs to this moment, if anything does.
 pub fn run(site: &Site, moment: Moment) -> Result<()> {
-    let Some(hook) = site.plan().request.neighbours.hook(moment)? else { return Ok(()) };
+    let Some(hook) = site.plan().request.neighbours.hook(moment)? else {
+        return Ok(());
+    };
     locate(&hook)?;
     let shown = format!("{} {}", hook.option, show(&hook.path));
     output::step(|| format!("running {shown} inside"));
@@ -116,7 +129,10 @@ pub fn run(site: &Site, moment: Moment) -> Result<()> {
     let (mut output, ends) = Said::new().cannot(cannot)?;
     match process::fork().cannot(cannot)? {
         Fork::Child => {
-            let Err(error) = site.lock.close_on_exec().and_then(|()| become_hook(&site.record, &hook.path, &ends));
+            let Err(error) = site
+                .lock
+                .close_on_exec()
+                .and_then(|()| become_hook(&site.record, &hook.path, &ends));
             let _ = failure.write_all(error.cause().as_bytes());
             process::exit_now(1)
         }
@@ -126,7 +142,9 @@ pub fn run(site: &Site, moment: Moment) -> Result<()> {
             // What it said at its end; others may still hold the pipes.
             output.pass_on(Duration::ZERO);
             let mut cause = String::new();
-            let _ = failure.rewind().and_then(|()| failure.read_to_string(&mut cause));
+            let _ = failure
+                .rewind()
+                .and_then(|()| failure.read_to_string(&mut cause));
             let waited = waited.map_err(|failure| if cause.is_empty() { failure } else { cause });
             waited.map_err(|cause| Error::new(cannot(), cause))
         }
@@ -136,8 +154,9 @@ pub fn run(site: &Site, moment: Moment) -> Result<()> {
 /// As many bytes as a pipe holds (pipe(7)).
 const PIPE: usize = 1 << 16;
 
-/// What a program says, on its output and its error output. It gets pipes: a process that it leaves running holds nothing of
-/// build's caller, neither a terminal nor the pipe of a command substitution.
+/// What a program says, on its output and its error output. It gets pipes: a process that it leaves
+/// running holds nothing of build's caller, neither a terminal nor the pipe of a command
+/// substitution.
 struct Said(Vec<Stream>);
 
 struct Stream {
@@ -149,24 +168,39 @@ struct Stream {
 impl Said {
     /// New pipes; their other ends are for the program.
     fn new() -> Result<(Self, [OwnedFd; 2]), Errno> {
-        let ((output, its_output), (errors, its_errors)) = (pipe2(OFlag::O_CLOEXEC)?, pipe2(OFlag::O_CLOEXEC)?);
+        let ((output, its_output), (errors, its_errors)) =
+            (pipe2(OFlag::O_CLOEXEC)?, pipe2(OFlag::O_CLOEXEC)?);
         let mut streams = Vec::new();
-        for (from, to) in [(output, process::STANDARD[1]), (errors, process::STANDARD[2])] {
-            let to =
-                to.try_clone_to_owned().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))?;
-            streams.push(Stream { from: from.into(), to: to.into() });
+        for (from, to) in [
+            (output, process::STANDARD[1]),
+            (errors, process::STANDARD[2]),
+        ] {
+            let to = to
+                .try_clone_to_owned()
+                .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))?;
+            streams.push(Stream {
+                from: from.into(),
+                to: to.into(),
+            });
         }
         Ok((Self(streams), [its_output, its_errors]))
     }
 
     /// Passes on what comes within `longest`, as far as somebody takes it.
     fn pass_on(&mut self, longest: Duration) {
-        let mut fds: Vec<PollFd> =
-            self.0.iter().map(|stream| PollFd::new(stream.from.as_fd(), PollFlags::POLLIN)).collect();
-        let _ = poll(&mut fds, PollTimeout::try_from(longest).unwrap_or(PollTimeout::MAX));
+        let mut fds: Vec<PollFd> = self
+            .0
+            .iter()
+            .map(|stream| PollFd::new(stream.from.as_fd(), PollFlags::POLLIN))
+            .collect();
+        let _ = poll(
+            &mut fds,
+            PollTimeout::try_from(longest).unwrap_or(PollTimeout::MAX),
+        );
         let mut ready: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(false)).collect();
         // Until the end of each.
-        self.0.retain_mut(|stream| !ready.remove(0) || stream.pass_on());
+        self.0
+            .retain_mut(|stream| !ready.remove(0) || stream.pass_on());
     }
 }
 
@@ -185,7 +219,8 @@ impl Stream {
     }
 }
 
-/// Waits for the program; how it failed, in words, if it did. Ended early, it is ended with its process group.
+/// Waits for the program; how it failed, in words, if it did. Ended early, it is ended with its
+/// process group.
 fn wait(pid: Pid, timeout: Duration, output: &mut Said) -> std::result::Result<(), String> {
     let mut reason = None;
     let mut deadline = Instant::now() + timeout;
@@ -193,8 +228,12 @@ fn wait(pid: Pid, timeout: Duration, output: &mut Said) -> std::result::Result<(
         match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => {}
             Ok(WaitStatus::Exited(_, 0)) if reason.is_none() => return Ok(()),
-            Ok(WaitStatus::Exited(_, status)) => return Err(reason.unwrap_or(format!("exit status {status}"))),
-            Ok(WaitStatus::Signaled(_, signal, _)) => return Err(reason.unwrap_or(format!("ended by {signal}"))),
+            Ok(WaitStatus::Exited(_, status)) => {
+                return Err(reason.unwrap_or(format!("exit status {status}")));
+            }
+            Ok(WaitStatus::Signaled(_, signal, _)) => {
+                return Err(reason.unwrap_or(format!("ended by {signal}")));
+            }
             Ok(_) => {}
             Err(errno) => return Err(words(errno)),
         }
@@ -203,7 +242,11 @@ fn wait(pid: Pid, timeout: Duration, output: &mut Said) -> std::result::Result<(
         match (&reason, is_late) {
             (None, _) if process::was_interrupted() || is_late => {
                 let late = || format!("it took longer than {} s (HookTimeout)", timeout.as_secs());
-                reason = Some(if is_late { late() } else { "interrupted by a signal".to_string() });
+                reason = Some(if is_late {
+                    late()
+                } else {
+                    "interrupted by a signal".to_string()
+                });
                 let _ = process::signal(group, Signal::SIGTERM as i32);
                 deadline = Instant::now() + PATIENCE;
             }
@@ -217,7 +260,11 @@ fn wait(pid: Pid, timeout: Duration, output: &mut Said) -> std::result::Result<(
 }
 
 /// In the child: enters the namespace and becomes the program.
-fn become_hook(record: &Record, path: &Path, [output, errors]: &[OwnedFd; 2]) -> Result<Infallible> {
+fn become_hook(
+    record: &Record,
+    path: &Path,
+    [output, errors]: &[OwnedFd; 2],
+) -> Result<Infallible> {
     // Without a terminal: it has nobody to ask.
     setsid().cannot(|| "start a session")?;
     let null = File::open("/dev/null").cannot(|| "open /dev/null")?;
@@ -229,16 +276,31 @@ fn become_hook(record: &Record, path: &Path, [output, errors]: &[OwnedFd; 2]) ->
     chdir("/").cannot(|| "enter /")?;
     let name = &record.plan.request.name;
     let privilege = Privilege::take()?;
-    let built = record.identity.as_ref().ok_or_else(|| Error::new("enter the namespace", "it was not built"))?;
-    let entered = netns::enter(&privilege, &netns::open(name)?, |arrival| arrival.must_be(built))?;
-    view::make(&privilege, &entered, name, &Wanted { files: &record.files, host: record.plan.host })?;
+    let built = record
+        .identity
+        .as_ref()
+        .ok_or_else(|| Error::new("enter the namespace", "it was not built"))?;
+    let entered = netns::enter(&privilege, &netns::open(name)?, |arrival| {
+        arrival.must_be(built)
+    })?;
+    view::make(
+        &privilege,
+        &entered,
+        name,
+        &Wanted {
+            files: &record.files,
+            host: record.plan.host,
+        },
+    )?;
     entered.bring_up_loopback(&privilege)?;
     let path_c = CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
     let environment = environment(&record.plan);
     let environment: Vec<&CStr> = environment.iter().map(CString::as_c_str).collect();
     let cause = match process::execute(&path_c, &[&path_c], &environment) {
         Errno::ENOEXEC => "it is neither a binary nor a script with a #! line".to_string(),
-        Errno::ENOENT => "its interpreter (the #! line, or the dynamic loader) does not exist".to_string(),
+        Errno::ENOENT => {
+            "its interpreter (the #! line, or the dynamic loader) does not exist".to_string()
+        }
         errno => words(errno),
     };
     Err(Error::new("execute it", cause))
@@ -247,13 +309,25 @@ fn become_hook(record: &Record, path: &Path, [output, errors]: &[OwnedFd; 2]) ->
 /// All that it gets. Without a veth pair, the three that describe it are empty.
 fn environment(plan: &Plan) -> Vec<CString> {
     let request = &plan.request;
-    let of_veth = |text: String| if request.has_veth() { text } else { String::new() };
+    let of_veth = |text: String| {
+        if request.has_veth() {
+            text
+        } else {
+            String::new()
+        }
+    };
     let variables = [
         ("PATH", tool::PATH.to_string()),
         ("RUNNS_NETNS", request.name.to_string()),
         ("RUNNS_INTERFACE", of_veth(INSIDE.to_string())),
         ("RUNNS_ADDRESS", of_veth(plan.subnet().inside().to_string())),
-        ("RUNNS_HOST_ADDRESS", of_veth(plan.subnet().host().to_string())),
+        (
+            "RUNNS_HOST_ADDRESS",
+            of_veth(plan.subnet().host().to_string()),
+        ),
     ];
-    variables.into_iter().map(|(name, value)| CString::new(format!("{name}={value}")).unwrap_or_default()).collect()
+    variables
+        .into_iter()
+        .map(|(name, value)| CString::new(format!("{name}={value}")).unwrap_or_default())
+        .collect()
 }

@@ -1,4 +1,5 @@
-//! The table inside the namespace (see [`crate::table::inside`]), which is loaded before the veth comes up.
+//! The table inside the namespace (see [`crate::table::inside`]), which is loaded before the veth
+//! comes up.
 
 use std::os::fd::AsFd;
 
@@ -29,10 +30,15 @@ impl Part for Inside {
     }
 
     fn describe(&self, plan: &Plan) -> Option<String> {
-        let locked = plan.resolver.as_ref().filter(|resolver| resolver.lock).map(|resolver| {
-            let servers: Vec<String> = resolver.servers.iter().map(ToString::to_string).collect();
-            format!("DNS lock: every query goes to {}", servers.join(" or "))
-        });
+        let locked = plan
+            .resolver
+            .as_ref()
+            .filter(|resolver| resolver.lock)
+            .map(|resolver| {
+                let servers: Vec<String> =
+                    resolver.servers.iter().map(ToString::to_string).collect();
+                format!("DNS lock: every query goes to {}", servers.join(" or "))
+            });
         let lines: Vec<String> = ways::described(plan).into_iter().chain(locked).collect();
         if !lines.is_empty() {
             return Some(lines.join("; "));
@@ -46,8 +52,11 @@ impl Part for Inside {
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
-        // The table disappears with the namespace. If that still exists, as after a failed build, it is removed here.
-        let Some(file) = netns::open_recorded(&site.record)? else { return Ok(false) };
+        // The table disappears with the namespace. If that still exists, as after a failed build,
+        // it is removed here.
+        let Some(file) = netns::open_recorded(&site.record)? else {
+            return Ok(false);
+        };
         in_namespace(file.as_fd(), || {
             set_sysctl(ROUTE_LOCALNET, "0")?;
             nft::load(&nft::replacement("")).map(|()| true)
@@ -59,7 +68,10 @@ impl Part for Inside {
     }
 
     fn unseen(&self, plan: &Plan) -> Option<&'static str> {
-        plan.resolver.as_ref().filter(|resolver| resolver.lock).map(|_| "DNS lock rules")
+        plan.resolver
+            .as_ref()
+            .filter(|resolver| resolver.lock)
+            .map(|_| "DNS lock rules")
     }
 
     fn mend(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
@@ -67,17 +79,24 @@ impl Part for Inside {
     }
 }
 
-/// Loads the table that follows from the plan and the resolver that the namespace has now, and records it.
+/// Loads the table that follows from the plan and the resolver that the namespace has now, and
+/// records it.
 fn load(site: &mut Site) -> Result<()> {
-    let file = netns::open_built(site)?.ok_or_else(|| Error::new("load the rules inside", "the namespace is gone"))?;
-    let facts = facts::inside::gather(&site.host, site.plan(), resolver::current(site.plan()).as_ref())?;
+    let file = netns::open_built(site)?
+        .ok_or_else(|| Error::new("load the rules inside", "the namespace is gone"))?;
+    let facts = facts::inside::gather(
+        &site.host,
+        site.plan(),
+        resolver::current(site.plan()).as_ref(),
+    )?;
     let loaded = in_namespace(file.as_fd(), || load_here(&facts))?;
     site.record.inside = loaded.map(Loaded::to_record);
     site.save()
 }
 
-/// Loads the table in the calling thread's network namespace, whatever it contained: at no moment is one without the lock
-/// that had it before. The rules come first, so that route_localnet admits nothing before they are in place.
+/// Loads the table in the calling thread's network namespace, whatever it contained: at no moment
+/// is one without the lock that had it before. The rules come first, so that route_localnet admits
+/// nothing before they are in place.
 pub fn load_here(facts: &Facts) -> Result<Option<Loaded>> {
     let body = text(facts);
     // A namespace without any rule of ours needs no nft.
@@ -91,21 +110,30 @@ pub fn load_here(facts: &Facts) -> Result<Option<Loaded>> {
     Ok(loaded)
 }
 
-/// Loads the table with what packets have added to its sets or, where somebody has changed these sets, without.
+/// Loads the table with what packets have added to its sets or, where somebody has changed these
+/// sets, without.
 fn load_body(body: &str) -> Result<Option<Loaded>> {
-    Loaded::load(&nft::renewal(body)?, body).or_else(|_| Loaded::load(&nft::replacement(body), body))
+    Loaded::load(&nft::renewal(body)?, body)
+        .or_else(|_| Loaded::load(&nft::replacement(body), body))
 }
 
 fn look(subject: &Subject) -> Result<Vec<Finding>> {
     let plan = &subject.record.plan;
-    let Some(inside) = &subject.inside else { return Ok(Vec::new()) };
+    let Some(inside) = &subject.inside else {
+        return Ok(Vec::new());
+    };
     let resolver = resolver::current(plan);
     let mut found = Vec::new();
     let is_locked = resolver.as_ref().is_some_and(|resolver| resolver.lock);
     if is_locked && inside.sysctl(ROUTE_LOCALNET).is_some_and(|on| on != "1") {
-        found.push(Finding::degraded("DNS lock", "route_localnet is off: queries to loopback addresses get lost"));
+        found.push(Finding::degraded(
+            "DNS lock",
+            "route_localnet is off: queries to loopback addresses get lost",
+        ));
     }
-    let Some(deep) = subject.deep()? else { return Ok(found) };
+    let Some(deep) = subject.deep()? else {
+        return Ok(found);
+    };
     let facts = facts::inside::gather(subject.seen.netlink()?, plan, resolver.as_ref())?;
     let body = text(&facts);
     let recorded = subject.record.inside.map(Loaded::from_record);
@@ -117,7 +145,10 @@ fn look(subject: &Subject) -> Result<Vec<Finding>> {
     if here.is_empty() {
         found.push(Finding::degraded(WHAT, "gone (flushed?)"));
     } else if !differences.is_empty() {
-        found.push(Finding::degraded(WHAT, format!("changed: {}", differences.join(", "))));
+        found.push(Finding::degraded(
+            WHAT,
+            format!("changed: {}", differences.join(", ")),
+        ));
     }
     Ok(found)
 }

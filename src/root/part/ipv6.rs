@@ -1,13 +1,15 @@
-//! IPv6 on the veth pair, for what needs it: `IPv6=yes` without a tunnel, ports that are published by IPv6, servers of
-//! the host and networks beside the tunnel. Nothing else has it.
+//! IPv6 on the veth pair, for what needs it: `IPv6=yes` without a tunnel, ports that are published
+//! by IPv6, servers of the host and networks beside the tunnel. Nothing else has it.
 //!
-//! Both ends have an address of fd72:756e:6e73:X::/64, where X is the number of the namespace (a network of local
-//! addresses, RFC 4193). What leaves the host has the host's address as its source, as with IPv4. No device gets a
-//! link-local address, and none listens to router advertisements; the ends are told each other's hardware address.
+//! Both ends have an address of fd72:756e:6e73:X::/64, where X is the number of the namespace (a
+//! network of local addresses, RFC 4193). What leaves the host has the host's address as its
+//! source, as with IPv4. No device gets a link-local address, and none listens to router
+//! advertisements; the ends are told each other's hardware address.
 //!
-//! Forwarding is a matter of the whole host (ip-sysctl.rst, conf/all/forwarding). To turn it on makes every device behave
-//! as a router's, which forgets the default routes that it learnt from routers and learns no new ones (RFC 4861, 6.2). So
-//! each device is told at once to behave as before.
+//! Forwarding is a matter of the whole host (ip-sysctl.rst, conf/all/forwarding). To turn it on
+//! makes every device behave as a router's, which forgets the default routes that it learnt from
+//! routers and learns no new ones (RFC 4861, 6.2). So each device is told at once to behave as
+//! before.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -28,7 +30,8 @@ const METRIC: u32 = 1024;
 /// Of the route to a device's own subnet (IP6_RT_PRIO_ADDRCONF).
 const KERNEL_METRIC: u32 = 256;
 
-/// The accept_ra with which a device keeps what it learnt from routers although it becomes a router's.
+/// The accept_ra with which a device keeps what it learnt from routers although it becomes a
+/// router's.
 const KEEPS_LEARNT: &str = "2";
 const INTERFACES: &str = "net/ipv6/conf";
 
@@ -50,8 +53,15 @@ impl Part for Ipv6 {
 
     fn describe(&self, plan: &Plan) -> Option<String> {
         let pair = Pair::of(plan).ok()??;
-        let out = if pair.leaves { ", default route and NAT" } else { "" };
-        Some(format!("IPv6 on the veth pair ({}/{LENGTH} - {}/{LENGTH}{out}), IPv6 forwarding", pair.host, pair.inside))
+        let out = if pair.leaves {
+            ", default route and NAT"
+        } else {
+            ""
+        };
+        Some(format!(
+            "IPv6 on the veth pair ({}/{LENGTH} - {}/{LENGTH}{out}), IPv6 forwarding",
+            pair.host, pair.inside
+        ))
     }
 
     fn apply(&self, site: &mut Site) -> Result<()> {
@@ -59,9 +69,12 @@ impl Part for Ipv6 {
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
-        // The rules that keep the host from being a router go with the last such namespace. A failed build restores what it
-        // changed itself.
-        if site.record.state == State::Building || another_has_it(site)? || forwarding::relied_on()?.is_some() {
+        // The rules that keep the host from being a router go with the last such namespace. A
+        // failed build restores what it changed itself.
+        if site.record.state == State::Building
+            || another_has_it(site)?
+            || forwarding::relied_on()?.is_some()
+        {
             return Ok(false);
         }
         restore_forwarding(site.lock)
@@ -85,11 +98,14 @@ fn another_has_it(site: &Site) -> Result<bool> {
     let (records, unreadable) = Record::readable()?;
     let name = &site.plan().request.name;
     // One that cannot be read may have it.
-    let has_it = |record: &Record| record.plan.request.name != *name && !matches!(Pair::of(&record.plan), Ok(None));
+    let has_it = |record: &Record| {
+        record.plan.request.name != *name && !matches!(Pair::of(&record.plan), Ok(None))
+    };
     Ok(unreadable.iter().any(|other| other != name) || records.iter().any(has_it))
 }
 
-/// Saves what turning forwarding on will change, if it is off; what may not be forwarded follows from it.
+/// Saves what turning forwarding on will change, if it is off; what may not be forwarded follows
+/// from it.
 pub fn remember(lock: &Lock) -> Result<()> {
     let mut state = HostState::load()?;
     foresee(&mut state)?;
@@ -102,9 +118,18 @@ pub fn foresee(state: &mut HostState) -> Result<()> {
         return Ok(());
     }
     let mut saved = vec![(FORWARDING.to_string(), "0".to_string())];
-    let is_others = |(name, _): &(String, String)| routed::interface_of(name).is_none_or(|name| !routed::is_own(name));
-    let listening = devices("accept_ra")?.into_iter().filter(|(_, value)| value == "1");
-    saved.extend(devices("forwarding")?.into_iter().chain(listening).filter(is_others));
+    let is_others = |(name, _): &(String, String)| {
+        routed::interface_of(name).is_none_or(|name| !routed::is_own(name))
+    };
+    let listening = devices("accept_ra")?
+        .into_iter()
+        .filter(|(_, value)| value == "1");
+    saved.extend(
+        devices("forwarding")?
+            .into_iter()
+            .chain(listening)
+            .filter(is_others),
+    );
     state.forwarding_v6 = Some(saved);
     Ok(())
 }
@@ -115,15 +140,23 @@ fn turn_forwarding_on(site: &mut Site) -> Result<()> {
     }
     remember(site.lock)?;
     let before = devices("forwarding")?;
-    site.before
-        .sysctls
-        .extend(sysctl(FORWARDING)?.map(|now| (FORWARDING.to_string(), now)).into_iter().chain(before.clone()));
-    let listening: Vec<(String, String)> =
-        devices("accept_ra")?.into_iter().filter(|(_, value)| value == "1").collect();
-    let kept: Vec<(String, String)> =
-        listening.iter().map(|(name, _)| (name.clone(), KEEPS_LEARNT.to_string())).collect();
-    let turned =
-        restore_sysctls(&kept).and_then(|()| set_sysctl(FORWARDING, "1")).and_then(|()| restore_sysctls(&before));
+    site.before.sysctls.extend(
+        sysctl(FORWARDING)?
+            .map(|now| (FORWARDING.to_string(), now))
+            .into_iter()
+            .chain(before.clone()),
+    );
+    let listening: Vec<(String, String)> = devices("accept_ra")?
+        .into_iter()
+        .filter(|(_, value)| value == "1")
+        .collect();
+    let kept: Vec<(String, String)> = listening
+        .iter()
+        .map(|(name, _)| (name.clone(), KEEPS_LEARNT.to_string()))
+        .collect();
+    let turned = restore_sysctls(&kept)
+        .and_then(|()| set_sysctl(FORWARDING, "1"))
+        .and_then(|()| restore_sysctls(&before));
     turned.and(restore_sysctls(&listening))
 }
 
@@ -132,7 +165,11 @@ fn devices(setting: &str) -> Result<Vec<(String, String)>> {
     let path = format!("/proc/sys/{INTERFACES}");
     let mut values = Vec::new();
     for entry in std::fs::read_dir(&path).cannot(|| format!("list {path}"))? {
-        let device = entry.cannot(|| format!("list {path}"))?.file_name().to_string_lossy().into_owned();
+        let device = entry
+            .cannot(|| format!("list {path}"))?
+            .file_name()
+            .to_string_lossy()
+            .into_owned();
         let name = format!("{INTERFACES}/{device}/{setting}");
         if let Some(value) = sysctl(&name)?.filter(|_| device != "all") {
             values.push((name, value));
@@ -144,9 +181,14 @@ fn devices(setting: &str) -> Result<Vec<(String, String)>> {
 
 /// Restores forwarding; whether there was anything to restore.
 pub fn restore_forwarding(lock: &Lock) -> Result<bool> {
-    let Some(before) = HostState::load()?.forwarding_v6 else { return Ok(false) };
-    // Of these, only what a build left that was killed: anybody may have chosen another value since.
-    let is_chosen = |name: &str| Ok(name.ends_with("/accept_ra") && sysctl(name)?.as_deref() != Some(KEEPS_LEARNT));
+    let Some(before) = HostState::load()?.forwarding_v6 else {
+        return Ok(false);
+    };
+    // Of these, only what a build left that was killed: anybody may have chosen another value
+    // since.
+    let is_chosen = |name: &str| {
+        Ok(name.ends_with("/accept_ra") && sysctl(name)?.as_deref() != Some(KEEPS_LEARNT))
+    };
     let mut ours = Vec::new();
     for (name, value) in before {
         if !is_chosen(&name)? {
@@ -158,16 +200,23 @@ pub fn restore_forwarding(lock: &Lock) -> Result<bool> {
     Ok(true)
 }
 
-/// Sets up an end, in the calling thread's network namespace; the device may be up. Without a pair, IPv6 is off there.
+/// Sets up an end, in the calling thread's network namespace; the device may be up. Without a pair,
+/// IPv6 is off there.
 pub fn set_up(device: &str, pair: Option<&Pair>) -> Result<()> {
     let setting = |name: &str| format!("{INTERFACES}/{device}/{name}");
     let set = |name: &str, value: &str| {
-        if sysctl(&setting(name))?.is_none() { Ok(()) } else { set_sysctl(&setting(name), value) }
+        if sysctl(&setting(name))?.is_none() {
+            Ok(())
+        } else {
+            set_sysctl(&setting(name), value)
+        }
     };
     if pair.is_none() {
         return set("disable_ipv6", "1");
     }
-    SETTINGS.iter().try_for_each(|(name, value)| set(name, value))
+    SETTINGS
+        .iter()
+        .try_for_each(|(name, value)| set(name, value))
 }
 
 /// Of a device that is to have no address but what it is given, which is in use at once.
@@ -191,7 +240,11 @@ pub fn is_set_up(device: &str) -> Result<bool> {
     let is_set = |(name, value): &(&str, &str)| {
         Ok(sysctl(&format!("{INTERFACES}/{device}/{name}"))?.is_none_or(|now| now == *value))
     };
-    SETTINGS.iter().map(is_set).collect::<Result<Vec<bool>>>().map(|all| all.into_iter().all(|set| set))
+    SETTINGS
+        .iter()
+        .map(is_set)
+        .collect::<Result<Vec<bool>>>()
+        .map(|all| all.into_iter().all(|set| set))
 }
 
 /// Gives an end its address, and tells it where the other is. The device is up.
@@ -210,5 +263,10 @@ pub fn route(inside: &Netlink, index: u32, pair: &Pair) -> Result<()> {
     if !pair.leaves {
         return Ok(());
     }
-    inside.add_device_route((IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0), index, Some(pair.host.into()), METRIC)
+    inside.add_device_route(
+        (IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),
+        index,
+        Some(pair.host.into()),
+        METRIC,
+    )
 }

@@ -1,5 +1,5 @@
-//! What a namespace consists of. Each part creates, removes and examines itself in one file, and knows nothing of the
-//! others; [`crate::walk`] has their order.
+//! What a namespace consists of. Each part creates, removes and examines itself in one file, and
+//! knows nothing of the others; [`crate::walk`] has their order.
 
 pub mod firewall;
 pub mod firewalld;
@@ -36,8 +36,8 @@ pub struct Site<'a> {
     pub lock: &'a Lock,
     /// The host's network.
     pub host: Netlink,
-    /// The namespace, held open: it is reached even when its name is gone, and no other one gets its inode number. If
-    /// `None`, it is what the name leads to.
+    /// The namespace, held open: it is reached even when its name is gone, and no other one gets
+    /// its inode number. If `None`, it is what the name leads to.
     pub namespace: Option<File>,
     /// How long to wait for each tunnel; not at all if `None`.
     pub wait: Option<std::time::Duration>,
@@ -65,17 +65,22 @@ impl Site<'_> {
         })
     }
 
-    /// After a build that failed: removes the directories that it created, as far as nobody uses them.
+    /// After a build that failed: removes the directories that it created, as far as nobody uses
+    /// them.
     pub fn remove_directories(&self) -> Result<()> {
         let now = HostState::load()?.directories;
         let is_new = |directory: &&PathBuf| !self.before.state.directories.contains(directory);
-        now.iter().rev().filter(is_new).try_for_each(|directory| netns::remove_made_directory(self, directory))
+        now.iter()
+            .rev()
+            .filter(is_new)
+            .try_for_each(|directory| netns::remove_made_directory(self, directory))
     }
 }
 
 /// One part of a namespace.
 pub trait Part {
-    /// Whether this plan has it. It cannot fail: what a plan has in part, or so that it cannot be read, is a part of it.
+    /// Whether this plan has it. It cannot fail: what a plan has in part, or so that it cannot be
+    /// read, is a part of it.
     fn is_in(&self, plan: &Plan) -> bool;
 
     /// What it is, in a line for build's report; `None` if there is nothing to say.
@@ -84,11 +89,12 @@ pub trait Part {
     /// Makes it.
     fn apply(&self, site: &mut Site) -> Result<()>;
 
-    /// Unmakes it, as far as it is there; whether anything was. It may be called on what was never made, or only
-    /// half.
+    /// Unmakes it, as far as it is there; whether anything was. It may be called on what was never
+    /// made, or only half.
     fn undo(&self, site: &mut Site) -> Result<bool>;
 
-    /// Compares it with what was built, from the kernel's own state, and changes nothing: what is wrong.
+    /// Compares it with what was built, from the kernel's own state, and changes nothing: what is
+    /// wrong.
     fn look(&self, subject: &Subject) -> Result<Vec<Finding>>;
 
     /// What of it only root can look at, in a word or two; `None` if that is nothing.

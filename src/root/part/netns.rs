@@ -17,7 +17,8 @@ use crate::lock::Lock;
 use crate::netlink::{Netlink, in_namespace, in_thread};
 use crate::seen::Subject;
 use runns_privileged::netns::{
-    BUILT, DIRECTORY, OF_PID_1, identity_here, is_initial, is_that_of_pid_1, mark_here, mark_of_here,
+    BUILT, DIRECTORY, OF_PID_1, identity_here, is_initial, is_that_of_pid_1, mark_here,
+    mark_of_here,
 };
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::show;
@@ -27,7 +28,10 @@ use runns_shared::record::{Identity, Record};
 use runns_sys::net;
 
 /// Limits that are to have the same values inside as on the host.
-const INHERITED: [&str; 2] = ["net/ipv4/ping_group_range", "net/ipv4/ip_unprivileged_port_start"];
+const INHERITED: [&str; 2] = [
+    "net/ipv4/ping_group_range",
+    "net/ipv4/ip_unprivileged_port_start",
+];
 
 /// One of them, with its value on the host.
 type Limit = (&'static str, Option<String>);
@@ -40,18 +44,25 @@ pub fn path(name: &NetnsName) -> PathBuf {
     Path::new(DIRECTORY).join(name.as_str())
 }
 
-/// Opens the namespace that was built: the one that is held or, if none is, that at the recorded name.
+/// Opens the namespace that was built: the one that is held or, if none is, that at the recorded
+/// name.
 pub fn open_built(site: &Site) -> Result<Option<File>> {
     match &site.namespace {
-        Some(held) => held.try_clone().map(Some).cannot(|| "open the namespace once more"),
+        Some(held) => held
+            .try_clone()
+            .map(Some)
+            .cannot(|| "open the namespace once more"),
         None => open_recorded(&site.record),
     }
 }
 
-/// Opens the namespace at the recorded name; `None` if there is none, or if it is not the one that was built.
+/// Opens the namespace at the recorded name; `None` if there is none, or if it is not the one that
+/// was built.
 pub fn open_recorded(record: &Record) -> Result<Option<File>> {
     let path = path(&record.plan.request.name);
-    let Some(identity) = record.identity else { return Ok(None) };
+    let Some(identity) = record.identity else {
+        return Ok(None);
+    };
     let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC;
     let file = match File::options().read(true).custom_flags(flags).open(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -72,7 +83,10 @@ impl Part for NetworkNamespace {
     }
 
     fn describe(&self, plan: &Plan) -> Option<String> {
-        Some(format!("network namespace {}", path(&plan.request.name).display()))
+        Some(format!(
+            "network namespace {}",
+            path(&plan.request.name).display()
+        ))
     }
 
     fn apply(&self, site: &mut Site) -> Result<()> {
@@ -80,7 +94,8 @@ impl Part for NetworkNamespace {
         prepare_directory(site)?;
         mark_host(site.lock)?;
         let (identity, file) = create(&limits()?)?;
-        // The identity is recorded first: from now on, clean can tell whether what is at the name is ours.
+        // The identity is recorded first: from now on, clean can tell whether what is at the name
+        // is ours.
         site.record.identity = Some(identity);
         site.save()?;
         let file = site.namespace.insert(file);
@@ -105,27 +120,34 @@ impl Part for NetworkNamespace {
         if open_recorded(&site.record)?.is_none() {
             attach_again(site)?;
         }
-        let file = open_recorded(&site.record)?.ok_or_else(|| Error::new("enter the namespace", "it is gone"))?;
+        let file = open_recorded(&site.record)?
+            .ok_or_else(|| Error::new("enter the namespace", "it is gone"))?;
         let limits = limits()?;
         in_namespace(file.as_fd(), || set_up_here(&limits))
     }
 }
 
-/// Leaves nothing inside but loopback, and then removes the name, so that nobody can enter any more, if it leads to the
-/// namespace of the record or is the empty file of a build that was killed; returns whether it did. As long as something
-/// is left inside, the name stays: nothing else may lead there.
+/// Leaves nothing inside but loopback, and then removes the name, so that nobody can enter any
+/// more, if it leads to the namespace of the record or is the empty file of a build that was
+/// killed; returns whether it did. As long as something is left inside, the name stays: nothing
+/// else may lead there.
 pub fn withdraw(site: &Site) -> Result<bool> {
     if let Some(namespace) = open_built(site)? {
         Netlink::inside(namespace.as_fd())?.strip()?;
     }
     let path = path(&site.plan().request.name);
-    let Ok(stat) = std::fs::symlink_metadata(&path) else { return Ok(false) };
+    let Ok(stat) = std::fs::symlink_metadata(&path) else {
+        return Ok(false);
+    };
     let ours = open_recorded(&site.record)?.is_some();
     let half_made = site.record.identity.is_some()
         && stat.is_file()
         && stat.len() == 0
         && stat.mode() & 0o7777 == 0
-        && stat.dev() == std::fs::metadata(DIRECTORY).cannot(|| format!("inspect {DIRECTORY}"))?.dev();
+        && stat.dev()
+            == std::fs::metadata(DIRECTORY)
+                .cannot(|| format!("inspect {DIRECTORY}"))?
+                .dev();
     if ours {
         umount2(&path, MntFlags::MNT_DETACH).cannot(|| format!("unmount {}", path.display()))?;
     }
@@ -134,26 +156,33 @@ pub fn withdraw(site: &Site) -> Result<bool> {
     }
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
-        removed => removed.map(|()| true).cannot(|| format!("remove {}", path.display())),
+        removed => removed
+            .map(|()| true)
+            .cannot(|| format!("remove {}", path.display())),
     }
 }
 
-/// Creates a network namespace in a short-lived thread; returns its identity and a descriptor that keeps it alive.
+/// Creates a network namespace in a short-lived thread; returns its identity and a descriptor that
+/// keeps it alive.
 fn create(limits: &[Limit]) -> Result<(Identity, File)> {
     let make = || -> Result<(Identity, File)> {
         unshare(CloneFlags::CLONE_NEWNET).cannot(|| "create a network namespace")?;
-        let file = File::open("/proc/thread-self/ns/net").cannot(|| "open the new network namespace")?;
+        let file =
+            File::open("/proc/thread-self/ns/net").cannot(|| "open the new network namespace")?;
         set_up_here(limits)?;
         Ok((identity_here()?, file))
     };
     in_thread(make)
 }
 
-/// Whether the calling thread's network namespace is that of pid 1 and lacks the mark by which it is known if it is not the
-/// kernel's initial one. The mark of a namespace that was built, in which a container runs, does as well.
+/// Whether the calling thread's network namespace is that of pid 1 and lacks the mark by which it
+/// is known if it is not the kernel's initial one. The mark of a namespace that was built, in which
+/// a container runs, does as well.
 fn host_lacks_mark() -> Result<bool> {
     let here = identity_here()?;
-    Ok(is_that_of_pid_1()? && !is_initial(here.inode, here.cookie) && ![BUILT, OF_PID_1].contains(&mark_of_here()?))
+    Ok(is_that_of_pid_1()?
+        && !is_initial(here.inode, here.cookie)
+        && ![BUILT, OF_PID_1].contains(&mark_of_here()?))
 }
 
 fn mark_host(lock: &Lock) -> Result<()> {
@@ -167,7 +196,9 @@ fn mark_host(lock: &Lock) -> Result<()> {
 
 /// Removes the mark if a build set it and this is the last namespace.
 fn unmark_host(lock: &Lock) -> Result<()> {
-    let Some(before) = HostState::load()?.before_mark.filter(|_| Record::names().is_ok_and(|names| names.len() <= 1))
+    let Some(before) = HostState::load()?
+        .before_mark
+        .filter(|_| Record::names().is_ok_and(|names| names.len() <= 1))
     else {
         return Ok(());
     };
@@ -175,16 +206,25 @@ fn unmark_host(lock: &Lock) -> Result<()> {
     HostState::update(lock, |host| host.before_mark = None)
 }
 
-/// Makes /run/netns a shared mount point, as ip-netns(8) does: unmounting a namespace there then unmounts it in every
-/// mount namespace.
+/// Makes /run/netns a shared mount point, as ip-netns(8) does: unmounting a namespace there then
+/// unmounts it in every mount namespace.
 fn prepare_directory(site: &Site) -> Result<()> {
     let directory = Path::new(DIRECTORY);
     make_directory_for_now(site.lock, directory)?;
-    let share = || mount(None::<&str>, directory, None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>);
+    let share = || {
+        mount(
+            None::<&str>,
+            directory,
+            None::<&str>,
+            MsFlags::MS_SHARED | MsFlags::MS_REC,
+            None::<&str>,
+        )
+    };
     if share() == Err(Errno::EINVAL) {
         let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
         HostState::update(site.lock, |host| host.netns_mount = true)?;
-        mount(Some(directory), directory, None::<&str>, bind, None::<&str>).cannot(|| format!("mount {DIRECTORY}"))?;
+        mount(Some(directory), directory, None::<&str>, bind, None::<&str>)
+            .cannot(|| format!("mount {DIRECTORY}"))?;
         share().cannot(|| format!("share {DIRECTORY}"))?;
     }
     Ok(())
@@ -200,7 +240,9 @@ fn leave_directory(site: &Site) -> Result<()> {
     }
     if host.netns_mount {
         match umount2(directory, MntFlags::MNT_DETACH) {
-            Ok(()) | Err(Errno::EINVAL) => HostState::update(site.lock, |host| host.netns_mount = false)?,
+            Ok(()) | Err(Errno::EINVAL) => {
+                HostState::update(site.lock, |host| host.netns_mount = false)?
+            }
             Err(errno) => return Err(errno).cannot(|| format!("unmount {DIRECTORY}")),
         }
     }
@@ -209,7 +251,11 @@ fn leave_directory(site: &Site) -> Result<()> {
 
 /// Removes a directory that a build created, if it is empty.
 pub fn remove_made_directory(site: &Site, directory: &Path) -> Result<()> {
-    if HostState::load()?.directories.iter().any(|made| made == directory) {
+    if HostState::load()?
+        .directories
+        .iter()
+        .any(|made| made == directory)
+    {
         match std::fs::remove_dir(directory) {
             Err(error) if error.raw_os_error() == Some(Errno::ENOTEMPTY as i32) => return Ok(()),
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -217,13 +263,18 @@ pub fn remove_made_directory(site: &Site, directory: &Path) -> Result<()> {
             }
             _ => {}
         }
-        HostState::update(site.lock, |host| host.directories.retain(|made| made != directory))?;
+        HostState::update(site.lock, |host| {
+            host.directories.retain(|made| made != directory)
+        })?;
     }
     Ok(())
 }
 
 fn limits() -> Result<Vec<Limit>> {
-    INHERITED.iter().map(|name| Ok((*name, sysctl(name)?))).collect()
+    INHERITED
+        .iter()
+        .map(|name| Ok((*name, sysctl(name)?)))
+        .collect()
 }
 
 /// Sets up the calling thread's network namespace: its limits, its mark, and loopback.
@@ -233,7 +284,8 @@ fn set_up_here(limits: &[Limit]) -> Result<()> {
             set_sysctl(name, value)?;
         }
     }
-    // A namespace begins with the host's value, and would pass on what a tunnel's server sends (net/ipv4/devinet.c).
+    // A namespace begins with the host's value, and would pass on what a tunnel's server sends
+    // (net/ipv4/devinet.c).
     set_sysctl("net/ipv4/ip_forward", "0")?;
     mark_here(BUILT)?;
     let socket = std::os::unix::net::UnixDatagram::unbound().cannot(|| "create a socket")?;
@@ -242,36 +294,58 @@ fn set_up_here(limits: &[Limit]) -> Result<()> {
 
 /// Creates the empty file on which the namespace is mounted.
 fn make_place(path: &Path) -> Result<()> {
-    let place = File::options().write(true).create_new(true).mode(0o000).open(path);
-    place.map(drop).cannot(|| format!("create {}", path.display()))
+    let place = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o000)
+        .open(path);
+    place
+        .map(drop)
+        .cannot(|| format!("create {}", path.display()))
 }
 
 fn attach(namespace: &impl AsRawFd, path: &Path) -> Result<()> {
     let source = format!("/proc/self/fd/{}", namespace.as_raw_fd());
-    mount(Some(source.as_str()), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
-        .cannot(|| format!("mount the namespace on {}", path.display()))
+    mount(
+        Some(source.as_str()),
+        path,
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    )
+    .cannot(|| format!("mount the namespace on {}", path.display()))
 }
 
-/// Opens the namespace that was built through a process in it. Another namespace may have its inode number by now; the
-/// cookie tells them apart.
+/// Opens the namespace that was built through a process in it. Another namespace may have its inode
+/// number by now; the cookie tells them apart.
 pub fn open_by_process(record: &Record) -> Option<File> {
     let identity = record.identity?;
-    let is_built =
-        |file: &OwnedFd| in_namespace(file.as_fd(), identity_here).is_ok_and(|here| here.cookie == identity.cookie);
+    let is_built = |file: &OwnedFd| {
+        in_namespace(file.as_fd(), identity_here).is_ok_and(|here| here.cookie == identity.cookie)
+    };
     let open = |pid| daemon::open_namespace(pid, is_built).map(File::from);
-    daemon::in_namespace(identity.inode).ok()?.into_iter().find_map(open)
+    daemon::in_namespace(identity.inode)
+        .ok()?
+        .into_iter()
+        .find_map(open)
 }
 
 /// Gives a namespace whose name is gone, but which has processes in it, its name back.
 fn attach_again(site: &Site) -> Result<()> {
     let path = path(&site.plan().request.name);
     let file = open_by_process(&site.record).ok_or_else(|| {
-        Error::new(format!("mount the namespace on {}", path.display()), "no process is in it any more")
+        Error::new(
+            format!("mount the namespace on {}", path.display()),
+            "no process is in it any more",
+        )
     })?;
     prepare_directory(site)?;
     match std::fs::symlink_metadata(&path) {
         Ok(stat) if !stat.is_file() || stat.len() > 0 || is_nsfs(&stat) => {
-            return Err(Error::new(format!("mount the namespace on {}", path.display()), "something else is there"));
+            return Err(Error::new(
+                format!("mount the namespace on {}", path.display()),
+                "something else is there",
+            ));
         }
         Ok(_) => {}
         Err(_) => make_place(&path)?,
@@ -287,36 +361,58 @@ fn is_nsfs(stat: &std::fs::Metadata) -> bool {
 fn look(subject: &Subject) -> Result<Vec<Finding>> {
     let request = &subject.record.plan.request;
     let place = path(&request.name);
-    let (what, anew) = (show(&place), format!("sudo runns-exec clean {}, then build it again", request.name));
+    let (what, anew) = (
+        show(&place),
+        format!(
+            "sudo runns-exec clean {}, then build it again",
+            request.name
+        ),
+    );
     let Some(inside) = &subject.inside else {
         let mounted = std::fs::symlink_metadata(&place).ok();
         return Ok(match (mounted.filter(is_nsfs), &subject.closed) {
-            (Some(_), _) if subject.replaced => vec![Finding::down(what, "another namespace").cure(anew)],
+            (Some(_), _) if subject.replaced => {
+                vec![Finding::down(what, "another namespace").cure(anew)]
+            }
             // Nothing inside will be looked at.
             (Some(_), Some(error)) => return Err(error.clone()),
             // Whoever may not enter it does not know more.
             (Some(_), None) => Vec::new(),
             (None, _) if subject.seen.root && open_by_process(subject.record).is_none() => {
-                vec![Finding::down(what, "gone, and no process is left in the namespace").cure(anew)]
+                vec![
+                    Finding::down(what, "gone, and no process is left in the namespace").cure(anew),
+                ]
             }
             (None, _) => vec![Finding::down(what, "not mounted: nobody can enter")],
         });
     };
     let mut found = Vec::new();
     if subject.seen.root && host_lacks_mark()? {
-        found.push(Finding::degraded("mark of the host's namespace", "gone: by another name, it could be entered"));
+        found.push(Finding::degraded(
+            "mark of the host's namespace",
+            "gone: by another name, it could be entered",
+        ));
     }
     if !inside.is_up("lo") {
         found.push(Finding::degraded("loopback inside", "down"));
     }
     if !inside.marked {
-        found.push(Finding::degraded("mark inside", "gone: without the record, it would count as not built"));
+        found.push(Finding::degraded(
+            "mark inside",
+            "gone: without the record, it would count as not built",
+        ));
     }
     for name in INHERITED {
         let host = sysctl(name)?;
-        if let Some(now) = inside.sysctl(name).filter(|now| host.as_ref().is_some_and(|host| host != now)) {
+        if let Some(now) = inside
+            .sysctl(name)
+            .filter(|now| host.as_ref().is_some_and(|host| host != now))
+        {
             let name = name.rsplit('/').next().unwrap_or(name);
-            found.push(Finding::degraded(format!("{name} inside"), format!("{now}, not as on the host")));
+            found.push(Finding::degraded(
+                format!("{name} inside"),
+                format!("{now}, not as on the host"),
+            ));
         }
     }
     Ok(found)

@@ -1,8 +1,9 @@
 //! OpenVPN: each `vpn=` is one daemon, and beside it a keeper, which does for it what needs root.
 //!
-//! Without the kill switch, the daemon runs in the namespace and sees its files in /etc; under the kill switch, it runs
-//! outside. How it is confined says [`crate::tunnel::launch`], what its keeper does [`crate::tunnel::keeper`]. build
-//! starts the keeper, and follows the connection through it until it is established.
+//! Without the kill switch, the daemon runs in the namespace and sees its files in /etc; under the
+//! kill switch, it runs outside. How it is confined says [`crate::tunnel::launch`], what its keeper
+//! does [`crate::tunnel::keeper`]. build starts the keeper, and follows the connection through it
+//! until it is established.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
@@ -56,7 +57,8 @@ impl Part for OpenVpn {
 
     fn describe(&self, plan: &Plan) -> Option<String> {
         let files: Vec<String> = plan.request.vpn.iter().map(show).collect();
-        (!files.is_empty()).then(|| format!("OpenVPN ({}): {}", daemon_name(plan), files.join(", ")))
+        (!files.is_empty())
+            .then(|| format!("OpenVPN ({}): {}", daemon_name(plan), files.join(", ")))
     }
 
     fn apply(&self, site: &mut Site) -> Result<()> {
@@ -66,7 +68,9 @@ impl Part for OpenVpn {
             write_hosts(site)?;
             turn_ipv6_off(site)?;
             if site.wait.is_none() && pushed::decides(site.plan()) {
-                warn("name servers that the VPN server pushes are not used with --no-wait: set DNS or Resolve");
+                warn(
+                    "name servers that the VPN server pushes are not used with --no-wait: set DNS or Resolve",
+                );
             }
         }
         for (index, config) in files.iter().enumerate() {
@@ -80,14 +84,27 @@ impl Part for OpenVpn {
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
-        let own: Vec<Daemon> = site.record.daemons.iter().chain(&site.record.keepers).cloned().collect();
-        let mut stopped = daemon::stop_all(&own, PATIENCE)? | daemon::stop_found(|| unrecorded(site), PATIENCE)?;
-        (0..site.plan().request.vpn.len()).try_for_each(|index| daemon::end_user(confine::user(site.plan(), index)))?;
+        let own: Vec<Daemon> = site
+            .record
+            .daemons
+            .iter()
+            .chain(&site.record.keepers)
+            .cloned()
+            .collect();
+        let mut stopped =
+            daemon::stop_all(&own, PATIENCE)? | daemon::stop_found(|| unrecorded(site), PATIENCE)?;
+        (0..site.plan().request.vpn.len())
+            .try_for_each(|index| daemon::end_user(confine::user(site.plan(), index)))?;
         site.record.daemons.clear();
         site.record.keepers.clear();
         // A keeper that was killed has left them.
         for index in 0..site.plan().request.vpn.len() {
-            stopped |= remove_devices(site.plan(), &site.host, netns_part::open_built(site)?, index)?;
+            stopped |= remove_devices(
+                site.plan(),
+                &site.host,
+                netns_part::open_built(site)?,
+                index,
+            )?;
         }
         tunnel::remove_directories(&site.plan().request.name)?;
         Ok(stopped)
@@ -99,17 +116,23 @@ impl Part for OpenVpn {
 
     fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
         let found = (0..subject.record.plan.request.vpn.len()).map(|index| look(subject, index));
-        Ok(found.collect::<Result<Vec<Option<Finding>>>>()?.into_iter().flatten().collect())
+        Ok(found
+            .collect::<Result<Vec<Option<Finding>>>>()?
+            .into_iter()
+            .flatten()
+            .collect())
     }
 
     fn unseen(&self, plan: &Plan) -> Option<&'static str> {
-        (!plan.request.vpn.is_empty() && !plan.request.kill_switch).then_some("the route of OpenVPN's own packets")
+        (!plan.request.vpn.is_empty() && !plan.request.kill_switch)
+            .then_some("the route of OpenVPN's own packets")
     }
 
     fn mend(&self, site: &mut Site, found: &[Finding]) -> Result<()> {
         let files = site.plan().request.vpn.clone();
-        let broken =
-            |(_, config): &(usize, &std::path::PathBuf)| found.iter().any(|finding| finding.what == what(config));
+        let broken = |(_, config): &(usize, &std::path::PathBuf)| {
+            found.iter().any(|finding| finding.what == what(config))
+        };
         let mut errors = Vec::new();
         for (index, config) in files.iter().enumerate().filter(broken) {
             errors.extend(restart(site, index, config).err());
@@ -118,10 +141,15 @@ impl Part for OpenVpn {
     }
 }
 
-/// The namespace's daemons and their keepers: those in the record, and those of a build that was killed before it could
-/// record them.
+/// The namespace's daemons and their keepers: those in the record, and those of a build that was
+/// killed before it could record them.
 pub fn daemons(site: &Site) -> Vec<Daemon> {
-    let recorded = site.record.daemons.iter().chain(&site.record.keepers).cloned();
+    let recorded = site
+        .record
+        .daemons
+        .iter()
+        .chain(&site.record.keepers)
+        .cloned();
     recorded.chain(unrecorded(site)).collect()
 }
 
@@ -135,57 +163,89 @@ pub fn check(plan: &Plan) -> Result<()> {
         let profile = Profile::read(config)?;
         profile.copies()?;
         for (options, why) in [
-            (profile.which(&SCRIPTS), "these scripts would change the host's own resolver"),
-            (profile.which(&WRITERS), "the daemon can write no files; it logs to the system log"),
+            (
+                profile.which(&SCRIPTS),
+                "these scripts would change the host's own resolver",
+            ),
+            (
+                profile.which(&WRITERS),
+                "the daemon can write no files; it logs to the system log",
+            ),
         ] {
             if !options.is_empty() {
-                warn(&format!("{}: left out: {} ({why})", show(config), options.join(", ")));
+                warn(&format!(
+                    "{}: left out: {} ({why})",
+                    show(config),
+                    options.join(", ")
+                ));
             }
         }
     }
     if !Path::new("/dev/net/tun").exists() {
-        return Err(Error::new("start OpenVPN", "/dev/net/tun does not exist").hint("sudo modprobe tun"));
+        return Err(
+            Error::new("start OpenVPN", "/dev/net/tun does not exist").hint("sudo modprobe tun")
+        );
     }
     Ok(())
 }
 
-/// Processes of this namespace that are not in the record: keepers, which are root's, and whatever has the user id of one
-/// of its daemons, which nothing else has.
+/// Processes of this namespace that are not in the record: keepers, which are root's, and whatever
+/// has the user id of one of its daemons, which nothing else has.
 fn unrecorded(site: &Site) -> Vec<Daemon> {
     let plan = site.plan();
-    let users: Vec<u32> = (0..plan.request.vpn.len()).map(|index| confine::user(plan, index)).collect();
+    let users: Vec<u32> = (0..plan.request.vpn.len())
+        .map(|index| confine::user(plan, index))
+        .collect();
     let is_ours = |pid: &i32| match daemon::user_of(*pid) {
         Some(0) => {
-            daemon::command_line(*pid).get(1..3) == Some(&[keeper::NAME.to_string(), plan.request.name.to_string()])
+            daemon::command_line(*pid).get(1..3)
+                == Some(&[keeper::NAME.to_string(), plan.request.name.to_string()])
                 && is_this_program(*pid)
         }
         Some(user) => users.contains(&user),
         None => false,
     };
-    daemon::all().into_iter().filter(is_ours).filter_map(|pid| Daemon::identify(pid, Path::new(""))).collect()
+    daemon::all()
+        .into_iter()
+        .filter(is_ours)
+        .filter_map(|pid| Daemon::identify(pid, Path::new("")))
+        .collect()
 }
 
 /// Whether a process runs this program, or the one that it has replaced since.
 fn is_this_program(pid: i32) -> bool {
-    let program = |pid: &str| std::fs::read_link(format!("/proc/{pid}/exe")).map(|path| path.display().to_string());
-    let (Ok(own), Ok(theirs)) = (program("self"), program(&pid.to_string())) else { return false };
+    let program = |pid: &str| {
+        std::fs::read_link(format!("/proc/{pid}/exe")).map(|path| path.display().to_string())
+    };
+    let (Ok(own), Ok(theirs)) = (program("self"), program(&pid.to_string())) else {
+        return false;
+    };
     theirs.trim_end_matches(" (deleted)") == own.trim_end_matches(" (deleted)")
 }
 
-/// IPv6=no: disables IPv6 on the device that OpenVPN will create inside, whatever the server pushes.
+/// IPv6=no: disables IPv6 on the device that OpenVPN will create inside, whatever the server
+/// pushes.
 fn turn_ipv6_off(site: &Site) -> Result<()> {
     const DEFAULT: &str = "net/ipv6/conf/default/disable_ipv6";
-    let Some(namespace) = netns_part::open_built(site)?.filter(|_| site.plan().request.ipv6 == Some(false)) else {
+    let Some(namespace) =
+        netns_part::open_built(site)?.filter(|_| site.plan().request.ipv6 == Some(false))
+    else {
         return Ok(());
     };
-    in_namespace(namespace.as_fd(), || if sysctl(DEFAULT)?.is_some() { set_sysctl(DEFAULT, "1") } else { Ok(()) })
+    in_namespace(namespace.as_fd(), || {
+        if sysctl(DEFAULT)?.is_some() {
+            set_sysctl(DEFAULT, "1")
+        } else {
+            Ok(())
+        }
+    })
 }
 
 /// Servers whose names are looked up, one after the other.
 const MOST_REMOTES: usize = 1024;
 
-/// Resolves the servers' names outside and writes a hosts(5) file for the daemons: the namespace's own resolver may be
-/// reachable only through the tunnel that they are to set up.
+/// Resolves the servers' names outside and writes a hosts(5) file for the daemons: the namespace's
+/// own resolver may be reachable only through the tunnel that they are to set up.
 fn write_hosts(site: &Site) -> Result<()> {
     let request = &site.plan().request;
     if request.kill_switch {
@@ -203,13 +263,21 @@ fn write_hosts(site: &Site) -> Result<()> {
         }
         for name in names {
             if process::was_interrupted() {
-                return Err(Error::new("look up the servers' names", "interrupted by a signal"));
+                return Err(Error::new(
+                    "look up the servers' names",
+                    "interrupted by a signal",
+                ));
             }
             let addresses = tool::addresses_of(&name);
             if addresses.is_empty() {
-                warn(&format!("{}: the server's name {name} was not found outside", show(config)));
+                warn(&format!(
+                    "{}: the server's name {name} was not found outside",
+                    show(config)
+                ));
             }
-            addresses.iter().for_each(|address| lines.push_str(&format!("{address} {name}\n")));
+            addresses
+                .iter()
+                .for_each(|address| lines.push_str(&format!("{address} {name}\n")));
         }
     }
     if lines.is_empty() {
@@ -247,35 +315,62 @@ fn start(site: &mut Site, index: usize, config: &Path) -> Result<Management> {
         Fork::Parent(pid) => pid,
     };
     drop(theirs);
-    site.record.keepers.extend(Daemon::identify(pid.as_raw(), config));
+    site.record
+        .keepers
+        .extend(Daemon::identify(pid.as_raw(), config));
     site.save()?;
     let mut management = Management::new(ours);
-    let said = management.line(Instant::now() + STARTING).map_err(|error| Error::new(cannot(), error.cause()))?;
-    if let Some(pid) = said.strip_prefix(keeper::STARTED).and_then(|pid| pid.parse().ok()) {
+    let said = management
+        .line(Instant::now() + STARTING)
+        .map_err(|error| Error::new(cannot(), error.cause()))?;
+    if let Some(pid) = said
+        .strip_prefix(keeper::STARTED)
+        .and_then(|pid| pid.parse().ok())
+    {
         site.record.daemons.extend(Daemon::identify(pid, config));
         site.save()?;
         return Ok(management);
     }
     let failure = said.strip_prefix(keeper::FAILED).unwrap_or_default();
-    let (cause, hint) = failure.split_once(keeper::SEPARATOR).unwrap_or((failure, ""));
+    let (cause, hint) = failure
+        .split_once(keeper::SEPARATOR)
+        .unwrap_or((failure, ""));
     let error = Error::new(cannot(), cause);
-    Err(if hint.is_empty() { error } else { error.hint(hint) })
+    Err(if hint.is_empty() {
+        error
+    } else {
+        error.hint(hint)
+    })
 }
 
 /// In the child: executes this program as the keeper. Its input is the connection to build.
 fn become_keeper(site: &Site, index: usize, build: UnixStream) -> Result<Infallible> {
     setsid().cannot(|| "start a session")?;
     site.lock.close_on_exec()?;
-    let null = File::options().read(true).write(true).open("/dev/null").cannot(|| "open /dev/null")?;
+    let null = File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .cannot(|| "open /dev/null")?;
     dup2_stdin(build.as_fd()).cannot(|| "redirect input")?;
     dup2_stdout(null.as_fd()).cannot(|| "redirect output")?;
     nix::unistd::chdir("/").cannot(|| "enter /")?;
     dup2_stderr(null.as_fd()).cannot(|| "redirect error output")?;
     let program = std::env::current_exe().cannot(|| "find this program's own executable")?;
-    let mode = if site.wait.is_some() { keeper::FOLLOW } else { keeper::ALONE };
+    let mode = if site.wait.is_some() {
+        keeper::FOLLOW
+    } else {
+        keeper::ALONE
+    };
     let (name, index) = (site.plan().request.name.to_string(), index.to_string());
-    let words = [&program.to_string_lossy(), keeper::NAME, &name, &index, mode]
-        .map(|word| CString::new(word).unwrap_or_default());
+    let words = [
+        &program.to_string_lossy(),
+        keeper::NAME,
+        &name,
+        &index,
+        mode,
+    ]
+    .map(|word| CString::new(word).unwrap_or_default());
     let words: Vec<&CStr> = words.iter().map(CString::as_c_str).collect();
     let environment = CString::new(format!("PATH={}", tool::PATH)).unwrap_or_default();
     // The very program that runs, even if another one is installed at this moment.
@@ -284,7 +379,12 @@ fn become_keeper(site: &Site, index: usize, build: UnixStream) -> Result<Infalli
 }
 
 /// Follows a daemon until it is connected and its device is set up in the namespace.
-fn follow(site: &Site, index: usize, management: &mut Management, patience: Duration) -> Result<()> {
+fn follow(
+    site: &Site,
+    index: usize,
+    management: &mut Management,
+    patience: Duration,
+) -> Result<()> {
     let request = &site.plan().request;
     let shown = show(&request.vpn[index]);
     let cannot = |error: Error| {
@@ -301,11 +401,18 @@ fn follow(site: &Site, index: usize, management: &mut Management, patience: Dura
         }
     };
     let ask = |kind: &str, with_user: bool| ask(&shown, kind, with_user);
-    management.wait(Instant::now() + patience, &ask, &progress).map_err(cannot)?;
+    management
+        .wait(Instant::now() + patience, &ask, &progress)
+        .map_err(cannot)?;
     if !TunnelState::load(&request.name, index).up {
         let name = daemon_name(site.plan());
-        return Err(cannot(Error::new("connect", "it is connected, but its device could not be set up inside"))
-            .hint(format!("the system log says why, under {name} and runns-exec")));
+        return Err(cannot(Error::new(
+            "connect",
+            "it is connected, but its device could not be set up inside",
+        ))
+        .hint(format!(
+            "the system log says why, under {name} and runns-exec"
+        )));
     }
     Ok(())
 }
@@ -319,8 +426,16 @@ fn ask(shown: &str, kind: &str, with_user: bool) -> Result<(String, String)> {
         )
         .hint("put it into a file that only root can read, and set auth-user-pass or askpass to that file"));
     }
-    let user = if with_user { prompt::ask(&format!("{shown}: user name: "), true)? } else { String::new() };
-    let what = if with_user { "password" } else { "password of the private key" };
+    let user = if with_user {
+        prompt::ask(&format!("{shown}: user name: "), true)?
+    } else {
+        String::new()
+    };
+    let what = if with_user {
+        "password"
+    } else {
+        "password of the private key"
+    };
     Ok((user, prompt::ask(&format!("{shown}: {what}: "), false)?))
 }
 
@@ -332,11 +447,15 @@ fn look(subject: &Subject, index: usize) -> Result<Option<Finding>> {
     let plan = &subject.record.plan;
     let request = &plan.request;
     let tunnel = tunnel::condition(subject, index);
-    let by_device = |route: &Route| route.device == tunnel.state.device && route.network.0.is_ipv4();
+    let by_device =
+        |route: &Route| route.device == tunnel.state.device && route.network.0.is_ipv4();
     let routes = subject.inside.as_ref().map(Inside::routes);
-    let lost = routes
-        .as_ref()
-        .filter(|routes| request.kill_switch && !routes.iter().any(|route| by_device(route) && route.network.1 <= 1));
+    let lost = routes.as_ref().filter(|routes| {
+        request.kill_switch
+            && !routes
+                .iter()
+                .any(|route| by_device(route) && route.network.1 <= 1)
+    });
     let mut lost = lost.map(|_| "its default route is gone");
     if let Some(inside) = subject.deep()?.filter(|_| !request.kill_switch) {
         let has_way = || has_way(&Netlink::here()?, plan, index);
@@ -344,8 +463,14 @@ fn look(subject: &Subject, index: usize) -> Result<Option<Finding>> {
             lost = Some("the route to its server is gone");
         }
     }
-    let finding = tunnel.reason.or(lost.map(str::to_string)).map(|how| Finding::degraded(what(&tunnel.config), how));
-    Ok(finding.map(|finding| Finding { fatal: request.kill_switch, ..finding }))
+    let finding = tunnel
+        .reason
+        .or(lost.map(str::to_string))
+        .map(|how| Finding::degraded(what(&tunnel.config), how));
+    Ok(finding.map(|finding| Finding {
+        fatal: request.kill_switch,
+        ..finding
+    }))
 }
 
 /// Stops a tunnel's keeper and daemon, as far as they still run, and starts them anew.
@@ -353,21 +478,37 @@ fn restart(site: &mut Site, index: usize, config: &Path) -> Result<()> {
     let name = site.plan().request.name.clone();
     let mut old = Vec::new();
     for running in [&mut site.record.daemons, &mut site.record.keepers] {
-        old.extend(running.iter().filter(|daemon| daemon.config == config).cloned());
+        old.extend(
+            running
+                .iter()
+                .filter(|daemon| daemon.config == config)
+                .cloned(),
+        );
         running.retain(|daemon| daemon.config != config);
     }
     daemon::stop_all(&old, PATIENCE)?;
-    remove_devices(site.plan(), &site.host, netns_part::open_built(site)?, index)?;
+    remove_devices(
+        site.plan(),
+        &site.host,
+        netns_part::open_built(site)?,
+        index,
+    )?;
     site.save()?;
     // What it said last is no longer true, but its name servers are those that the namespace has.
-    let state = TunnelState { up: false, reason: None, ..TunnelState::load(&name, index) };
+    let state = TunnelState {
+        up: false,
+        reason: None,
+        ..TunnelState::load(&name, index)
+    };
     tunnel::make_directories(&name)?;
     tunnel::save(&state, &name, index)?;
     write_hosts(site)?;
     turn_ipv6_off(site)?;
     let mut management = start(site, index, config)?;
     // If it does not connect in time, it goes on trying.
-    let followed = site.wait.map_or(Ok(()), |patience| follow(site, index, &mut management, patience));
+    let followed = site.wait.map_or(Ok(()), |patience| {
+        follow(site, index, &mut management, patience)
+    });
     management.send(keeper::STAY)?;
     followed
 }

@@ -1,5 +1,5 @@
-//! The name servers that tunnels provide, pushed by an OpenVPN server or listed in a WireGuard file. They become the
-//! namespace's resolver if the section sets neither Resolve nor DNS.
+//! The name servers that tunnels provide, pushed by an OpenVPN server or listed in a WireGuard
+//! file. They become the namespace's resolver if the section sets neither Resolve nor DNS.
 
 use super::{Part, Site, firewall, inside::Inside, resolver};
 use crate::facts::Own;
@@ -17,15 +17,24 @@ pub struct PushedResolver;
 /// Whether the resolver is left to the tunnels.
 pub fn decides(plan: &Plan) -> bool {
     let request = &plan.request;
-    let own = plan.resolver.as_ref().is_some_and(|resolver| resolver.text.is_none());
+    let own = plan
+        .resolver
+        .as_ref()
+        .is_some_and(|resolver| resolver.text.is_none());
     request.has_tunnel() && request.resolve.is_none() && request.dns.is_none() && !own
 }
 
 /// Tells which pushed servers are not used.
 fn warn_of_refused(plan: &Plan) {
-    let states = (0..plan.request.vpn.len()).map(|index| TunnelState::load(&plan.request.name, index));
-    for server in states.flat_map(|state| state.servers).filter(|server| is_outside(plan, *server)) {
-        warn(&format!("ignoring the name server {server} of the tunnel: it would be asked outside the tunnel"));
+    let states =
+        (0..plan.request.vpn.len()).map(|index| TunnelState::load(&plan.request.name, index));
+    for server in states
+        .flat_map(|state| state.servers)
+        .filter(|server| is_outside(plan, *server))
+    {
+        warn(&format!(
+            "ignoring the name server {server} of the tunnel: it would be asked outside the tunnel"
+        ));
     }
 }
 
@@ -51,7 +60,11 @@ impl Part for PushedResolver {
         site.save()?;
         resolver::Resolver.apply(site)?;
         Inside.apply(site)?;
-        if site.plan().request.has_veth() { firewall::load(site.lock, Own::With(site.plan())) } else { Ok(()) }
+        if site.plan().request.has_veth() {
+            firewall::load(site.lock, Own::With(site.plan()))
+        } else {
+            Ok(())
+        }
     }
 
     /// Nothing to do: the parts Resolver and Inside remove their files and rules.

@@ -1,9 +1,11 @@
-//! The namespace's own resolver: resolv.conf and nsswitch.conf in /etc/netns/NAME, where ip-netns(8) looks for them.
+//! The namespace's own resolver: resolv.conf and nsswitch.conf in /etc/netns/NAME, where
+//! ip-netns(8) looks for them.
 //!
-//! resolv.conf is a copy of `Resolve`, or generated from `DNS`, or a copy of the host's upstream servers if the host's
-//! own file lists only loopback servers, which cannot be reached from inside. nsswitch.conf is a copy of the host's in
-//! which host names are looked up only in files and by DNS: other modules ask services of the host (nscd,
-//! systemd-resolved, avahi), which answer from outside the namespace.
+//! resolv.conf is a copy of `Resolve`, or generated from `DNS`, or a copy of the host's upstream
+//! servers if the host's own file lists only loopback servers, which cannot be reached from inside.
+//! nsswitch.conf is a copy of the host's in which host names are looked up only in files and by
+//! DNS: other modules ask services of the host (nscd, systemd-resolved, avahi), which answer from
+//! outside the namespace.
 
 use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -27,8 +29,8 @@ use runns_shared::record::Record;
 use runns_shared::resolv_conf::{OWN_MODULES, servers};
 use runns_shared::trusted::{self, Trust};
 
-/// The beginning of every file that build creates in /etc/netns. After a reboot the record is gone but the file is not:
-/// this mark identifies it.
+/// The beginning of every file that build creates in /etc/netns. After a reboot the record is gone
+/// but the file is not: this mark identifies it.
 const MARK: &str = "# Made by runns-exec build, removed by runns-exec clean.";
 const HOST_FILE: &str = "/etc/resolv.conf";
 /// The servers behind the stub of systemd-resolved (systemd-resolved.service(8)).
@@ -48,20 +50,32 @@ impl Part for Resolver {
     }
 
     fn describe(&self, plan: &Plan) -> Option<String> {
-        let from = plan.resolver.as_ref().map_or(format!("the host's {HOST_FILE}"), |resolver| resolver.from.clone());
+        let from = plan
+            .resolver
+            .as_ref()
+            .map_or(format!("the host's {HOST_FILE}"), |resolver| {
+                resolver.from.clone()
+            });
         Some(format!("resolver from {from}"))
     }
 
     fn apply(&self, site: &mut Site) -> Result<()> {
         let plan = site.plan().clone();
         remove_leftovers(&plan.request.name)?;
-        let Some(resolver) = &plan.resolver else { return Ok(()) };
+        let Some(resolver) = &plan.resolver else {
+            return Ok(());
+        };
         let directory = directory(&plan.request.name);
-        // The services' directories must exist to be masked for programs inside. An existing one may belong to its
-        // service; one whose parent (/run/systemd, say) does not exist will never have a service.
+        // The services' directories must exist to be masked for programs inside. An existing one
+        // may belong to its service; one whose parent (/run/systemd, say) does not exist will never
+        // have a service.
         let services = NAME_SERVICES.iter().map(Path::new);
-        let services = services.filter(|path| !path.exists() && path.parent().is_some_and(Path::exists));
-        for made in [Path::new(ETC_NETNS), &directory].into_iter().chain(services) {
+        let services =
+            services.filter(|path| !path.exists() && path.parent().is_some_and(Path::exists));
+        for made in [Path::new(ETC_NETNS), &directory]
+            .into_iter()
+            .chain(services)
+        {
             make_directory_for_now(site.lock, made)?;
         }
         for (name, text) in files(resolver) {
@@ -77,7 +91,9 @@ impl Part for Resolver {
         remove_made_directory(site, &directory(&name))?;
         remove_made_directory(site, Path::new(ETC_NETNS))?;
         if Record::names()?.iter().all(|other| *other == name) {
-            NAME_SERVICES.iter().try_for_each(|path| remove_made_directory(site, Path::new(path)))?;
+            NAME_SERVICES
+                .iter()
+                .try_for_each(|path| remove_made_directory(site, Path::new(path)))?;
         }
         Ok(removed)
     }
@@ -85,7 +101,9 @@ impl Part for Resolver {
     fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
         let plan = &subject.record.plan;
         let directory = directory(&plan.request.name);
-        let Some(resolver) = current(plan) else { return Ok(Vec::new()) };
+        let Some(resolver) = current(plan) else {
+            return Ok(Vec::new());
+        };
         let mut found = Vec::new();
         if let Ok(data) = std::fs::symlink_metadata(&directory).as_ref() {
             found.extend(objection(data, true).map(|how| Finding::degraded(show(&directory), how)));
@@ -96,14 +114,19 @@ impl Part for Resolver {
         }
         let own = directory.join(RESOLV_CONF);
         if resolver.text.is_none() && !own.exists() {
-            let cure = format!("put it back, or: sudo runns-exec clean {}, then build it again", plan.request.name);
+            let cure = format!(
+                "put it back, or: sudo runns-exec clean {}, then build it again",
+                plan.request.name
+            );
             found.push(Finding::degraded(show(&own), "gone").cure(cure));
         }
         Ok(found)
     }
 
     fn mend(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
-        let Some(resolver) = current(site.plan()) else { return Ok(()) };
+        let Some(resolver) = current(site.plan()) else {
+            return Ok(());
+        };
         let directory = directory(&site.plan().request.name);
         if std::fs::symlink_metadata(&directory).is_ok_and(|data| !data.is_dir()) {
             std::fs::remove_file(&directory).cannot(|| format!("remove {}", show(&directory)))?;
@@ -128,7 +151,11 @@ impl Part for Resolver {
 pub fn decide(request: &Request) -> Result<Option<plan::Resolver>> {
     let own = directory(&request.name).join(RESOLV_CONF);
     let (from, text) = if let Some(file) = &request.resolve {
-        let text = if request.resolve_named { trusted::read_named(file)? } else { trusted::read(file, Trust::Strict)? };
+        let text = if request.resolve_named {
+            trusted::read_named(file)?
+        } else {
+            trusted::read(file, Trust::Strict)?
+        };
         (show(file), Some(text))
     } else if let Some(dns) = &request.dns {
         ("DNS".to_string(), Some(text_of(dns)))
@@ -148,20 +175,36 @@ pub fn decide(request: &Request) -> Result<Option<plan::Resolver>> {
 
 /// The resolver that asks the servers of `dns`.
 pub fn from_dns(request: &Request, from: &str, dns: &Dns) -> Result<plan::Resolver> {
-    decided(request, from.to_string(), Some(text_of(dns)), dns.servers.clone())
+    decided(
+        request,
+        from.to_string(),
+        Some(text_of(dns)),
+        dns.servers.clone(),
+    )
 }
 
-fn decided(request: &Request, from: String, text: Option<String>, servers: Vec<IpAddr>) -> Result<plan::Resolver> {
+fn decided(
+    request: &Request,
+    from: String,
+    text: Option<String>,
+    servers: Vec<IpAddr>,
+) -> Result<plan::Resolver> {
     let reachable = servers.iter().any(|server| !server.is_loopback());
     if !reachable && request.dns_lock == Some(true) {
         warn("DNSLock=yes has no effect: the resolver is a loopback address, or there is none");
     }
     let lock = reachable && request.dns_lock != Some(false);
-    Ok(plan::Resolver { from, text, servers, lock, nsswitch: nsswitch(&request.name)? })
+    Ok(plan::Resolver {
+        from,
+        text,
+        servers,
+        lock,
+        nsswitch: nsswitch(&request.name)?,
+    })
 }
 
-/// Replaces the servers in a resolv.conf that build created. The file is rewritten in place, so that processes that
-/// have it mounted see the change.
+/// Replaces the servers in a resolv.conf that build created. The file is rewritten in place, so
+/// that processes that have it mounted see the change.
 pub fn rewrite(name: &NetnsName, from: &str, dns: &Dns) -> Result<()> {
     let path = directory(name).join(RESOLV_CONF);
     if !is_marked(&path) {
@@ -171,8 +214,9 @@ pub fn rewrite(name: &NetnsName, from: &str, dns: &Dns) -> Result<()> {
     file::overwrite(&path, text)
 }
 
-/// The host's servers, if the namespace cannot simply use the host's own file: because that lists only loopback
-/// servers, or because the namespace is to be locked to its current servers (`as_it_is`).
+/// The host's servers, if the namespace cannot simply use the host's own file: because that lists
+/// only loopback servers, or because the namespace is to be locked to its current servers
+/// (`as_it_is`).
 fn of_host(as_it_is: bool) -> Result<Option<(&'static Path, String)>> {
     let host = trusted::read_named(Path::new(HOST_FILE)).unwrap_or_default();
     let upstream = Path::new(UPSTREAM_FILE);
@@ -195,11 +239,20 @@ pub fn check(plan: &Plan) -> Result<()> {
         }
         return Ok(());
     };
-    for (name, text) in [(RESOLV_CONF, &resolver.text), (NSSWITCH, &resolver.nsswitch)] {
-        let (ours, namesake) = (directory(&plan.request.name).join(name), Path::new("/etc").join(name));
+    for (name, text) in [
+        (RESOLV_CONF, &resolver.text),
+        (NSSWITCH, &resolver.nsswitch),
+    ] {
+        let (ours, namesake) = (
+            directory(&plan.request.name).join(name),
+            Path::new("/etc").join(name),
+        );
         if std::fs::symlink_metadata(&namesake).is_err() && (text.is_some() || ours.exists()) {
-            return Err(Error::new(format!("put a {name} in place"), format!("there is no {}", show(&namesake)))
-                .hint(format!("sudo touch {}", show(&namesake))));
+            return Err(Error::new(
+                format!("put a {name} in place"),
+                format!("there is no {}", show(&namesake)),
+            )
+            .hint(format!("sudo touch {}", show(&namesake))));
         }
         if text.is_some() && std::fs::symlink_metadata(&ours).is_ok() && !is_marked(&ours) {
             return Err(Error::new(
@@ -210,13 +263,20 @@ pub fn check(plan: &Plan) -> Result<()> {
         }
     }
     if resolver.servers.is_empty() {
-        warn(&format!("{} lists no server: programs inside cannot resolve names", resolver.from));
+        warn(&format!(
+            "{} lists no server: programs inside cannot resolve names",
+            resolver.from
+        ));
     }
     Ok(())
 }
 
 fn text_of(dns: &Dns) -> String {
-    let mut text: String = dns.servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+    let mut text: String = dns
+        .servers
+        .iter()
+        .map(|server| format!("nameserver {server}\n"))
+        .collect();
     if !dns.search.is_empty() {
         text.push_str(&format!("search {}\n", dns.search.join(" ")));
     }
@@ -228,10 +288,14 @@ fn only_loopback(text: &str) -> bool {
     servers(text).iter().all(IpAddr::is_loopback)
 }
 
-/// The host's nsswitch.conf with a `hosts:` line that asks no service of the host. `None` if the host has no such file
-/// (the C library's default asks files and DNS only), or if the administrator provided one for the namespace.
+/// The host's nsswitch.conf with a `hosts:` line that asks no service of the host. `None` if the
+/// host has no such file (the C library's default asks files and DNS only), or if the administrator
+/// provided one for the namespace.
 fn nsswitch(name: &NetnsName) -> Result<Option<String>> {
-    let (host, own) = (Path::new("/etc").join(NSSWITCH), directory(name).join(NSSWITCH));
+    let (host, own) = (
+        Path::new("/etc").join(NSSWITCH),
+        directory(name).join(NSSWITCH),
+    );
     if !host.exists() || (own.exists() && !is_marked(&own)) {
         return Ok(None);
     }
@@ -257,12 +321,15 @@ fn without_host_modules(text: &str) -> String {
     lines
 }
 
-/// The modules of a line that ask no service. Actions on results (`[NOTFOUND=return]`) are dropped with the other
-/// modules.
+/// The modules of a line that ask no service. Actions on results (`[NOTFOUND=return]`) are dropped
+/// with the other modules.
 fn own_modules(line: &str) -> String {
     let line = line.split('#').next().unwrap_or_default();
     let mut modules: Vec<&str> = Vec::new();
-    for module in line.split_whitespace().filter(|word| OWN_MODULES.contains(word)) {
+    for module in line
+        .split_whitespace()
+        .filter(|word| OWN_MODULES.contains(word))
+    {
         if !modules.contains(&module) {
             modules.push(module);
         }
@@ -277,8 +344,8 @@ fn is_marked(path: &Path) -> bool {
     std::fs::read(path).is_ok_and(|text| text.starts_with(MARK.as_bytes()))
 }
 
-/// Removes what a build left in /etc/netns/`name` before a reboot, which took its record, and then the directory if it is
-/// empty; returns whether there was anything.
+/// Removes what a build left in /etc/netns/`name` before a reboot, which took its record, and then
+/// the directory if it is empty; returns whether there was anything.
 pub fn remove_leftovers(name: &NetnsName) -> Result<bool> {
     let removed = remove_marked(name)?;
     if removed {
@@ -288,16 +355,21 @@ pub fn remove_leftovers(name: &NetnsName) -> Result<bool> {
     Ok(removed)
 }
 
-/// Removes the files in /etc/netns/`name` that carry the mark, or are not complete; returns whether there was one.
+/// Removes the files in /etc/netns/`name` that carry the mark, or are not complete; returns whether
+/// there was one.
 fn remove_marked(name: &NetnsName) -> Result<bool> {
     let directory = directory(name);
-    let Ok(entries) = std::fs::read_dir(&directory) else { return Ok(false) };
+    let Ok(entries) = std::fs::read_dir(&directory) else {
+        return Ok(false);
+    };
     let mut removed = false;
     for name in [RESOLV_CONF, NSSWITCH] {
         removed |= file::remove_unfinished(&directory.join(name));
     }
     for entry in entries {
-        let path = entry.cannot(|| format!("list {}", show(&directory)))?.path();
+        let path = entry
+            .cannot(|| format!("list {}", show(&directory)))?
+            .path();
         if std::fs::symlink_metadata(&path).is_ok_and(|data| data.is_file()) && is_marked(&path) {
             std::fs::remove_file(&path).cannot(|| format!("remove {}", show(&path)))?;
             removed = true;
@@ -306,40 +378,62 @@ fn remove_marked(name: &NetnsName) -> Result<bool> {
     Ok(removed)
 }
 
-/// The resolver that the namespace has now: the one that was built, with the servers that its tunnels provide by now.
+/// The resolver that the namespace has now: the one that was built, with the servers that its
+/// tunnels provide by now.
 pub fn current(plan: &Plan) -> Option<plan::Resolver> {
     let built = plan.resolver.as_ref()?;
     let dns = pushed::collect(plan);
     if built.from != plan::FROM_TUNNEL || dns.servers.is_empty() {
         return Some(built.clone());
     }
-    Some(plan::Resolver { text: Some(text_of(&dns)), servers: dns.servers, ..built.clone() })
+    Some(plan::Resolver {
+        text: Some(text_of(&dns)),
+        servers: dns.servers,
+        ..built.clone()
+    })
 }
 
 /// The files that build creates in /etc/netns/NAME, each with its text.
 fn files(resolver: &plan::Resolver) -> Vec<(&'static str, String)> {
     let marked = |text: &String| format!("{MARK} From {}\n{text}", resolver.from);
-    let texts = [(RESOLV_CONF, &resolver.text), (NSSWITCH, &resolver.nsswitch)];
-    texts.into_iter().filter_map(|(name, text)| Some((name, marked(text.as_ref()?)))).collect()
+    let texts = [
+        (RESOLV_CONF, &resolver.text),
+        (NSSWITCH, &resolver.nsswitch),
+    ];
+    texts
+        .into_iter()
+        .filter_map(|(name, text)| Some((name, marked(text.as_ref()?))))
+        .collect()
 }
 
 /// Why nobody enters with such a file or directory, or nothing.
 fn objection(data: &std::fs::Metadata, directory: bool) -> Option<String> {
     match data.mode() & 0o7777 {
         _ if data.file_type().is_symlink() => Some("a symbolic link".to_string()),
-        _ if directory != data.is_dir() => {
-            Some(format!("not a {}", if directory { "directory" } else { "regular file" }))
-        }
+        _ if directory != data.is_dir() => Some(format!(
+            "not a {}",
+            if directory {
+                "directory"
+            } else {
+                "regular file"
+            }
+        )),
         _ if data.uid() != 0 => Some(format!("owned by uid {}, not by root", data.uid())),
-        mode if mode & 0o022 != 0 => Some(format!("others than root can write it (mode {mode:04o})")),
-        mode if mode & 0o444 != 0o444 => Some(format!("not everybody can read it (mode {mode:04o})")),
+        mode if mode & 0o022 != 0 => {
+            Some(format!("others than root can write it (mode {mode:04o})"))
+        }
+        mode if mode & 0o444 != 0o444 => {
+            Some(format!("not everybody can read it (mode {mode:04o})"))
+        }
         _ => None,
     }
 }
 
 /// What is wrong with a file that build created with `text`.
 fn wrong(path: &Path, text: &str) -> Option<String> {
-    let Ok(data) = std::fs::symlink_metadata(path) else { return Some("gone".to_string()) };
+    let Ok(data) = std::fs::symlink_metadata(path) else {
+        return Some("gone".to_string());
+    };
     objection(&data, false).or_else(|| match std::fs::read(path) {
         Ok(now) if now == text.as_bytes() => None,
         Ok(now) if now.is_empty() => Some("empty".to_string()),
@@ -349,17 +443,21 @@ fn wrong(path: &Path, text: &str) -> Option<String> {
 }
 
 fn own(path: &Path, mode: u32) -> Result<()> {
-    std::os::unix::fs::lchown(path, Some(0), Some(0)).cannot(|| format!("set the owner of {}", show(path)))?;
+    std::os::unix::fs::lchown(path, Some(0), Some(0))
+        .cannot(|| format!("set the owner of {}", show(path)))?;
     let mode = std::fs::Permissions::from_mode(mode);
     std::fs::set_permissions(path, mode).cannot(|| format!("set the mode of {}", show(path)))
 }
 
-/// Restores a file. A regular file of root's alone is rewritten in place, so that programs that have it mounted see the
-/// change. Whoever could write another one may still have it open: it is replaced.
+/// Restores a file. A regular file of root's alone is rewritten in place, so that programs that
+/// have it mounted see the change. Whoever could write another one may still have it open: it is
+/// replaced.
 fn restore(path: &Path, text: &str) -> Result<()> {
     let data = std::fs::symlink_metadata(path).ok();
     match data {
-        Some(data) if objection(&data, false).is_none() && data.nlink() == 1 => return file::overwrite(path, text),
+        Some(data) if objection(&data, false).is_none() && data.nlink() == 1 => {
+            return file::overwrite(path, text);
+        }
         Some(data) if data.is_dir() => {
             std::fs::remove_dir_all(path).cannot(|| format!("remove {}", show(path)))?;
         }
@@ -379,7 +477,10 @@ mod tests {
         assert!(only_loopback(""));
         assert!(!only_loopback("nameserver 127.0.0.1\nnameserver 9.9.9.9\n"));
         assert!(!only_loopback("nameserver\tfe80::1%eth0\n"));
-        assert_eq!(servers("# nameserver 1.1.1.1\nnameserver 8.8.8.8 # x\n"), ["8.8.8.8".parse::<IpAddr>().unwrap()]);
+        assert_eq!(
+            servers("# nameserver 1.1.1.1\nnameserver 8.8.8.8 # x\n"),
+            ["8.8.8.8".parse::<IpAddr>().unwrap()]
+        );
     }
 
     #[test]
@@ -389,13 +490,22 @@ mod tests {
             hosts("files mdns4_minimal [NOTFOUND=return] dns mymachines myhostname # x"),
             "passwd: files\nhosts: files dns myhostname\n"
         );
-        assert_eq!(hosts("files resolve [!UNAVAIL=return]"), "passwd: files\nhosts: files dns\n");
-        assert_eq!(without_host_modules("passwd: files"), "passwd: files\nhosts: files dns\n");
+        assert_eq!(
+            hosts("files resolve [!UNAVAIL=return]"),
+            "passwd: files\nhosts: files dns\n"
+        );
+        assert_eq!(
+            without_host_modules("passwd: files"),
+            "passwd: files\nhosts: files dns\n"
+        );
     }
 
     #[test]
     fn text_of_servers() {
-        let dns = Dns { servers: vec!["10.0.0.1".parse().unwrap()], search: vec!["lan".into()] };
+        let dns = Dns {
+            servers: vec!["10.0.0.1".parse().unwrap()],
+            search: vec!["lan".into()],
+        };
         assert_eq!(text_of(&dns), "nameserver 10.0.0.1\nsearch lan\n");
     }
 }

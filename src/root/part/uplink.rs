@@ -1,10 +1,11 @@
-//! InterfaceOut: packets that arrive on the veth leave through one uplink or not at all, whatever the host's own routes
-//! are. They are marked when they arrive, by a filter on the device itself, which no flush of a firewall removes. A
-//! routing rule that precedes all others looks up what is marked in a table of our own, with a default route through
-//! the uplink and an unreachable route of a higher metric. When the link goes down, the kernel removes the former; the
-//! latter stays.
+//! InterfaceOut: packets that arrive on the veth leave through one uplink or not at all, whatever
+//! the host's own routes are. They are marked when they arrive, by a filter on the device itself,
+//! which no flush of a firewall removes. A routing rule that precedes all others looks up what is
+//! marked in a table of our own, with a default route through the uplink and an unreachable route
+//! of a higher metric. When the link goes down, the kernel removes the former; the latter stays.
 //!
-//! Mark, rule and table belong to the uplink, not to the namespace: a packet meets as many rules as there are uplinks.
+//! Mark, rule and table belong to the uplink, not to the namespace: a packet meets as many rules as
+//! there are uplinks.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -23,7 +24,10 @@ use runns_shared::plan::Plan;
 use runns_shared::record::Record;
 
 const EVERYWHERE_V6: NetworkV6 = (Ipv6Addr::UNSPECIFIED, 0);
-const EVERYWHERE: Network = Network { address: Ipv4Addr::UNSPECIFIED, prefix: 0 };
+const EVERYWHERE: Network = Network {
+    address: Ipv4Addr::UNSPECIFIED,
+    prefix: 0,
+};
 
 /// The part.
 pub struct Uplink;
@@ -34,22 +38,30 @@ impl Part for Uplink {
     }
 
     fn describe(&self, plan: &Plan) -> Option<String> {
-        plan.request.uplink.as_ref().map(|uplink| format!("uplink {uplink} and no other"))
+        plan.request
+            .uplink
+            .as_ref()
+            .map(|uplink| format!("uplink {uplink} and no other"))
     }
 
     fn apply(&self, site: &mut Site) -> Result<()> {
-        let Some(uplink) = site.plan().request.uplink.clone() else { return Ok(()) };
+        let Some(uplink) = site.plan().request.uplink.clone() else {
+            return Ok(());
+        };
         let bound = Bound::reserve(site.lock, &uplink)?;
         // The unreachable route comes first, so that an interrupted build fails closed.
         site.host.add_route(EVERYWHERE, bound.table(), None)?;
-        site.host.add_rule(&bound.packets(), bound.table(), PRIORITY)?;
+        site.host
+            .add_rule(&bound.packets(), bound.table(), PRIORITY)?;
         set_routes(&site.host, bound.table(), &uplink)?;
         close_ipv6(&site.host, bound)?;
         loosen_reverse_path_filter(site, &uplink)
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
-        let rules = site.host.delete_rules(&Packets::From(&site.plan().request.interface))?;
+        let rules = site
+            .host
+            .delete_rules(&Packets::From(&site.plan().request.interface))?;
         Ok(forget_unused(site, None)? | (rules > 0))
     }
 
@@ -58,28 +70,40 @@ impl Part for Uplink {
     }
 
     fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
-        let Some(uplink) = &subject.record.plan.request.uplink else { return Ok(Vec::new()) };
+        let Some(uplink) = &subject.record.plan.request.uplink else {
+            return Ok(Vec::new());
+        };
         // The same for all namespaces that are bound to it.
-        subject.seen.once(&format!("uplink {uplink}"), || look(subject.seen, uplink))
+        subject
+            .seen
+            .once(&format!("uplink {uplink}"), || look(subject.seen, uplink))
     }
 
     fn mend(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
         self.apply(site)?;
         let uplink = site.plan().request.uplink.as_ref();
-        uplink.map_or(Ok(()), |uplink| set_sysctl(&forwarding(uplink.as_str()), "1"))
+        uplink.map_or(Ok(()), |uplink| {
+            set_sysctl(&forwarding(uplink.as_str()), "1")
+        })
     }
 }
 
-/// Removes what stands for uplinks that no namespace is bound to any more; returns whether there were any. Of this
-/// namespace, only `kept` counts.
+/// Removes what stands for uplinks that no namespace is bound to any more; returns whether there
+/// were any. Of this namespace, only `kept` counts.
 pub fn forget_unused(site: &Site, kept: Option<&IfaceName>) -> Result<bool> {
     let others = Record::all()?;
     let is_used = |uplink: &str| {
         kept.is_some_and(|kept| kept.as_str() == uplink)
-            || others.iter().map(|record| &record.plan.request).any(|request| {
-                request.name != site.plan().request.name
-                    && request.uplink.as_ref().is_some_and(|name| name.as_str() == uplink)
-            })
+            || others
+                .iter()
+                .map(|record| &record.plan.request)
+                .any(|request| {
+                    request.name != site.plan().request.name
+                        && request
+                            .uplink
+                            .as_ref()
+                            .is_some_and(|name| name.as_str() == uplink)
+                })
     };
     let host = HostState::load()?;
     let mut removed = false;
@@ -87,7 +111,8 @@ pub fn forget_unused(site: &Site, kept: Option<&IfaceName>) -> Result<bool> {
         let bound = Bound::numbered(*number);
         site.host.delete_rules(&bound.packets())?;
         delete_table(&site.host, bound.table())?;
-        site.host.delete_rules_of(AddressFamily::Inet6, &bound.packets())?;
+        site.host
+            .delete_rules_of(AddressFamily::Inet6, &bound.packets())?;
         site.host.delete_route_v6(EVERYWHERE_V6, bound.table())?;
         HostState::update(site.lock, |host| {
             host.uplinks.remove(uplink);
@@ -105,18 +130,28 @@ pub fn forget_unused(site: &Site, kept: Option<&IfaceName>) -> Result<bool> {
     Ok(removed)
 }
 
-/// IPv6 of a namespace leaves as the host routes it, and the firewall sees to it that this is the uplink. Its table takes the
-/// mark from the packets; without the table, the mark leads them to an unreachable route.
+/// IPv6 of a namespace leaves as the host routes it, and the firewall sees to it that this is the
+/// uplink. Its table takes the mark from the packets; without the table, the mark leads them to an
+/// unreachable route.
 fn close_ipv6(host: &Netlink, bound: Bound) -> Result<()> {
     if !is_there()? {
         return Ok(());
     }
     host.add_route_v6(EVERYWHERE_V6, bound.table(), None)?;
-    host.add_rule_of(AddressFamily::Inet6, &bound.packets(), bound.table(), PRIORITY)
+    host.add_rule_of(
+        AddressFamily::Inet6,
+        &bound.packets(),
+        bound.table(),
+        PRIORITY,
+    )
 }
 
 fn delete_table(host: &Netlink, table: u32) -> Result<usize> {
-    let routes: Vec<Route> = host.routes()?.into_iter().filter(|route| route.table == table).collect();
+    let routes: Vec<Route> = host
+        .routes()?
+        .into_iter()
+        .filter(|route| route.table == table)
+        .collect();
     for route in &routes {
         host.delete_route(route)?;
     }
@@ -126,41 +161,62 @@ fn delete_table(host: &Netlink, table: u32) -> Result<usize> {
 /// A destination and its next hop.
 type Hop = (Network, (u32, Option<Ipv4Addr>));
 
-/// The routes, beside the unreachable one, by which traffic is to leave through `uplink`: everywhere by its gateway or,
-/// if it has none, to its own subnets.
+/// The routes, beside the unreachable one, by which traffic is to leave through `uplink`:
+/// everywhere by its gateway or, if it has none, to its own subnets.
 fn wanted_routes(addresses: &[(u32, Network)], routes: &[Route], link: &Link) -> Vec<Hop> {
     if let Some(hop) = default_hop(routes, link.index) {
         return vec![(EVERYWHERE, hop)];
     }
     let own = addresses.iter().filter(|(index, _)| *index == link.index);
-    own.map(|(_, subnet)| (masked(*subnet), (link.index, None))).collect()
+    own.map(|(_, subnet)| (masked(*subnet), (link.index, None)))
+        .collect()
 }
 
-/// Has `table` contain the routes of `uplink`. Those that are right already are not touched: other namespaces use them.
+/// Has `table` contain the routes of `uplink`. Those that are right already are not touched: other
+/// namespaces use them.
 fn set_routes(host: &Netlink, table: u32, uplink: &IfaceName) -> Result<()> {
     let routes = host.routes()?;
-    let wanted = wanted_routes(&host.addresses()?, &routes, &host.need_link(uplink.as_str())?);
+    let wanted = wanted_routes(
+        &host.addresses()?,
+        &routes,
+        &host.need_link(uplink.as_str())?,
+    );
     if !wanted.iter().any(|(network, _)| network.prefix == 0) {
-        warn(&format!("{uplink} has no gateway: only its own subnets ({}) are reachable", wanted.len()));
+        warn(&format!(
+            "{uplink} has no gateway: only its own subnets ({}) are reachable",
+            wanted.len()
+        ));
     }
-    let in_table = routes.iter().filter(|route| route.table == table && route.unicast);
-    let (right, wrong): (Vec<&Route>, Vec<&Route>) = in_table.partition(|route| is_wanted(route, &wanted));
-    for (network, hop) in wanted.iter().filter(|hop| !right.iter().any(|route| is_wanted(route, &[**hop]))) {
+    let in_table = routes
+        .iter()
+        .filter(|route| route.table == table && route.unicast);
+    let (right, wrong): (Vec<&Route>, Vec<&Route>) =
+        in_table.partition(|route| is_wanted(route, &wanted));
+    for (network, hop) in wanted
+        .iter()
+        .filter(|hop| !right.iter().any(|route| is_wanted(route, &[**hop])))
+    {
         host.add_route(*network, table, Some(*hop))?;
     }
     // One to the same network has been replaced by the new one.
-    for route in wrong.iter().filter(|route| !wanted.iter().any(|(network, _)| *network == route.network)) {
+    for route in wrong
+        .iter()
+        .filter(|route| !wanted.iter().any(|(network, _)| *network == route.network))
+    {
         host.delete_route(route)?;
     }
     Ok(())
 }
 
 fn is_wanted(route: &Route, wanted: &[Hop]) -> bool {
-    wanted.iter().any(|(network, hop)| *network == route.network && route.hops == [*hop])
+    wanted
+        .iter()
+        .any(|(network, hop)| *network == route.network && route.hops == [*hop])
 }
 
-/// Makes the reverse path filter of `uplink` loose if it is strict. Replies arrive on the uplink although the host's
-/// own route to their sender may use another one; a strict filter (RFC 3704) drops them, a loose one does not.
+/// Makes the reverse path filter of `uplink` loose if it is strict. Replies arrive on the uplink
+/// although the host's own route to their sender may use another one; a strict filter (RFC 3704)
+/// drops them, a loose one does not.
 fn loosen_reverse_path_filter(site: &mut Site, uplink: &IfaceName) -> Result<()> {
     let name = rp_filter(uplink.as_str());
     if !filters_strictly(uplink)? {
@@ -168,7 +224,9 @@ fn loosen_reverse_path_filter(site: &mut Site, uplink: &IfaceName) -> Result<()>
     }
     let now = sysctl(&name)?.unwrap_or_default();
     HostState::update(site.lock, |host| {
-        host.rp_filter.entry(uplink.to_string()).or_insert_with(|| now.clone());
+        host.rp_filter
+            .entry(uplink.to_string())
+            .or_insert_with(|| now.clone());
     })?;
     set_sysctl(&name, "2")?;
     site.before.sysctls.push((name, now));
@@ -193,18 +251,37 @@ fn look(seen: &Seen, uplink: &IfaceName) -> Result<Vec<Finding>> {
     let what = format!("uplink {uplink}");
     let mut found = Vec::new();
     let Some(bound) = Bound::to(uplink)? else {
-        return Ok(vec![Finding::down(what, "the host's tables have nothing for it")]);
+        return Ok(vec![Finding::down(
+            what,
+            "the host's tables have nothing for it",
+        )]);
     };
     let routes = seen.routes()?;
-    let in_table: Vec<&Route> = routes.iter().filter(|route| route.table == bound.table()).collect();
-    if !in_table.iter().any(|route| !route.unicast && route.network == EVERYWHERE) {
-        found.push(Finding::degraded(&what, "the route that keeps traffic from other uplinks is gone"));
+    let in_table: Vec<&Route> = routes
+        .iter()
+        .filter(|route| route.table == bound.table())
+        .collect();
+    if !in_table
+        .iter()
+        .any(|route| !route.unicast && route.network == EVERYWHERE)
+    {
+        found.push(Finding::degraded(
+            &what,
+            "the route that keeps traffic from other uplinks is gone",
+        ));
     }
     if !seen.netlink()?.has_rule(&bound.packets())? {
         found.push(Finding::down(&what, "its routing rule is gone"));
     }
-    if is_there()? && !seen.netlink()?.has_rule_of(AddressFamily::Inet6, &bound.packets())? {
-        found.push(Finding::degraded(&what, "its routing rule for IPv6 is gone"));
+    if is_there()?
+        && !seen
+            .netlink()?
+            .has_rule_of(AddressFamily::Inet6, &bound.packets())?
+    {
+        found.push(Finding::degraded(
+            &what,
+            "its routing rule for IPv6 is gone",
+        ));
     }
     let Some(link) = seen.link(uplink.as_str())? else {
         found.push(Finding::down(&what, "there is no such interface").cure(format!(
@@ -213,16 +290,33 @@ fn look(seen: &Seen, uplink: &IfaceName) -> Result<Vec<Finding>> {
         return Ok(found);
     };
     let wanted = wanted_routes(seen.addresses()?, routes, link);
-    let has = |hop: &Hop| in_table.iter().any(|route| route.unicast && is_wanted(route, std::slice::from_ref(hop)));
+    let has = |hop: &Hop| {
+        in_table
+            .iter()
+            .any(|route| route.unicast && is_wanted(route, std::slice::from_ref(hop)))
+    };
     if !link.up {
-        found.push(Finding::down(&what, "down").cure(format!("sudo ip link set {uplink} up, then build again")));
+        found.push(
+            Finding::down(&what, "down")
+                .cure(format!("sudo ip link set {uplink} up, then build again")),
+        );
     } else if wanted.is_empty() {
-        found.push(Finding::down(&what, "no address and no route").cure("configure it, then build again".to_string()));
-    } else if !wanted.iter().all(has) || in_table.iter().any(|route| route.unicast && !is_wanted(route, &wanted)) {
+        found.push(
+            Finding::down(&what, "no address and no route")
+                .cure("configure it, then build again".to_string()),
+        );
+    } else if !wanted.iter().all(has)
+        || in_table
+            .iter()
+            .any(|route| route.unicast && !is_wanted(route, &wanted))
+    {
         found.push(Finding::down(&what, "its routes are not those of the host"));
     }
     if filters_strictly(uplink)? {
-        found.push(Finding::degraded(&what, "rp_filter is strict and may drop replies"));
+        found.push(Finding::degraded(
+            &what,
+            "rp_filter is strict and may drop replies",
+        ));
     }
     if !seen.has_sysctl(&forwarding(uplink.as_str()), "1")? {
         found.push(Finding::down(&what, "it does not forward"));

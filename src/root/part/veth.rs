@@ -1,4 +1,5 @@
-//! The veth pair: InterfaceIn on the host, eth0 inside, and the namespace's default route through it.
+//! The veth pair: InterfaceIn on the host, eth0 inside, and the namespace's default route through
+//! it.
 
 use std::fs::File;
 use std::net::Ipv4Addr;
@@ -18,14 +19,18 @@ use runns_shared::neighbours::Subnet;
 use runns_shared::output::step;
 use runns_shared::plan::Plan;
 
-/// The hardware addresses of the two ends, of a kind that anybody may assign (RFC 7042, 2.1). Each pair is a link of its
-/// own, so all have the same. Each end is told the other's for good: neighbours that have to be asked for fill a table
-/// that has room for 1024 on the whole machine (arp(7), gc_thresh3). An address that is chosen here is left alone by
-/// systemd-udevd, which would replace one of the kernel's (systemd.link(5), MACAddressPolicy).
+/// The hardware addresses of the two ends, of a kind that anybody may assign (RFC 7042, 2.1). Each
+/// pair is a link of its own, so all have the same. Each end is told the other's for good:
+/// neighbours that have to be asked for fill a table that has room for 1024 on the whole machine
+/// (arp(7), gc_thresh3). An address that is chosen here is left alone by systemd-udevd, which would
+/// replace one of the kernel's (systemd.link(5), MACAddressPolicy).
 const HARDWARE_HOST: Hardware = [0x0a, b'r', b'u', b'n', b's', 1];
 const HARDWARE_INSIDE: Hardware = [0x0a, b'r', b'u', b'n', b's', 2];
 
-const EVERYWHERE: Network = Network { address: Ipv4Addr::UNSPECIFIED, prefix: 0 };
+const EVERYWHERE: Network = Network {
+    address: Ipv4Addr::UNSPECIFIED,
+    prefix: 0,
+};
 
 /// The part.
 pub struct Veth;
@@ -53,17 +58,26 @@ impl Part for Veth {
     }
 
     fn apply(&self, site: &mut Site) -> Result<()> {
-        let namespace =
-            netns::open_built(site)?.ok_or_else(|| Error::new("create the veth pair", "the namespace is gone"))?;
+        let namespace = netns::open_built(site)?
+            .ok_or_else(|| Error::new("create the veth pair", "the namespace is gone"))?;
         create(site, &namespace)?;
         set_up(site, &namespace, true)?;
-        // Now traffic must get through; a tunnel that waits for its server would only say that nobody answers.
-        if site.plan().request.kill_switch { Ok(()) } else { probe::run(site) }
+        // Now traffic must get through; a tunnel that waits for its server would only say that
+        // nobody answers.
+        if site.plan().request.kill_switch {
+            Ok(())
+        } else {
+            probe::run(site)
+        }
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
         let mut removed = false;
-        if let Some(link) = site.host.link(site.plan().request.interface.as_str())?.filter(|link| link.veth) {
+        if let Some(link) = site
+            .host
+            .link(site.plan().request.interface.as_str())?
+            .filter(|link| link.veth)
+        {
             site.host.delete_link(link.index)?;
             removed = true;
         }
@@ -91,12 +105,13 @@ impl Part for Veth {
     }
 
     fn mend(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
-        let namespace =
-            netns::open_built(site)?.ok_or_else(|| Error::new("mend the veth pair", "the namespace is gone"))?;
+        let namespace = netns::open_built(site)?
+            .ok_or_else(|| Error::new("mend the veth pair", "the namespace is gone"))?;
         let name = site.plan().request.interface.clone();
         let inside = Netlink::inside(namespace.as_fd())?;
         let taken = site.host.link(name.as_str())?;
-        let Some((outer, inner)) = pair(&site.host.links()?, &inside.links()?, name.as_str()) else {
+        let Some((outer, inner)) = pair(&site.host.links()?, &inside.links()?, name.as_str())
+        else {
             match taken {
                 Some(link) if !link.veth || !is_own_group(link.group) => {
                     return Err(Error::new(
@@ -126,7 +141,10 @@ impl Part for Veth {
 }
 
 fn create(site: &Site, namespace: &File) -> Result<()> {
-    let ends = ((&site.plan().request.interface, HARDWARE_HOST), (INSIDE, HARDWARE_INSIDE));
+    let ends = (
+        (&site.plan().request.interface, HARDWARE_HOST),
+        (INSIDE, HARDWARE_INSIDE),
+    );
     site.host.add_veth(ends.0, UNBOUND_GROUP, ends.1, namespace)
 }
 
@@ -144,9 +162,15 @@ fn set_up(site: &Site, namespace: &File, is_new: bool) -> Result<()> {
     if let Some(mtu) = mtu {
         site.host.set_mtu(link.index, mtu)?;
     }
-    site.host.add_ip(link.index, subnet.host().into(), subnet.prefix)?;
+    site.host
+        .add_ip(link.index, subnet.host().into(), subnet.prefix)?;
     site.host.set_up(link.index)?;
-    introduce(&site.host, &link, HARDWARE_HOST, (subnet.inside(), HARDWARE_INSIDE))?;
+    introduce(
+        &site.host,
+        &link,
+        HARDWARE_HOST,
+        (subnet.inside(), HARDWARE_INSIDE),
+    )?;
     if let Some(pair) = &pair {
         ipv6::fill(&site.host, &link, pair.host, (pair.inside, HARDWARE_INSIDE))?;
     }
@@ -163,7 +187,12 @@ fn set_up(site: &Site, namespace: &File, is_new: bool) -> Result<()> {
     in_namespace(namespace.as_fd(), || ways::prepare(site))?;
     inside.add_ip(link.index, subnet.inside().into(), subnet.prefix)?;
     inside.set_up(link.index)?;
-    introduce(&inside, &link, HARDWARE_INSIDE, (subnet.host(), HARDWARE_HOST))?;
+    introduce(
+        &inside,
+        &link,
+        HARDWARE_INSIDE,
+        (subnet.host(), HARDWARE_HOST),
+    )?;
     if let Some(pair) = &pair {
         ipv6::fill(&inside, &link, pair.inside, (pair.host, HARDWARE_HOST))?;
         ipv6::route(&inside, link.index, pair)?;
@@ -175,7 +204,11 @@ fn set_up(site: &Site, namespace: &File, is_new: bool) -> Result<()> {
     if site.plan().request.kill_switch {
         return remove_default_route(&inside, link.index);
     }
-    inside.add_route(EVERYWHERE, MAIN_TABLE, Some((link.index, Some(subnet.host()))))
+    inside.add_route(
+        EVERYWHERE,
+        MAIN_TABLE,
+        Some((link.index, Some(subnet.host()))),
+    )
 }
 
 fn remove_default_route(inside: &Netlink, index: u32) -> Result<()> {
@@ -183,27 +216,47 @@ fn remove_default_route(inside: &Netlink, index: u32) -> Result<()> {
         let by_veth = route.hops.iter().any(|(hop, _)| *hop == index);
         route.table == MAIN_TABLE && route.network == EVERYWHERE && by_veth
     };
-    inside.routes()?.iter().filter(leads_here).try_for_each(|route| inside.delete_route(route))
+    inside
+        .routes()?
+        .iter()
+        .filter(leads_here)
+        .try_for_each(|route| inside.delete_route(route))
 }
 
-/// Leaves the veth pair to the tunnels' daemons, which have a route of their own: a program that loses its tunnel finds no
-/// other way out.
+/// Leaves the veth pair to the tunnels' daemons, which have a route of their own: a program that
+/// loses its tunnel finds no other way out.
 pub fn reserve_for_daemons(site: &Site) -> Result<()> {
-    let Some(namespace) = netns::open_built(site)? else { return Ok(()) };
+    let Some(namespace) = netns::open_built(site)? else {
+        return Ok(());
+    };
     let inside = Netlink::inside(namespace.as_fd())?;
-    inside.link(INSIDE)?.map_or(Ok(()), |link| remove_default_route(&inside, link.index))
+    inside
+        .link(INSIDE)?
+        .map_or(Ok(()), |link| remove_default_route(&inside, link.index))
 }
 
-/// Binds the veth with this index to the namespace's uplink: its group, and the mark of what arrives on it.
+/// Binds the veth with this index to the namespace's uplink: its group, and the mark of what
+/// arrives on it.
 pub fn bind(site: &Site, index: u32) -> Result<()> {
     let request = &site.plan().request;
-    let Some(bound) = request.uplink.as_ref().map(Bound::to).transpose()?.flatten() else {
+    let Some(bound) = request
+        .uplink
+        .as_ref()
+        .map(Bound::to)
+        .transpose()?
+        .flatten()
+    else {
         return site.host.set_group(index, UNBOUND_GROUP);
     };
     let by_interface = Packets::From(&request.interface);
     if let Err(error) = site.host.mark_arriving(index, bound.mark()) {
         // Kernels without the filter (CONFIG_NET_CLS_BPF): a rule for each such interface.
-        step(|| format!("using a routing rule for {} alone: {error}", request.interface));
+        step(|| {
+            format!(
+                "using a routing rule for {} alone: {error}",
+                request.interface
+            )
+        });
         site.host.delete_rules(&by_interface)?;
         site.host.add_rule(&by_interface, bound.table(), PRIORITY)?;
     } else {
@@ -213,7 +266,12 @@ pub fn bind(site: &Site, index: u32) -> Result<()> {
 }
 
 /// Gives an end its hardware address, unless it has it, and tells it the other's.
-fn introduce(side: &Netlink, link: &Link, own: Hardware, other: (Ipv4Addr, Hardware)) -> Result<()> {
+fn introduce(
+    side: &Netlink,
+    link: &Link,
+    own: Hardware,
+    other: (Ipv4Addr, Hardware),
+) -> Result<()> {
     if link.hardware != own {
         side.set_hardware(link.index, own)?;
     }
@@ -224,13 +282,22 @@ fn forwarding(interface: &str) -> String {
     format!("net/ipv4/conf/{interface}/forwarding")
 }
 
-/// The two ends, whatever they are called now: each has the other's index as its peer. An index is unique only within a
-/// namespace, so of several such pairs the one with the right names is meant, if there is one.
+/// The two ends, whatever they are called now: each has the other's index as its peer. An index is
+/// unique only within a namespace, so of several such pairs the one with the right names is meant,
+/// if there is one.
 pub fn pair(outside: &[Link], inside: &[Link], name: &str) -> Option<(Link, Link)> {
     let inner = |outer: &&Link| inside.iter().find(|inner| is_pair(outer, inner));
-    let pairs = outside.iter().filter(|link| link.veth).filter_map(|outer| Some((outer, inner(&outer)?)));
-    let best =
-        pairs.min_by_key(|(outer, inner)| (outer.name != name, inner.name != INSIDE, !is_own_group(outer.group)));
+    let pairs = outside
+        .iter()
+        .filter(|link| link.veth)
+        .filter_map(|outer| Some((outer, inner(&outer)?)));
+    let best = pairs.min_by_key(|(outer, inner)| {
+        (
+            outer.name != name,
+            inner.name != INSIDE,
+            !is_own_group(outer.group),
+        )
+    });
     best.map(|(outer, inner)| (outer.clone(), inner.clone()))
 }
 
@@ -244,7 +311,9 @@ fn look(subject: &Subject) -> Result<Vec<Finding>> {
         Some(link) => look_outside(subject, link)?,
         None => vec![missing(subject)?],
     };
-    let Some(inside) = &subject.inside else { return Ok(found) };
+    let Some(inside) = &subject.inside else {
+        return Ok(found);
+    };
     let what = format!("interface {INSIDE} inside");
     let subnet = subject.record.plan.subnet();
     if !inside.has_device(INSIDE) {
@@ -255,7 +324,11 @@ fn look(subject: &Subject) -> Result<Vec<Finding>> {
     if !inside.is_up(INSIDE) {
         found.push(down("down"));
     } else if !inside.has_address(subnet.inside().into()) {
-        found.push(down(&format!("without its address {}/{}", subnet.inside(), subnet.prefix)));
+        found.push(down(&format!(
+            "without its address {}/{}",
+            subnet.inside(),
+            subnet.prefix
+        )));
     } else {
         let network = (subnet.network.into(), subnet.prefix);
         let by_default = |route: &runns_shared::inside::Route| {
@@ -281,8 +354,12 @@ fn look(subject: &Subject) -> Result<Vec<Finding>> {
 
 /// IPv6 inside.
 fn look_at_ipv6(subject: &Subject, what: &str) -> Result<Option<Finding>> {
-    let Some(inside) = &subject.inside else { return Ok(None) };
-    let off = inside.sysctl("net/ipv6/conf/eth0/disable_ipv6").is_none_or(|off| off == "1");
+    let Some(inside) = &subject.inside else {
+        return Ok(None);
+    };
+    let off = inside
+        .sysctl("net/ipv6/conf/eth0/disable_ipv6")
+        .is_none_or(|off| off == "1");
     let how = match Pair::of(&subject.record.plan)? {
         None if off => return Ok(None),
         None => "IPv6 is on",
@@ -310,7 +387,10 @@ fn missing(subject: &Subject) -> Result<Finding> {
     let what = format!("interface {interface}");
     if let Some(inside) = subject.deep()? {
         if let Some((outer, _)) = pair(subject.seen.links()?, &inside.links, interface.as_str()) {
-            return Ok(Finding::degraded(what, format!("renamed to {}", outer.name)));
+            return Ok(Finding::degraded(
+                what,
+                format!("renamed to {}", outer.name),
+            ));
         }
     }
     Ok(Finding::down(what, "gone"))
@@ -323,39 +403,74 @@ fn look_outside(subject: &Subject, link: &Link) -> Result<Vec<Finding>> {
     let seen = subject.seen;
     let mut found = Vec::new();
     let subnet = plan.subnet();
-    let address = Network { address: subnet.host(), prefix: subnet.prefix };
-    if subject.deep()?.is_some_and(|inside| !inside.links.iter().any(|inner| is_pair(link, inner))) {
+    let address = Network {
+        address: subnet.host(),
+        prefix: subnet.prefix,
+    };
+    if subject
+        .deep()?
+        .is_some_and(|inside| !inside.links.iter().any(|inner| is_pair(link, inner)))
+    {
         return Ok(vec![Finding::down(what, "not linked to the namespace")]);
     }
     if !link.up {
         found.push(Finding::down(&what, "down"));
     }
-    let inner = subject.deep()?.and_then(|inside| inside.links.iter().find(|inner| is_pair(link, inner)));
+    let inner = subject
+        .deep()?
+        .and_then(|inside| inside.links.iter().find(|inner| is_pair(link, inner)));
     if let Some(mtu) = plan.request.neighbours.own_mtu()? {
         if link.mtu != mtu || inner.is_some_and(|inner| inner.mtu != mtu) {
             found.push(Finding::degraded(&what, format!("its MTU is not {mtu}")));
         }
     }
-    if link.hardware != HARDWARE_HOST || inner.is_some_and(|inner| inner.hardware != HARDWARE_INSIDE) {
-        found.push(Finding::down(&what, "an end has another hardware address, by which the other does not know it"));
+    if link.hardware != HARDWARE_HOST
+        || inner.is_some_and(|inner| inner.hardware != HARDWARE_INSIDE)
+    {
+        found.push(Finding::down(
+            &what,
+            "an end has another hardware address, by which the other does not know it",
+        ));
     }
     if !seen.addresses()?.contains(&(link.index, address)) {
-        found.push(Finding::down(&what, format!("without its address {}/{}", address.address, address.prefix)));
-    } else if link.up && !seen.routes()?.iter().any(|route| is_subnet(route, link, subnet)) {
+        found.push(Finding::down(
+            &what,
+            format!("without its address {}/{}", address.address, address.prefix),
+        ));
+    } else if link.up
+        && !seen
+            .routes()?
+            .iter()
+            .any(|route| is_subnet(route, link, subnet))
+    {
         found.push(Finding::down(&what, "the route to its subnet is gone"));
     }
     if !seen.has_sysctl(&forwarding(interface.as_str()), "1")? {
         found.push(Finding::down(&what, "it does not forward"));
     }
     found.extend(look_at_ipv6_outside(subject, link, &what)?);
-    let bound = plan.request.uplink.as_ref().map(Bound::to).transpose()?.flatten();
+    let bound = plan
+        .request
+        .uplink
+        .as_ref()
+        .map(Bound::to)
+        .transpose()?
+        .flatten();
     if link.group != bound.map_or(UNBOUND_GROUP, Bound::group) {
-        found.push(Finding::down(&what, "in another group, which the firewall's rules are not for"));
+        found.push(Finding::down(
+            &what,
+            "in another group, which the firewall's rules are not for",
+        ));
     }
     if let Some(bound) = bound {
         let host = seen.netlink()?;
-        if !host.marks_arriving(link.index, bound.mark())? && !host.has_rule(&Packets::From(interface))? {
-            found.push(Finding::down(&what, "what arrives is not bound to the uplink"));
+        if !host.marks_arriving(link.index, bound.mark())?
+            && !host.has_rule(&Packets::From(interface))?
+        {
+            found.push(Finding::down(
+                &what,
+                "what arrives is not bound to the uplink",
+            ));
         }
     }
     Ok(found)
@@ -364,7 +479,9 @@ fn look_outside(subject: &Subject, link: &Link) -> Result<Vec<Finding>> {
 /// IPv6 on the host's end.
 fn look_at_ipv6_outside(subject: &Subject, link: &Link, what: &str) -> Result<Option<Finding>> {
     let Some(pair) = Pair::of(&subject.record.plan)? else {
-        let is_off = subject.seen.has_sysctl(&format!("net/ipv6/conf/{}/disable_ipv6", link.name), "1")?;
+        let is_off = subject
+            .seen
+            .has_sysctl(&format!("net/ipv6/conf/{}/disable_ipv6", link.name), "1")?;
         return Ok((!is_off).then(|| Finding::degraded(what, "IPv6 is on")));
     };
     let host = subject.seen.netlink()?;
@@ -381,16 +498,31 @@ fn look_at_ipv6_outside(subject: &Subject, link: &Link, what: &str) -> Result<Op
     Ok(Some(Finding::degraded(what, how)))
 }
 
-/// Adds the route to the subnet, which the kernel adds with the address and not again if it was removed.
+/// Adds the route to the subnet, which the kernel adds with the address and not again if it was
+/// removed.
 fn restore_subnet(host: &Netlink, link: &Link, subnet: Subnet) -> Result<()> {
-    if host.routes()?.iter().any(|route| is_subnet(route, link, subnet)) {
+    if host
+        .routes()?
+        .iter()
+        .any(|route| is_subnet(route, link, subnet))
+    {
         return Ok(());
     }
-    host.add_route(Network { address: subnet.network, prefix: subnet.prefix }, MAIN_TABLE, Some((link.index, None)))
+    host.add_route(
+        Network {
+            address: subnet.network,
+            prefix: subnet.prefix,
+        },
+        MAIN_TABLE,
+        Some((link.index, None)),
+    )
 }
 
 fn is_subnet(route: &Route, link: &Link, subnet: Subnet) -> bool {
-    let subnet = Network { address: subnet.network, prefix: subnet.prefix };
+    let subnet = Network {
+        address: subnet.network,
+        prefix: subnet.prefix,
+    };
     route.table == MAIN_TABLE
         && route.unicast
         && route.network == subnet

@@ -1,8 +1,9 @@
-//! WireGuard: each `WireGuard=` is one device. It is created outside, where its UDP socket stays and its peers'
-//! endpoints are resolved, and then moved into the namespace. On a kernel without WireGuard, a userspace implementation
-//! drives the device, as with wg-quick(8).
+//! WireGuard: each `WireGuard=` is one device. It is created outside, where its UDP socket stays
+//! and its peers' endpoints are resolved, and then moved into the namespace. On a kernel without
+//! WireGuard, a userspace implementation drives the device, as with wg-quick(8).
 //!
-//! Keys go from the file to wg(8)'s standard input and nowhere else: not into arguments, files, logs or messages.
+//! Keys go from the file to wg(8)'s standard input and nowhere else: not into arguments, files,
+//! logs or messages.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
@@ -46,8 +47,8 @@ const SOCKETS: &str = "/run/wireguard";
 const USERSPACE: &str = "wireguard-go";
 /// From SIGTERM to SIGKILL.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// MTU if the file sets none: that of Ethernet less WireGuard's overhead. wg-quick(8) uses the same unless the route to
-/// the peer suggests another, which is not examined here.
+/// MTU if the file sets none: that of Ethernet less WireGuard's overhead. wg-quick(8) uses the same
+/// unless the route to the peer suggests another, which is not examined here.
 const MTU: u32 = 1420;
 
 /// The part.
@@ -92,11 +93,16 @@ impl Part for WireGuard {
 
     fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
         let files = &subject.record.plan.request.wireguard;
-        Ok(files.iter().enumerate().filter_map(|(index, file)| look(subject, index, file)).collect())
+        Ok(files
+            .iter()
+            .enumerate()
+            .filter_map(|(index, file)| look(subject, index, file))
+            .collect())
     }
 
     fn unseen(&self, plan: &Plan) -> Option<&'static str> {
-        (!plan.request.wireguard.is_empty()).then_some("addresses, routes and handshakes of WireGuard devices")
+        (!plan.request.wireguard.is_empty())
+            .then_some("addresses, routes and handshakes of WireGuard devices")
     }
 
     fn mend(&self, site: &mut Site, found: &[Finding]) -> Result<()> {
@@ -105,7 +111,11 @@ impl Part for WireGuard {
         for (index, file) in files.iter().enumerate() {
             if found.iter().any(|finding| finding.what == what(file)) {
                 let mended = mend(site, file, &Device::new(site.plan(), index));
-                errors.extend(mended.map_err(|error| error.within(bring_up_words(file))).err());
+                errors.extend(
+                    mended
+                        .map_err(|error| error.within(bring_up_words(file)))
+                        .err(),
+                );
             }
         }
         Error::all(errors).map_or(Ok(()), Err)
@@ -125,7 +135,11 @@ struct Device {
 
 impl Device {
     fn new(plan: &Plan, index: usize) -> Self {
-        Self { number: index, outside: outside_name(plan, index), inside: format!("wg{index}") }
+        Self {
+            number: index,
+            outside: outside_name(plan, index),
+            inside: format!("wg{index}"),
+        }
     }
 
     /// Where wg(8) looks for the socket of its userspace implementation.
@@ -141,7 +155,8 @@ impl Device {
 
 /// Removes a device and the program that drives it; returns whether there was anything.
 fn remove(site: &Site, device: &Device) -> Result<bool> {
-    let mut removed = daemon::stop_found(|| userspace_daemons(site.plan(), device.number), PATIENCE)?;
+    let mut removed =
+        daemon::stop_found(|| userspace_daemons(site.plan(), device.number), PATIENCE)?;
     daemon::end_user(device.user(site.plan()))?;
     let _ = std::fs::remove_file(device.socket());
     if let Some(link) = site.host.link(&device.outside)? {
@@ -169,16 +184,33 @@ pub fn check(plan: &Plan) -> Result<()> {
         return Ok(());
     }
     tool::need("wg", "wireguard-tools")?;
-    if let Some(program) = plan.request.userspace.as_ref().filter(|program| program.is_absolute()) {
+    if let Some(program) = plan
+        .request
+        .userspace
+        .as_ref()
+        .filter(|program| program.is_absolute())
+    {
         trusted::locate(program, Trust::Strict)?;
     }
     for file in &plan.request.wireguard {
         let config = read(file)?;
         if !config.left_out.is_empty() {
-            warn(&format!("{}: left out: {}", show(file), config.left_out.join(", ")));
+            warn(&format!(
+                "{}: left out: {}",
+                show(file),
+                config.left_out.join(", ")
+            ));
         }
-        if plan.request.ipv6 == Some(false) && config.addresses.iter().all(|(address, _)| address.is_ipv6()) {
-            return Err(Error::new(format!("use {}", show(file)), "it has only IPv6 addresses, and IPv6=no is set"));
+        if plan.request.ipv6 == Some(false)
+            && config
+                .addresses
+                .iter()
+                .all(|(address, _)| address.is_ipv6())
+        {
+            return Err(Error::new(
+                format!("use {}", show(file)),
+                "it has only IPv6 addresses, and IPv6=no is set",
+            ));
         }
     }
     Ok(())
@@ -186,13 +218,17 @@ pub fn check(plan: &Plan) -> Result<()> {
 
 fn read(file: &Path) -> Result<Config> {
     // What is no UTF-8 can only stand in comments, or is for wg(8) to refuse.
-    wgquick::parse(&String::from_utf8_lossy(&trusted::read_bytes(file, Trust::Strict)?))
-        .map_err(|error| Error::new(format!("use {}", show(file)), error.cause()))
+    wgquick::parse(&String::from_utf8_lossy(&trusted::read_bytes(
+        file,
+        Trust::Strict,
+    )?))
+    .map_err(|error| Error::new(format!("use {}", show(file)), error.cause()))
 }
 
 fn bring_up(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
     let plan = site.plan().clone();
-    let namespace = netns::open_built(site)?.ok_or_else(|| Error::new("create the device", "the namespace is gone"))?;
+    let namespace = netns::open_built(site)?
+        .ok_or_else(|| Error::new("create the device", "the namespace is gone"))?;
     let mut config = read(file)?;
     config.setconf = resolve_endpoints(&config.setconf)?;
     let in_kernel = site.host.add_wireguard(&device.outside)?;
@@ -202,16 +238,28 @@ fn bring_up(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
         site.record.daemons.push(daemon);
         site.save()?;
     }
-    configure(&device.outside, &config.setconf).map_err(|error| match site.record.daemons.last() {
-        Some(daemon) if !in_kernel && !daemon.is_running() => Error::new("start the device's driver", EXITED),
-        _ => error,
+    configure(&device.outside, &config.setconf).map_err(|error| {
+        match site.record.daemons.last() {
+            Some(daemon) if !in_kernel && !daemon.is_running() => {
+                Error::new("start the device's driver", EXITED)
+            }
+            _ => error,
+        }
     })?;
-    install(&site.host, &device.outside, &namespace, &setup(&plan, device, &config))?;
+    install(
+        &site.host,
+        &device.outside,
+        &namespace,
+        &setup(&plan, device, &config),
+    )?;
     if let Some(patience) = site.wait {
         output::step(|| format!("waiting for the first handshake of {}", device.inside));
         wait_for_handshake(&namespace, device, &config, in_kernel, patience)?;
     }
-    let dns = config.dns.unwrap_or(runns_shared::config::Dns { servers: Vec::new(), search: Vec::new() });
+    let dns = config.dns.unwrap_or(runns_shared::config::Dns {
+        servers: Vec::new(),
+        search: Vec::new(),
+    });
     let state = TunnelState {
         device: device.inside.clone(),
         up: true,
@@ -220,7 +268,11 @@ fn bring_up(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
         servers: dns.servers,
         search: dns.search,
     };
-    tunnel::save(&state, &plan.request.name, plan.request.vpn.len() + device.number)
+    tunnel::save(
+        &state,
+        &plan.request.name,
+        plan.request.vpn.len() + device.number,
+    )
 }
 
 /// How the device is set up inside.
@@ -231,20 +283,29 @@ fn setup(plan: &Plan, device: &Device, config: &Config) -> Setup {
         name: device.inside.clone(),
         addresses: config.addresses.iter().filter(wanted).copied().collect(),
         mtu: Some(config.mtu.unwrap_or(MTU)),
-        routes: config.allowed.iter().filter(wanted).map(|network| (*network, None)).collect(),
+        routes: config
+            .allowed
+            .iter()
+            .filter(wanted)
+            .map(|network| (*network, None))
+            .collect(),
         order: (plan.request.vpn.len() + device.number) as u32,
         split_default: !plan.request.kill_switch,
     }
 }
 
-/// Starts the userspace implementation that drives the device where the kernel does not. It gets the device and its
-/// socket as open descriptors, in the variables that wireguard-go(8) has for them, and so needs no capability.
+/// Starts the userspace implementation that drives the device where the kernel does not. It gets
+/// the device and its socket as open descriptors, in the variables that wireguard-go(8) has for
+/// them, and so needs no capability.
 fn start_userspace(site: &Site, file: &Path, device: &Device, fwmark: bool) -> Result<Daemon> {
     let name = userspace(site.plan());
     let program = tool::find(&name).ok_or_else(|| {
         Error::new(
             "create the device",
-            format!("this kernel has no WireGuard, and there is no program {name} in {}", tool::PATH),
+            format!(
+                "this kernel has no WireGuard, and there is no program {name} in {}",
+                tool::PATH
+            ),
         )
         .hint("install wireguard-go, or a kernel with the wireguard module")
     })?;
@@ -252,7 +313,11 @@ fn start_userspace(site: &Site, file: &Path, device: &Device, fwmark: bool) -> R
     // Whatever an earlier driver has left would have the same user.
     daemon::end_user(device.user(site.plan()))?;
     make_directory_for_now(site.lock, Path::new(SOCKETS))?;
-    let tun = File::options().read(true).write(true).open("/dev/net/tun").cannot(|| "open /dev/net/tun")?;
+    let tun = File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")
+        .cannot(|| "open /dev/net/tun")?;
     tun::create(&tun, &device.outside, Kind::Tun, header(&program))
         .cannot(|| format!("create the device {}", device.outside))?;
     let identity = Identity {
@@ -262,14 +327,25 @@ fn start_userspace(site: &Site, file: &Path, device: &Device, fwmark: bool) -> R
         lock_memory: false,
     };
     let socket = listen(&device.socket(), identity.user)?;
-    let userspace = Userspace { program, device, identity, tun: tun.into(), socket: socket.into() };
+    let userspace = Userspace {
+        program,
+        device,
+        identity,
+        tun: tun.into(),
+        socket: socket.into(),
+    };
     match process::fork().cannot(cannot)? {
         Fork::Child => {
-            let Err(error) = site.lock.close_on_exec().and_then(|()| userspace.become_it());
+            let Err(error) = site
+                .lock
+                .close_on_exec()
+                .and_then(|()| userspace.become_it());
             output::complain_error(&error);
             process::exit_now(1)
         }
-        Fork::Parent(pid) => Daemon::identify(pid.as_raw(), file).ok_or_else(|| Error::new(cannot(), EXITED)),
+        Fork::Parent(pid) => {
+            Daemon::identify(pid.as_raw(), file).ok_or_else(|| Error::new(cannot(), EXITED))
+        }
     }
 }
 
@@ -277,8 +353,8 @@ fn start_userspace(site: &Site, file: &Path, device: &Device, fwmark: bool) -> R
 const EXITED: &str = "it exited at once: it must take its device and socket from WG_TUN_FD and WG_UAPI_FD, as \
                       wireguard-go does, and run without a capability";
 
-/// The socket through which wg(8) talks to the userspace implementation. It is root's only by root's right to open
-/// everything: the daemon watches it.
+/// The socket through which wg(8) talks to the userspace implementation. It is root's only by
+/// root's right to open everything: the daemon watches it.
 fn listen(path: &Path, user: u32) -> Result<UnixListener> {
     let cannot = || format!("create {}", show(path));
     let _ = std::fs::remove_file(path);
@@ -288,15 +364,22 @@ fn listen(path: &Path, user: u32) -> Result<UnixListener> {
     Ok(listener)
 }
 
-/// What the program expects before each packet, by the version that it reports. wireguard-go cannot be told, and does
-/// not ask the device (tun/tun_linux.go of its sources); other programs, such as boringtun, expect nothing.
+/// What the program expects before each packet, by the version that it reports. wireguard-go cannot
+/// be told, and does not ask the device (tun/tun_linux.go of its sources); other programs, such as
+/// boringtun, expect nothing.
 fn header(program: &Path) -> Header {
     /// The first version of wireguard-go with the virtio header.
     const OFFLOAD: u32 = 20230223;
     let said = tool::run(&program.to_string_lossy(), &["--version"], "").unwrap_or_default();
-    let Some(version) = said.strip_prefix("wireguard-go v0.0.") else { return Header::None };
+    let Some(version) = said.strip_prefix("wireguard-go v0.0.") else {
+        return Header::None;
+    };
     let digits: String = version.chars().take_while(char::is_ascii_digit).collect();
-    if digits.parse::<u32>().is_ok_and(|version| version < OFFLOAD) { Header::Information } else { Header::Offload }
+    if digits.parse::<u32>().is_ok_and(|version| version < OFFLOAD) {
+        Header::Information
+    } else {
+        Header::Offload
+    }
 }
 
 /// A userspace implementation that is about to be executed.
@@ -312,12 +395,21 @@ impl Userspace<'_> {
     /// In the child: becomes the confined program.
     fn become_it(&self) -> Result<Infallible> {
         setsid().cannot(|| "start a session")?;
-        let null = File::options().read(true).write(true).open("/dev/null").cannot(|| "open /dev/null")?;
+        let null = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .cannot(|| "open /dev/null")?;
         let mut view = View::new();
         view.show(&self.program, &self.program);
         for place in [
             self.device.socket(),
-            Path::new("/var").join(self.device.socket().strip_prefix("/").unwrap_or(Path::new(""))),
+            Path::new("/var").join(
+                self.device
+                    .socket()
+                    .strip_prefix("/")
+                    .unwrap_or(Path::new("")),
+            ),
         ] {
             view.show(self.device.socket(), place);
         }
@@ -335,7 +427,10 @@ impl Userspace<'_> {
             format!("WG_UAPI_FD={}", self.socket.as_raw_fd()),
         ];
         let text = |text: &str| CString::new(text).unwrap_or_default();
-        let words = [text(&self.program.to_string_lossy()), text(&self.device.outside)];
+        let words = [
+            text(&self.program.to_string_lossy()),
+            text(&self.device.outside),
+        ];
         let variables = variables.map(|variable| text(&variable));
         dup2_stdin(null.as_fd()).cannot(|| "redirect input")?;
         dup2_stdout(null.as_fd()).cannot(|| "redirect output")?;
@@ -351,17 +446,27 @@ fn refer(strings: &[CString]) -> Vec<&CStr> {
 
 /// The userspace implementation: a name, or an absolute path.
 fn userspace(plan: &Plan) -> String {
-    plan.request.userspace.as_ref().map_or(USERSPACE.to_string(), |program| program.to_string_lossy().into_owned())
+    plan.request
+        .userspace
+        .as_ref()
+        .map_or(USERSPACE.to_string(), |program| {
+            program.to_string_lossy().into_owned()
+        })
 }
 
 /// The processes that drive the device: nothing else has their user id.
 fn userspace_daemons(plan: &Plan, index: usize) -> Vec<Daemon> {
     let user = confine::user(plan, plan.request.vpn.len() + index);
     let is_its = |pid: &i32| daemon::user_of(*pid) == Some(user);
-    daemon::all().into_iter().filter(is_its).filter_map(|pid| Daemon::identify(pid, Path::new(""))).collect()
+    daemon::all()
+        .into_iter()
+        .filter(is_its)
+        .filter_map(|pid| Daemon::identify(pid, Path::new("")))
+        .collect()
 }
 
-/// Replaces host names of endpoints with addresses: wg(8) would retry for minutes on a name that does not resolve.
+/// Replaces host names of endpoints with addresses: wg(8) would retry for minutes on a name that
+/// does not resolve.
 fn resolve_endpoints(setconf: &str) -> Result<String> {
     let mut text = String::new();
     for line in setconf.lines() {
@@ -373,27 +478,41 @@ fn resolve_endpoints(setconf: &str) -> Result<String> {
     Ok(text)
 }
 
-/// HOST:PORT with the host name replaced with its address, resolved outside as the host's own programs resolve it.
+/// HOST:PORT with the host name replaced with its address, resolved outside as the host's own
+/// programs resolve it.
 fn resolve(endpoint: &str) -> Result<String> {
-    let wrong = |why: &str| Error::new("find the server", format!("Endpoint {}: {why}", escape(endpoint.as_bytes())));
-    let (host, port) = endpoint.rsplit_once(':').ok_or_else(|| wrong("it is not HOST:PORT"))?;
+    let wrong = |why: &str| {
+        Error::new(
+            "find the server",
+            format!("Endpoint {}: {why}", escape(endpoint.as_bytes())),
+        )
+    };
+    let (host, port) = endpoint
+        .rsplit_once(':')
+        .ok_or_else(|| wrong("it is not HOST:PORT"))?;
     let port: u16 = port.parse().map_err(|_| wrong("it is not HOST:PORT"))?;
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let address: IpAddr = match bare.parse() {
         Ok(address) => address,
-        Err(_) if runns_shared::config::is_domain(bare) => {
-            *tool::addresses_of(bare).first().ok_or_else(|| wrong("the server's name was not found"))?
-        }
+        Err(_) if runns_shared::config::is_domain(bare) => *tool::addresses_of(bare)
+            .first()
+            .ok_or_else(|| wrong("the server's name was not found"))?,
         Err(_) => return Err(wrong("it is not HOST:PORT")),
     };
     Ok(std::net::SocketAddr::new(address, port).to_string())
 }
 
-/// Sets the device's keys and peers. The error output of wg may quote a key, so it is not passed on.
+/// Sets the device's keys and peers. The error output of wg may quote a key, so it is not passed
+/// on.
 fn configure(device: &str, setconf: &str) -> Result<()> {
-    tool::ask("wg", &["setconf", device, "/dev/stdin"], setconf).map(drop).map_err(|_| {
-        Error::new("set keys and peers", "wg did not accept them: a key, port or network in the file is wrong")
-    })
+    tool::ask("wg", &["setconf", device, "/dev/stdin"], setconf)
+        .map(drop)
+        .map_err(|_| {
+            Error::new(
+                "set keys and peers",
+                "wg did not accept them: a key, port or network in the file is wrong",
+            )
+        })
 }
 
 /// Waits for the first handshake with any peer.
@@ -429,11 +548,17 @@ fn knock(config: &Config) -> Result<()> {
     for (network, prefix) in &config.allowed {
         let target = match (network, prefix) {
             (address, 32 | 128) => *address,
-            (IpAddr::V4(address), 1..) => IpAddr::V4(std::net::Ipv4Addr::from_bits(address.to_bits() | 1)),
+            (IpAddr::V4(address), 1..) => {
+                IpAddr::V4(std::net::Ipv4Addr::from_bits(address.to_bits() | 1))
+            }
             (IpAddr::V4(_), _) => IpAddr::V4(std::net::Ipv4Addr::new(240, 0, 0, 9)),
             (IpAddr::V6(_), _) => continue,
         };
-        let any = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let any = if target.is_ipv4() {
+            "0.0.0.0:0"
+        } else {
+            "[::]:0"
+        };
         if let Ok(socket) = UdpSocket::bind(any) {
             // Whether it arrives does not matter: it has to be sent only to start a handshake.
             let _ = socket.send_to(&[], (target, 9));
@@ -442,8 +567,8 @@ fn knock(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// The time of the latest handshake on the namespace's WireGuard device `index`, in seconds since the epoch, 0 for
-/// never; `None` if the caller is not root, or if it cannot be found out.
+/// The time of the latest handshake on the namespace's WireGuard device `index`, in seconds since
+/// the epoch, 0 for never; `None` if the caller is not root, or if it cannot be found out.
 pub fn last_handshake(record: &Record, index: usize) -> Option<i64> {
     if !nix::unistd::geteuid().is_root() {
         return None;
@@ -451,18 +576,29 @@ pub fn last_handshake(record: &Record, index: usize) -> Option<i64> {
     let namespace = netns::open_recorded(record).ok()??;
     let outside = outside_name(&record.plan, index);
     let in_kernel = userspace_daemons(&record.plan, index).is_empty();
-    let device = Device { number: index, outside, inside: format!("wg{index}") };
+    let device = Device {
+        number: index,
+        outside,
+        inside: format!("wg{index}"),
+    };
     latest_handshake(&namespace, &device, in_kernel).ok()
 }
 
 /// The time of the latest handshake, in seconds since the epoch; 0 for never.
 fn latest_handshake(namespace: &File, device: &Device, in_kernel: bool) -> Result<i64> {
     let show = |device: &str| tool::ask("wg", &["show", device, "latest-handshakes"], "");
-    // A userspace implementation is reached through its socket, which has the device's outside name; the kernel has to
-    // be asked inside the namespace.
-    let said =
-        if in_kernel { in_namespace(namespace.as_fd(), || show(&device.inside))? } else { show(&device.outside)? };
-    Ok(said.lines().filter_map(|line| line.split_whitespace().nth(1)?.parse().ok()).max().unwrap_or(0))
+    // A userspace implementation is reached through its socket, which has the device's outside
+    // name; the kernel has to be asked inside the namespace.
+    let said = if in_kernel {
+        in_namespace(namespace.as_fd(), || show(&device.inside))?
+    } else {
+        show(&device.outside)?
+    };
+    Ok(said
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(1)?.parse().ok())
+        .max()
+        .unwrap_or(0))
 }
 
 fn what(file: &Path) -> String {
@@ -479,15 +615,29 @@ fn look(subject: &Subject, index: usize, file: &Path) -> Option<Finding> {
             Err(error) => Some(format!("its file cannot be used: {}", error.cause())),
         }
     })?;
-    Some(Finding { fatal: plan.request.kill_switch, ..Finding::degraded(what(file), how) })
+    Some(Finding {
+        fatal: plan.request.kill_switch,
+        ..Finding::degraded(what(file), how)
+    })
 }
 
 /// Sets the device up again or, if it or the program that drives it is gone, creates it anew.
 fn mend(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
-    let namespace = netns::open_built(site)?.ok_or_else(|| Error::new("create the device", "the namespace is gone"))?;
-    let is_there = Netlink::inside(namespace.as_fd())?.link(&device.inside)?.is_some();
-    let is_driven = site.record.daemons.iter().all(|daemon| daemon.config != file || daemon.is_running());
-    let is_recorded = TunnelState::load(&site.plan().request.name, site.plan().request.vpn.len() + device.number).up;
+    let namespace = netns::open_built(site)?
+        .ok_or_else(|| Error::new("create the device", "the namespace is gone"))?;
+    let is_there = Netlink::inside(namespace.as_fd())?
+        .link(&device.inside)?
+        .is_some();
+    let is_driven = site
+        .record
+        .daemons
+        .iter()
+        .all(|daemon| daemon.config != file || daemon.is_running());
+    let is_recorded = TunnelState::load(
+        &site.plan().request.name,
+        site.plan().request.vpn.len() + device.number,
+    )
+    .up;
     if is_there && is_driven && is_recorded {
         return device::restore(&namespace, &setup(site.plan(), device, &read(file)?));
     }

@@ -1,6 +1,7 @@
-//! The texts of the tables for the sections whose effect docs/TUNNELS.md tells: compared with the files in `golden`, so that
-//! whoever changes a rule sees in review what becomes of the text. To write the files anew after a change:
-//! `RUNNS_GOLDEN=write cargo test -p runns-exec-root --lib golden`.
+//! The texts of the tables for the sections whose effect docs/TUNNELS.md tells: compared with the
+//! files in `golden`, so that whoever changes a rule sees in review what becomes of the text. To
+//! write the files anew after a change: `RUNNS_GOLDEN=write cargo test -p runns-exec-root --lib
+//! golden`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -23,14 +24,32 @@ const SECTIONS: [(&str, &str); 16] = [
     ("openvpn", "vpn"),
     ("openvpn-publish", "vpn Publish=8080:80 Publish=6881/udp"),
     ("openvpn-host", "vpn HostAccess=7001"),
-    ("openvpn-bypass", "vpn Bypass=203.0.113.8/29,2001:db8:1::/48"),
+    (
+        "openvpn-bypass",
+        "vpn Bypass=203.0.113.8/29,2001:db8:1::/48",
+    ),
     ("openvpn-kill", "vpn KillSwitch=yes"),
-    ("openvpn-kill-publish", "vpn KillSwitch=yes Publish=8080:80 Publish=6881/udp"),
+    (
+        "openvpn-kill-publish",
+        "vpn KillSwitch=yes Publish=8080:80 Publish=6881/udp",
+    ),
     ("openvpn-kill-host", "vpn KillSwitch=yes HostAccess=7001"),
-    ("openvpn-kill-bypass", "vpn KillSwitch=yes Bypass=203.0.113.8/29"),
-    ("wireguard-all", "wireguard Publish=8080:80 HostAccess=7001 Bypass=203.0.113.8/29"),
-    ("wireguard-kill-all", "wireguard KillSwitch=yes Publish=8080:80 HostAccess=7001 Bypass=203.0.113.8/29"),
-    ("uplink-all", "wireguard InterfaceOut=eth0 Publish=8080:80 HostAccess=yes Bypass=203.0.113.8/29"),
+    (
+        "openvpn-kill-bypass",
+        "vpn KillSwitch=yes Bypass=203.0.113.8/29",
+    ),
+    (
+        "wireguard-all",
+        "wireguard Publish=8080:80 HostAccess=7001 Bypass=203.0.113.8/29",
+    ),
+    (
+        "wireguard-kill-all",
+        "wireguard KillSwitch=yes Publish=8080:80 HostAccess=7001 Bypass=203.0.113.8/29",
+    ),
+    (
+        "uplink-all",
+        "wireguard InterfaceOut=eth0 Publish=8080:80 HostAccess=yes Bypass=203.0.113.8/29",
+    ),
 ];
 
 fn plan(section: &str) -> Plan {
@@ -59,18 +78,29 @@ fn plan(section: &str) -> Plan {
             None => request.wireguard.push("/etc/a.conf".into()),
             Some(("IPv6", _)) => request.ipv6 = Some(true),
             Some(("KillSwitch", _)) => request.kill_switch = true,
-            Some(("InterfaceOut", uplink)) => request.uplink = Some(IfaceName::new(uplink).unwrap()),
+            Some(("InterfaceOut", uplink)) => {
+                request.uplink = Some(IfaceName::new(uplink).unwrap())
+            }
             Some(_) => request.neighbours.0.push(word.to_string()),
         }
     }
-    Plan { request, number: Number::new(1).unwrap(), resolver: None, host: None }
+    Plan {
+        request,
+        number: Number::new(1).unwrap(),
+        resolver: None,
+        host: None,
+    }
 }
 
 /// What would be loaded on the host and inside.
 fn text(section: &str) -> String {
     let plan = plan(section);
     let veth = Veth::on(&plan, true).unwrap();
-    let uplinks = plan.request.uplink.iter().map(|uplink| (uplink.to_string(), Bound::numbered(1)));
+    let uplinks = plan
+        .request
+        .uplink
+        .iter()
+        .map(|uplink| (uplink.to_string(), Bound::numbered(1)));
     let not_routed = BTreeSet::from(["eth0".to_string()]);
     let host = host::Facts {
         veths: veth.iter().cloned().collect(),
@@ -80,13 +110,25 @@ fn text(section: &str) -> String {
     };
     let of_host = veth.as_ref().filter(|veth| veth.has_tunnel);
     let inside = inside::Facts {
-        host: of_host.map_or(Vec::new(), |veth| vec![veth.subnet.host(), "192.0.2.2".parse().unwrap()]),
+        host: of_host.map_or(Vec::new(), |veth| {
+            vec![veth.subnet.host(), "192.0.2.2".parse().unwrap()]
+        }),
         host_v6: Vec::new(),
         veth,
-        locked: plan.request.has_tunnel().then(|| vec!["10.8.0.1".parse().unwrap()]),
+        locked: plan
+            .request
+            .has_tunnel()
+            .then(|| vec!["10.8.0.1".parse().unwrap()]),
     };
-    let host = if plan.request.has_veth() { host::text(&host) } else { String::new() };
-    format!("# On the host: {section}\n{host}# Inside\n{}", inside::text(&inside))
+    let host = if plan.request.has_veth() {
+        host::text(&host)
+    } else {
+        String::new()
+    };
+    format!(
+        "# On the host: {section}\n{host}# Inside\n{}",
+        inside::text(&inside)
+    )
 }
 
 #[test]
@@ -100,20 +142,38 @@ fn golden() {
             std::fs::write(&file, &text).unwrap();
         }
         let golden = std::fs::read_to_string(&file).unwrap_or_default();
-        assert!(text == golden, "{name}: the text has changed; see the head of table/golden.rs:\n{text}");
+        assert!(
+            text == golden,
+            "{name}: the text has changed; see the head of table/golden.rs:\n{text}"
+        );
     }
-    assert_eq!(std::fs::read_dir(&directory).unwrap().count(), SECTIONS.len(), "files without a section");
+    assert_eq!(
+        std::fs::read_dir(&directory).unwrap().count(),
+        SECTIONS.len(),
+        "files without a section"
+    );
 }
 
 /// The rules' files name groups, marks and addresses as numbers; the code has them as constants.
 #[test]
 fn the_files_name_the_same_numbers_as_the_code() {
     let text = text("InterfaceOut=eth0 Publish=1");
-    for number in
-        ["0x72756e01 . \"eth0\"", "0x81000000 . \"eth0\"", "iifgroup 0x72756e00/24", "0xfe000000", "0xff000000"]
-    {
+    for number in [
+        "0x72756e01 . \"eth0\"",
+        "0x81000000 . \"eth0\"",
+        "iifgroup 0x72756e00/24",
+        "0xfe000000",
+        "0xff000000",
+    ] {
         assert!(text.contains(number), "{number}");
     }
-    let pair = Veth::on(&plan("IPv6=yes"), true).unwrap().unwrap().ipv6.unwrap();
-    assert!(pair.host.to_string().starts_with("fd72:756e:6e73:1::") && text.contains("fd72:756e:6e73::/48"));
+    let pair = Veth::on(&plan("IPv6=yes"), true)
+        .unwrap()
+        .unwrap()
+        .ipv6
+        .unwrap();
+    assert!(
+        pair.host.to_string().starts_with("fd72:756e:6e73:1::")
+            && text.contains("fd72:756e:6e73::/48")
+    );
 }

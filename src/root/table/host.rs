@@ -1,8 +1,10 @@
-//! The table on the host: all that runns-exec forbids, marks, translates or counts there, for all namespaces at once.
+//! The table on the host: all that runns-exec forbids, marks, translates or counts there, for all
+//! namespaces at once.
 //!
-//! What forbids goes by the interface group of the veths, which the kernel holds (`ip link set group`). What permits goes
-//! by sets that come from the records. So a record that cannot be read loses its permissions, and no guard with them. The
-//! number of rules that a packet meets does not depend on the number of namespaces.
+//! What forbids goes by the interface group of the veths, which the kernel holds (`ip link set
+//! group`). What permits goes by sets that come from the records. So a record that cannot be read
+//! loses its permissions, and no guard with them. The number of rules that a packet meets does not
+//! depend on the number of namespaces.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -33,7 +35,12 @@ pub struct Facts {
 
 /// The whole table.
 pub fn text(facts: &Facts) -> String {
-    let mut text = format!("table {TABLE} {{\n{}{}{}{CHAINS}", permissions(&facts.veths), uplinks(facts), PASSED);
+    let mut text = format!(
+        "table {TABLE} {{\n{}{}{}{CHAINS}",
+        permissions(&facts.veths),
+        uplinks(facts),
+        PASSED
+    );
     if facts.veths.iter().any(|veth| !veth.published.is_empty()) {
         text += &published(&facts.veths);
         text += PUBLISHING;
@@ -47,89 +54,212 @@ const PASSED: &str = "    set passed { type ifname . inet_service; size 65536; f
 /// The sets that say what namespaces may do.
 fn permissions(veths: &[Veth]) -> String {
     let named = |is_in: &dyn Fn(&Veth) -> bool| -> Vec<String> {
-        veths.iter().filter(|veth| is_in(veth)).map(|veth| quoted(&veth.interface)).collect()
+        veths
+            .iter()
+            .filter(|veth| is_in(veth))
+            .map(|veth| quoted(&veth.interface))
+            .collect()
     };
     let with_veth = |of: &dyn Fn(&Veth) -> Vec<String>| -> Vec<String> {
         let elements = |veth: &Veth| {
-            of(veth).into_iter().map(|one| format!("{} . {one}", quoted(&veth.interface))).collect::<Vec<_>>()
+            of(veth)
+                .into_iter()
+                .map(|one| format!("{} . {one}", quoted(&veth.interface)))
+                .collect::<Vec<_>>()
         };
         veths.iter().flat_map(elements).collect()
     };
     let host_ports = |veth: &Veth| match &veth.access {
         HostAccess::Yes => Vec::new(),
-        HostAccess::Ports(ports) => ports.iter().map(|port| format!("{} . {}", port.protocol, port.number)).collect(),
+        HostAccess::Ports(ports) => ports
+            .iter()
+            .map(|port| format!("{} . {}", port.protocol, port.number))
+            .collect(),
     };
-    let resolvers = |is_v4| with_veth(&|veth| Element::of_family(Element::addresses(&veth.resolvers), is_v4));
-    let bypassed = |is_v4| with_veth(&|veth| Element::of_family(Element::networks(&veth.bypassed), is_v4));
+    let resolvers =
+        |is_v4| with_veth(&|veth| Element::of_family(Element::addresses(&veth.resolvers), is_v4));
+    let bypassed =
+        |is_v4| with_veth(&|veth| Element::of_family(Element::networks(&veth.bypassed), is_v4));
     let leaving = |family: &str, leaves: &dyn Fn(&Veth) -> bool| -> Vec<String> {
-        named(leaves).into_iter().map(|veth| format!("{family} . {veth}")).collect()
+        named(leaves)
+            .into_iter()
+            .map(|veth| format!("{family} . {veth}"))
+            .collect()
     };
-    let leaving =
-        [leaving("ipv4", &|veth| !veth.killed), leaving("ipv6", &|veth| veth.ipv6.is_some_and(|pair| pair.leaves))];
+    let leaving = [
+        leaving("ipv4", &|veth| !veth.killed),
+        leaving("ipv6", &|veth| veth.ipv6.is_some_and(|pair| pair.leaves)),
+    ];
     [
-        set("set", "open", "ifname", named(&|veth| veth.access == HostAccess::Yes)),
-        set("set", "opened", "ifname", named(&|veth| veth.asks && veth.access == HostAccess::Yes)),
-        set("set", "host_ports", "ifname . inet_proto . inet_service", with_veth(&host_ports)),
+        set(
+            "set",
+            "open",
+            "ifname",
+            named(&|veth| veth.access == HostAccess::Yes),
+        ),
+        set(
+            "set",
+            "opened",
+            "ifname",
+            named(&|veth| veth.asks && veth.access == HostAccess::Yes),
+        ),
+        set(
+            "set",
+            "host_ports",
+            "ifname . inet_proto . inet_service",
+            with_veth(&host_ports),
+        ),
         set("set", "resolvers", "ifname . ipv4_addr", resolvers(true)),
-        set("set", "resolvers_v6", "ifname . ipv6_addr", resolvers(false)),
+        set(
+            "set",
+            "resolvers_v6",
+            "ifname . ipv6_addr",
+            resolvers(false),
+        ),
         set("set", "locked", "ifname", named(&|veth| veth.locked)),
         set("set", "leaving", "nf_proto . ifname", leaving.concat()),
-        set("set", "bypassed", "ifname . ipv4_addr; flags interval", bypassed(true)),
-        set("set", "bypassed_v6", "ifname . ipv6_addr; flags interval", bypassed(false)),
+        set(
+            "set",
+            "bypassed",
+            "ifname . ipv4_addr; flags interval",
+            bypassed(true),
+        ),
+        set(
+            "set",
+            "bypassed_v6",
+            "ifname . ipv6_addr; flags interval",
+            bypassed(false),
+        ),
     ]
     .concat()
 }
 
-/// The sets that forbid: the uplinks, by group and by mark, and the interfaces for which the host is no router.
+/// The sets that forbid: the uplinks, by group and by mark, and the interfaces for which the host
+/// is no router.
 fn uplinks(facts: &Facts) -> String {
     let each = |element: &dyn Fn(&str, Bound) -> String| -> Vec<String> {
-        facts.uplinks.iter().map(|(uplink, bound)| element(&quoted(uplink), *bound)).collect()
+        facts
+            .uplinks
+            .iter()
+            .map(|(uplink, bound)| element(&quoted(uplink), *bound))
+            .collect()
     };
     let of_family = |family: &str, names: &BTreeSet<String>| -> Vec<String> {
-        names.iter().map(|name| format!("{family} . {}", quoted(name))).collect()
+        names
+            .iter()
+            .map(|name| format!("{family} . {}", quoted(name)))
+            .collect()
     };
-    let not_routed = [of_family("ipv4", &facts.not_routed), of_family("ipv6", &facts.not_routed_v6)];
+    let not_routed = [
+        of_family("ipv4", &facts.not_routed),
+        of_family("ipv6", &facts.not_routed_v6),
+    ];
     [
-        set("set", "uplinks", "devgroup . ifname", each(&|uplink, bound| format!("{:#x} . {uplink}", bound.group()))),
-        set("set", "bound_marks", "mark", each(&|_, bound| format!("{:#x}", bound.mark()))),
-        set("set", "uplink_marks", "mark . ifname", each(&|uplink, bound| format!("{:#x} . {uplink}", bound.mark()))),
-        set("map", "came_through", "ifname : mark", each(&|uplink, bound| format!("{uplink} : {:#x}", bound.mark()))),
-        set("set", "not_routed", "nf_proto . ifname", not_routed.concat()),
+        set(
+            "set",
+            "uplinks",
+            "devgroup . ifname",
+            each(&|uplink, bound| format!("{:#x} . {uplink}", bound.group())),
+        ),
+        set(
+            "set",
+            "bound_marks",
+            "mark",
+            each(&|_, bound| format!("{:#x}", bound.mark())),
+        ),
+        set(
+            "set",
+            "uplink_marks",
+            "mark . ifname",
+            each(&|uplink, bound| format!("{:#x} . {uplink}", bound.mark())),
+        ),
+        set(
+            "map",
+            "came_through",
+            "ifname : mark",
+            each(&|uplink, bound| format!("{uplink} : {:#x}", bound.mark())),
+        ),
+        set(
+            "set",
+            "not_routed",
+            "nf_proto . ifname",
+            not_routed.concat(),
+        ),
     ]
     .concat()
 }
 
-/// The published ports: for each protocol and family, those of any address of the host and those of a certain one, and
-/// the host's address on the veth for those that are reached by the loopback address.
+/// The published ports: for each protocol and family, those of any address of the host and those of
+/// a certain one, and the host's address on the veth for those that are reached by the loopback
+/// address.
 fn published(veths: &[Veth]) -> String {
-    let families =
-        [Protocol::Tcp, Protocol::Udp].into_iter().flat_map(|protocol| [(protocol, true), (protocol, false)]);
-    families.map(|(protocol, is_v4)| maps(veths, protocol, is_v4)).collect()
+    let families = [Protocol::Tcp, Protocol::Udp]
+        .into_iter()
+        .flat_map(|protocol| [(protocol, true), (protocol, false)]);
+    families
+        .map(|(protocol, is_v4)| maps(veths, protocol, is_v4))
+        .collect()
 }
 
 fn maps(veths: &[Veth], protocol: Protocol, is_v4: bool) -> String {
     let (mut any, mut at, mut gate) = (Vec::new(), Vec::new(), Vec::new());
-    for (veth, (host, inside)) in veths.iter().filter_map(|veth| Some((veth, veth.ends(is_v4)?))) {
-        let of_family = |port: &&Published| if is_v4 { port.has_ipv4() } else { port.has_ipv6() };
-        for port in veth.published.iter().filter(|port| port.port.protocol == protocol).filter(of_family) {
+    for (veth, (host, inside)) in veths
+        .iter()
+        .filter_map(|veth| Some((veth, veth.ends(is_v4)?)))
+    {
+        let of_family = |port: &&Published| {
+            if is_v4 {
+                port.has_ipv4()
+            } else {
+                port.has_ipv6()
+            }
+        };
+        for port in veth
+            .published
+            .iter()
+            .filter(|port| port.port.protocol == protocol)
+            .filter(of_family)
+        {
             let (number, target) = (port.port.number, format!("{inside} . {}", port.inside));
             let address = port.address.filter(|address| !address.is_unspecified());
             match address {
                 None => any.push(format!("{number} : {target}")),
                 Some(address) => at.push(format!("{address} . {number} : {target}")),
             }
-            let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+            let loopback = [
+                IpAddr::V4(Ipv4Addr::LOCALHOST),
+                IpAddr::V6(Ipv6Addr::LOCALHOST),
+            ];
             if address.is_none_or(|address| loopback.contains(&address)) {
                 gate.push(format!("{number} : {host}"));
             }
         }
     }
-    let (kind, family) = if is_v4 { ("ipv4_addr", "") } else { ("ipv6_addr", "_v6") };
+    let (kind, family) = if is_v4 {
+        ("ipv4_addr", "")
+    } else {
+        ("ipv6_addr", "_v6")
+    };
     let name = |what: &str| format!("{what}_{protocol}{family}");
     [
-        set("map", &name("any"), &format!("inet_service : {kind} . inet_service"), any),
-        set("map", &name("at"), &format!("{kind} . inet_service : {kind} . inet_service"), at),
-        set("map", &name("gate"), &format!("inet_service : {kind}"), gate),
+        set(
+            "map",
+            &name("any"),
+            &format!("inet_service : {kind} . inet_service"),
+            any,
+        ),
+        set(
+            "map",
+            &name("at"),
+            &format!("{kind} . inet_service : {kind} . inet_service"),
+            at,
+        ),
+        set(
+            "map",
+            &name("gate"),
+            &format!("inet_service : {kind}"),
+            gate,
+        ),
     ]
     .concat()
 }

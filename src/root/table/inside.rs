@@ -1,9 +1,11 @@
-//! The table inside a namespace: the DNS lock, and what keeps exceptions to the tunnel apart from it.
+//! The table inside a namespace: the DNS lock, and what keeps exceptions to the tunnel apart from
+//! it.
 //!
-//! DNS lock: every packet to port 53 is redirected to the namespace's resolver, whatever its destination address, and
-//! rejected if the resolver has no address of the packet's family. Queries to 127.0.0.53 and other loopback addresses are
-//! redirected as well, which needs route_localnet (ip-sysctl.rst). That setting alone would also admit packets from the
-//! tunnel that are addressed to servers on 127.0.0.1 or claim to come from there, so packets to or from 127.0.0.0/8 are
+//! DNS lock: every packet to port 53 is redirected to the namespace's resolver, whatever its
+//! destination address, and rejected if the resolver has no address of the packet's family. Queries
+//! to 127.0.0.53 and other loopback addresses are redirected as well, which needs route_localnet
+//! (ip-sysctl.rst). That setting alone would also admit packets from the tunnel that are addressed
+//! to servers on 127.0.0.1 or claim to come from there, so packets to or from 127.0.0.0/8 are
 //! dropped unless they arrive on lo.
 
 use std::collections::BTreeSet;
@@ -17,8 +19,9 @@ use runns_shared::neighbours::{HostAccess, Protocol, Published};
 /// What belongs to a connection that came in by the veth.
 pub const MARK: u32 = 0x7275_0001;
 
-/// How long a peer is remembered that has hardly been answered: as long as by connection tracking (30 s,
-/// nf_conntrack_proto_udp.c). And any other: longer than there (120 s), in case the program sends something after a while.
+/// How long a peer is remembered that has hardly been answered: as long as by connection tracking
+/// (30 s, nf_conntrack_proto_udp.c). And any other: longer than there (120 s), in case the program
+/// sends something after a while.
 const FRESH: &str = "30s";
 const KNOWN: &str = "5m";
 /// New clients of one neighbour: a second, and at once.
@@ -40,16 +43,30 @@ pub struct Facts {
 
 /// The whole table; nothing if nothing has to be kept apart.
 pub fn text(facts: &Facts) -> String {
-    let veth = facts.veth.as_ref().filter(|veth| veth.has_tunnel || !veth.published.is_empty());
+    let veth = facts
+        .veth
+        .as_ref()
+        .filter(|veth| veth.has_tunnel || !veth.published.is_empty());
     let text = veth.map_or(String::new(), |veth| exceptions(veth, facts))
-        + &facts.locked.as_ref().map_or(String::new(), |servers| dns_lock(servers));
-    if text.is_empty() { text } else { format!("table {TABLE} {{\n{text}}}\n") }
+        + &facts
+            .locked
+            .as_ref()
+            .map_or(String::new(), |servers| dns_lock(servers));
+    if text.is_empty() {
+        text
+    } else {
+        format!("table {TABLE} {{\n{text}}}\n")
+    }
 }
 
 /// See above.
 fn dns_lock(servers: &[IpAddr]) -> String {
     let of_family = |is_v4| Element::of_family(Element::addresses(servers), is_v4);
-    let target = |is_v4: bool| servers.iter().find(|server| server.is_ipv4() == is_v4 && !server.is_loopback());
+    let target = |is_v4: bool| {
+        servers
+            .iter()
+            .find(|server| server.is_ipv4() == is_v4 && !server.is_loopback())
+    };
     let mut text = set("set", "resolvers", "ipv4_addr", of_family(true));
     text += &set("set", "resolvers_v6", "ipv6_addr", of_family(false));
     let (mut redirect, mut sources) = (String::new(), String::new());
@@ -57,12 +74,15 @@ fn dns_lock(servers: &[IpAddr]) -> String {
     for (family, target) in [("ip", target(true)), ("ip6", target(false))] {
         let Some(target) = target else { continue };
         redirect += &format!("        dnat {family} to {target}\n");
-        // Its source may be a loopback address, or that of the interface through which it would have left.
+        // Its source may be a loopback address, or that of the interface through which it would
+        // have left.
         sources += &format!(
             "        {family} daddr {target} meta l4proto {{ tcp, udp }} th dport 53 ct status dnat masquerade\n"
         );
     }
-    text + &DNS_LOCK.replace("REDIRECT\n", &redirect).replace("SOURCES\n", &sources)
+    text + &DNS_LOCK
+        .replace("REDIRECT\n", &redirect)
+        .replace("SOURCES\n", &sources)
 }
 
 const DNS_LOCK: &str = include_str!("dns_lock.nft");
@@ -73,9 +93,22 @@ fn exceptions(way: &Veth, facts: &Facts) -> String {
     let mut text = coming_and_going(way, &shared);
     text.extend(shared.iter().map(Shared::chains));
     if way.has_tunnel {
-        text += &set("set", "host", "ipv4_addr", facts.host.iter().map(ToString::to_string).collect());
-        text += &set("set", "host_v6", "ipv6_addr", facts.host_v6.iter().map(ToString::to_string).collect());
-        for (name, kind, is_v4) in [("bypassed", "ipv4_addr", true), ("bypassed_v6", "ipv6_addr", false)] {
+        text += &set(
+            "set",
+            "host",
+            "ipv4_addr",
+            facts.host.iter().map(ToString::to_string).collect(),
+        );
+        text += &set(
+            "set",
+            "host_v6",
+            "ipv6_addr",
+            facts.host_v6.iter().map(ToString::to_string).collect(),
+        );
+        for (name, kind, is_v4) in [
+            ("bypassed", "ipv4_addr", true),
+            ("bypassed_v6", "ipv6_addr", false),
+        ] {
             let networks = Element::of_family(Element::networks(&way.bypassed), is_v4);
             text += &set("set", name, &format!("{kind}; flags interval"), networks);
         }
@@ -93,26 +126,42 @@ fn coming_and_going(way: &Veth, shared: &[Shared]) -> String {
     let mut arriving = vec![format!("{by_veth} ct state new ct mark set {MARK:#x}")];
     if way.published.is_empty() {
         return if way.killed {
-            chain("arriving", "filter hook prerouting priority mangle", &arriving)
+            chain(
+                "arriving",
+                "filter hook prerouting priority mangle",
+                &arriving,
+            )
         } else {
             String::new()
         };
     }
-    arriving.push(format!("{by_veth} ct mark {MARK:#x} meta mark set {MARK:#x}"));
+    arriving.push(format!(
+        "{by_veth} ct mark {MARK:#x} meta mark set {MARK:#x}"
+    ));
     if way.has_tunnel {
-        // An error message about a flow that is not known here could be about one that runs through the tunnel.
-        arriving.push(format!("{by_veth} meta l4proto {{ icmp, ipv6-icmp }} ct state invalid drop"));
+        // An error message about a flow that is not known here could be about one that runs through
+        // the tunnel.
+        arriving.push(format!(
+            "{by_veth} meta l4proto {{ icmp, ipv6-icmp }} ct state invalid drop"
+        ));
     }
     let answers = format!("ct direction reply ct mark {MARK:#x}");
     let mut leaving = vec![format!("{answers} meta mark set {MARK:#x}")];
     let mut source = Vec::new();
     for one in shared {
         let suffix = one.suffix;
-        arriving.push(format!("{by_veth} ct direction original {} jump from_client{suffix}", one.dport()));
+        arriving.push(format!(
+            "{by_veth} ct direction original {} jump from_client{suffix}",
+            one.dport()
+        ));
         source.push(format!("{} jump to_peer{suffix}", one.sport()));
         leaving.push(format!("{answers} {} jump to_client{suffix}", one.sport()));
     }
-    let mut text = chain("arriving", "filter hook prerouting priority mangle", &arriving);
+    let mut text = chain(
+        "arriving",
+        "filter hook prerouting priority mangle",
+        &arriving,
+    );
     if !source.is_empty() {
         // Ahead of connection tracking, which has to see by which address the packet leaves.
         text += &chain("source", "route hook output priority -310", &source);
@@ -125,10 +174,11 @@ fn chain(name: &str, hook: &str, rules: &[String]) -> String {
     format!("chain {name} {{ type {hook};\n{}\n}}\n", rules.join("\n"))
 }
 
-/// UDP ports of one family that are published, where a tunnel is another way out. A server that listens on all addresses
-/// answers from the address of the tunnel, before connection tracking could tell what it answers. So it is remembered by
-/// which way each peer of such a port talks to it: `clients` by the veth, `tunnelled` by the tunnel. The way that comes
-/// first keeps the peer; what comes by the other is dropped, since the program would answer both from one socket.
+/// UDP ports of one family that are published, where a tunnel is another way out. A server that
+/// listens on all addresses answers from the address of the tunnel, before connection tracking
+/// could tell what it answers. So it is remembered by which way each peer of such a port talks to
+/// it: `clients` by the veth, `tunnelled` by the tunnel. The way that comes first keeps the peer;
+/// what comes by the other is dropped, since the program would answer both from one socket.
 struct Shared {
     /// Of the names of sets and chains.
     suffix: &'static str,
@@ -168,7 +218,11 @@ impl Shared {
             ports: udp_ports(way.published_v6()).collect(),
             killed: way.killed,
         });
-        [Some(v4), v6].into_iter().flatten().filter(|shared| !shared.ports.is_empty()).collect()
+        [Some(v4), v6]
+            .into_iter()
+            .flatten()
+            .filter(|shared| !shared.ports.is_empty())
+            .collect()
     }
 
     /// Packets to the ports.
@@ -182,21 +236,33 @@ impl Shared {
     }
 
     fn packets(&self, end: &str) -> String {
-        let family = if self.protocol == "ip" { "ipv4" } else { "ipv6" };
+        let family = if self.protocol == "ip" {
+            "ipv4"
+        } else {
+            "ipv6"
+        };
         let ports: Vec<String> = self.ports.iter().map(ToString::to_string).collect();
         format!("meta nfproto {family} udp {end} {{ {} }}", ports.join(", "))
     }
 
-    /// An element stands for a peer's address, its port, and ours, and is renewed by each packet. One neighbour gets
-    /// [`BURST`] elements of `clients` and [`RATE`] a second, so that a whole /24 does not fill it in [`FRESH`]. A full set
-    /// still serves the peers that are in it, and what it cannot take is dropped: nothing is sent to a peer whose way is
-    /// not known.
+    /// An element stands for a peer's address, its port, and ours, and is renewed by each packet.
+    /// One neighbour gets [`BURST`] elements of `clients` and [`RATE`] a second, so that a whole
+    /// /24 does not fill it in [`FRESH`]. A full set still serves the peers that are in it, and
+    /// what it cannot take is dropped: nothing is sent to a peer whose way is not known.
     fn chains(&self) -> String {
-        let Self { suffix: s, protocol: ip, kind, neighbour, inside, .. } = self;
+        let Self {
+            suffix: s,
+            protocol: ip,
+            kind,
+            neighbour,
+            inside,
+            ..
+        } = self;
         let from = format!("{ip} saddr . udp sport . udp dport");
         let to = format!("{ip} daddr . udp dport . udp sport");
         let peers = "inet_service . inet_service; flags dynamic,timeout; size 262144";
-        // Under the kill switch, anything else that the veth would get is meant for the tunnel, which is down.
+        // Under the kill switch, anything else that the veth would get is meant for the tunnel,
+        // which is down.
         let beside = if self.killed {
             format!("{ip} daddr @bypassed{s} return\n{ip} daddr @host{s} return")
         } else {
@@ -228,27 +294,49 @@ impl Shared {
     }
 }
 
-/// What may begin from outside, should the host let more through: published ports, and what the host itself sends.
+/// What may begin from outside, should the host let more through: published ports, and what the
+/// host itself sends.
 fn from_outside(way: &Veth) -> String {
-    let ports = way.published.iter().map(|port| format!("{} . {}", port.port.protocol, port.inside));
+    let ports = way
+        .published
+        .iter()
+        .map(|port| format!("{} . {}", port.port.protocol, port.inside));
     let mut admitted = vec![format!("ip saddr {} return", way.subnet.host())];
-    admitted.extend(way.ipv6.map(|pair| format!("ip6 saddr {} return", pair.host)));
+    admitted.extend(
+        way.ipv6
+            .map(|pair| format!("ip6 saddr {} return", pair.host)),
+    );
     let begins = format!("iifname \"{INSIDE}\" ct state new jump from_outside");
-    set("set", "published", "inet_proto . inet_service", ports.collect())
-        + &chain("entering", "filter hook prerouting priority mangle", &[begins])
-        + &format!(
-            "chain from_outside {{\n{}\nmeta l4proto . th dport @published return\ndrop\n}}\n",
-            admitted.join("\n")
-        )
+    set(
+        "set",
+        "published",
+        "inet_proto . inet_service",
+        ports.collect(),
+    ) + &chain(
+        "entering",
+        "filter hook prerouting priority mangle",
+        &[begins],
+    ) + &format!(
+        "chain from_outside {{\n{}\nmeta l4proto . th dport @published return\ndrop\n}}\n",
+        admitted.join("\n")
+    )
 }
 
-/// What leaves by the veth beside a tunnel. Under the kill switch, whatever is not named is dropped.
+/// What leaves by the veth beside a tunnel. Under the kill switch, whatever is not named is
+/// dropped.
 fn beside(way: &Veth) -> String {
     let mut text = String::new();
     let ports = match &way.access {
         HostAccess::Ports(ports) if way.killed => {
-            let ports = ports.iter().map(|port| format!("{} . {}", port.protocol, port.number));
-            text += &set("set", "host_ports", "inet_proto . inet_service", ports.collect());
+            let ports = ports
+                .iter()
+                .map(|port| format!("{} . {}", port.protocol, port.number));
+            text += &set(
+                "set",
+                "host_ports",
+                "inet_proto . inet_service",
+                ports.collect(),
+            );
             "meta l4proto . th dport @host_ports"
         }
         _ => "",
@@ -256,9 +344,20 @@ fn beside(way: &Veth) -> String {
     let rest = if way.killed { "drop\n" } else { "" };
     let mut names = "";
     if way.locked {
-        for (name, kind, is_v4) in [("named", "ipv4_addr", true), ("named_v6", "ipv6_addr", false)] {
-            let servers = way.resolvers.iter().filter(|server| server.is_ipv4() == is_v4);
-            text += &set("set", name, kind, servers.map(ToString::to_string).collect());
+        for (name, kind, is_v4) in [
+            ("named", "ipv4_addr", true),
+            ("named_v6", "ipv6_addr", false),
+        ] {
+            let servers = way
+                .resolvers
+                .iter()
+                .filter(|server| server.is_ipv4() == is_v4);
+            text += &set(
+                "set",
+                name,
+                kind,
+                servers.map(ToString::to_string).collect(),
+            );
         }
         text += "chain names {\nip daddr @named return\nip6 daddr @named_v6 return\ndrop\n}\n";
         names = "meta l4proto { tcp, udp } th dport 53 jump names\n";
@@ -268,7 +367,8 @@ fn beside(way: &Veth) -> String {
         "filter hook postrouting priority mangle",
         &[format!("oifname \"{INSIDE}\" jump beside")],
     );
-    // Of all answers, those to what came by the veth. What is for the host must not be passed on by it.
+    // Of all answers, those to what came by the veth. What is for the host must not be passed on by
+    // it.
     text + &format!(
         "chain beside {{\nct direction reply ct mark {MARK:#x} return\n\
          ip daddr @bypassed return\nip6 daddr @bypassed_v6 return\n{names}\
@@ -276,33 +376,56 @@ fn beside(way: &Veth) -> String {
     )
 }
 
-/// A socket that is bound to the veth does not follow the routes of the tunnel, and asks for no names. A routing rule leads its
-/// query to where there is no route, for which IPv4 takes whatever is asked for to be on the link (net/ipv4/route.c,
-/// ip_route_output_key_hash_rcu). Everything else goes to the host, or on by it.
+/// A socket that is bound to the veth does not follow the routes of the tunnel, and asks for no
+/// names. A routing rule leads its query to where there is no route, for which IPv4 takes whatever
+/// is asked for to be on the link (net/ipv4/route.c, ip_route_output_key_hash_rcu). Everything else
+/// goes to the host, or on by it.
 fn quiet(way: &Veth) -> String {
     if !way.quiet {
         return String::new();
     }
-    let query = format!("oifname \"{INSIDE}\" meta l4proto {{ tcp, udp }} th dport 53 ip daddr != @bypassed");
+    let query = format!(
+        "oifname \"{INSIDE}\" meta l4proto {{ tcp, udp }} th dport 53 ip daddr != @bypassed"
+    );
     let rule = format!("{query} rt ip nexthop != {} drop", way.subnet.host());
-    chain("by_bound_sockets", "filter hook output priority raw", &[rule])
+    chain(
+        "by_bound_sockets",
+        "filter hook output priority raw",
+        &[rule],
+    )
 }
 
-/// What comes by a tunnel as if it were from what is beside it, or for the veth's own network, would be answered or passed
-/// on beside the tunnel: whoever serves the tunnel would reach the LAN.
+/// What comes by a tunnel as if it were from what is beside it, or for the veth's own network,
+/// would be answered or passed on beside the tunnel: whoever serves the tunnel would reach the LAN.
 fn by_the_tunnel(way: &Veth, shared: &[Shared]) -> String {
-    let mut rules = vec!["ip saddr @bypassed drop".to_string(), "ip saddr @host drop".to_string()];
-    rules.extend(["ip6 saddr @bypassed_v6 drop".to_string(), "ip6 saddr @host_v6 drop".to_string()]);
+    let mut rules = vec![
+        "ip saddr @bypassed drop".to_string(),
+        "ip saddr @host drop".to_string(),
+    ];
+    rules.extend([
+        "ip6 saddr @bypassed_v6 drop".to_string(),
+        "ip6 saddr @host_v6 drop".to_string(),
+    ]);
     rules.extend(["saddr", "daddr"].map(|end| format!("ip {end} {} drop", way.subnet)));
     if let Some((network, prefix)) = way.ipv6.map(|pair| pair.network()) {
         rules.extend(["saddr", "daddr"].map(|end| format!("ip6 {end} {network}/{prefix} drop")));
     }
-    rules.extend(shared.iter().map(|one| format!("{} jump from_tunnel{}", one.dport(), one.suffix)));
+    rules.extend(
+        shared
+            .iter()
+            .map(|one| format!("{} jump from_tunnel{}", one.dport(), one.suffix)),
+    );
     rules.insert(0, format!("iifname {{ \"lo\", \"{INSIDE}\" }} return"));
-    chain("by_the_tunnel", "filter hook prerouting priority mangle - 1", &rules)
+    chain(
+        "by_the_tunnel",
+        "filter hook prerouting priority mangle - 1",
+        &rules,
+    )
 }
 
 /// The ports inside that are published by UDP.
 pub fn udp_ports<'a>(published: impl Iterator<Item = &'a Published>) -> impl Iterator<Item = u16> {
-    published.filter(|port| port.port.protocol == Protocol::Udp).map(|port| port.inside)
+    published
+        .filter(|port| port.port.protocol == Protocol::Udp)
+        .map(|port| port.inside)
 }

@@ -1,4 +1,5 @@
-//! The texts of our nftables tables: pure functions of facts. A rule is stated here and nowhere else.
+//! The texts of our nftables tables: pure functions of facts. A rule is stated here and nowhere
+//! else.
 
 pub mod host;
 pub mod inside;
@@ -18,17 +19,33 @@ struct Element {
 
 impl Element {
     fn addresses(addresses: &[IpAddr]) -> Vec<Self> {
-        addresses.iter().map(|address| Self { is_v4: address.is_ipv4(), text: address.to_string() }).collect()
+        addresses
+            .iter()
+            .map(|address| Self {
+                is_v4: address.is_ipv4(),
+                text: address.to_string(),
+            })
+            .collect()
     }
 
     fn networks(networks: &[Cidr]) -> Vec<Self> {
         let text = |(address, prefix): &Cidr| format!("{address}/{prefix}");
-        networks.iter().map(|network| Self { is_v4: network.0.is_ipv4(), text: text(network) }).collect()
+        networks
+            .iter()
+            .map(|network| Self {
+                is_v4: network.0.is_ipv4(),
+                text: text(network),
+            })
+            .collect()
     }
 
     /// Those of a family.
     fn of_family(elements: Vec<Self>, is_v4: bool) -> Vec<String> {
-        elements.into_iter().filter(|element| element.is_v4 == is_v4).map(|element| element.text).collect()
+        elements
+            .into_iter()
+            .filter(|element| element.is_v4 == is_v4)
+            .map(|element| element.text)
+            .collect()
     }
 }
 

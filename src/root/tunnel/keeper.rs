@@ -1,10 +1,12 @@
-//! `.tunnel-keeper NAME INDEX MODE`: the process beside an OpenVPN daemon that does for it what needs root. build starts
-//! it, it starts the daemon, and it ends with the daemon. It is in no help text, and no namespace can have its name.
+//! `.tunnel-keeper NAME INDEX MODE`: the process beside an OpenVPN daemon that does for it what
+//! needs root. build starts it, it starts the daemon, and it ends with the daemon. It is in no help
+//! text, and no namespace can have its name.
 //!
-//! It holds the daemon's management socket (management-notes.txt of OpenVPN's sources). When the daemon says that the
-//! tunnel is up, it sets up the device with what the server pushed and, under the kill switch, moves it into the
-//! namespace. What comes through that socket is hostile: the worst that it can lead to is a device in the namespace with
-//! wrong addresses and routes, or name servers of the server's choice.
+//! It holds the daemon's management socket (management-notes.txt of OpenVPN's sources). When the
+//! daemon says that the tunnel is up, it sets up the device with what the server pushed and, under
+//! the kill switch, moves it into the namespace. What comes through that socket is hostile: the
+//! worst that it can lead to is a device in the namespace with wrong addresses and routes, or name
+//! servers of the server's choice.
 //!
 //! As long as build waits for the tunnel, lines are passed on between it and the daemon.
 
@@ -59,7 +61,8 @@ const PATIENCE: Duration = Duration::from_secs(4);
 const ROUND: Duration = Duration::from_secs(2);
 /// Bytes that wait for build to read them.
 const UNSENT: usize = 1 << 20;
-/// How often to read what a daemon that has ended left in its socket: a process that it left behind can go on writing.
+/// How often to read what a daemon that has ended left in its socket: a process that it left behind
+/// can go on writing.
 const LAST_WORDS: usize = 64;
 
 /// What the keeper may still do once it has started the daemon.
@@ -77,11 +80,17 @@ const KEPT: [Capability; 4] = [
 pub fn run(words: &[OsString]) -> Result<()> {
     refuse_user_namespace("keep a tunnel")?;
     let (name, index, follow) = parse_words(words)?;
-    let build = nix::unistd::geteuid().is_root().then(build_socket).flatten().ok_or_else(wrong)?;
+    let build = nix::unistd::geteuid()
+        .is_root()
+        .then(build_socket)
+        .flatten()
+        .ok_or_else(wrong)?;
     process::clear_environment(tool::PATH_C);
     let mut build = Some(build);
     match Keeper::start(name, index, follow, &mut build) {
-        Ok(mut keeper) => keeper.run().inspect_err(|error| log::refused(|| format!("tunnel: {error}"))),
+        Ok(mut keeper) => keeper
+            .run()
+            .inspect_err(|error| log::refused(|| format!("tunnel: {error}"))),
         Err(error) => {
             let hint = error.hint_text().unwrap_or_default();
             let line = format!("{FAILED}{}{SEPARATOR}{hint}\n", error.cause());
@@ -92,8 +101,13 @@ pub fn run(words: &[OsString]) -> Result<()> {
 }
 
 fn parse_words(words: &[OsString]) -> Result<(NetnsName, usize, bool)> {
-    let [name, index, mode] = words else { return Err(wrong()) };
-    let index = index.to_str().and_then(|index| index.parse().ok()).ok_or_else(wrong)?;
+    let [name, index, mode] = words else {
+        return Err(wrong());
+    };
+    let index = index
+        .to_str()
+        .and_then(|index| index.parse().ok())
+        .ok_or_else(wrong)?;
     let follow = match mode.to_str() {
         Some(FOLLOW) => true,
         Some(ALONE) => false,
@@ -124,10 +138,15 @@ impl Lines {
     /// The lines that are complete with these bytes; `None` if one is too long.
     fn add(&mut self, bytes: &[u8]) -> Option<Vec<String>> {
         self.0.extend_from_slice(bytes);
-        let end = self.0.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let end = self
+            .0
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |end| end + 1);
         let complete: Vec<u8> = self.0.drain(..end).collect();
-        let lines =
-            complete.split(|byte| *byte == b'\n').map(|line| String::from_utf8_lossy(line).trim_end().to_string());
+        let lines = complete
+            .split(|byte| *byte == b'\n')
+            .map(|line| String::from_utf8_lossy(line).trim_end().to_string());
         (self.0.len() <= LONGEST).then(|| lines.filter(|line| !line.is_empty()).collect())
     }
 }
@@ -141,7 +160,9 @@ fn receive(stream: &mut UnixStream) -> Option<Vec<u8>> {
             bytes.truncate(length);
             Some(bytes)
         }
-        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Some(Vec::new()),
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+            Some(Vec::new())
+        }
         Err(_) => None,
     }
 }
@@ -171,20 +192,32 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn start(name: NetnsName, index: usize, follow: bool, build: &mut Option<UnixStream>) -> Result<Self> {
+    fn start(
+        name: NetnsName,
+        index: usize,
+        follow: bool,
+        build: &mut Option<UnixStream>,
+    ) -> Result<Self> {
         let record = Record::load(&name)?.ok_or_else(wrong)?;
         let tunnel = Tunnel::new(record, index)?;
         tunnel.prepare()?;
-        let started = tunnel.start(follow).and_then(|daemon| connect(&tunnel, &daemon).map(|stream| (daemon, stream)));
+        let started = tunnel
+            .start(follow)
+            .and_then(|daemon| connect(&tunnel, &daemon).map(|stream| (daemon, stream)));
         let (daemon, management) = started.inspect_err(|_| drop(tunnel.remove_device()))?;
         let pidfd = pidfd_open(Pid::from_raw(daemon.pid)).cannot(|| "watch OpenVPN")?;
         confine::limit(&KEPT.into_iter().collect())?;
         let mut stopping = SigSet::empty();
-        [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().for_each(|signal| stopping.add(signal));
+        [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]
+            .into_iter()
+            .for_each(|signal| stopping.add(signal));
         stopping.thread_block().cannot(|| "block signals")?;
-        let signals = SignalFd::with_flags(&stopping, SfdFlags::SFD_CLOEXEC).cannot(|| "receive signals")?;
+        let signals =
+            SignalFd::with_flags(&stopping, SfdFlags::SFD_CLOEXEC).cannot(|| "receive signals")?;
         if let Some(build) = build.as_mut() {
-            build.write_all(format!("{STARTED}{}\n", daemon.pid).as_bytes()).cannot(|| "answer build")?;
+            build
+                .write_all(format!("{STARTED}{}\n", daemon.pid).as_bytes())
+                .cannot(|| "answer build")?;
             build.set_nonblocking(true).cannot(|| "answer build")?;
         }
         let mut keeper = Self {
@@ -214,7 +247,10 @@ impl Keeper {
 
     /// Sends a command to the daemon. One that does not read has only itself to blame.
     fn send(&mut self, command: &str) {
-        let sent = self.management.as_mut().map(|stream| stream.write_all(format!("{command}\n").as_bytes()));
+        let sent = self
+            .management
+            .as_mut()
+            .map(|stream| stream.write_all(format!("{command}\n").as_bytes()));
         if sent.is_some_and(|sent| sent.is_err()) {
             self.management = None;
         }
@@ -224,7 +260,9 @@ impl Keeper {
         let served = self.serve().or_else(|error| self.give_up(error));
         // What came last says why.
         if let Some(mut build) = self.build.take() {
-            let patient = build.set_nonblocking(false).and_then(|()| build.set_write_timeout(Some(PATIENCE)));
+            let patient = build
+                .set_nonblocking(false)
+                .and_then(|()| build.set_write_timeout(Some(PATIENCE)));
             let _ = patient.and_then(|()| build.write_all(&self.unsent));
         }
         served
@@ -250,34 +288,52 @@ impl Keeper {
                 return self.stop();
             }
             if !self.connected {
-                // It fails if the daemon has filled the file system that they share, and harms nobody else.
+                // It fails if the daemon has filled the file system that they share, and harms
+                // nobody else.
                 let _ = self.tunnel.refresh();
             }
         }
     }
 
-    /// Waits until there is something to do: with the daemon's socket, build's socket, the daemon's end, a signal.
+    /// Waits until there is something to do: with the daemon's socket, build's socket, the daemon's
+    /// end, a signal.
     fn wait(&self) -> Result<[bool; 4]> {
         let none = self.pidfd.as_fd();
-        let to_build = if self.unsent.is_empty() { PollFlags::POLLIN } else { PollFlags::POLLIN | PollFlags::POLLOUT };
-        let watch =
-            |fd, (there, flags): (bool, PollFlags)| PollFd::new(fd, if there { flags } else { PollFlags::empty() });
+        let to_build = if self.unsent.is_empty() {
+            PollFlags::POLLIN
+        } else {
+            PollFlags::POLLIN | PollFlags::POLLOUT
+        };
+        let watch = |fd, (there, flags): (bool, PollFlags)| {
+            PollFd::new(fd, if there { flags } else { PollFlags::empty() })
+        };
         let management = (self.management.is_some(), PollFlags::POLLIN);
         let build = (self.build.is_some(), to_build);
         let mut fds = [
-            watch(self.management.as_ref().map_or(none, AsFd::as_fd), management),
+            watch(
+                self.management.as_ref().map_or(none, AsFd::as_fd),
+                management,
+            ),
             watch(self.build.as_ref().map_or(none, AsFd::as_fd), build),
             watch(none, (true, PollFlags::POLLIN)),
             watch(self.signals.as_fd(), (true, PollFlags::POLLIN)),
         ];
-        let longest =
-            if self.connected { PollTimeout::NONE } else { PollTimeout::try_from(ROUND).unwrap_or(PollTimeout::MAX) };
+        let longest = if self.connected {
+            PollTimeout::NONE
+        } else {
+            PollTimeout::try_from(ROUND).unwrap_or(PollTimeout::MAX)
+        };
         match poll(&mut fds, longest) {
             Err(nix::errno::Errno::EINTR) => return Ok([false; 4]),
             polled => polled.map(drop).cannot(|| "wait for OpenVPN")?,
         }
         let ready = |fd: &PollFd| fd.any().unwrap_or(false);
-        Ok([management.0 && ready(&fds[0]), build.0 && ready(&fds[1]), ready(&fds[2]), ready(&fds[3])])
+        Ok([
+            management.0 && ready(&fds[0]),
+            build.0 && ready(&fds[1]),
+            ready(&fds[2]),
+            ready(&fds[3]),
+        ])
     }
 
     fn complain(&self, result: Result<()>) {
@@ -293,7 +349,8 @@ impl Keeper {
             return Ok(false);
         };
         let lines = self.lines.add(&bytes);
-        let lines = lines.ok_or_else(|| Error::new("talk to OpenVPN", "it sent a line that is too long"))?;
+        let lines = lines
+            .ok_or_else(|| Error::new("talk to OpenVPN", "it sent a line that is too long"))?;
         for line in lines {
             // The device is set up before build learns that the tunnel is.
             self.handle(&line)?;
@@ -306,11 +363,12 @@ impl Keeper {
         Ok(!bytes.is_empty())
     }
 
-    /// Whether it gets there is up to build. One that was stopped does not read, and loses lines in the end; one that has
-    /// ended may have left a word that is still to be read.
+    /// Whether it gets there is up to build. One that was stopped does not read, and loses lines in
+    /// the end; one that has ended may have left a word that is still to be read.
     fn tell_build(&mut self, line: &str) {
         if self.build.is_some() && self.unsent.len() + line.len() < UNSENT {
-            self.unsent.extend_from_slice(format!("{line}\n").as_bytes());
+            self.unsent
+                .extend_from_slice(format!("{line}\n").as_bytes());
             self.send_build();
         }
     }
@@ -323,9 +381,17 @@ impl Keeper {
     }
 
     fn hear_build(&mut self) {
-        let lines = self.build.as_mut().and_then(receive).and_then(|bytes| self.build_lines.add(&bytes));
+        let lines = self
+            .build
+            .as_mut()
+            .and_then(receive)
+            .and_then(|bytes| self.build_lines.add(&bytes));
         for line in lines.as_deref().unwrap_or_default() {
-            if line == STAY { self.stay = true } else { self.send(line) }
+            if line == STAY {
+                self.stay = true
+            } else {
+                self.send(line)
+            }
         }
         if lines.is_none() {
             self.build = None;
@@ -334,7 +400,9 @@ impl Keeper {
 
     fn handle(&mut self, line: &str) -> Result<()> {
         match parse(line) {
-            Event::UpDown(what) => self.event = Some((what == "UP", Variables::new(), Room::VARIABLES)),
+            Event::UpDown(what) => {
+                self.event = Some((what == "UP", Variables::new(), Room::VARIABLES))
+            }
             Event::Variable(text) if text == "END" => match self.event.take() {
                 Some((true, variables, _)) => self.come_up(&variables),
                 Some((false, ..)) => self.go_down(None),
@@ -342,7 +410,8 @@ impl Keeper {
             },
             Event::Variable(text) => {
                 let named = text.split_once('=').filter(|(name, _)| is_used(name));
-                if let (Some((_, variables, room)), Some((name, value))) = (&mut self.event, named) {
+                if let (Some((_, variables, room)), Some((name, value))) = (&mut self.event, named)
+                {
                     room.take(&text)?;
                     variables.insert(name.to_string(), value.to_string());
                 }
@@ -350,7 +419,9 @@ impl Keeper {
             Event::State(state, remark) => self.note_state(&state, &remark),
             Event::Fatal(cause) => self.note_down(reason(&[cause])),
             Event::Need(..) if self.build.is_none() => {
-                self.note_down(Some("it asks for a password: clean the namespace and build it again"));
+                self.note_down(Some(
+                    "it asks for a password: clean the namespace and build it again",
+                ));
             }
             Event::Log(text) => self.note_pushed(&text)?,
             _ => {}
@@ -366,7 +437,12 @@ impl Keeper {
                 if self.up {
                     let state = TunnelState::load(&self.tunnel.request().name, self.tunnel.index);
                     if !state.up {
-                        self.save(TunnelState { up: true, reason: None, since: clock::now(), ..state });
+                        self.save(TunnelState {
+                            up: true,
+                            reason: None,
+                            since: clock::now(),
+                            ..state
+                        });
                     }
                 }
             }
@@ -379,9 +455,12 @@ impl Keeper {
         }
     }
 
-    /// `PUSH: Received control message: 'PUSH_REPLY,OPTION,OPTION...'`, of which there may be several.
+    /// `PUSH: Received control message: 'PUSH_REPLY,OPTION,OPTION...'`, of which there may be
+    /// several.
     fn note_pushed(&mut self, text: &str) -> Result<()> {
-        let options = text.split_once("PUSH: Received control message: 'PUSH_REPLY,").map(|(_, options)| options);
+        let options = text
+            .split_once("PUSH: Received control message: 'PUSH_REPLY,")
+            .map(|(_, options)| options);
         if let Some(options) = options {
             let (pushed, room) = self.pushed.get_or_insert((Vec::new(), Room::PUSHED));
             for option in options.trim_end_matches('\'').split(',') {
@@ -393,27 +472,46 @@ impl Keeper {
     }
 
     fn save(&self, state: TunnelState) {
-        self.complain(tunnel::save(&state, &self.tunnel.request().name, self.tunnel.index));
+        self.complain(tunnel::save(
+            &state,
+            &self.tunnel.request().name,
+            self.tunnel.index,
+        ));
     }
 
     /// Records that the tunnel is down. A known reason replaces an unknown one, but stays itself.
     fn note_down(&self, reason: Option<&str>) {
         let state = TunnelState::load(&self.tunnel.request().name, self.tunnel.index);
-        let (since, earlier) = if state.up { (clock::now(), None) } else { (state.since, state.reason.clone()) };
+        let (since, earlier) = if state.up {
+            (clock::now(), None)
+        } else {
+            (state.since, state.reason.clone())
+        };
         let reason = reason.map(str::to_string).or(earlier);
-        self.save(TunnelState { up: false, reason, since, ..state });
+        self.save(TunnelState {
+            up: false,
+            reason,
+            since,
+            ..state
+        });
     }
 
-    /// The device is about to be closed: a new one takes its place, to which the daemon attaches when it connects again.
+    /// The device is about to be closed: a new one takes its place, to which the daemon attaches
+    /// when it connects again.
     fn go_down(&mut self, reason: Option<&str>) {
         (self.up, self.connected) = (false, false);
         self.note_down(reason);
-        let made = self.tunnel.make_device().and_then(|()| self.tunnel.make_way());
+        let made = self
+            .tunnel
+            .make_device()
+            .and_then(|()| self.tunnel.make_way());
         self.complain(made);
     }
 
     fn come_up(&mut self, variables: &Variables) {
-        let result = self.set_up(variables).and_then(|()| self.came_up(variables));
+        let result = self
+            .set_up(variables)
+            .and_then(|()| self.came_up(variables));
         self.up = result.is_ok();
         self.complain(result);
     }
@@ -424,25 +522,41 @@ impl Keeper {
         let request = tunnel.request();
         let only_way = tunnel.kill_switch();
         let pushed = self.pushed.as_ref().map(|(options, _)| options.as_slice());
-        let routing = Routing { only_way, ipv6: request.ipv6 != Some(false), pushed };
+        let routing = Routing {
+            only_way,
+            ipv6: request.ipv6 != Some(false),
+            pushed,
+        };
         let mut setup = setup(variables, &tunnel.profile, &routing);
         setup.name = inside_name(tunnel.index);
         setup.order = tunnel.index as u32;
         let namespace = tunnel.namespace()?;
         if only_way {
-            return install(&Netlink::here()?, &outside_name(&tunnel.record.plan, tunnel.index), &namespace, &setup);
+            return install(
+                &Netlink::here()?,
+                &outside_name(&tunnel.record.plan, tunnel.index),
+                &namespace,
+                &setup,
+            );
         }
         let inside = Netlink::inside(namespace.as_fd())?;
-        route_beside(&inside, &routes_beside(variables), tunnel.way(&inside)?, setup.order)?;
+        route_beside(
+            &inside,
+            &routes_beside(variables),
+            tunnel.way(&inside)?,
+            setup.order,
+        )?;
         set_up(&inside, &namespace, &setup)
     }
 
-    /// Records that the tunnel is up, and updates the resolver and the DNS lock if the pushed name servers have changed.
+    /// Records that the tunnel is up, and updates the resolver and the DNS lock if the pushed name
+    /// servers have changed.
     fn came_up(&self, variables: &Variables) -> Result<()> {
         let name = &self.tunnel.request().name;
         // The resolver is decided at the end of build.
-        let record =
-            Record::load(name)?.filter(|record| record.identity == self.tunnel.record.identity).ok_or_else(wrong)?;
+        let record = Record::load(name)?
+            .filter(|record| record.identity == self.tunnel.record.identity)
+            .ok_or_else(wrong)?;
         let dns = pushed_dns(variables);
         let before = pushed::collect(&record.plan);
         let state = TunnelState {
@@ -455,7 +569,11 @@ impl Keeper {
         };
         tunnel::save(&state, name, self.tunnel.index)?;
         let now = pushed::collect(&record.plan);
-        let follows = record.plan.resolver.as_ref().is_some_and(|resolver| resolver.from == FROM_TUNNEL);
+        let follows = record
+            .plan
+            .resolver
+            .as_ref()
+            .is_some_and(|resolver| resolver.from == FROM_TUNNEL);
         if record.state != State::Built || !follows || now == before || now.servers.is_empty() {
             return Ok(());
         }
@@ -485,17 +603,22 @@ impl Keeper {
         self.tunnel.remove_device()
     }
 
-    /// Ends a daemon that cannot be kept. The reason is for build as long as that waits, then for status.
+    /// Ends a daemon that cannot be kept. The reason is for build as long as that waits, then for
+    /// status.
     fn give_up(&mut self, error: Error) -> Result<()> {
         self.note_down(Some(error.cause()));
-        self.unsent.extend_from_slice(format!(">FATAL:{}\n", error.cause()).as_bytes());
+        self.unsent
+            .extend_from_slice(format!(">FATAL:{}\n", error.cause()).as_bytes());
         self.stop().and(Err(error))
     }
 
     /// The daemon has ended by itself, or was killed.
     fn ended(&mut self) -> Result<()> {
         // It may have said why. A process that it left behind can keep its end of the socket open.
-        let unblocked = self.management.as_ref().map(|stream| stream.set_nonblocking(true));
+        let unblocked = self
+            .management
+            .as_ref()
+            .map(|stream| stream.set_nonblocking(true));
         if matches!(unblocked, Some(Ok(()))) {
             for _ in 0..LAST_WORDS {
                 if !self.hear()? {
@@ -508,18 +631,24 @@ impl Keeper {
     }
 }
 
-/// Connects to the daemon's management socket, which it opens when it has read its configuration. It is on hold until
-/// then, and has not yet heard from its server.
+/// Connects to the daemon's management socket, which it opens when it has read its configuration.
+/// It is on hold until then, and has not yet heard from its server.
 fn connect(tunnel: &Tunnel, daemon: &Daemon) -> Result<UnixStream> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match UnixStream::connect(tunnel::socket(&tunnel.request().name, tunnel.index)) {
             Ok(stream) => {
-                stream.set_write_timeout(Some(PATIENCE)).cannot(|| "talk to OpenVPN")?;
+                stream
+                    .set_write_timeout(Some(PATIENCE))
+                    .cannot(|| "talk to OpenVPN")?;
                 return Ok(stream);
             }
-            Err(_) if !daemon.is_running() => return Err(Error::new("talk to OpenVPN", "it exited at once")),
-            Err(error) if Instant::now() >= deadline => return Err(error).cannot(|| "talk to OpenVPN"),
+            Err(_) if !daemon.is_running() => {
+                return Err(Error::new("talk to OpenVPN", "it exited at once"));
+            }
+            Err(error) if Instant::now() >= deadline => {
+                return Err(error).cannot(|| "talk to OpenVPN");
+            }
             // Nothing announces the socket: poll for it.
             Err(_) => std::thread::sleep(Duration::from_millis(10)),
         }
@@ -547,7 +676,10 @@ mod tests {
     fn lines_in_pieces() {
         let mut lines = Lines::default();
         assert_eq!(lines.add(b">STATE:1,CONN").unwrap(), [""; 0]);
-        assert_eq!(lines.add(b"ECTED\r\nSUCCESS\n\n>x").unwrap(), [">STATE:1,CONNECTED", "SUCCESS"]);
+        assert_eq!(
+            lines.add(b"ECTED\r\nSUCCESS\n\n>x").unwrap(),
+            [">STATE:1,CONNECTED", "SUCCESS"]
+        );
         assert!(lines.add(&vec![b'x'; LONGEST + 1]).is_none());
     }
 }

@@ -1,8 +1,10 @@
-//! Starts an OpenVPN daemon: `openvpn --daemon openvpn-NAME --config FILE`, confined as [`crate::confine`] describes.
+//! Starts an OpenVPN daemon: `openvpn --daemon openvpn-NAME --config FILE`, confined as
+//! [`crate::confine`] describes.
 //!
-//! The daemon runs in the namespace or, under the kill switch, outside. In either place it configures nothing itself: its
-//! device is made for it beforehand, and its keeper gives that device the addresses and routes which the server pushed.
-//! So it needs no capability, and executes nothing.
+//! The daemon runs in the namespace or, under the kill switch, outside. In either place it
+//! configures nothing itself: its device is made for it beforehand, and its keeper gives that
+//! device the addresses and routes which the server pushed. So it needs no capability, and executes
+//! nothing.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
@@ -48,7 +50,8 @@ const EXPLANATION: Duration = Duration::from_secs(3);
 const LIVE: [&str; 3] = ["resolv.conf", "hosts", "nsswitch.conf"];
 /// The bytes of one of them. Lists of advertisers make a hosts file large.
 const LARGEST_LIVE: u64 = 8 << 20;
-/// Inside the namespace, the table with the daemons' way to their servers. It is not [`MAIN_TABLE`].
+/// Inside the namespace, the table with the daemons' way to their servers. It is not
+/// [`MAIN_TABLE`].
 const BESIDE_TABLE: u32 = 172;
 /// Priority of the first daemon's rule for that table; that of the main table is 32766.
 const BESIDE_RULE: u32 = 1000;
@@ -58,8 +61,8 @@ pub fn daemon_name(plan: &Plan) -> String {
     format!("{PROGRAM}-{}", plan.request.name)
 }
 
-/// Under the kill switch, the name of a device before it is moved into the namespace. It is unique because no two
-/// namespaces have the same number.
+/// Under the kill switch, the name of a device before it is moved into the namespace. It is unique
+/// because no two namespaces have the same number.
 pub fn outside_name(plan: &Plan, index: usize) -> String {
     format!("rvpn{}-{index}", plan.number.get())
 }
@@ -92,7 +95,12 @@ impl Tunnel {
             .ok_or_else(|| Error::new("start a tunnel", "there is no such tunnel"))?;
         let profile = Profile::read(file)?;
         let user = confine::user(&record.plan, index);
-        Ok(Self { record, index, profile, user })
+        Ok(Self {
+            record,
+            index,
+            profile,
+            user,
+        })
     }
 
     /// What was asked for.
@@ -111,7 +119,8 @@ impl Tunnel {
 
     /// The namespace; it is an error if it is gone.
     pub fn namespace(&self) -> Result<File> {
-        netns::open_recorded(&self.record)?.ok_or_else(|| Error::new("set up a tunnel", "the namespace is gone"))
+        netns::open_recorded(&self.record)?
+            .ok_or_else(|| Error::new("set up a tunnel", "the namespace is gone"))
     }
 
     /// Whether the daemon runs outside.
@@ -119,14 +128,16 @@ impl Tunnel {
         self.request().kill_switch
     }
 
-    /// Prepares what the daemon needs: its directory, which nobody else sees, its files of /etc, its device, and its way to
-    /// the server. The process gets a mount namespace of its own, in which the directory is.
+    /// Prepares what the daemon needs: its directory, which nobody else sees, its files of /etc,
+    /// its device, and its way to the server. The process gets a mount namespace of its own, in
+    /// which the directory is.
     pub fn prepare(&self) -> Result<()> {
         let base = tunnel::daemon_directory(&self.request().name, self.index);
         make_directory(&base, 0o755)?;
         unshare(CloneFlags::CLONE_NEWNS).cannot(|| "unshare the mount namespace")?;
         let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
-        mount(None::<&str>, "/", None::<&str>, slave, None::<&str>).cannot(|| "make the mount namespace a slave")?;
+        mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)
+            .cannot(|| "make the mount namespace a slave")?;
         mount_tmpfs(&base, "mode=0755,size=24m,nr_inodes=64")?;
         make_directory(&base.join("etc"), 0o755)?;
         let own = tunnel::own_directory(&self.request().name, self.index);
@@ -139,9 +150,9 @@ impl Tunnel {
         self.make_way()
     }
 
-    /// Copies the files of /etc that the daemon reads again when it connects again, as far as they have changed. A file
-    /// that is replaced by renaming, as resolv.conf often is, would stay the old one in the daemon's view if it were
-    /// mounted there.
+    /// Copies the files of /etc that the daemon reads again when it connects again, as far as they
+    /// have changed. A file that is replaced by renaming, as resolv.conf often is, would stay the
+    /// old one in the daemon's view if it were mounted there.
     pub fn refresh(&self) -> Result<()> {
         let etc = tunnel::daemon_directory(&self.request().name, self.index).join("etc");
         for name in LIVE {
@@ -157,7 +168,10 @@ impl Tunnel {
     /// Where the daemon's file `name` of /etc comes from.
     fn source(&self, name: &str) -> PathBuf {
         let request = self.request();
-        let own = [Path::new(ETC_NETNS).join(request.name.as_str()).join(name), tunnel::hosts_file(&request.name)];
+        let own = [
+            Path::new(ETC_NETNS).join(request.name.as_str()).join(name),
+            tunnel::hosts_file(&request.name),
+        ];
         let of_host = Path::new("/etc").join(name);
         match own {
             _ if self.kill_switch() => of_host,
@@ -169,13 +183,23 @@ impl Tunnel {
 
     /// Makes the device to which the daemon attaches, in place of an earlier one.
     pub fn make_device(&self) -> Result<()> {
-        let kind = if self.profile.is_tap() { Kind::Tap } else { Kind::Tun };
+        let kind = if self.profile.is_tap() {
+            Kind::Tap
+        } else {
+            Kind::Tun
+        };
         self.remove_device()?;
         if self.kill_switch() {
-            return device::create_for(&outside_name(&self.record.plan, self.index), kind, self.user);
+            return device::create_for(
+                &outside_name(&self.record.plan, self.index),
+                kind,
+                self.user,
+            );
         }
         let namespace = self.namespace()?;
-        in_namespace(namespace.as_fd(), || device::create_for(&inside_name(self.index), kind, self.user))
+        in_namespace(namespace.as_fd(), || {
+            device::create_for(&inside_name(self.index), kind, self.user)
+        })
     }
 
     /// Removes the device, wherever it is.
@@ -184,14 +208,18 @@ impl Tunnel {
         remove_devices(&self.record.plan, &Netlink::here()?, namespace, self.index).map(drop)
     }
 
-    /// Without the kill switch: the daemon's own packets leave by the veth pair, whatever routes lead into the tunnel.
+    /// Without the kill switch: the daemon's own packets leave by the veth pair, whatever routes
+    /// lead into the tunnel.
     pub fn make_way(&self) -> Result<()> {
         if self.kill_switch() {
             return Ok(());
         }
         let inside = Netlink::inside(self.namespace()?.as_fd())?;
         let (index, gateway) = self.way(&inside)?;
-        let everywhere = Network { address: std::net::Ipv4Addr::UNSPECIFIED, prefix: 0 };
+        let everywhere = Network {
+            address: std::net::Ipv4Addr::UNSPECIFIED,
+            prefix: 0,
+        };
         const { assert!(BESIDE_TABLE != MAIN_TABLE) };
         inside.add_route(everywhere, BESIDE_TABLE, Some((index, Some(gateway))))?;
         inside.add_user_rule(self.user, BESIDE_TABLE, BESIDE_RULE + self.index as u32)
@@ -199,29 +227,36 @@ impl Tunnel {
 
     /// The device and the gateway by which the namespace's traffic leaves beside the tunnel.
     pub fn way(&self, inside: &Netlink) -> Result<(u32, std::net::Ipv4Addr)> {
-        Ok((inside.need_link(crate::facts::veth::INSIDE)?.index, self.record.plan.subnet().host()))
+        Ok((
+            inside.need_link(crate::facts::veth::INSIDE)?.index,
+            self.record.plan.subnet().host(),
+        ))
     }
 
-    /// Starts the daemon, which goes into the background by itself once it has read its configuration. With `ask`, it asks
-    /// for passwords.
+    /// Starts the daemon, which goes into the background by itself once it has read its
+    /// configuration. With `ask`, it asks for passwords.
     pub fn start(&self, ask: bool) -> Result<Daemon> {
         let cannot = || format!("start OpenVPN with {}", show(self.config()));
         let words = self.words(ask, true)?;
-        // The daemon's parent exits. As subreaper, this process then becomes the daemon's parent and so learns its pid.
+        // The daemon's parent exits. As subreaper, this process then becomes the daemon's parent
+        // and so learns its pid.
         process::set_child_subreaper(true).cannot(cannot)?;
         let result = match process::fork().cannot(cannot)? {
             Fork::Child => end_child(self.become_daemon(&words, None)),
             Fork::Parent(pid) => wait(pid).and_then(|()| adopted(self.config())),
         };
         result.map_err(|error| {
-            let reason = self.explain(ask).unwrap_or_else(|| error.cause().to_string());
+            let reason = self
+                .explain(ask)
+                .unwrap_or_else(|| error.cause().to_string());
             let name = daemon_name(&self.record.plan);
             Error::new(cannot(), reason).hint(format!("the system log may say more, under {name}"))
         })
     }
 
-    /// The daemon's command line. Options after `--config` override those in the file, but `--cd` only keeps the daemon in
-    /// the directory that it is in by then, when it goes into the background.
+    /// The daemon's command line. Options after `--config` override those in the file, but `--cd`
+    /// only keeps the daemon in the directory that it is in by then, when it goes into the
+    /// background.
     fn words(&self, ask: bool, background: bool) -> Result<Vec<CString>> {
         let request = self.request();
         let text = |bytes: &[u8]| CString::new(bytes).unwrap_or_default();
@@ -230,11 +265,25 @@ impl Tunnel {
         if background {
             add(&[b"--daemon", daemon_name(&self.record.plan).as_bytes()]);
         }
-        let (config, directory) = (self.config().as_os_str(), self.profile.directory().as_os_str());
-        add(&[b"--config", config.as_bytes(), b"--cd", directory.as_bytes()]);
+        let (config, directory) = (
+            self.config().as_os_str(),
+            self.profile.directory().as_os_str(),
+        );
+        add(&[
+            b"--config",
+            config.as_bytes(),
+            b"--cd",
+            directory.as_bytes(),
+        ]);
         let socket = tunnel::socket(&request.name, self.index);
         // It waits for its keeper before it connects, so that the keeper sees every event.
-        add(&[b"--management", socket.as_os_str().as_bytes(), b"unix", b"--management-hold", b"--management-up-down"]);
+        add(&[
+            b"--management",
+            socket.as_os_str().as_bytes(),
+            b"unix",
+            b"--management-hold",
+            b"--management-up-down",
+        ]);
         if ask {
             add(&[b"--management-query-passwords"]);
         }
@@ -243,12 +292,34 @@ impl Tunnel {
             add(&[b"--script-security", b"0"]);
         }
         let own = tunnel::own_directory(&request.name, self.index);
-        add(&[b"--tmp-dir", own.as_os_str().as_bytes(), b"--ifconfig-noexec", b"--route-noexec"]);
-        let device =
-            if request.kill_switch { outside_name(&self.record.plan, self.index) } else { inside_name(self.index) };
-        add(&[b"--dev", device.as_bytes(), b"--dev-type", if self.profile.is_tap() { b"tap" } else { b"tun" }]);
+        add(&[
+            b"--tmp-dir",
+            own.as_os_str().as_bytes(),
+            b"--ifconfig-noexec",
+            b"--route-noexec",
+        ]);
+        let device = if request.kill_switch {
+            outside_name(&self.record.plan, self.index)
+        } else {
+            inside_name(self.index)
+        };
+        add(&[
+            b"--dev",
+            device.as_bytes(),
+            b"--dev-type",
+            if self.profile.is_tap() {
+                b"tap"
+            } else {
+                b"tun"
+            },
+        ]);
         // Below 3, OpenVPN does not report what the server pushed.
-        if self.profile.value("verb").and_then(|verb| verb.parse::<u8>().ok()).is_none_or(|verb| verb < 3) {
+        if self
+            .profile
+            .value("verb")
+            .and_then(|verb| verb.parse::<u8>().ok())
+            .is_none_or(|verb| verb < 3)
+        {
             add(&[b"--verb", b"3"]);
         }
         let version = version();
@@ -272,19 +343,28 @@ impl Tunnel {
     fn become_daemon(&self, words: &[CString], said: Option<&OwnedFd>) -> Result<Infallible> {
         // Without a terminal, it asks for passwords through the management socket.
         setsid().cannot(|| "start a session")?;
-        let null = File::options().read(true).write(true).open("/dev/null").cannot(|| "open /dev/null")?;
+        let null = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .cannot(|| "open /dev/null")?;
         dup2_stdin(null.as_fd()).cannot(|| "redirect input")?;
         let output = said.map_or(null.as_fd(), AsFd::as_fd);
         dup2_stdout(output).cannot(|| "redirect output")?;
         dup2_stderr(output).cannot(|| "redirect error output")?;
         let view = self.view()?;
         if !self.kill_switch() {
-            setns(self.namespace()?.as_fd(), CloneFlags::CLONE_NEWNET).cannot(|| "enter the network namespace")?;
+            setns(self.namespace()?.as_fd(), CloneFlags::CLONE_NEWNET)
+                .cannot(|| "enter the network namespace")?;
         }
         view.enter(self.user)?;
         confine::enter_directory(self.directory())?;
         let lock_memory = self.profile.value("mlock").is_some();
-        confine::give_up_root(&Identity { user: self.user, capability: None, lock_memory })?;
+        confine::give_up_root(&Identity {
+            user: self.user,
+            capability: None,
+            lock_memory,
+        })?;
         let words: Vec<&CStr> = words.iter().map(CString::as_c_str).collect();
         let environment = CString::new(format!("PATH={}", tool::PATH)).unwrap_or_default();
         let errno = process::execute(words[0], &words, &[&environment]);
@@ -301,7 +381,10 @@ impl Tunnel {
             view.show(etc.join(file), Path::new("/etc").join(file));
         }
         view.show_writable(&tunnel::own_directory(name, self.index));
-        self.profile.copies()?.into_iter().for_each(|copy| view.copy(copy));
+        self.profile
+            .copies()?
+            .into_iter()
+            .for_each(|copy| view.copy(copy));
         // Where it is not there, the daemon is to say so.
         if self.profile.directory().is_dir() {
             view.directory(self.profile.directory());
@@ -309,8 +392,9 @@ impl Tunnel {
         Ok(view)
     }
 
-    /// Finds out why OpenVPN did not start. A daemon reports errors to the system log only, so OpenVPN is started again in
-    /// the foreground, where it fails in the same way and prints the reason.
+    /// Finds out why OpenVPN did not start. A daemon reports errors to the system log only, so
+    /// OpenVPN is started again in the foreground, where it fails in the same way and prints the
+    /// reason.
     fn explain(&self, ask: bool) -> Option<String> {
         let said = memfd_create(c"openvpn", MFdFlags::MFD_CLOEXEC).ok()?;
         let words = self.words(ask, false).ok()?;
@@ -340,14 +424,23 @@ pub fn read_live(path: &Path) -> Result<Vec<u8>> {
     trusted::contents(trusted::open_named(path)?, path, LARGEST_LIVE)
 }
 
-/// Whether the packets of the daemon of tunnel `index` leave by the veth pair (see [`Tunnel::make_way`]), looked at inside.
+/// Whether the packets of the daemon of tunnel `index` leave by the veth pair (see
+/// [`Tunnel::make_way`]), looked at inside.
 pub fn has_way(inside: &Netlink, plan: &Plan, index: usize) -> Result<bool> {
-    let leads_out = |route: &Route| route.table == BESIDE_TABLE && route.unicast && route.network.prefix == 0;
-    Ok(inside.routes()?.iter().any(leads_out) && inside.has_user_rule(confine::user(plan, index), BESIDE_TABLE)?)
+    let leads_out =
+        |route: &Route| route.table == BESIDE_TABLE && route.unicast && route.network.prefix == 0;
+    Ok(inside.routes()?.iter().any(leads_out)
+        && inside.has_user_rule(confine::user(plan, index), BESIDE_TABLE)?)
 }
 
-/// Removes the devices of tunnel `index`, outside and in the namespace; returns whether there were any.
-pub fn remove_devices(plan: &Plan, host: &Netlink, namespace: Option<File>, index: usize) -> Result<bool> {
+/// Removes the devices of tunnel `index`, outside and in the namespace; returns whether there were
+/// any.
+pub fn remove_devices(
+    plan: &Plan,
+    host: &Netlink,
+    namespace: Option<File>,
+    index: usize,
+) -> Result<bool> {
     let mut removed = false;
     if plan.request.kill_switch {
         if let Some(link) = host.link(&outside_name(plan, index))? {
@@ -367,7 +460,14 @@ pub fn remove_devices(plan: &Plan, host: &Netlink, namespace: Option<File>, inde
 
 fn mount_tmpfs(at: &Path, options: &str) -> Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("runns-exec:daemon"), at, Some("tmpfs"), flags, Some(options)).cannot(|| format!("mount {}", show(at)))
+    mount(
+        Some("runns-exec:daemon"),
+        at,
+        Some("tmpfs"),
+        flags,
+        Some(options),
+    )
+    .cannot(|| format!("mount {}", show(at)))
 }
 
 fn make_directory(path: &Path, mode: u32) -> Result<()> {
@@ -392,7 +492,9 @@ fn version() -> (u32, u32) {
 
 /// From `OpenVPN 2.6.14 x86_64-...` or `OpenVPN 2.7_rc1 ...`.
 fn parse_version(said: &str) -> Option<(u32, u32)> {
-    let mut numbers = said.strip_prefix("OpenVPN ")?.split(|c: char| !c.is_ascii_digit());
+    let mut numbers = said
+        .strip_prefix("OpenVPN ")?
+        .split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
@@ -402,10 +504,16 @@ fn wait(pid: Pid) -> Result<()> {
             Err(nix::errno::Errno::EINTR) => {}
             Ok(WaitStatus::Exited(_, 0)) => return Ok(()),
             Ok(WaitStatus::Exited(_, code)) => {
-                return Err(Error::new("start OpenVPN", format!("it exited with status {code}")));
+                return Err(Error::new(
+                    "start OpenVPN",
+                    format!("it exited with status {code}"),
+                ));
             }
             Ok(WaitStatus::Signaled(_, signal, _)) => {
-                return Err(Error::new("start OpenVPN", format!("it was killed by {signal}")));
+                return Err(Error::new(
+                    "start OpenVPN",
+                    format!("it was killed by {signal}"),
+                ));
             }
             Ok(_) => {}
             Err(errno) => return Err(errno).cannot(|| "wait for OpenVPN"),
@@ -416,7 +524,8 @@ fn wait(pid: Pid) -> Result<()> {
 /// The daemon that has become our child, the only one.
 fn adopted(config: &Path) -> Result<Daemon> {
     for pid in daemon::children() {
-        if let Ok(WaitStatus::StillAlive) = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
+        if let Ok(WaitStatus::StillAlive) = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG))
+        {
             if let Some(daemon) = Daemon::identify(pid, config) {
                 return Ok(daemon);
             }
@@ -433,10 +542,18 @@ fn last_line(said: OwnedFd) -> Option<String> {
     file.take(1 << 16).read_to_end(&mut text).ok()?;
     let text = String::from_utf8_lossy(&text);
     // The last is for what fails in our own child.
-    const EMPTY_WORDS: [&str; 4] =
-        ["Use --help for more", "Exiting due to fatal error", "Please correct these errors", "hint: "];
-    let telling = |line: &&str| !line.trim().is_empty() && !EMPTY_WORDS.iter().any(|words| line.contains(words));
-    text.lines().rfind(telling).map(|line| escape(line.trim().as_bytes()))
+    const EMPTY_WORDS: [&str; 4] = [
+        "Use --help for more",
+        "Exiting due to fatal error",
+        "Please correct these errors",
+        "hint: ",
+    ];
+    let telling = |line: &&str| {
+        !line.trim().is_empty() && !EMPTY_WORDS.iter().any(|words| line.contains(words))
+    };
+    text.lines()
+        .rfind(telling)
+        .map(|line| escape(line.trim().as_bytes()))
 }
 
 #[cfg(test)]
@@ -445,7 +562,10 @@ mod tests {
 
     #[test]
     fn versions() {
-        assert_eq!(parse_version("OpenVPN 2.6.14 x86_64-pc-linux-gnu [SSL (OpenSSL)]\n"), Some((2, 6)));
+        assert_eq!(
+            parse_version("OpenVPN 2.6.14 x86_64-pc-linux-gnu [SSL (OpenSSL)]\n"),
+            Some((2, 6))
+        );
         assert_eq!(parse_version("OpenVPN 2.7_rc1 x86_64"), Some((2, 7)));
         assert_eq!(parse_version("OpenVPN"), None);
     }

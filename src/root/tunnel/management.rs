@@ -1,5 +1,6 @@
-//! OpenVPN's management interface (management-notes.txt of its sources), as build uses it through the daemon's keeper: it
-//! reports the progress of the connection and why it failed, and asks for passwords.
+//! OpenVPN's management interface (management-notes.txt of its sources), as build uses it through
+//! the daemon's keeper: it reports the progress of the connection and why it failed, and asks for
+//! passwords.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
@@ -39,7 +40,9 @@ pub enum Event {
 
 /// Parses one line.
 pub fn parse(line: &str) -> Event {
-    let Some((kind, rest)) = line.strip_prefix('>').and_then(|line| line.split_once(':')) else { return Event::Other };
+    let Some((kind, rest)) = line.strip_prefix('>').and_then(|line| line.split_once(':')) else {
+        return Event::Other;
+    };
     let quoted = || rest.split('\'').nth(1).unwrap_or_default().to_string();
     match kind {
         "STATE" => {
@@ -47,7 +50,9 @@ pub fn parse(line: &str) -> Event {
             let state = fields.next().unwrap_or_default().to_string();
             Event::State(state, fields.next().unwrap_or_default().to_string())
         }
-        "PASSWORD" if rest.starts_with("Need ") => Event::Need(quoted(), rest.contains("username/password")),
+        "PASSWORD" if rest.starts_with("Need ") => {
+            Event::Need(quoted(), rest.contains("username/password"))
+        }
         "PASSWORD" if rest.starts_with("Verification Failed") => Event::Refused(quoted()),
         "FATAL" => Event::Fatal(rest.to_string()),
         "UPDOWN" => match rest.strip_prefix("ENV,") {
@@ -73,33 +78,63 @@ pub fn describe_state(state: &str) -> Option<&'static str> {
     })
 }
 
-/// The reason for a failure, in plain words: that of the latest line in the daemon's log that has a known one.
+/// The reason for a failure, in plain words: that of the latest line in the daemon's log that has a
+/// known one.
 pub fn reason(lines: &[String]) -> Option<&'static str> {
     const REASONS: [(&str, &str); 12] = [
         // Patterns and reasons; the first pattern that a line contains decides.
-        ("AUTH_FAILED", "authentication failed: the server refused user name or password"),
+        (
+            "AUTH_FAILED",
+            "authentication failed: the server refused user name or password",
+        ),
         ("certificate has expired", "a certificate has expired"),
-        ("certificate is not yet valid", "a certificate is not valid yet (is the clock right?)"),
-        ("VERIFY ERROR", "the server's certificate could not be verified"),
-        ("VERIFY KU ERROR", "the server's certificate is not a server certificate"),
-        ("VERIFY EKU ERROR", "the server's certificate is not a server certificate"),
-        ("Cannot resolve host address", "the server's name was not found"),
+        (
+            "certificate is not yet valid",
+            "a certificate is not valid yet (is the clock right?)",
+        ),
+        (
+            "VERIFY ERROR",
+            "the server's certificate could not be verified",
+        ),
+        (
+            "VERIFY KU ERROR",
+            "the server's certificate is not a server certificate",
+        ),
+        (
+            "VERIFY EKU ERROR",
+            "the server's certificate is not a server certificate",
+        ),
+        (
+            "Cannot resolve host address",
+            "the server's name was not found",
+        ),
         ("RESOLVE: Cannot", "the server's name was not found"),
         ("Connection refused", "the server refused the connection"),
         ("Network is unreachable", "the server cannot be reached"),
         ("TLS key negotiation failed", "no answer from the server"),
-        ("TLS Error: TLS handshake failed", "the TLS handshake with the server failed"),
+        (
+            "TLS Error: TLS handshake failed",
+            "the TLS handshake with the server failed",
+        ),
     ];
-    lines.iter().rev().find_map(|line| REASONS.iter().find(|(sign, _)| line.contains(sign)).map(|(_, reason)| *reason))
+    lines.iter().rev().find_map(|line| {
+        REASONS
+            .iter()
+            .find(|(sign, _)| line.contains(sign))
+            .map(|(_, reason)| *reason)
+    })
 }
 
 /// What is said of a daemon that closed its socket.
 const EXITED: &str = "OpenVPN exited";
 
-/// Whether the daemon closed the socket. A daemon that is killed before it read all that was sent resets the connection
-/// (unix(7)).
+/// Whether the daemon closed the socket. A daemon that is killed before it read all that was sent
+/// resets the connection (unix(7)).
 fn hung_up(error: &std::io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+    )
 }
 
 /// A connection to a daemon.
@@ -109,26 +144,40 @@ pub struct Management {
     state: String,
 }
 
-/// Asks for the password of a kind, and for the user name too if the second argument says so; returns user name and
-/// password.
+/// Asks for the password of a kind, and for the user name too if the second argument says so;
+/// returns user name and password.
 pub type Credentials<'a> = &'a dyn Fn(&str, bool) -> Result<(String, String)>;
 
 impl Management {
     /// A connection by way of the daemon's keeper.
     pub fn new(stream: UnixStream) -> Self {
-        Self { reader: BufReader::new(stream), lines: VecDeque::new(), state: String::new() }
+        Self {
+            reader: BufReader::new(stream),
+            lines: VecDeque::new(),
+            state: String::new(),
+        }
     }
 
     /// Sends a command.
     pub fn send(&mut self, command: &str) -> Result<()> {
-        match self.reader.get_mut().write_all(format!("{command}\n").as_bytes()) {
+        match self
+            .reader
+            .get_mut()
+            .write_all(format!("{command}\n").as_bytes())
+        {
             Err(error) if hung_up(&error) => Err(self.failure(EXITED)),
             written => written.cannot(|| "talk to OpenVPN"),
         }
     }
 
-    /// Lets the daemon connect, and follows it until it is connected. `progress` is called with each step.
-    pub fn wait(&mut self, deadline: Instant, credentials: Credentials, progress: &dyn Fn(&str)) -> Result<()> {
+    /// Lets the daemon connect, and follows it until it is connected. `progress` is called with
+    /// each step.
+    pub fn wait(
+        &mut self,
+        deadline: Instant,
+        credentials: Credentials,
+        progress: &dyn Fn(&str),
+    ) -> Result<()> {
         for command in ["hold off", "hold release"] {
             self.send(command)?;
         }
@@ -145,7 +194,9 @@ impl Management {
                         self.lines.push_back("AUTH_FAILED".to_string());
                     }
                 }
-                Event::Need(kind, with_user) => self.answer(&kind, credentials(&kind, with_user)?, with_user)?,
+                Event::Need(kind, with_user) => {
+                    self.answer(&kind, credentials(&kind, with_user)?, with_user)?
+                }
                 Event::Refused(_) => return Err(self.failure("AUTH_FAILED")),
                 Event::Fatal(cause) => return Err(self.failure(&cause)),
                 Event::Log(line) => {
@@ -169,7 +220,12 @@ impl Management {
     }
 
     /// Answers a request for a password, which goes through the socket only.
-    fn answer(&mut self, kind: &str, (user, password): (String, String), with_user: bool) -> Result<()> {
+    fn answer(
+        &mut self,
+        kind: &str,
+        (user, password): (String, String),
+        with_user: bool,
+    ) -> Result<()> {
         let quote = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
         if with_user {
             self.send(&format!("username {} {}", quote(kind), quote(&user)))?;
@@ -187,15 +243,24 @@ impl Management {
             }
             // Wait in short intervals, so that a signal is noticed.
             let turn = left.min(Duration::from_millis(500));
-            self.reader.get_mut().set_read_timeout(Some(turn)).cannot(|| "talk to OpenVPN")?;
+            self.reader
+                .get_mut()
+                .set_read_timeout(Some(turn))
+                .cannot(|| "talk to OpenVPN")?;
             match self.reader.read_until(b'\n', &mut bytes) {
                 Ok(0) => return Err(self.failure(EXITED)),
-                Ok(_) if bytes.len() > LONGEST => return Err(self.failure("it sent a line that is too long")),
-                Ok(_) if bytes.ends_with(b"\n") => return Ok(String::from_utf8_lossy(&bytes).trim_end().to_string()),
+                Ok(_) if bytes.len() > LONGEST => {
+                    return Err(self.failure("it sent a line that is too long"));
+                }
+                Ok(_) if bytes.ends_with(b"\n") => {
+                    return Ok(String::from_utf8_lossy(&bytes).trim_end().to_string());
+                }
                 Ok(_) => {}
                 Err(error)
-                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {
-                }
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                    ) => {}
                 Err(error) if hung_up(&error) => return Err(self.failure(EXITED)),
                 Err(error) => return Err(error).cannot(|| "talk to OpenVPN"),
             }
@@ -206,7 +271,9 @@ impl Management {
         let cause = match self.state.as_str() {
             _ if runns_sys::process::was_interrupted() => "interrupted by a signal",
             // It reports nothing while it waits for a name to be resolved.
-            "" | "RESOLVE" => "the server's name was not found in time (is it right, and does the host's DNS work?)",
+            "" | "RESOLVE" => {
+                "the server's name was not found in time (is it right, and does the host's DNS work?)"
+            }
             "WAIT" | "TCP_CONNECT" | "CONNECTING" => "no answer from the server",
             "AUTH" => "the server did not complete the authentication in time",
             "GET_CONFIG" => "the server did not send the configuration in time",
@@ -219,20 +286,33 @@ impl Management {
         self.lines.iter().cloned().collect()
     }
 
-    /// The failure, with a known reason from `cause` or the log if there is one, else with `cause` or, if that is
-    /// empty, the last line of the log.
+    /// The failure, with a known reason from `cause` or the log if there is one, else with `cause`
+    /// or, if that is empty, the last line of the log.
     fn failure(&self, cause: &str) -> Error {
         let mut lines = self.all_lines();
         lines.push(cause.to_string());
-        let last: String =
-            lines.iter().rfind(|line| !line.is_empty()).into_iter().flat_map(|line| line.chars()).take(SHOWN).collect();
+        let last: String = lines
+            .iter()
+            .rfind(|line| !line.is_empty())
+            .into_iter()
+            .flat_map(|line| line.chars())
+            .take(SHOWN)
+            .collect();
         self.with_log(reason(&lines).unwrap_or(&escape(last.as_bytes())))
     }
 
     fn with_log(&self, cause: &str) -> Error {
-        let log: Vec<String> = self.lines.iter().map(|line| escape(line.as_bytes())).collect();
+        let log: Vec<String> = self
+            .lines
+            .iter()
+            .map(|line| escape(line.as_bytes()))
+            .collect();
         let error = Error::new("connect", cause);
-        if log.is_empty() { error } else { error.hint(format!("its log ends with: {}", log.join(" | "))) }
+        if log.is_empty() {
+            error
+        } else {
+            error.hint(format!("its log ends with: {}", log.join(" | ")))
+        }
     }
 }
 
@@ -244,19 +324,34 @@ mod tests {
     fn lines_of_the_protocol() {
         let state = parse(">STATE:1700000000,CONNECTED,SUCCESS,10.8.0.2,192.0.2.1,1194,,");
         assert_eq!(state, Event::State("CONNECTED".into(), "SUCCESS".into()));
-        assert_eq!(parse(">PASSWORD:Need 'Auth' username/password"), Event::Need("Auth".into(), true));
-        assert_eq!(parse(">PASSWORD:Need 'Private Key' password"), Event::Need("Private Key".into(), false));
-        assert_eq!(parse(">PASSWORD:Verification Failed: 'Auth'"), Event::Refused("Auth".into()));
+        assert_eq!(
+            parse(">PASSWORD:Need 'Auth' username/password"),
+            Event::Need("Auth".into(), true)
+        );
+        assert_eq!(
+            parse(">PASSWORD:Need 'Private Key' password"),
+            Event::Need("Private Key".into(), false)
+        );
+        assert_eq!(
+            parse(">PASSWORD:Verification Failed: 'Auth'"),
+            Event::Refused("Auth".into())
+        );
         assert_eq!(parse(">LOG:1700000000,W,a,b"), Event::Log("a,b".into()));
         assert_eq!(parse(">UPDOWN:UP"), Event::UpDown("UP".into()));
-        assert_eq!(parse(">UPDOWN:ENV,dev=tun0"), Event::Variable("dev=tun0".into()));
+        assert_eq!(
+            parse(">UPDOWN:ENV,dev=tun0"),
+            Event::Variable("dev=tun0".into())
+        );
         assert_eq!(parse("SUCCESS: hold release succeeded"), Event::Other);
         assert_eq!(parse(">"), Event::Other);
     }
 
     #[test]
     fn the_latest_reason_counts() {
-        let lines = ["TLS key negotiation failed to occur".to_string(), "VERIFY ERROR: certificate has expired".into()];
+        let lines = [
+            "TLS key negotiation failed to occur".to_string(),
+            "VERIFY ERROR: certificate has expired".into(),
+        ];
         assert_eq!(reason(&lines), Some("a certificate has expired"));
         assert_eq!(reason(&["all is well".to_string()]), None);
     }

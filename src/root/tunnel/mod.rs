@@ -25,7 +25,8 @@ pub fn private_directory(name: &NetnsName) -> PathBuf {
     directory(name).join("private")
 }
 
-/// Where the keeper of tunnel `index` has a file system for its daemon, in the keeper's mount namespace only.
+/// Where the keeper of tunnel `index` has a file system for its daemon, in the keeper's mount
+/// namespace only.
 pub fn daemon_directory(name: &NetnsName, index: usize) -> PathBuf {
     private_directory(name).join(index.to_string())
 }
@@ -55,7 +56,8 @@ pub fn make_directories(name: &NetnsName) -> Result<()> {
             _ => {}
         }
         let mode = std::fs::Permissions::from_mode(mode);
-        std::fs::set_permissions(&path, mode).cannot(|| format!("set the mode of {}", show(&path)))?;
+        std::fs::set_permissions(&path, mode)
+            .cannot(|| format!("set the mode of {}", show(&path)))?;
     }
     Ok(())
 }
@@ -65,13 +67,16 @@ pub fn remove_directories(name: &NetnsName) -> Result<bool> {
     let path = directory(name);
     match std::fs::remove_dir_all(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        removed => removed.map(|()| true).cannot(|| format!("remove {}", show(&path))),
+        removed => removed
+            .map(|()| true)
+            .cannot(|| format!("remove {}", show(&path))),
     }
 }
 
 /// Writes the state of tunnel `index`.
 pub fn save(state: &TunnelState, name: &NetnsName, index: usize) -> Result<()> {
-    let text = serde_json::to_string(state).map_err(|error| Error::new("write a tunnel's state", error))?;
+    let text = serde_json::to_string(state)
+        .map_err(|error| Error::new("write a tunnel's state", error))?;
     file::write(&state_file(name, index), text)
 }
 
@@ -87,19 +92,31 @@ pub struct Condition {
     pub reason: Option<String>,
 }
 
-/// How tunnel `index` of a namespace is. What could not be seen is taken to be as it was last recorded.
+/// How tunnel `index` of a namespace is. What could not be seen is taken to be as it was last
+/// recorded.
 pub fn condition(subject: &Subject, index: usize) -> Condition {
     let (record, request) = (subject.record, &subject.record.plan.request);
-    let config = request.vpn.iter().chain(&request.wireguard).nth(index).map_or(Path::new(""), PathBuf::as_path);
+    let config = request
+        .vpn
+        .iter()
+        .chain(&request.wireguard)
+        .nth(index)
+        .map_or(Path::new(""), PathBuf::as_path);
     let state = TunnelState::load(&request.name, index);
     let daemon = record.daemons.iter().find(|daemon| daemon.config == config);
     let dead = daemon.is_some_and(|daemon| !daemon.is_running()) && subject.seen.sees_processes();
     let keeper = record.keepers.iter().find(|keeper| keeper.config == config);
     let alone = keeper.is_some_and(|keeper| !keeper.is_running()) && subject.seen.sees_processes();
     let devices = subject.inside.as_ref().map(|inside| inside.devices());
-    let counters = devices.as_ref().and_then(|all| all.iter().find(|(device, _)| *device == state.device));
+    let counters = devices
+        .as_ref()
+        .and_then(|all| all.iter().find(|(device, _)| *device == state.device));
     let gone = devices.is_some() && counters.is_none();
-    let down = counters.is_some() && subject.inside.as_ref().is_some_and(|inside| !inside.is_up(&state.device));
+    let down = counters.is_some()
+        && subject
+            .inside
+            .as_ref()
+            .is_some_and(|inside| !inside.is_up(&state.device));
     let reason = match &state.reason {
         Some(reason) if dead => Some(format!("its daemon has exited: {reason}")),
         None if dead => Some("its daemon has exited without a message (killed?)".to_string()),
@@ -110,5 +127,10 @@ pub fn condition(subject: &Subject, index: usize) -> Condition {
         _ if alone => Some("its keeper has exited, so it will not survive a reconnect".to_string()),
         _ => None,
     };
-    Condition { config: config.to_path_buf(), counters: counters.map(|(_, counts)| *counts), reason, state }
+    Condition {
+        config: config.to_path_buf(),
+        counters: counters.map(|(_, counts)| *counts),
+        reason,
+        state,
+    }
 }

@@ -1,6 +1,6 @@
-//! The options in OpenVPN's configuration files, read as OpenVPN reads them: read_config_file, parse_line,
-//! check_inline_file and add_option in options.c of its sources (options_parse.c from 2.7). Text in which we saw other
-//! options than the daemon could hide one from us.
+//! The options in OpenVPN's configuration files, read as OpenVPN reads them: read_config_file,
+//! parse_line, check_inline_file and add_option in options.c of its sources (options_parse.c from
+//! 2.7). Text in which we saw other options than the daemon could hide one from us.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -19,8 +19,8 @@ pub struct Line {
 }
 
 impl Line {
-    /// The option that these words are. `setenv opt OPTION` is OPTION, but that OpenVPN goes on if it does not know it;
-    /// this holds only once, and dashes are removed only before it.
+    /// The option that these words are. `setenv opt OPTION` is OPTION, but that OpenVPN goes on if
+    /// it does not know it; this holds only once, and dashes are removed only before it.
     fn of(mut words: Vec<OsString>) -> Self {
         if words.len() > 2 && words[0] == "setenv" && words[1] == "opt" {
             words.drain(..2);
@@ -30,7 +30,9 @@ impl Line {
 
     /// A pushed option; `None` if OpenVPN refuses it.
     pub fn parse(pushed: &[u8]) -> Option<Self> {
-        words(pushed).filter(|words| !words.is_empty()).map(|words| Self { words })
+        words(pushed)
+            .filter(|words| !words.is_empty())
+            .map(|words| Self { words })
     }
 
     /// The option's name; empty if it is not text.
@@ -45,25 +47,40 @@ impl Line {
 
     /// Its first argument; empty if there is none, or if it is not text.
     pub fn value(&self) -> &str {
-        self.words.get(1).and_then(|word| word.to_str()).unwrap_or_default()
+        self.words
+            .get(1)
+            .and_then(|word| word.to_str())
+            .unwrap_or_default()
     }
 }
 
 /// The options of a file, in their order, and its text as the daemon is to read it.
 #[derive(Debug, Default)]
 pub struct Parsed {
-    /// The options, those that are left out included. Blocks with the contents of a file (`<ca>`) are not among them.
+    /// The options, those that are left out included. Blocks with the contents of a file (`<ca>`)
+    /// are not among them.
     pub lines: Vec<Line>,
-    /// The text, with an empty line in place of each option that is left out. All else is unchanged, byte for byte.
+    /// The text, with an empty line in place of each option that is left out. All else is
+    /// unchanged, byte for byte.
     pub text: Vec<u8>,
 }
 
 /// Reads a file. Lines that OpenVPN refuses stay in the text, for the daemon to complain about.
 pub fn parse(text: &[u8], is_left_out: fn(&str) -> bool) -> Parsed {
     let mut parsed = Parsed::default();
-    let start = if text.starts_with(MARK) { MARK.len() } else { 0 };
+    let start = if text.starts_with(MARK) {
+        MARK.len()
+    } else {
+        0
+    };
     parsed.text.extend_from_slice(&text[..start]);
-    parsed.add(&mut Input { rest: &text[start..], of_file: true }, is_left_out);
+    parsed.add(
+        &mut Input {
+            rest: &text[start..],
+            of_file: true,
+        },
+        is_left_out,
+    );
     parsed
 }
 
@@ -76,7 +93,13 @@ impl Parsed {
                 let (inside, end) = input.block(tag);
                 if input.of_file && tag == b"connection" {
                     // Its lines are options.
-                    self.add(&mut Input { rest: inside, of_file: false }, is_left_out);
+                    self.add(
+                        &mut Input {
+                            rest: inside,
+                            of_file: false,
+                        },
+                        is_left_out,
+                    );
                 } else {
                     self.text.extend_from_slice(inside);
                 }
@@ -85,7 +108,8 @@ impl Parsed {
             }
             let line = words.map(Line::of);
             let left_out = line.as_ref().is_some_and(|line| is_left_out(line.option()));
-            self.text.extend_from_slice(if left_out { b"\n" } else { piece.taken });
+            self.text
+                .extend_from_slice(if left_out { b"\n" } else { piece.taken });
             self.lines.extend(line);
         }
     }
@@ -102,7 +126,8 @@ fn tag(words: &[OsString]) -> Option<&[u8]> {
 /// Text that is read line by line.
 struct Input<'a> {
     rest: &'a [u8],
-    /// Whether it is read with fgets(3). Otherwise it is the inside of a block, read with buf_parse (buffer.c).
+    /// Whether it is read with fgets(3). Otherwise it is the inside of a block, read with buf_parse
+    /// (buffer.c).
     of_file: bool,
 }
 
@@ -113,10 +138,14 @@ struct Piece<'a> {
 }
 
 impl<'a> Input<'a> {
-    /// The next line, or as much of it as fits in `room` bytes; the rest of a longer one counts as the next. buf_parse
-    /// loses two bytes of a longer one.
+    /// The next line, or as much of it as fits in `room` bytes; the rest of a longer one counts as
+    /// the next. buf_parse loses two bytes of a longer one.
     fn next(&mut self, room: usize) -> Option<Piece<'a>> {
-        let line = self.rest.iter().position(|byte| *byte == b'\n').map_or(self.rest.len(), |end| end + 1);
+        let line = self
+            .rest
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .map_or(self.rest.len(), |end| end + 1);
         let (taken, read) = match self.of_file {
             true => (line.min(room), line.min(room)),
             false if line <= room + 1 => (line, line),
@@ -124,7 +153,10 @@ impl<'a> Input<'a> {
         };
         let (taken, rest) = self.rest.split_at(taken);
         self.rest = rest;
-        (!taken.is_empty()).then(|| Piece { taken, read: &taken[..read] })
+        (!taken.is_empty()).then(|| Piece {
+            taken,
+            read: &taken[..read],
+        })
     }
 
     /// The next line of options. In a file, one that does not fit is an error for OpenVPN.
@@ -136,9 +168,16 @@ impl<'a> Input<'a> {
     fn block(&mut self, tag: &[u8]) -> (&'a [u8], &'a [u8]) {
         let (all, end) = (self.rest, [b"</", tag, b">"].concat());
         while let Some(piece) = self.next(SIZE - 1) {
-            let blanks = piece.read.iter().take_while(|byte| is_blank(**byte)).count();
+            let blanks = piece
+                .read
+                .iter()
+                .take_while(|byte| is_blank(**byte))
+                .count();
             if piece.read[blanks..].starts_with(&end) {
-                return (&all[..all.len() - self.rest.len() - piece.taken.len()], piece.taken);
+                return (
+                    &all[..all.len() - self.rest.len() - piece.taken.len()],
+                    piece.taken,
+                );
             }
         }
         (all, &[])
@@ -150,7 +189,8 @@ fn is_blank(byte: u8) -> bool {
     matches!(byte, b'\t'..=b'\r' | b' ')
 }
 
-/// The words of a line, of which the first is the name of an option; `None` if OpenVPN refuses the line.
+/// The words of a line, of which the first is the name of an option; `None` if OpenVPN refuses the
+/// line.
 fn option_words(line: &[u8]) -> Option<Vec<OsString>> {
     let mut words = words(line)?;
     if let Some(first) = words.first_mut().filter(|first| first.len() > 2) {
@@ -169,10 +209,12 @@ enum Place {
     Single,
 }
 
-/// The words of a line (parse_line): separated by blanks; whole words may be quoted; a backslash takes the next character
-/// as it is, but not within single quotes; a comment begins where a word would. `None` if OpenVPN refuses the line.
+/// The words of a line (parse_line): separated by blanks; whole words may be quoted; a backslash
+/// takes the next character as it is, but not within single quotes; a comment begins where a word
+/// would. `None` if OpenVPN refuses the line.
 pub fn words(line: &[u8]) -> Option<Vec<OsString>> {
-    let (mut words, mut word, mut place, mut escaped) = (Vec::new(), Vec::new(), Place::Between, false);
+    let (mut words, mut word, mut place, mut escaped) =
+        (Vec::new(), Vec::new(), Place::Between, false);
     // The NUL byte that ends a C string ends a word.
     for byte in line.iter().copied().chain([0]) {
         if byte == b'\\' && !escaped && place != Place::Single {
@@ -188,7 +230,11 @@ pub fn words(line: &[u8]) -> Option<Vec<OsString>> {
                 }
                 b';' | b'#' => break,
                 b'"' | b'\'' if !escaped => {
-                    place = if byte == b'"' { Place::Double } else { Place::Single };
+                    place = if byte == b'"' {
+                        Place::Double
+                    } else {
+                        Place::Single
+                    };
                     continue;
                 }
                 _ => {
@@ -224,7 +270,13 @@ mod tests {
 
     fn read(text: &[u8]) -> (Vec<String>, Vec<u8>) {
         let parsed = parse(text, |option| ["up", "down", "user"].contains(&option));
-        let words = |line: &Line| line.words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join("|");
+        let words = |line: &Line| {
+            line.words
+                .iter()
+                .map(|word| word.to_string_lossy())
+                .collect::<Vec<_>>()
+                .join("|")
+        };
         (parsed.lines.iter().map(words).collect(), parsed.text)
     }
 
@@ -233,14 +285,18 @@ mod tests {
         let text = b"client\nup \"/bin/x 'a'\"\n--down y\n<ca>\nup z\n</ca>\n\"user\" nobody\n# up\n\nverb 3\n";
         let (lines, rest) = read(text);
         assert_eq!(rest, b"client\n\n\n<ca>\nup z\n</ca>\n\n# up\n\nverb 3\n");
-        assert_eq!(lines, ["client", "up|/bin/x 'a'", "down|y", "user|nobody", "verb|3"]);
+        assert_eq!(
+            lines,
+            ["client", "up|/bin/x 'a'", "down|y", "user|nobody", "verb|3"]
+        );
     }
 
     /// parse_line of OpenVPN 2.6.14 makes the same of each line.
     #[test]
     fn words_of_a_line() {
-        let joined =
-            |line: &str| words(line.as_bytes()).map(|words| words.join(OsStr::new("|")).into_string().unwrap());
+        let joined = |line: &str| {
+            words(line.as_bytes()).map(|words| words.join(OsStr::new("|")).into_string().unwrap())
+        };
         for (line, wanted) in [
             ("up \"a b\" 'c \\d' e\\ f # g", Some("up|a b|c \\d|e f")),
             ("; x", Some("")),
@@ -262,7 +318,12 @@ mod tests {
 
     #[test]
     fn setenv_opt_is_the_option_behind_it() {
-        for line in ["setenv opt up x", "--setenv opt up x", "\"setenv\" 'opt' \"up\" x", "\t setenv\topt up\tx\r"] {
+        for line in [
+            "setenv opt up x",
+            "--setenv opt up x",
+            "\"setenv\" 'opt' \"up\" x",
+            "\t setenv\topt up\tx\r",
+        ] {
             assert_eq!(
                 read(format!("{line}\nverb 3\n").as_bytes()),
                 (vec!["up|x".into(), "verb|3".into()], b"\nverb 3\n".to_vec()),
@@ -276,7 +337,11 @@ mod tests {
             ("setenv opt --up x", "--up|x"),
             ("setenv opt setenv opt up", "setenv|opt|up"),
         ] {
-            assert_eq!(read(line.as_bytes()), (vec![wanted.to_string()], line.into()), "{line}");
+            assert_eq!(
+                read(line.as_bytes()),
+                (vec![wanted.to_string()], line.into()),
+                "{line}"
+            );
         }
         // It does not begin a block.
         assert_eq!(read(b"setenv opt <ca>\nup x\n").0, ["<ca>", "up|x"]);
@@ -294,8 +359,13 @@ mod tests {
     fn blocks_end_where_openvpn_ends_them() {
         assert_eq!(read(b"<ca>\nup x\n \t</ca> y\nverb 3").0, ["verb|3"]);
         assert_eq!(read(b"--<ca>\nup x").0, [""; 0]);
-        // A line of a block that is longer than the buffer is read in pieces, each of which can end the block.
-        let long = format!("<ca>\n{}</ca>{}up y\nverb 3\n", "x".repeat(255), " ".repeat(250));
+        // A line of a block that is longer than the buffer is read in pieces, each of which can end
+        // the block.
+        let long = format!(
+            "<ca>\n{}</ca>{}up y\nverb 3\n",
+            "x".repeat(255),
+            " ".repeat(250)
+        );
         assert_eq!(read(long.as_bytes()).0, ["up|y", "verb|3"]);
         // The inside of a connection is read as a whole before its lines are.
         let text = b"<connection>\nremote a 1\n<tls-auth>\n</connection>\nup x\n</tls-auth>\n";

@@ -1,5 +1,5 @@
-//! OpenVPN's configuration files, as far as build has to know what is in them: which options it leaves out, and which
-//! files they name.
+//! OpenVPN's configuration files, as far as build has to know what is in them: which options it
+//! leaves out, and which files they name.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -15,13 +15,22 @@ use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::show;
 use runns_shared::trusted::{self, Trust};
 
-/// Options that run scripts on events that we handle ourselves; the usual ones change the host's resolver.
-pub const SCRIPTS: [&str; 6] = ["up", "down", "route-up", "route-pre-down", "ipchange", "iproute"];
+/// Options that run scripts on events that we handle ourselves; the usual ones change the host's
+/// resolver.
+pub const SCRIPTS: [&str; 6] = [
+    "up",
+    "down",
+    "route-up",
+    "route-pre-down",
+    "ipchange",
+    "iproute",
+];
 /// Options that write files. The daemon can write none, and logs to the system log.
 pub const WRITERS: [&str; 5] = ["log", "log-append", "status", "writepid", "replay-persist"];
 /// Options about the daemon's user and devices, which it cannot choose.
 const OURS: [&str; 6] = ["user", "group", "chroot", "dev-node", "tmp-dir", "setcon"];
-/// Options that name a file, and which of their arguments it is (add_option in options.c of OpenVPN's sources).
+/// Options that name a file, and which of their arguments it is (add_option in options.c of
+/// OpenVPN's sources).
 const FILES: [(&str, usize); 17] = [
     ("askpass", 0),
     ("auth-gen-token-secret", 0),
@@ -63,7 +72,8 @@ pub struct Profile {
     /// The daemon's working directory when it has read all of it (`cd`).
     directory: PathBuf,
     lines: Vec<Line>,
-    /// The paths of the configuration files, with their text as the daemon reads it, as often as they are included.
+    /// The paths of the configuration files, with their text as the daemon reads it, as often as
+    /// they are included.
     texts: Vec<(PathBuf, Vec<u8>)>,
 }
 
@@ -74,10 +84,15 @@ struct Named<'a> {
 }
 
 impl Profile {
-    /// Reads a configuration. It, and what it includes, must belong to root and not be writable by others.
+    /// Reads a configuration. It, and what it includes, must belong to root and not be writable by
+    /// others.
     pub fn read(file: &Path) -> Result<Self> {
         let directory = file.parent().unwrap_or(Path::new("/")).to_path_buf();
-        let mut profile = Self { file: file.to_path_buf(), directory, ..Self::default() };
+        let mut profile = Self {
+            file: file.to_path_buf(),
+            directory,
+            ..Self::default()
+        };
         profile.include(file, &trusted::read_bytes(file, Trust::Strict)?, 1)?;
         Ok(profile)
     }
@@ -99,8 +114,16 @@ impl Profile {
             match (line.option(), line.arguments()) {
                 ("config", [name]) if name != "stdin" => {
                     let path = self.directory.join(name);
-                    let text = trusted::read_bytes_if_there(&path, Trust::Strict)
-                        .map_err(|error| self.refusal(&Named { by: &line, path: path.clone() }, &error))?;
+                    let text =
+                        trusted::read_bytes_if_there(&path, Trust::Strict).map_err(|error| {
+                            self.refusal(
+                                &Named {
+                                    by: &line,
+                                    path: path.clone(),
+                                },
+                                &error,
+                            )
+                        })?;
                     // One that is not there is for the daemon to report.
                     if let Some(text) = text {
                         self.include(&path, &text, depth + 1)?;
@@ -127,43 +150,66 @@ impl Profile {
 
     /// The first argument of the last line with this option; empty if there is no argument.
     pub fn value(&self, option: &str) -> Option<&str> {
-        self.lines.iter().rfind(|line| line.option() == option).map(Line::value)
+        self.lines
+            .iter()
+            .rfind(|line| line.option() == option)
+            .map(Line::value)
     }
 
     /// All lines with this option.
     pub fn all<'a>(&'a self, option: &'a str) -> impl Iterator<Item = &'a Line> {
-        self.lines.iter().filter(move |line| line.option() == option)
+        self.lines
+            .iter()
+            .filter(move |line| line.option() == option)
     }
 
     /// Those of `options` that it contains.
     pub fn which<'a>(&self, options: &[&'a str]) -> Vec<&'a str> {
-        options.iter().copied().filter(|option| self.value(option).is_some()).collect()
+        options
+            .iter()
+            .copied()
+            .filter(|option| self.value(option).is_some())
+            .collect()
     }
 
     /// tun or tap.
     pub fn is_tap(&self) -> bool {
-        self.value("dev-type").or(self.value("dev")).is_some_and(|name| name.starts_with("tap"))
+        self.value("dev-type")
+            .or(self.value("dev"))
+            .is_some_and(|name| name.starts_with("tap"))
     }
 
-    /// Whether a pushed option is accepted: the first of the `pull-filter` lines that fits decides (openvpn(8)). Lines with
-    /// another number of arguments do not count: behind `setenv opt`, OpenVPN only warns of them.
+    /// Whether a pushed option is accepted: the first of the `pull-filter` lines that fits decides
+    /// (openvpn(8)). Lines with another number of arguments do not count: behind `setenv opt`,
+    /// OpenVPN only warns of them.
     pub fn accepts(&self, pushed: &str) -> bool {
         let pushed = pushed.as_bytes().trim_ascii_start();
-        let filter = self.all("pull-filter").find_map(|line| match line.arguments() {
-            [kind, text] if pushed.starts_with(text.as_bytes()) => Some(kind == "accept"),
-            _ => None,
-        });
-        filter.unwrap_or(true) && self.all("route-nopull").all(|line| !line.arguments().is_empty())
+        let filter = self
+            .all("pull-filter")
+            .find_map(|line| match line.arguments() {
+                [kind, text] if pushed.starts_with(text.as_bytes()) => Some(kind == "accept"),
+                _ => None,
+            });
+        filter.unwrap_or(true)
+            && self
+                .all("route-nopull")
+                .all(|line| !line.arguments().is_empty())
     }
 
-    /// Copies of the configuration and of every file that an option names. Each of them must be root's, as the
-    /// configuration must: what is in it goes to the server, or decides what is trusted.
+    /// Copies of the configuration and of every file that an option names. Each of them must be
+    /// root's, as the configuration must: what is in it goes to the server, or decides what is
+    /// trusted.
     pub fn copies(&self) -> Result<Vec<Copy>> {
         let mut seen = BTreeSet::new();
         let mut copies = Vec::new();
         for (at, text) in &self.texts {
             if seen.insert(at.clone()) {
-                copies.push(Copy { at: at.clone(), contents: text.clone(), executable: false, original: None });
+                copies.push(Copy {
+                    at: at.clone(),
+                    contents: text.clone(),
+                    executable: false,
+                    original: None,
+                });
             }
         }
         let mut room = LARGEST_COPIED;
@@ -172,12 +218,19 @@ impl Profile {
             if !seen.insert(at.clone()) {
                 continue;
             }
-            let Some(copy) = copy_of(&named.path, at).map_err(|error| self.refusal(&named, &error))? else { continue };
+            let Some(copy) =
+                copy_of(&named.path, at).map_err(|error| self.refusal(&named, &error))?
+            else {
+                continue;
+            };
             room = match room.checked_sub(copy.contents.len()) {
                 Some(room) if seen.len() <= MOST_COPIED => room,
                 _ => {
                     let too_much = "more than 4096 files, or more than 48 MiB";
-                    return Err(Error::new(format!("copy the files that {} names", show(&self.file)), too_much));
+                    return Err(Error::new(
+                        format!("copy the files that {} names", show(&self.file)),
+                        too_much,
+                    ));
                 }
             };
             copies.push(copy);
@@ -191,14 +244,17 @@ impl Profile {
         for by in self.lines.iter().filter(|line| !is_left_out(line.option())) {
             let paths = match (by.option(), by.arguments()) {
                 ("capath", [directory]) => self.entries(by, directory)?,
-                ("crl-verify", [directory, kind]) if kind == "dir" => self.entries(by, directory)?,
+                ("crl-verify", [directory, kind]) if kind == "dir" => {
+                    self.entries(by, directory)?
+                }
                 // In its command, commas stand for blanks.
                 ("tls-verify", [command, ..]) => {
                     let blanks = |byte: &u8| if *byte == b',' { b' ' } else { *byte };
                     let command: Vec<u8> = command.as_bytes().iter().map(blanks).collect();
                     self.regular(&words(&command).unwrap_or_default())
                 }
-                // Without a directory, it is one of OpenVPN's own (plugin_init_item in plugin.c), which are in /usr.
+                // Without a directory, it is one of OpenVPN's own (plugin_init_item in plugin.c),
+                // which are in /usr.
                 ("plugin", [name, parameters @ ..])
                     if !name.as_bytes().starts_with(b"/") && !name.as_bytes().starts_with(b".") =>
                 {
@@ -206,10 +262,16 @@ impl Profile {
                 }
                 ("plugin" | "pkcs11-providers", names) => self.regular(names),
                 (option, arguments) => {
-                    let place = FILES.iter().find(|(name, _)| *name == option).map(|(_, place)| *place);
+                    let place = FILES
+                        .iter()
+                        .find(|(name, _)| *name == option)
+                        .map(|(_, place)| *place);
                     let name = place.and_then(|place| arguments.get(place));
-                    let name = name.filter(|name| !NO_FILES.iter().any(|other| name.as_os_str() == *other));
-                    name.map(|name| self.directory.join(name)).into_iter().collect()
+                    let name = name
+                        .filter(|name| !NO_FILES.iter().any(|other| name.as_os_str() == *other));
+                    name.map(|name| self.directory.join(name))
+                        .into_iter()
+                        .collect()
                 }
             };
             files.extend(paths.into_iter().map(|path| Named { by, path }));
@@ -217,34 +279,64 @@ impl Profile {
         Ok(files)
     }
 
-    /// Those of `words`, which mean something to a command or a library, that are the names of files.
+    /// Those of `words`, which mean something to a command or a library, that are the names of
+    /// files.
     fn regular(&self, words: &[OsString]) -> Vec<PathBuf> {
-        words.iter().map(|word| self.directory.join(word)).filter(|path| path.is_file()).collect()
+        words
+            .iter()
+            .map(|word| self.directory.join(word))
+            .filter(|path| path.is_file())
+            .collect()
     }
 
     /// The files in a directory.
     fn entries(&self, by: &Line, directory: &OsStr) -> Result<Vec<PathBuf>> {
-        let named = Named { by, path: self.directory.join(directory) };
+        let named = Named {
+            by,
+            path: self.directory.join(directory),
+        };
         let list = || -> Result<Vec<PathBuf>> {
-            let Some(open) = trusted::directory(&named.path)? else { return Ok(Vec::new()) };
+            let Some(open) = trusted::directory(&named.path)? else {
+                return Ok(Vec::new());
+            };
             let mut open = Dir::from_fd(open).cannot(|| format!("list {}", show(&named.path)))?;
-            let path = |entry: Entry| named.path.join(OsStr::from_bytes(entry.file_name().to_bytes()));
-            Ok(open.iter().flatten().map(path).filter(|path| path.is_file()).take(MOST_COPIED).collect())
+            let path = |entry: Entry| {
+                named
+                    .path
+                    .join(OsStr::from_bytes(entry.file_name().to_bytes()))
+            };
+            Ok(open
+                .iter()
+                .flatten()
+                .map(path)
+                .filter(|path| path.is_file())
+                .take(MOST_COPIED)
+                .collect())
         };
         list().map_err(|error| self.refusal(&named, &error))
     }
 
-    /// The error for a file that cannot be used. A file in somebody else's directory is to be copied, with that user's
-    /// rights: it could be a link to what only root can read.
+    /// The error for a file that cannot be used. A file in somebody else's directory is to be
+    /// copied, with that user's rights: it could be a link to what only root can read.
     fn refusal(&self, named: &Named, error: &Error) -> Error {
         let (option, path, file) = (named.by.option(), show(&named.path), show(&self.file));
         let refused = Error::new(format!("use {option} {path} of {file}"), error);
-        let foreign = |directory: &Path| lstat(directory).ok().map(|stat| stat.st_uid).filter(|owner| *owner != 0);
+        let foreign = |directory: &Path| {
+            lstat(directory)
+                .ok()
+                .map(|stat| stat.st_uid)
+                .filter(|owner| *owner != 0)
+        };
         let owner = named.path.ancestors().skip(1).find_map(foreign);
-        let copy = self.file.with_file_name(named.path.file_name().unwrap_or_default());
+        let copy = self
+            .file
+            .with_file_name(named.path.file_name().unwrap_or_default());
         let copy = show(copy);
         // The hint is for a shell.
-        let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+@".contains(&byte));
+        let plain = |text: &str| {
+            text.bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"/._-+@".contains(&byte))
+        };
         match owner.filter(|_| plain(&path) && plain(&copy)) {
             Some(owner) => refused.hint(format!(
                 "sudo -u '#{owner}' cat {path} | sudo install -m 600 /dev/stdin {copy}; then name {copy} in {file}"
@@ -258,10 +350,17 @@ impl Profile {
 }
 
 fn copy_of(file: &Path, at: PathBuf) -> Result<Option<Copy>> {
-    let Some((opened, stat)) = trusted::open_if_there(file, Trust::Strict)? else { return Ok(None) };
+    let Some((opened, stat)) = trusted::open_if_there(file, Trust::Strict)? else {
+        return Ok(None);
+    };
     let original = (stat.st_mode & 0o004 != 0).then_some((stat.st_dev, stat.st_ino));
     let contents = trusted::contents(opened, file, LARGEST)?;
-    Ok(Some(Copy { at, contents, executable: stat.st_mode & 0o100 != 0, original }))
+    Ok(Some(Copy {
+        at,
+        contents,
+        executable: stat.st_mode & 0o100 != 0,
+        original,
+    }))
 }
 
 fn is_left_out(option: &str) -> bool {
@@ -275,7 +374,10 @@ mod tests {
     impl Profile {
         /// Of a single text, without files.
         pub fn of_text(text: &str) -> Self {
-            Self { lines: parse(text.as_bytes(), is_left_out).lines, ..Self::default() }
+            Self {
+                lines: parse(text.as_bytes(), is_left_out).lines,
+                ..Self::default()
+            }
         }
     }
 
@@ -285,21 +387,31 @@ mod tests {
 
     #[test]
     fn devices_and_filters() {
-        assert!(profile("client\ndev tap\n").is_tap() && profile("dev myvpn\ndev-type tap\n").is_tap());
+        assert!(
+            profile("client\ndev tap\n").is_tap() && profile("dev myvpn\ndev-type tap\n").is_tap()
+        );
         assert!(!profile("--dev tun3\n").is_tap() && profile("setenv opt dev tap\n").is_tap());
-        let filters = profile("pull-filter accept \"redirect-gateway def1\"\nsetenv opt pull-filter ignore redirect\n");
+        let filters = profile(
+            "pull-filter accept \"redirect-gateway def1\"\nsetenv opt pull-filter ignore redirect\n",
+        );
         assert!(filters.accepts("redirect-gateway def1") && !filters.accepts("redirect-gateway"));
-        assert!(filters.accepts("dhcp-option DNS 10.0.0.1") && !profile("route-nopull\n").accepts("redirect-gateway"));
+        assert!(
+            filters.accepts("dhcp-option DNS 10.0.0.1")
+                && !profile("route-nopull\n").accepts("redirect-gateway")
+        );
         // OpenVPN only warns of what it does not understand behind `setenv opt`.
-        let wrong = profile("setenv opt route-nopull x\nsetenv opt pull-filter ignore redirect x\n");
+        let wrong =
+            profile("setenv opt route-nopull x\nsetenv opt pull-filter ignore redirect x\n");
         assert!(wrong.accepts("redirect-gateway"));
     }
 
     #[test]
     fn servers() {
-        let text =
-            "remote a.example 1194 udp\n<connection>\nremote b.example\n</connection>\nsetenv opt remote c.example\n";
-        let names: Vec<String> = profile(text).all("remote").map(|line| line.value().to_string()).collect();
+        let text = "remote a.example 1194 udp\n<connection>\nremote b.example\n</connection>\nsetenv opt remote c.example\n";
+        let names: Vec<String> = profile(text)
+            .all("remote")
+            .map(|line| line.value().to_string())
+            .collect();
         assert_eq!(names, ["a.example", "b.example", "c.example"]);
     }
 
@@ -307,8 +419,16 @@ mod tests {
     fn options_that_name_files() {
         let text = "ca ca.crt\nsetenv opt cert /c.crt\ntls-auth ta.key 1\nhttp-proxy h 1 creds basic\nhttp-proxy h 1 auto\n\
                     socks-proxy h 1 socks\nauth-user-pass\naskpass stdin\ndh none\nverb 3\nup up.sh\nremote a 1\n";
-        let profile = Profile { directory: "/d".into(), ..profile(text) };
-        let files: Vec<PathBuf> = profile.files().unwrap().into_iter().map(|named| named.path).collect();
+        let profile = Profile {
+            directory: "/d".into(),
+            ..profile(text)
+        };
+        let files: Vec<PathBuf> = profile
+            .files()
+            .unwrap()
+            .into_iter()
+            .map(|named| named.path)
+            .collect();
         let wanted = ["/d/ca.crt", "/c.crt", "/d/ta.key", "/d/creds", "/d/socks"];
         assert_eq!(files, wanted.map(PathBuf::from));
     }

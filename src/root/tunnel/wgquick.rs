@@ -1,5 +1,6 @@
-//! The configuration files of wg-quick(8), as providers hand them out. Options that a tunnel does not need are ignored
-//! and listed in [`Config::left_out`]. Keys stay in [`Config::setconf`], which goes only to wg(8)'s standard input.
+//! The configuration files of wg-quick(8), as providers hand them out. Options that a tunnel does
+//! not need are ignored and listed in [`Config::left_out`]. Keys stay in [`Config::setconf`], which
+//! goes only to wg(8)'s standard input.
 
 use std::net::IpAddr;
 
@@ -28,11 +29,25 @@ pub struct Config {
     pub has_endpoint: bool,
 }
 
-/// Options of `[Interface]` that only wg-quick knows and that would change the host; they are left out.
-const LEFT_OUT: [&str; 6] = ["table", "saveconfig", "preup", "postup", "predown", "postdown"];
+/// Options of `[Interface]` that only wg-quick knows and that would change the host; they are left
+/// out.
+const LEFT_OUT: [&str; 6] = [
+    "table",
+    "saveconfig",
+    "preup",
+    "postup",
+    "predown",
+    "postdown",
+];
 /// Options that wg(8) itself understands.
 const OF_INTERFACE: [&str; 3] = ["privatekey", "listenport", "fwmark"];
-const OF_PEER: [&str; 5] = ["publickey", "presharedkey", "allowedips", "endpoint", "persistentkeepalive"];
+const OF_PEER: [&str; 5] = [
+    "publickey",
+    "presharedkey",
+    "allowedips",
+    "endpoint",
+    "persistentkeepalive",
+];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
@@ -58,12 +73,20 @@ pub fn parse(text: &str) -> Result<Config> {
                 "[peer]" => Place::Peer,
                 _ => return Err(wrong("unknown section; it must be [Interface] or [Peer]")),
             };
-            config.setconf.push_str(if place == Place::Peer { "[Peer]\n" } else { "[Interface]\n" });
+            config.setconf.push_str(if place == Place::Peer {
+                "[Peer]\n"
+            } else {
+                "[Interface]\n"
+            });
             continue;
         }
-        let (key, value) = line.split_once('=').ok_or_else(|| wrong("neither [section] nor key = value"))?;
+        let (key, value) = line
+            .split_once('=')
+            .ok_or_else(|| wrong("neither [section] nor key = value"))?;
         let (key, value) = (key.trim(), value.trim());
-        config.option(place, key, value).map_err(|error| wrong(error.cause()))?;
+        config
+            .option(place, key, value)
+            .map_err(|error| wrong(error.cause()))?;
     }
     if !config.setconf.contains("PrivateKey") {
         return Err(Error::new("read it", "there is no PrivateKey"));
@@ -80,17 +103,24 @@ impl Config {
         let wrong = |why: &str| Error::new("read it", format!("{key}: {why}"));
         match (place, low.as_str()) {
             (Place::Nowhere, _) => return Err(wrong("it is before the first section")),
-            (Place::Interface, "address") => self.addresses.extend(prefixes(value).map_err(|e| wrong(e.cause()))?),
-            (Place::Interface, "dns") => self.add_dns(value).map_err(|error| wrong(error.cause()))?,
+            (Place::Interface, "address") => self
+                .addresses
+                .extend(prefixes(value).map_err(|e| wrong(e.cause()))?),
+            (Place::Interface, "dns") => {
+                self.add_dns(value).map_err(|error| wrong(error.cause()))?
+            }
             (Place::Interface, "mtu") => {
                 let mtu = value.parse().ok().filter(|mtu| (576..=65535).contains(mtu));
                 self.mtu = Some(mtu.ok_or_else(|| wrong("it must be 576 to 65535"))?);
             }
-            (Place::Interface, low) if LEFT_OUT.contains(&low) => self.left_out.push(key.to_string()),
+            (Place::Interface, low) if LEFT_OUT.contains(&low) => {
+                self.left_out.push(key.to_string())
+            }
             (Place::Interface, low) if OF_INTERFACE.contains(&low) => self.pass_on(key, low, value),
             (Place::Peer, low) if OF_PEER.contains(&low) => {
                 if low == "allowedips" {
-                    self.allowed.extend(prefixes(value).map_err(|error| wrong(error.cause()))?);
+                    self.allowed
+                        .extend(prefixes(value).map_err(|error| wrong(error.cause()))?);
                 }
                 self.has_endpoint |= low == "endpoint";
                 self.pass_on(key, low, value);
@@ -118,7 +148,10 @@ impl Config {
 
     fn add_dns(&mut self, value: &str) -> Result<()> {
         let more = runns_shared::config::dns_words(value)?;
-        let dns = self.dns.get_or_insert(Dns { servers: Vec::new(), search: Vec::new() });
+        let dns = self.dns.get_or_insert(Dns {
+            servers: Vec::new(),
+            search: Vec::new(),
+        });
         dns.servers.extend(more.servers);
         dns.search.extend(more.search);
         Ok(())
@@ -127,17 +160,34 @@ impl Config {
 
 /// Addresses with or without a prefix length, separated by commas or blanks.
 fn prefixes(value: &str) -> Result<Vec<Prefix>> {
-    value.split([',', ' ', '\t']).filter(|word| !word.is_empty()).map(prefix).collect()
+    value
+        .split([',', ' ', '\t'])
+        .filter(|word| !word.is_empty())
+        .map(prefix)
+        .collect()
 }
 
 /// One address. Without a prefix length, it stands for a single host.
 pub fn prefix(word: &str) -> Result<Prefix> {
-    let wrong = || Error::new("read an address", "it is not an address, or its prefix length is wrong");
-    let (address, length) = word.split_once('/').map_or((word, None), |(address, length)| (address, Some(length)));
+    let wrong = || {
+        Error::new(
+            "read an address",
+            "it is not an address, or its prefix length is wrong",
+        )
+    };
+    let (address, length) = word
+        .split_once('/')
+        .map_or((word, None), |(address, length)| (address, Some(length)));
     let address: IpAddr = address.parse().map_err(|_| wrong())?;
     let longest = if address.is_ipv4() { 32 } else { 128 };
-    let length = length.map_or(Ok(longest), str::parse::<u8>).map_err(|_| wrong())?;
-    if length > longest { Err(wrong()) } else { Ok((address, length)) }
+    let length = length
+        .map_or(Ok(longest), str::parse::<u8>)
+        .map_err(|_| wrong())?;
+    if length > longest {
+        Err(wrong())
+    } else {
+        Ok((address, length))
+    }
 }
 
 #[cfg(test)]
@@ -155,16 +205,30 @@ mod tests {
         assert_eq!(config.addresses.len(), 3);
         assert_eq!(config.addresses[2], ("10.3.0.2".parse().unwrap(), 32));
         assert_eq!(config.allowed.len(), 3);
-        assert_eq!((config.mtu, config.left_out), (Some(1380), vec!["PostUp".to_string(), "Table".to_string()]));
+        assert_eq!(
+            (config.mtu, config.left_out),
+            (Some(1380), vec!["PostUp".to_string(), "Table".to_string()])
+        );
         assert_eq!(config.dns.unwrap().search, ["example.org"]);
-        assert!(config.setconf.starts_with("[Interface]\nPrivateKey = aaaa=\n[Peer]\nPublicKey = bbbb=\n"));
+        assert!(
+            config
+                .setconf
+                .starts_with("[Interface]\nPrivateKey = aaaa=\n[Peer]\nPublicKey = bbbb=\n")
+        );
         assert!(!config.setconf.contains("MTU") && !config.setconf.contains("Address"));
     }
 
     #[test]
     fn messages_never_show_a_key() {
-        for text in ["[Interface]\nPrivateKey secret\n", "[Interface]\nPrivatKey = secret\n", "PrivateKey = secret\n"] {
-            let error = parse(text).err().map(|error| error.to_string()).unwrap_or_default();
+        for text in [
+            "[Interface]\nPrivateKey secret\n",
+            "[Interface]\nPrivatKey = secret\n",
+            "PrivateKey = secret\n",
+        ] {
+            let error = parse(text)
+                .err()
+                .map(|error| error.to_string())
+                .unwrap_or_default();
             assert!(!error.is_empty() && !error.contains("secret"), "{error}");
         }
     }

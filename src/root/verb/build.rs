@@ -1,4 +1,5 @@
-//! `runns-exec build`: check everything, decide what the namespace shall consist of, make it part by part.
+//! `runns-exec build`: check everything, decide what the namespace shall consist of, make it part
+//! by part.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -10,7 +11,9 @@ use crate::finding::Finding;
 use crate::host::{Before, HostState};
 use crate::lock::Lock;
 use crate::netlink::{Netlink, Network};
-use crate::part::{self, Part, Site, firewall, hook, inside::Inside, ipv6, openvpn, resolver, ways, wireguard};
+use crate::part::{
+    self, Part, Site, firewall, hook, inside::Inside, ipv6, openvpn, resolver, ways, wireguard,
+};
 use crate::seen::{Seen, Subject};
 use crate::tool;
 use crate::{repair, walk};
@@ -28,7 +31,8 @@ use runns_shared::plan::{MAX_NUMBER, Number, PREFIX, Plan, Request};
 use runns_shared::record::{Record, State, VERSION, etc_here};
 use runns_sys::process::{self, Disposition};
 
-/// The shortest prefix of a route that makes its network taken: shorter ones are defaults and halves of them.
+/// The shortest prefix of a route that makes its network taken: shorter ones are defaults and
+/// halves of them.
 const SHORTEST_TAKEN: u8 = 8;
 
 /// What the command line asks for; names are not checked yet.
@@ -54,8 +58,8 @@ pub struct Options {
     pub wait: Option<Duration>,
 }
 
-/// What root's commands need before anything else: root, the host's own namespaces, a clean environment, signals that
-/// do not cut them short.
+/// What root's commands need before anything else: root, the host's own namespaces, a clean
+/// environment, signals that do not cut them short.
 pub fn prepare(verb: &str) -> Result<()> {
     refuse_user_namespace(verb)?;
     if !nix::unistd::geteuid().is_root() {
@@ -63,15 +67,22 @@ pub fn prepare(verb: &str) -> Result<()> {
     }
     for kind in ["net", "mnt"] {
         let namespace = |pid: &str| {
-            std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).cannot(|| format!("look at /proc/{pid}/ns/{kind}"))
+            std::fs::read_link(format!("/proc/{pid}/ns/{kind}"))
+                .cannot(|| format!("look at /proc/{pid}/ns/{kind}"))
         };
         if namespace("self")? != namespace("1")? {
             let what = if kind == "net" { "network" } else { "mount" };
-            return Err(Error::new(verb, format!("this shell is in another {what} namespace than the host's pid 1"))
-                .hint("run it on the host itself, outside of ip netns exec, containers and sandboxes"));
+            return Err(Error::new(
+                verb,
+                format!("this shell is in another {what} namespace than the host's pid 1"),
+            )
+            .hint(
+                "run it on the host itself, outside of ip netns exec, containers and sandboxes",
+            ));
         }
     }
-    process::set_disposition(nix::sys::signal::Signal::SIGPIPE, Disposition::Ignore).cannot(|| "ignore SIGPIPE")?;
+    process::set_disposition(nix::sys::signal::Signal::SIGPIPE, Disposition::Ignore)
+        .cannot(|| "ignore SIGPIPE")?;
     process::catch_interrupts().cannot(|| "catch signals")?;
     process::clear_environment(tool::PATH_C);
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
@@ -115,7 +126,10 @@ fn rehearse(wanted: &Wanted) -> Result<()> {
         output::print(&format!("would load this nftables table:\n{table}"))?;
     }
     match plan.request.neighbours.hook(Moment::Cleaned)? {
-        Some(hook) => output::print(&format!("clean would run {} inside first (PreClean)\n", show(&hook.path))),
+        Some(hook) => output::print(&format!(
+            "clean would run {} inside first (PreClean)\n",
+            show(&hook.path)
+        )),
         None => Ok(()),
     }
 }
@@ -124,11 +138,21 @@ fn build(wanted: &Wanted, lock: &Lock, wait: Option<Duration>) -> Result<()> {
     let host = Netlink::here()?;
     if let Some(record) = wanted.recorded()? {
         standing(wanted, &record)?;
-        return mend(Site { record, lock, host, namespace: None, wait, before: Before::default() });
+        return mend(Site {
+            record,
+            lock,
+            host,
+            namespace: None,
+            wait,
+            before: Before::default(),
+        });
     }
     let plan = wanted.plan(&host)?;
     check(&plan, &host)?;
-    let before = Before { state: HostState::load()?, sysctls: Vec::new() };
+    let before = Before {
+        state: HostState::load()?,
+        sysctls: Vec::new(),
+    };
     let record = Record {
         version: VERSION,
         state: State::Building,
@@ -140,8 +164,17 @@ fn build(wanted: &Wanted, lock: &Lock, wait: Option<Duration>) -> Result<()> {
         inside: None,
         etc: etc_here(),
     };
-    lock.save(&record).and_then(|()| lock.reserve(&record)).inspect_err(|_| drop(lock.remove(&record)))?;
-    let mut site = Site { record, lock, host, namespace: None, wait, before };
+    lock.save(&record)
+        .and_then(|()| lock.reserve(&record))
+        .inspect_err(|_| drop(lock.remove(&record)))?;
+    let mut site = Site {
+        record,
+        lock,
+        host,
+        namespace: None,
+        wait,
+        before,
+    };
     let name = site.plan().request.name.clone();
     if let Err(error) = walk::build(&mut site).and_then(|()| finish(&mut site)) {
         for error in walk::undo(&mut site) {
@@ -164,18 +197,29 @@ fn finish(site: &mut Site) -> Result<()> {
     site.lock.save_hosts(site.plan())?;
     site.record.state = State::Built;
     // One whose record could not be saved is not built.
-    site.save().inspect_err(|_| site.record.state = State::Building)
+    site.save()
+        .inspect_err(|_| site.record.state = State::Building)
 }
 
 /// The parts of a plan, a line each.
 fn parts(plan: &Plan) -> Vec<String> {
-    walk::all().iter().filter(|part| part.is_in(plan)).filter_map(|part| part.describe(plan)).collect()
+    walk::all()
+        .iter()
+        .filter(|part| part.is_in(plan))
+        .filter_map(|part| part.describe(plan))
+        .collect()
 }
 
 fn report(verb: &str, plan: &Plan, record: Option<&Record>) -> String {
-    let mut lines: Vec<String> = parts(plan).iter().map(|part| format!("{verb} {}\n", one_line(part))).collect();
+    let mut lines: Vec<String> = parts(plan)
+        .iter()
+        .map(|part| format!("{verb} {}\n", one_line(part)))
+        .collect();
     if record.is_some() {
-        lines.push(format!("enter it: runns-exec {} [COMMAND]\n", plan.request.name));
+        lines.push(format!(
+            "enter it: runns-exec {} [COMMAND]\n",
+            plan.request.name
+        ));
     }
     lines.concat()
 }
@@ -209,7 +253,8 @@ fn mend(mut site: Site) -> Result<()> {
         site.record.etc = etc;
         site.save()?;
     }
-    let mended = repair::run(&mut site).inspect_err(|error| log::refused(|| format!("build of {name}: {error}")))?;
+    let mended = repair::run(&mut site)
+        .inspect_err(|error| log::refused(|| format!("build of {name}: {error}")))?;
     if mended == 0 {
         return output::print(&as_asked(&site.record));
     }
@@ -240,13 +285,35 @@ struct Wanted {
 impl Wanted {
     fn new(options: &Options) -> Result<Self> {
         let usage = |error: Error| error.with_status(status::USAGE);
-        let name = options.name.as_ref().map(NetnsName::new).transpose().map_err(usage)?;
-        let interface = options.interface.as_ref().map(IfaceName::new).transpose().map_err(usage)?;
-        let uplink = options.uplink.as_ref().map(IfaceName::new).transpose().map_err(usage)?;
-        let path = options.config.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_PATH));
+        let name = options
+            .name
+            .as_ref()
+            .map(NetnsName::new)
+            .transpose()
+            .map_err(usage)?;
+        let interface = options
+            .interface
+            .as_ref()
+            .map(IfaceName::new)
+            .transpose()
+            .map_err(usage)?;
+        let uplink = options
+            .uplink
+            .as_ref()
+            .map(IfaceName::new)
+            .transpose()
+            .map_err(usage)?;
+        let path = options
+            .config
+            .clone()
+            .unwrap_or_else(|| PathBuf::from(DEFAULT_PATH));
         let path = absolute(&path)?;
         // A configuration that is wrong is told also where no section of it is asked for.
-        let config = if options.config.is_some() { Config::load(&path)? } else { Config::load_default()? };
+        let config = if options.config.is_some() {
+            Config::load(&path)?
+        } else {
+            Config::load_default()?
+        };
         let section = match &options.section {
             Some(section) => Some(config.section(&section.to_string_lossy(), &path)?),
             None => None,
@@ -259,25 +326,40 @@ impl Wanted {
         }
         for section in &config.sections {
             let place = escape(section.name.as_bytes());
-            let of_file =
-                |error: Error| Error::new(format!("use {}", show(&path)), format!("[{place}] {}", error.cause()));
+            let of_file = |error: Error| {
+                Error::new(
+                    format!("use {}", show(&path)),
+                    format!("[{place}] {}", error.cause()),
+                )
+            };
             section.neighbours.check().map_err(of_file)?;
         }
-        let mut neighbours = section.map_or_else(Neighbours::default, |section| section.neighbours.clone());
-        neighbours.0.extend(options.publish.iter().map(|word| format!("Publish={}", word.to_string_lossy())));
+        let mut neighbours =
+            section.map_or_else(Neighbours::default, |section| section.neighbours.clone());
+        neighbours.0.extend(
+            options
+                .publish
+                .iter()
+                .map(|word| format!("Publish={}", word.to_string_lossy())),
+        );
         neighbours.check().map_err(usage)?;
         let of_default = path == Path::new(DEFAULT_PATH);
         Ok(Self {
             name: name.or_else(|| section.map(|section| section.netns.clone())),
-            section: section.filter(|_| of_default).map(|section| section.name.clone()),
-            interface: interface.or_else(|| section.and_then(|section| section.interface_in.clone())),
+            section: section
+                .filter(|_| of_default)
+                .map(|section| section.name.clone()),
+            interface: interface
+                .or_else(|| section.and_then(|section| section.interface_in.clone())),
             uplink: uplink.or_else(|| section.and_then(|section| section.interface_out.clone())),
             resolve_named: options.resolve.is_some(),
             resolve: match &options.resolve {
                 Some(file) => Some(absolute(file)?),
                 None => section.and_then(|section| section.resolve.clone()),
             },
-            dns: section.and_then(|section| section.dns.clone()).filter(|_| options.resolve.is_none()),
+            dns: section
+                .and_then(|section| section.dns.clone())
+                .filter(|_| options.resolve.is_none()),
             dns_lock: section.and_then(|section| section.dns_lock),
             vpn: section.map_or(Vec::new(), |section: &Section| section.vpn.clone()),
             wireguard: section.map_or(Vec::new(), |section| section.wireguard.clone()),
@@ -292,7 +374,9 @@ impl Wanted {
 
     /// The record of the namespace that is asked for.
     fn recorded(&self) -> Result<Option<Record>> {
-        let Some(name) = &self.name else { return Ok(None) };
+        let Some(name) = &self.name else {
+            return Ok(None);
+        };
         let hint = || format!("sudo runns-exec clean {name}, then build it again");
         Record::load(name).map_err(|error| error.hint(hint()))
     }
@@ -300,7 +384,10 @@ impl Wanted {
     /// The request for a namespace called `name`.
     fn request(&self, name: NetnsName) -> Request {
         Request {
-            interface: self.interface.clone().unwrap_or_else(|| name.default_interface()),
+            interface: self
+                .interface
+                .clone()
+                .unwrap_or_else(|| name.default_interface()),
             name,
             section: self.section.clone(),
             uplink: self.uplink.clone(),
@@ -322,34 +409,62 @@ impl Wanted {
     /// Decides on a name, if none was asked for, and a subnet.
     fn plan(&self, host: &Netlink) -> Result<Plan> {
         let taken = Taken::find(host)?;
-        let Some(name) = &self.name else { return self.next_vpn(&taken, host) };
-        let preferred = name.vpn_number().and_then(Number::new).filter(|number| taken.is_free(*number));
+        let Some(name) = &self.name else {
+            return self.next_vpn(&taken, host);
+        };
+        let preferred = name
+            .vpn_number()
+            .and_then(Number::new)
+            .filter(|number| taken.is_free(*number));
         let number = preferred.or_else(|| Number::all().find(|number| taken.is_free(*number)));
-        let number = number.ok_or_else(|| Error::new("find a subnet", "172.24.0.0 to 172.31.255.0 are all taken"))?;
+        let number = number.ok_or_else(|| {
+            Error::new("find a subnet", "172.24.0.0 to 172.31.255.0 are all taken")
+        })?;
         let request = self.request(name.clone());
         if let Some(subnet) = request.neighbours.own_subnet()? {
-            let wanted = Network { address: subnet.network, prefix: subnet.prefix };
-            if let Some(taken) = taken.networks.iter().find(|network| network.overlaps(&wanted)) {
-                let by = format!("the host has an address or a route in {}/{}", taken.address, taken.prefix);
-                return Err(Error::new(format!("use Subnet={subnet}"), by).hint("choose another network"));
+            let wanted = Network {
+                address: subnet.network,
+                prefix: subnet.prefix,
+            };
+            if let Some(taken) = taken
+                .networks
+                .iter()
+                .find(|network| network.overlaps(&wanted))
+            {
+                let by = format!(
+                    "the host has an address or a route in {}/{}",
+                    taken.address, taken.prefix
+                );
+                return Err(
+                    Error::new(format!("use Subnet={subnet}"), by).hint("choose another network")
+                );
             }
         }
         decided(request, number)
     }
 
-    /// `vpnX`, X one more than the greatest there is; further where its subnet or interface is taken.
+    /// `vpnX`, X one more than the greatest there is; further where its subnet or interface is
+    /// taken.
     fn next_vpn(&self, taken: &Taken, host: &Netlink) -> Result<Plan> {
-        let there = std::fs::read_dir(netns::DIRECTORY).into_iter().flatten().flatten();
+        let there = std::fs::read_dir(netns::DIRECTORY)
+            .into_iter()
+            .flatten()
+            .flatten();
         let there = there.filter_map(|entry| NetnsName::new(entry.file_name()).ok());
         let names = taken.names.iter().cloned().chain(there);
-        let greatest = names.filter_map(|name| name.vpn_number()).max().unwrap_or(0);
+        let greatest = names
+            .filter_map(|name| name.vpn_number())
+            .max()
+            .unwrap_or(0);
         let mut number = greatest;
         loop {
             number = number.saturating_add(1);
-            let free = Number::new(number)
-                .ok_or_else(|| Error::new("choose a name", "no number is left above the greatest vpnX"))?;
+            let free = Number::new(number).ok_or_else(|| {
+                Error::new("choose a name", "no number is left above the greatest vpnX")
+            })?;
             let request = self.request(NetnsName::new(format!("vpn{number}"))?);
-            let interface_taken = self.interface.is_none() && host.link(request.interface.as_str())?.is_some();
+            let interface_taken =
+                self.interface.is_none() && host.link(request.interface.as_str())?.is_some();
             if taken.is_free(free) && !interface_taken {
                 return decided(request, free);
             }
@@ -360,7 +475,12 @@ impl Wanted {
 fn decided(request: Request, number: Number) -> Result<Plan> {
     let resolver = resolver::decide(&request)?;
     let access = request.neighbours.access(request.has_tunnel())?;
-    let mut plan = Plan { request, number, resolver, host: None };
+    let mut plan = Plan {
+        request,
+        number,
+        resolver,
+        host: None,
+    };
     let is_reached = plan.request.has_veth() && access != HostAccess::Ports(Vec::new());
     plan.host = is_reached.then(|| plan.subnet().host().into());
     Ok(plan)
@@ -387,7 +507,10 @@ struct Taken {
 impl Taken {
     fn find(host: &Netlink) -> Result<Self> {
         let (names, reserved) = Record::names_and_numbers()?;
-        let (known, unknown): (Vec<_>, Vec<_>) = names.iter().cloned().partition(|name| reserved.contains_key(name));
+        let (known, unknown): (Vec<_>, Vec<_>) = names
+            .iter()
+            .cloned()
+            .partition(|name| reserved.contains_key(name));
         let mut networks: Vec<Network> = known.iter().map(|name| subnet(reserved[name])).collect();
         for (name, text) in Record::texts(unknown)? {
             networks.push(subnet(number_of(&name, &text)?));
@@ -402,10 +525,16 @@ impl Taken {
             match (network.prefix >= PREFIX, Number::of(network.address)) {
                 (true, Some(number)) => numbers[usize::from(number.get())] = true,
                 (true, None) => {}
-                (false, _) => Number::all().filter(is_in).for_each(|number| numbers[usize::from(number.get())] = true),
+                (false, _) => Number::all()
+                    .filter(is_in)
+                    .for_each(|number| numbers[usize::from(number.get())] = true),
             }
         }
-        Ok(Self { names, networks, numbers })
+        Ok(Self {
+            names,
+            networks,
+            numbers,
+        })
     }
 
     fn is_free(&self, number: Number) -> bool {
@@ -413,32 +542,43 @@ impl Taken {
     }
 }
 
-/// The number in a record. Reading all of it takes several times as long, for each of perhaps a thousand.
+/// The number in a record. Reading all of it takes several times as long, for each of perhaps a
+/// thousand.
 fn number_of(name: &NetnsName, text: &str) -> Result<Number> {
     #[derive(serde::Deserialize)]
     struct Numbered {
         number: u32,
     }
     let cannot = |cause: String| Error::new(format!("read the record of {name}"), cause);
-    let numbered: Numbered = serde_json::from_str(text).map_err(|error| cannot(error.to_string()))?;
+    let numbered: Numbered =
+        serde_json::from_str(text).map_err(|error| cannot(error.to_string()))?;
     Number::new(numbered.number).ok_or_else(|| cannot("there is no such subnet".to_string()))
 }
 
 fn subnet(number: Number) -> Network {
-    Network { address: number.network(), prefix: PREFIX }
+    Network {
+        address: number.network(),
+        prefix: PREFIX,
+    }
 }
 
 /// Everything that can be known before the first change.
 fn check(plan: &Plan, host: &Netlink) -> Result<()> {
     let request = &plan.request;
     if !request.has_veth() && request.uplink.is_some() {
-        return Err(Error::new("build", "an uplink has no effect with KillSwitch=yes, which creates no veth pair"));
+        return Err(Error::new(
+            "build",
+            "an uplink has no effect with KillSwitch=yes, which creates no veth pair",
+        ));
     }
     let place = part::netns::path(&request.name);
     if std::fs::symlink_metadata(&place).is_ok() {
         return Err(Error::new(
             format!("build namespace {}", request.name),
-            format!("{} exists already, and runns-exec did not build it", show(&place)),
+            format!(
+                "{} exists already, and runns-exec did not build it",
+                show(&place)
+            ),
         )
         .hint("choose another name, or remove it: sudo ip netns delete NAME"));
     }
@@ -459,7 +599,10 @@ fn check(plan: &Plan, host: &Netlink) -> Result<()> {
         }
     }
     for name in request.access.unknown_names() {
-        warn(&format!("AllowUsers or AllowGroups names {}, which no account has", escape(name.as_bytes())));
+        warn(&format!(
+            "AllowUsers or AllowGroups names {}, which no account has",
+            escape(name.as_bytes())
+        ));
     }
     resolver::check(plan)?;
     openvpn::check(plan)?;
@@ -468,5 +611,9 @@ fn check(plan: &Plan, host: &Netlink) -> Result<()> {
     ways::check(plan)?;
     ipv6::check(plan)?;
     hook::check(plan)?;
-    if request.has_veth() || Inside.is_in(plan) { firewall::check() } else { Ok(()) }
+    if request.has_veth() || Inside.is_in(plan) {
+        firewall::check()
+    } else {
+        Ok(())
+    }
 }

@@ -1,4 +1,5 @@
-//! `runns-exec clean`: removes what the record says that build created; with -r, moves a namespace to another uplink.
+//! `runns-exec clean`: removes what the record says that build created; with -r, moves a namespace
+//! to another uplink.
 
 use std::ffi::OsString;
 use std::io::{BufRead, IsTerminal};
@@ -11,7 +12,9 @@ use crate::facts::Own;
 use crate::host::Before;
 use crate::lock::Lock;
 use crate::netlink::Netlink;
-use crate::part::{self, Part, Site, firewall, firewalld, forwarding, ipv6, netns, resolver, uplink, veth};
+use crate::part::{
+    self, Part, Site, firewall, firewalld, forwarding, ipv6, netns, resolver, uplink, veth,
+};
 use crate::prompt::prompt;
 use crate::salvage;
 use crate::walk;
@@ -59,7 +62,12 @@ pub fn run(options: Options) -> Result<()> {
         Target::Name(name) => Some(NetnsName::new(name).map_err(usage)?),
         Target::Section(_) => None,
     };
-    let uplink = options.reattach.as_ref().map(IfaceName::new).transpose().map_err(usage)?;
+    let uplink = options
+        .reattach
+        .as_ref()
+        .map(IfaceName::new)
+        .transpose()
+        .map_err(usage)?;
     let lock = Lock::take()?;
     let result = find(&options, named).and_then(|name| match uplink {
         Some(uplink) => reattach(&lock, &name, uplink),
@@ -69,8 +77,8 @@ pub fn run(options: Options) -> Result<()> {
     result
 }
 
-/// The namespace to clean. A section is looked up in the records first: the configuration may have changed since the
-/// build.
+/// The namespace to clean. A section is looked up in the records first: the configuration may have
+/// changed since the build.
 fn find(options: &Options, named: Option<NetnsName>) -> Result<NetnsName> {
     let section = match (named, &options.target) {
         (Some(name), _) => return Ok(name),
@@ -79,17 +87,28 @@ fn find(options: &Options, named: Option<NetnsName>) -> Result<NetnsName> {
     let built: Vec<NetnsName> = Record::all()?
         .into_iter()
         .map(|record| record.plan.request)
-        .filter(|request| request.section.as_ref().is_some_and(|built| built.eq_ignore_ascii_case(&section)))
+        .filter(|request| {
+            request
+                .section
+                .as_ref()
+                .is_some_and(|built| built.eq_ignore_ascii_case(&section))
+        })
         .map(|request| request.name)
         .collect();
     match &built[..] {
         [name] => Ok(name.clone()),
-        [] => Ok(Config::load_default()?.section(&section, Path::new(DEFAULT_PATH))?.netns.clone()),
+        [] => Ok(Config::load_default()?
+            .section(&section, Path::new(DEFAULT_PATH))?
+            .netns
+            .clone()),
         several => {
             let names: Vec<&str> = several.iter().map(NetnsName::as_str).collect();
             Err(Error::new(
                 format!("clean section {}", escape(section.as_bytes())),
-                format!("several namespaces were built from it: {}", names.join(", ")),
+                format!(
+                    "several namespaces were built from it: {}",
+                    names.join(", ")
+                ),
             )
             .hint("choose one of them with -n"))
         }
@@ -106,8 +125,19 @@ fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
         return clean_without_record(lock, name, options);
     };
     let namespace = netns::open_recorded(&record)?.or_else(|| netns::open_by_process(&record));
-    let mut site = Site { record, lock, host: Netlink::here()?, namespace, wait: None, before: Before::default() };
-    let inside = site.namespace.as_ref().and(site.record.identity).map(|identity| identity.inode);
+    let mut site = Site {
+        record,
+        lock,
+        host: Netlink::here()?,
+        namespace,
+        wait: None,
+        before: Before::default(),
+    };
+    let inside = site
+        .namespace
+        .as_ref()
+        .and(site.record.identity)
+        .map(|identity| identity.inode);
     let others = inside.map_or(Ok(Vec::new()), |inode| strangers(&site, inode))?;
     if !others.is_empty() && !options.kill {
         confirm(name, &others)?;
@@ -118,8 +148,9 @@ fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
             output::warn(&format!("{error}; going on without it"));
         }
     }
-    // From here on nobody can enter: the record forbids it. The name goes after the devices, which a clean that follows one
-    // that was killed finds by it, and before the processes, which something may start again.
+    // From here on nobody can enter: the record forbids it. The name goes after the devices, which
+    // a clean that follows one that was killed finds by it, and before the processes, which
+    // something may start again.
     site.record.state = State::Cleaning;
     site.save()?;
     let (removed, mut errors) = remove(&mut site, inside, options);
@@ -131,7 +162,10 @@ fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
         errors.extend(lock.remove(&site.record).err());
     }
     log::notice(|| format!("cleaned {name}: removed {}", removed.join("; ")));
-    let mut report: String = removed.iter().map(|part| format!("removed {}\n", one_line(part))).collect();
+    let mut report: String = removed
+        .iter()
+        .map(|part| format!("removed {}\n", one_line(part)))
+        .collect();
     match finish(lock, options) {
         Ok(line) => report.push_str(&line),
         Err(error) => errors.push(error),
@@ -140,14 +174,16 @@ fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
     match Error::all(errors) {
         Some(error) => {
             log::refused(|| format!("clean of {name}: {error}"));
-            Err(error.hint(format!("the record is kept; to try again: sudo runns-exec clean {name}")))
+            Err(error.hint(format!(
+                "the record is kept; to try again: sudo runns-exec clean {name}"
+            )))
         }
         None => Ok(()),
     }
 }
 
-/// Removes all parts, and ends the processes in the namespace with the inode `inside`, going on past errors. Returns what
-/// was removed, and what could not be.
+/// Removes all parts, and ends the processes in the namespace with the inode `inside`, going on
+/// past errors. Returns what was removed, and what could not be.
 fn remove(site: &mut Site, inside: Option<u64>, options: &Options) -> (Vec<String>, Vec<Error>) {
     let (mut removed, mut errors) = walk::cut_off(site);
     let withdrawn = netns::withdraw(site).unwrap_or_else(|error| {
@@ -156,17 +192,23 @@ fn remove(site: &mut Site, inside: Option<u64>, options: &Options) -> (Vec<Strin
     });
     if let Some(inode) = inside {
         // Even if no process was found: one may have entered just before the name was removed.
-        errors.extend(daemon::empty_namespace(inode, options.timeout, &part::openvpn::daemons(site)).err());
+        errors.extend(
+            daemon::empty_namespace(inode, options.timeout, &part::openvpn::daemons(site)).err(),
+        );
     }
     let (rest, failed) = walk::undo_rest(site);
     removed.extend(rest);
-    removed.extend(netns::NetworkNamespace.describe(site.plan()).filter(|_| withdrawn));
+    removed.extend(
+        netns::NetworkNamespace
+            .describe(site.plan())
+            .filter(|_| withdrawn),
+    );
     errors.extend(failed);
     (removed, errors)
 }
 
-/// Restores forwarding if that was asked for and no built namespace is left. Returns a line for the report, which also
-/// says so if forwarding is left on.
+/// Restores forwarding if that was asked for and no built namespace is left. Returns a line for the
+/// report, which also says so if forwarding is left on.
 fn finish(lock: &Lock, options: &Options) -> Result<String> {
     if !forwarding::is_left_on()? {
         return Ok(String::new());
@@ -175,24 +217,38 @@ fn finish(lock: &Lock, options: &Options) -> Result<String> {
         return Ok("left IPv4 forwarding on (clean -f restores it)\n".to_string());
     }
     if let Some(bridge) = forwarding::relied_on()? {
-        return Ok(format!("left IPv4 forwarding on, for {bridge} was set up meanwhile and relies on it\n"));
+        return Ok(format!(
+            "left IPv4 forwarding on, for {bridge} was set up meanwhile and relies on it\n"
+        ));
     }
     let restored = ipv6::restore_forwarding(lock)? | forwarding::restore(lock)?;
     // What kept the host from being a router is no longer needed.
     firewall::load(lock, Own::Nobody)?;
-    Ok(if restored { "restored IPv4 forwarding\n".to_string() } else { String::new() })
+    Ok(if restored {
+        "restored IPv4 forwarding\n".to_string()
+    } else {
+        String::new()
+    })
 }
 
-/// Without a record, an existing namespace is not ours, but marked files may be left, as after a reboot.
+/// Without a record, an existing namespace is not ours, but marked files may be left, as after a
+/// reboot.
 fn clean_without_record(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
     let path = netns::path(name);
     if std::fs::symlink_metadata(&path).is_ok() {
-        return Err(Error::new(format!("clean namespace {name}"), "runns-exec did not build it")
-            .hint(format!("remove it with the tool that created it, for instance: sudo ip netns delete {name}")));
+        return Err(Error::new(
+            format!("clean namespace {name}"),
+            "runns-exec did not build it",
+        )
+        .hint(format!(
+            "remove it with the tool that created it, for instance: sudo ip netns delete {name}"
+        )));
     }
     let mut report = String::new();
     if resolver::remove_leftovers(name)? {
-        report.push_str(&format!("removed the files that an earlier build left in /etc/netns/{name}\n"));
+        report.push_str(&format!(
+            "removed the files that an earlier build left in /etc/netns/{name}\n"
+        ));
     } else {
         report.push_str(&format!("there is nothing to clean of {name}\n"));
     }
@@ -205,50 +261,89 @@ fn clean_without_record(lock: &Lock, name: &NetnsName, options: &Options) -> Res
 fn strangers(site: &Site, inode: u64) -> Result<Vec<i32>> {
     let own = part::openvpn::daemons(site);
     let is_own = |pid: &i32| own.iter().any(|daemon| daemon.pid == *pid);
-    Ok(daemon::in_namespace(inode)?.into_iter().filter(|pid| !is_own(pid)).collect())
+    Ok(daemon::in_namespace(inode)?
+        .into_iter()
+        .filter(|pid| !is_own(pid))
+        .collect())
 }
 
-/// Lists the processes and asks whether to end them. Anything but a yes is an error, as is the lack of a terminal.
+/// Lists the processes and asks whether to end them. Anything but a yes is an error, as is the lack
+/// of a terminal.
 fn confirm(name: &NetnsName, pids: &[i32]) -> Result<()> {
     let refuse = |cause: &str| Error::new(format!("clean namespace {name}"), cause);
-    let shown = |pid: &i32| format!("{pid} ({})", escape(daemon::command_line(*pid).join(" ").as_bytes()));
+    let shown = |pid: &i32| {
+        format!(
+            "{pid} ({})",
+            escape(daemon::command_line(*pid).join(" ").as_bytes())
+        )
+    };
     let mut list: Vec<String> = pids.iter().take(LISTED).map(shown).collect();
     if pids.len() > LISTED {
         list.push(format!("and {} more", pids.len() - LISTED));
     }
     if !std::io::stdin().is_terminal() {
-        return Err(refuse(&format!("processes are running in it: {}", list.join(", "))).hint("--kill ends them"));
+        return Err(
+            refuse(&format!("processes are running in it: {}", list.join(", ")))
+                .hint("--kill ends them"),
+        );
     }
     for line in &list {
         output::complain(&format!("running in {name}: {line}"));
     }
-    prompt(&format!("End {} in {name}? [y/N] ", if pids.len() == 1 { "this process" } else { "these processes" }));
+    prompt(&format!(
+        "End {} in {name}? [y/N] ",
+        if pids.len() == 1 {
+            "this process"
+        } else {
+            "these processes"
+        }
+    ));
     let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer).cannot(|| "read the answer")?;
+    std::io::stdin()
+        .lock()
+        .read_line(&mut answer)
+        .cannot(|| "read the answer")?;
     if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
         return Ok(());
     }
-    Err(refuse("processes are running in it, and you did not answer yes"))
+    Err(refuse(
+        "processes are running in it, and you did not answer yes",
+    ))
 }
 
 /// Moves the namespace to another uplink; its processes keep running.
 fn reattach(lock: &Lock, name: &NetnsName, uplink: IfaceName) -> Result<()> {
     let record = Record::load(name)?.ok_or_else(|| {
-        Error::new(format!("move namespace {name}"), "runns-exec did not build it").hint("runns-exec list")
+        Error::new(
+            format!("move namespace {name}"),
+            "runns-exec did not build it",
+        )
+        .hint("runns-exec list")
     })?;
     if record.state != State::Built {
-        return Err(Error::new(format!("move namespace {name}"), "an earlier build or clean of it was interrupted"));
+        return Err(Error::new(
+            format!("move namespace {name}"),
+            "an earlier build or clean of it was interrupted",
+        ));
     }
-    let mut site =
-        Site { record, lock, host: Netlink::here()?, namespace: None, wait: None, before: Before::default() };
+    let mut site = Site {
+        record,
+        lock,
+        host: Netlink::here()?,
+        namespace: None,
+        wait: None,
+        before: Before::default(),
+    };
     site.host.need_link(uplink.as_str())?;
     site.record.plan.request.uplink = Some(uplink.clone());
     site.save()?;
-    // Nothing leaks in between: the new table has its unreachable route before anything is looked up in it, and the
-    // rules of both uplinks are there while the veth goes from one to the other.
+    // Nothing leaks in between: the new table has its unreachable route before anything is looked
+    // up in it, and the rules of both uplinks are there while the veth goes from one to the other.
     uplink::Uplink.apply(&mut site)?;
     firewall::load(lock, Own::With(site.plan()))?;
-    let link = site.host.need_link(site.plan().request.interface.as_str())?;
+    let link = site
+        .host
+        .need_link(site.plan().request.interface.as_str())?;
     veth::bind(&site, link.index)?;
     uplink::forget_unused(&site, Some(&uplink))?;
     firewall::load(lock, Own::With(site.plan()))?;

@@ -23,8 +23,8 @@ pub struct Options {
     pub json: bool,
 }
 
-/// Prints the state of what was built, with what runns-exec saw inside if it was called by a member of the group; returns
-/// whether all is ok.
+/// Prints the state of what was built, with what runns-exec saw inside if it was called by a member
+/// of the group; returns whether all is ok.
 pub fn run(options: &Options, handed_over: Vec<Inside>) -> Result<bool> {
     let seen = Seen::new(handed_over);
     let statuses = report::look(&named(options)?, &seen);
@@ -50,11 +50,17 @@ fn named(options: &Options) -> Result<Vec<Named>> {
     let mut names = options.names.iter().map(name).collect::<Result<Vec<_>>>()?;
     names.sort_unstable();
     names.dedup();
-    names.into_iter().map(|name| load(name.clone()).ok_or_else(|| unknown(&name))).collect()
+    names
+        .into_iter()
+        .map(|name| load(name.clone()).ok_or_else(|| unknown(&name)))
+        .collect()
 }
 
 fn unknown(name: &NetnsName) -> Error {
-    let error = Error::new(format!("show namespace {name}"), "runns-exec did not build it");
+    let error = Error::new(
+        format!("show namespace {name}"),
+        "runns-exec did not build it",
+    );
     let names = Record::names().unwrap_or_default();
     match nearest(name.as_str(), names.iter().map(NetnsName::as_str)) {
         Some(near) => error.hint(format!("did you mean {near}?")),
@@ -62,19 +68,28 @@ fn unknown(name: &NetnsName) -> Error {
     }
 }
 
-/// Takes what runns-exec saw inside the namespaces, and the words that say where it is, from the command line. Nobody is
-/// shown more by it than they could see themselves: it is only believed.
+/// Takes what runns-exec saw inside the namespaces, and the words that say where it is, from the
+/// command line. Nobody is shown more by it than they could see themselves: it is only believed.
 pub fn take_handed_over(words: &mut Vec<OsString>) -> Result<Vec<Inside>> {
     if words.get(1).is_none_or(|word| word != HANDED_OVER) {
         return Ok(Vec::new());
     }
-    let wrong = |cause: &str| Error::new("read what was seen inside", cause).with_status(status::USAGE);
-    let descriptor = words.get(2).and_then(|word| word.to_str()).and_then(|word| word.parse::<u32>().ok());
-    let path = format!("/proc/self/fd/{}", descriptor.ok_or_else(|| wrong("no descriptor is named"))?);
+    let wrong =
+        |cause: &str| Error::new("read what was seen inside", cause).with_status(status::USAGE);
+    let descriptor = words
+        .get(2)
+        .and_then(|word| word.to_str())
+        .and_then(|word| word.parse::<u32>().ok());
+    let path = format!(
+        "/proc/self/fd/{}",
+        descriptor.ok_or_else(|| wrong("no descriptor is named"))?
+    );
     let mut text = String::new();
     // Opened anew: read from its beginning.
     let file = File::open(&path).cannot(|| format!("open {path}"))?;
-    file.take(MAX_TEXT * 64).read_to_string(&mut text).cannot(|| format!("read {path}"))?;
+    file.take(MAX_TEXT * 64)
+        .read_to_string(&mut text)
+        .cannot(|| format!("read {path}"))?;
     words.drain(1..3);
     Inside::from_text(&text).ok_or_else(|| wrong("it is something else"))
 }

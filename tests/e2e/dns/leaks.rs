@@ -1,16 +1,28 @@
-//! Leaks through files that the host replaces, stubs, built-in servers and IPv6 (for the host's services, see
-//! `services`).
+//! Leaks through files that the host replaces, stubs, built-in servers and IPv6 (for the host's
+//! services, see `services`).
 
-use super::{HOST_RESOLVER, INSIDE, LEAKED, PUBLIC, PUBLIC_RESOLVER, RESOLVER, World, start_resolver};
+use super::{
+    HOST_RESOLVER, INSIDE, LEAKED, PUBLIC, PUBLIC_RESOLVER, RESOLVER, World, start_resolver,
+};
 use crate::support::wait_until;
 
 #[test]
 fn resolv_conf_replaced_while_a_command_runs() {
     let world = World::new();
     let (other, ours) = (world.asker_by_ip_netns(), world.asker());
-    assert_eq!((other.ask(), ours.ask()), (INSIDE.to_string(), INSIDE.to_string()));
-    world.replace("/etc/resolv.conf", &format!("# renewed\nnameserver {HOST_RESOLVER}\n"));
-    assert_eq!(other.ask(), LEAKED, "the kernel detaches a mount on a file that is replaced");
+    assert_eq!(
+        (other.ask(), ours.ask()),
+        (INSIDE.to_string(), INSIDE.to_string())
+    );
+    world.replace(
+        "/etc/resolv.conf",
+        &format!("# renewed\nnameserver {HOST_RESOLVER}\n"),
+    );
+    assert_eq!(
+        other.ask(),
+        LEAKED,
+        "the kernel detaches a mount on a file that is replaced"
+    );
     world.asking_nobody_else(|| {
         assert_eq!(ours.ask(), INSIDE);
         assert_eq!(world.getent(), INSIDE);
@@ -23,14 +35,21 @@ fn resolv_conf_replaced_while_a_command_runs() {
 fn resolv_conf_is_a_symlink() {
     let world = World::new();
     let target = "/run/NetworkManager/resolv.conf";
-    world.host.write(target, &format!("nameserver {HOST_RESOLVER}\n"));
+    world
+        .host
+        .write(target, &format!("nameserver {HOST_RESOLVER}\n"));
     world.host.ok(&format!("ln -sfn {target} /etc/resolv.conf"));
     let (other, ours) = (world.asker_by_ip_netns(), world.asker());
-    assert_eq!((other.ask(), ours.ask()), (INSIDE.to_string(), INSIDE.to_string()));
+    assert_eq!(
+        (other.ask(), ours.ask()),
+        (INSIDE.to_string(), INSIDE.to_string())
+    );
     world.replace(target, &format!("# renewed\nnameserver {HOST_RESOLVER}\n"));
     assert_eq!(other.ask(), LEAKED);
     world.asking_nobody_else(|| assert_eq!(ours.ask(), INSIDE));
-    world.host.ok(&format!("ln -s {target} /etc/link && mv -T /etc/link /etc/resolv.conf"));
+    world.host.ok(&format!(
+        "ln -s {target} /etc/link && mv -T /etc/link /etc/resolv.conf"
+    ));
     world.asking_nobody_else(|| {
         assert_eq!(ours.ask(), INSIDE);
         assert_eq!(world.getent(), INSIDE);
@@ -42,10 +61,19 @@ fn stub_of_the_host() {
     let world = World::new();
     world.replace("/etc/resolv.conf", "nameserver 127.0.0.53\n");
     let dig = "dig +short +tries=1 +time=2 @127.0.0.53 stub.example";
-    assert_ne!(world.host.run(&format!("ip netns exec open {dig}")).status, 0, "nobody listens there inside");
+    assert_ne!(
+        world.host.run(&format!("ip netns exec open {dig}")).status,
+        0,
+        "nobody listens there inside"
+    );
     world.asking_nobody_else(|| {
         for protocol in ["+notcp", "+tcp"] {
-            assert_eq!(world.alice().ok(&format!("runns-exec work -- {dig} {protocol}")), INSIDE);
+            assert_eq!(
+                world
+                    .alice()
+                    .ok(&format!("runns-exec work -- {dig} {protocol}")),
+                INSIDE
+            );
         }
         assert_eq!(world.getent(), INSIDE);
     });
@@ -55,13 +83,25 @@ fn stub_of_the_host() {
 fn servers_that_programs_have_built_in() {
     let world = World::new();
     for server in [PUBLIC_RESOLVER, HOST_RESOLVER, "127.0.0.1", "192.0.2.2"] {
-        let answer = if server == PUBLIC_RESOLVER { PUBLIC } else { LEAKED };
+        let answer = if server == PUBLIC_RESOLVER {
+            PUBLIC
+        } else {
+            LEAKED
+        };
         for protocol in ["+notcp", "+tcp"] {
-            let dig = format!("dig +short +tries=1 +time=2 {protocol} @{server} {}", world.fresh_name());
+            let dig = format!(
+                "dig +short +tries=1 +time=2 {protocol} @{server} {}",
+                world.fresh_name()
+            );
             if server != "127.0.0.1" {
                 assert_eq!(world.host.ok(&format!("ip netns exec open {dig}")), answer);
             }
-            world.asking_nobody_else(|| assert_eq!(world.alice().ok(&format!("runns-exec work -- {dig}")), INSIDE));
+            world.asking_nobody_else(|| {
+                assert_eq!(
+                    world.alice().ok(&format!("runns-exec work -- {dig}")),
+                    INSIDE
+                )
+            });
         }
     }
 }
@@ -69,14 +109,24 @@ fn servers_that_programs_have_built_in() {
 #[test]
 fn resolver_of_a_static_program() {
     let world = World::new();
-    world.host.ok("mv /usr/bin/busybox /usr/bin/busybox.dynamic");
+    world
+        .host
+        .ok("mv /usr/bin/busybox /usr/bin/busybox.dynamic");
     world.host.unpack("busybox-static");
     world.host.ok("! ldd /bin/busybox");
-    let nslookup = |server: &str| format!("busybox nslookup -type=a {} {server}", world.fresh_name());
-    assert!(world.host.ok(&format!("ip netns exec open {}", nslookup(HOST_RESOLVER))).contains(LEAKED));
+    let nslookup =
+        |server: &str| format!("busybox nslookup -type=a {} {server}", world.fresh_name());
+    assert!(
+        world
+            .host
+            .ok(&format!("ip netns exec open {}", nslookup(HOST_RESOLVER)))
+            .contains(LEAKED)
+    );
     for server in ["", HOST_RESOLVER, PUBLIC_RESOLVER] {
         world.asking_nobody_else(|| {
-            let output = world.alice().ok(&format!("runns-exec work -- {}", nslookup(server)));
+            let output = world
+                .alice()
+                .ok(&format!("runns-exec work -- {}", nslookup(server)));
             assert!(output.contains(INSIDE), "{output}");
         });
     }
@@ -99,9 +149,18 @@ fn chromium() {
 #[track_caller]
 fn fetches_the_page_of_the_inside(program: &str) {
     let world = World::new();
-    let _pages = [(INSIDE, "page of the inside"), (LEAKED, "page of the host")]
-        .map(|(address, name)| world.host.internet.net.serve(&format!("{address}:80"), name));
-    world.replace("/etc/resolv.conf", &format!("# today's\nnameserver {HOST_RESOLVER}\n"));
+    let _pages =
+        [(INSIDE, "page of the inside"), (LEAKED, "page of the host")].map(|(address, name)| {
+            world
+                .host
+                .internet
+                .net
+                .serve(&format!("{address}:80"), name)
+        });
+    world.replace(
+        "/etc/resolv.conf",
+        &format!("# today's\nnameserver {HOST_RESOLVER}\n"),
+    );
     let alice = world.alice();
     let get = || format!("{program} http://{}/", world.fresh_name());
     assert!(alice.ok(&get()).contains("page of the host"));
@@ -112,10 +171,20 @@ fn fetches_the_page_of_the_inside(program: &str) {
     // A browser that sees the host's file, because it was replaced while the command ran.
     let questions = format!("/tmp/{}", world.fresh_name());
     world.host.ok(&format!("mkfifo -m 666 {questions}"));
-    let shell = format!("echo ready; read -r _; grep -q today /etc/resolv.conf && {}", get());
-    let running = alice.spawn(&format!("exec runns-exec work -- sh -c '{shell}' 0<>{questions}"));
-    wait_until("the command runs", || running.stdout().contains("ready").then_some(()));
-    world.replace("/etc/resolv.conf", &format!("# today's again\nnameserver {HOST_RESOLVER}\n"));
+    let shell = format!(
+        "echo ready; read -r _; grep -q today /etc/resolv.conf && {}",
+        get()
+    );
+    let running = alice.spawn(&format!(
+        "exec runns-exec work -- sh -c '{shell}' 0<>{questions}"
+    ));
+    wait_until("the command runs", || {
+        running.stdout().contains("ready").then_some(())
+    });
+    world.replace(
+        "/etc/resolv.conf",
+        &format!("# today's again\nnameserver {HOST_RESOLVER}\n"),
+    );
     world.asking_nobody_else(|| {
         world.host.ok(&format!("echo >{questions}"));
         let output = running.wait().ok();
@@ -139,22 +208,51 @@ fn queries_over_ipv6() {
         start_resolver(&world.host.root(), &format!("{net}::1"), LEAKED);
     }
     for protocol in ["+notcp", "+tcp"] {
-        let dig = |net: &str| format!("dig +short +tries=1 +time=2 {protocol} @{net}::1 {}", world.fresh_name());
-        assert_eq!(world.host.ok(&format!("ip netns exec open {}", dig("fd00:1"))), LEAKED);
+        let dig = |net: &str| {
+            format!(
+                "dig +short +tries=1 +time=2 {protocol} @{net}::1 {}",
+                world.fresh_name()
+            )
+        };
+        assert_eq!(
+            world
+                .host
+                .ok(&format!("ip netns exec open {}", dig("fd00:1"))),
+            LEAKED
+        );
         world.asking_nobody_else(|| {
-            let output = world.alice().run(&format!("runns-exec work -- {}", dig("fd00:0")));
+            let output = world
+                .alice()
+                .run(&format!("runns-exec work -- {}", dig("fd00:0")));
             assert_ne!(output.status, 0, "{output}");
         });
-        world.asking_nobody_else(|| assert_ne!(world.alice().run("runns-exec work -- dig @::1 a.example").status, 0));
+        world.asking_nobody_else(|| {
+            assert_ne!(
+                world
+                    .alice()
+                    .run("runns-exec work -- dig @::1 a.example")
+                    .status,
+                0
+            )
+        });
     }
     // Queries are rejected, not dropped, so that programs try the next server at once.
-    world.replace("/etc/resolv.conf", &format!("nameserver fd00:0::1\nnameserver {HOST_RESOLVER}\n"));
+    world.replace(
+        "/etc/resolv.conf",
+        &format!("nameserver fd00:0::1\nnameserver {HOST_RESOLVER}\n"),
+    );
     let ours = world.asker();
-    world.replace("/etc/resolv.conf", &format!("# renewed\nnameserver fd00:0::1\nnameserver {HOST_RESOLVER}\n"));
+    world.replace(
+        "/etc/resolv.conf",
+        &format!("# renewed\nnameserver fd00:0::1\nnameserver {HOST_RESOLVER}\n"),
+    );
     world.asking_nobody_else(|| {
         let start = std::time::Instant::now();
         assert_eq!(ours.ask(), INSIDE);
-        assert!(start.elapsed().as_secs() < 4, "the query over IPv6 was not rejected at once");
+        assert!(
+            start.elapsed().as_secs() < 4,
+            "the query over IPv6 was not rejected at once"
+        );
     });
 }
 
@@ -167,12 +265,17 @@ fn resolver_that_is_down_for_a_while() {
     let dig = "runns-exec work -- dig +tries=1 +time=1 +short";
     let capture = super::Capture::start(&world.host, "any", "port 53");
     for server in ["", "@8.8.8.8", "@127.0.0.53", &format!("@{HOST_RESOLVER}")] {
-        let output = world.alice().run(&format!("{dig} {server} while.down.example"));
+        let output = world
+            .alice()
+            .run(&format!("{dig} {server} while.down.example"));
         assert_ne!(output.status, 0, "{output}");
     }
     world.start_own_resolver();
     for line in capture.finish() {
-        assert!(line.contains(&format!("{RESOLVER}.53")), "a packet to another resolver: {line}");
+        assert!(
+            line.contains(&format!("{RESOLVER}.53")),
+            "a packet to another resolver: {line}"
+        );
     }
     assert_eq!(ours.ask(), INSIDE);
 }

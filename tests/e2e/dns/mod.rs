@@ -1,8 +1,9 @@
-//! Name resolution inside a namespace (SPEC 7): every known way around its resolver is first shown to leak in a
-//! namespace without the lock, and then to be closed in one with it.
+//! Name resolution inside a namespace (SPEC 7): every known way around its resolver is first shown
+//! to leak in a namespace without the lock, and then to be closed in one with it.
 //!
-//! Three resolvers answer every query, each with an address of its own: the host's, the namespace's and a public one.
-//! The answer shows which of them answered; tcpdump on all devices of the host shows which others were asked.
+//! Three resolvers answer every query, each with an address of its own: the host's, the namespace's
+//! and a public one. The answer shows which of them answered; tcpdump on all devices of the host
+//! shows which others were asked.
 
 mod check;
 mod leaks;
@@ -39,8 +40,8 @@ for line in sys.stdin:
     print(name, answer, flush=True)
 "#;
 
-/// A host with the three resolvers and two namespaces: `work`, whose DNS is locked, and `open`, which has a resolver of
-/// its own but no lock, as with other tools.
+/// A host with the three resolvers and two namespaces: `work`, whose DNS is locked, and `open`,
+/// which has a resolver of its own but no lock, as with other tools.
 pub struct World {
     pub host: Host,
     numbers: Cell<u32>,
@@ -57,8 +58,11 @@ impl World {
 
     /// Builds both namespaces.
     pub fn build(&self) {
-        self.host.configure("[work]\nResolve=/etc/vpn.resolv\n\n[open]\nResolve=/etc/vpn.resolv\nDNSLock=no\n");
-        self.host.ok("runns-exec build -s work && runns-exec build -s open");
+        self.host.configure(
+            "[work]\nResolve=/etc/vpn.resolv\n\n[open]\nResolve=/etc/vpn.resolv\nDNSLock=no\n",
+        );
+        self.host
+            .ok("runns-exec build -s work && runns-exec build -s open");
         // Other tools create no such file.
         self.host.ok("rm /etc/netns/open/nsswitch.conf");
     }
@@ -67,13 +71,19 @@ impl World {
     pub fn without_namespaces() -> Self {
         let host = Host::new();
         for address in [RESOLVER, PUBLIC_RESOLVER, INSIDE, LEAKED, PUBLIC] {
-            host.internet.net.ip(&format!("address add {address}/32 dev lo"));
+            host.internet
+                .net
+                .ip(&format!("address add {address}/32 dev lo"));
         }
         host.ok(&format!("ip address add {HOST_RESOLVER}/32 dev lo"));
         host.write("/etc/resolv.conf", &format!("nameserver {HOST_RESOLVER}\n"));
         host.write("/etc/vpn.resolv", &format!("nameserver {RESOLVER}\n"));
         host.write("/usr/local/share/ask.py", ASK);
-        let world = Self { host, numbers: Cell::new(0), resolver: RefCell::new(None) };
+        let world = Self {
+            host,
+            numbers: Cell::new(0),
+            resolver: RefCell::new(None),
+        };
         for address in ["127.0.0.1", "192.0.2.2", HOST_RESOLVER] {
             start_resolver(&world.host.root(), address, LEAKED);
         }
@@ -93,7 +103,11 @@ impl World {
 
     /// Stops the namespace's resolver.
     pub fn stop_own_resolver(&self) {
-        let resolver = self.resolver.borrow_mut().take().expect("a running resolver");
+        let resolver = self
+            .resolver
+            .borrow_mut()
+            .take()
+            .expect("a running resolver");
         stop(&self.host, resolver);
     }
 
@@ -130,7 +144,8 @@ impl World {
         Asker::start(self, &self.alice(), "runns-exec work --")
     }
 
-    /// Replaces a file by renaming a new one over it, as editors, DHCP clients and NetworkManager do.
+    /// Replaces a file by renaming a new one over it, as editors, DHCP clients and NetworkManager
+    /// do.
     pub fn replace(&self, path: &str, text: &str) {
         self.host.write(&format!("{path}.new"), text);
         self.host.ok(&format!("mv {path}.new {path}"));
@@ -142,7 +157,10 @@ impl World {
         let capture = Capture::start(&self.host, "any", "port 53");
         act();
         for line in capture.finish() {
-            assert!(line.contains(&format!("{RESOLVER}.53")), "a packet to another resolver: {line}");
+            assert!(
+                line.contains(&format!("{RESOLVER}.53")),
+                "a packet to another resolver: {line}"
+            );
         }
     }
 }
@@ -155,8 +173,14 @@ pub fn start_resolver(place: &Runner, address: &str, answer: &str) -> Background
          --pid-file= --log-facility=- --address=/#/{answer} --bind-interfaces --listen-address={address}"
     ));
     wait_until(&format!("{address} answers"), || {
-        assert!(resolver.is_running(), "dnsmasq ended: {}", resolver.stderr());
-        let answer = place.run(&format!("dig +short +tries=1 +time=1 @{address} ready.example"));
+        assert!(
+            resolver.is_running(),
+            "dnsmasq ended: {}",
+            resolver.stderr()
+        );
+        let answer = place.run(&format!(
+            "dig +short +tries=1 +time=1 @{address} ready.example"
+        ));
         (answer.status == 0).then_some(())
     });
     resolver
@@ -164,7 +188,9 @@ pub fn start_resolver(place: &Runner, address: &str, answer: &str) -> Background
 
 /// Ends a program that printed its pid first.
 pub fn stop(host: &Host, program: Background) {
-    let pid = wait_until("a program says its pid", || program.stdout().lines().next().map(str::to_string));
+    let pid = wait_until("a program says its pid", || {
+        program.stdout().lines().next().map(str::to_string)
+    });
     host.ok(&format!("kill {pid}"));
     program.wait();
 }
@@ -174,7 +200,12 @@ pub fn stop(host: &Host, program: Background) {
 pub fn getent(runner: &Runner, enter: &str, name: &str) -> String {
     let output = runner.run(&format!("{enter} getent ahostsv4 {name}"));
     assert!(matches!(output.status, 0 | 2), "{output}");
-    output.stdout.split_whitespace().next().unwrap_or("none").to_string()
+    output
+        .stdout
+        .split_whitespace()
+        .next()
+        .unwrap_or("none")
+        .to_string()
 }
 
 /// A process that resolves names as long as the test lasts.
@@ -189,8 +220,14 @@ impl<'a> Asker<'a> {
         let questions = format!("/tmp/questions.{}", world.fresh_name());
         world.host.ok(&format!("mkfifo -m 666 {questions}"));
         // Opened for reading and writing, the FIFO never reaches its end.
-        let process = runner.spawn(&format!("exec {enter} python3 /usr/local/share/ask.py 0<>{questions}"));
-        Self { world, process, questions }
+        let process = runner.spawn(&format!(
+            "exec {enter} python3 /usr/local/share/ask.py 0<>{questions}"
+        ));
+        Self {
+            world,
+            process,
+            questions,
+        }
     }
 
     /// The answer that the process gets for a fresh name.
@@ -202,11 +239,19 @@ impl<'a> Asker<'a> {
     /// The answer that the process gets for `name`, for which it has not asked before.
     #[track_caller]
     pub fn ask_for(&self, name: &str) -> String {
-        self.world.host.ok(&format!("echo {name} >{}", self.questions));
+        self.world
+            .host
+            .ok(&format!("echo {name} >{}", self.questions));
         wait_until("an answer", || {
-            assert!(self.process.is_running(), "the asking process ended: {}", self.process.stderr());
+            assert!(
+                self.process.is_running(),
+                "the asking process ended: {}",
+                self.process.stderr()
+            );
             let output = self.process.stdout();
-            output.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_string()))
+            output
+                .lines()
+                .find_map(|line| Some(line.strip_prefix(name)?.trim().to_string()))
         })
     }
 }
@@ -221,9 +266,13 @@ impl<'a> Capture<'a> {
     /// Starts to capture on `interface`.
     #[track_caller]
     pub fn start(host: &'a Host, interface: &str, filter: &str) -> Self {
-        let script = format!("echo $$ && exec tcpdump -Z root -n -l --immediate-mode -i {interface} '{filter}'");
+        let script = format!(
+            "echo $$ && exec tcpdump -Z root -n -l --immediate-mode -i {interface} '{filter}'"
+        );
         let process = host.spawn(&script);
-        wait_until("tcpdump listens", || process.stderr().contains("listening on").then_some(()));
+        wait_until("tcpdump listens", || {
+            process.stderr().contains("listening on").then_some(())
+        });
         Self { host, process }
     }
 
@@ -232,8 +281,16 @@ impl<'a> Capture<'a> {
     pub fn finish(self) -> Vec<String> {
         const LAST: &str = "last.in.capture";
         self.host.ok(&format!("dig +short @{RESOLVER} {LAST}"));
-        wait_until("the last packet is seen", || self.process.stdout().contains(LAST).then_some(()));
-        let lines = self.process.stdout().lines().skip(1).map(str::to_string).collect();
+        wait_until("the last packet is seen", || {
+            self.process.stdout().contains(LAST).then_some(())
+        });
+        let lines = self
+            .process
+            .stdout()
+            .lines()
+            .skip(1)
+            .map(str::to_string)
+            .collect();
         stop(self.host, self.process);
         lines
     }

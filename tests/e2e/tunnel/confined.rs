@@ -1,31 +1,42 @@
-//! Tunnel daemons are worth little to a server that takes them over (SPEC 14.4): seen in /proc, and tried in their place.
+//! Tunnel daemons are worth little to a server that takes them over (SPEC 14.4): seen in /proc, and
+//! tried in their place.
 
 use super::wireguard::host_with_peer;
 use super::{FAR, daemons, host, ping, tunnel_field, wait_for_ping};
 use crate::support::openvpn::{self, OpenVpnServer};
 use crate::support::{Host, Snapshot, wait_until};
 
-const SERVER: &str = "push \"redirect-gateway def1\"\npush \"dhcp-option DNS 10.8.0.1\"\nkeepalive 1 3\n";
+const SERVER: &str =
+    "push \"redirect-gateway def1\"\npush \"dhcp-option DNS 10.8.0.1\"\nkeepalive 1 3\n";
 
 /// The fields of /proc/PID/status that say what a process may do.
 fn identity(host: &Host, pid: &str) -> String {
-    host.ok(&format!("grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs)' /proc/{pid}/status | tr -s '\\t ' ' '"))
+    host.ok(&format!(
+        "grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs)' /proc/{pid}/status | tr -s '\\t ' ' '"
+    ))
 }
 
 /// That of a daemon with this user id, and with these capabilities, in hexadecimal.
 fn confined(user: u32, capabilities: &str) -> String {
-    let sets: String = ["Inh", "Prm", "Eff", "Bnd", "Amb"].map(|set| format!("Cap{set}: {capabilities}\n")).concat();
-    format!("Uid: {user} {user} {user} {user}\nGid: {user} {user} {user} {user}\nGroups: \n{sets}NoNewPrivs: 1")
+    let sets: String = ["Inh", "Prm", "Eff", "Bnd", "Amb"]
+        .map(|set| format!("Cap{set}: {capabilities}\n"))
+        .concat();
+    format!(
+        "Uid: {user} {user} {user} {user}\nGid: {user} {user} {user} {user}\nGroups: \n{sets}NoNewPrivs: 1"
+    )
 }
 
 const NONE: &str = "0000000000000000";
 
 fn keepers(host: &Host, namespace: &str) -> Vec<String> {
-    host.ok(&format!("pgrep -f '[.]tunnel-keeper {namespace} '")).lines().map(str::to_string).collect()
+    host.ok(&format!("pgrep -f '[.]tunnel-keeper {namespace} '"))
+        .lines()
+        .map(str::to_string)
+        .collect()
 }
 
-/// Runs a script in the place of a daemon: in its namespaces, with its root directory, user, group and capabilities. The
-/// shell is busybox, since the daemon's view has the host's programs.
+/// Runs a script in the place of a daemon: in its namespaces, with its root directory, user, group
+/// and capabilities. The shell is busybox, since the daemon's view has the host's programs.
 fn instead(host: &Host, pid: &str, script: &str) -> (i32, String) {
     let user = host.ok(&format!("stat -c %u /proc/{pid}"));
     let words = format!(
@@ -40,23 +51,45 @@ fn instead(host: &Host, pid: &str, script: &str) -> (i32, String) {
 #[track_caller]
 fn assert_harmless(host: &Host, pid: &str, own: Option<&str>) {
     // A secret that everybody may read, which only the view keeps out of sight.
-    for secret in
-        ["/home/alice/secret", "/root/secret", "/var/lib/secret", "/srv/secret", "/etc/ssl/private/key", "/etc/secret"]
-    {
+    for secret in [
+        "/home/alice/secret",
+        "/root/secret",
+        "/var/lib/secret",
+        "/srv/secret",
+        "/etc/ssl/private/key",
+        "/etc/secret",
+    ] {
         host.write(secret, "secret");
         host.ok(&format!("chmod 755 $(dirname {secret}) && cat {secret}"));
         let (status, said) = instead(host, pid, &format!("cat {secret}"));
-        assert!(status != 0 && !said.contains("secret\n"), "{secret}: {said}");
+        assert!(
+            status != 0 && !said.contains("secret\n"),
+            "{secret}: {said}"
+        );
         host.ok(&format!("rm {secret}"));
     }
-    for file in ["/etc/shadow", "/etc/passwd", "/etc/runns.conf", "/proc/1/environ", "/proc/self/status", "/sys/kernel"]
-    {
+    for file in [
+        "/etc/shadow",
+        "/etc/passwd",
+        "/etc/runns.conf",
+        "/proc/1/environ",
+        "/proc/self/status",
+        "/sys/kernel",
+    ] {
         let (status, said) = instead(host, pid, &format!("ls {file}"));
-        assert!(status != 0 && said.contains("No such file"), "{file}: {said}");
+        assert!(
+            status != 0 && said.contains("No such file"),
+            "{file}: {said}"
+        );
     }
-    host.ok("mkdir -p /run/systemd /run/dbus && touch /run/systemd/private /run/dbus/system_bus_socket");
+    host.ok(
+        "mkdir -p /run/systemd /run/dbus && touch /run/systemd/private /run/dbus/system_bus_socket",
+    );
     let (_, run) = instead(host, pid, "find /run | sort");
-    assert!(!run.contains("systemd") && !run.contains("dbus") && !run.contains("netns"), "{run}");
+    assert!(
+        !run.contains("systemd") && !run.contains("dbus") && !run.contains("netns"),
+        "{run}"
+    );
     host.ok("rm -r /run/systemd /run/dbus");
     let places = "find / -xdev -type d 2>/dev/null; find /usr /etc /dev /run -type d 2>/dev/null";
     let (_, writable) = instead(
@@ -66,7 +99,11 @@ fn assert_harmless(host: &Host, pid: &str, own: Option<&str>) {
             "for d in $({places}); do if (: >$d/.probe) 2>/dev/null; then rm $d/.probe; echo $d; fi; done | sort -u"
         ),
     );
-    assert_eq!(writable.trim(), own.unwrap_or_default(), "where it can write");
+    assert_eq!(
+        writable.trim(),
+        own.unwrap_or_default(),
+        "where it can write"
+    );
     for change in [
         "ip link add dummy0 type dummy",
         "ip link set lo down",
@@ -96,7 +133,9 @@ fn host_with_server(more: &str) -> (Host, OpenVpnServer) {
 fn openvpn_has_no_capability_and_sees_no_secret() {
     let (host, _server) = host_with_server(SERVER);
     for kill_switch in ["KillSwitch=yes\n", ""] {
-        host.configure(&format!("[work]\n{kill_switch}vpn=/etc/openvpn/work.conf\n"));
+        host.configure(&format!(
+            "[work]\n{kill_switch}vpn=/etc/openvpn/work.conf\n"
+        ));
         let before = Snapshot::of(&host);
         host.ok("runns-exec build -s work");
         assert!(ping(&host, "work", FAR));
@@ -106,11 +145,17 @@ fn openvpn_has_no_capability_and_sees_no_secret() {
         // Its own key is there for it alone, and no other's.
         let (_, keys) = instead(&host, pid, "ls /etc/openvpn");
         assert_eq!(keys.trim(), "ca.crt\nclient.crt\nclient.key\nwork.conf");
-        let [keeper] = &keepers(&host, "work")[..] else { panic!("one keeper") };
+        let [keeper] = &keepers(&host, "work")[..] else {
+            panic!("one keeper")
+        };
         // cap_kill, cap_net_admin, cap_net_raw, cap_sys_admin
         let kept = "0000000000203020";
         let status = identity(&host, keeper);
-        assert!(status.contains(&format!("CapBnd: {kept}")) && status.contains(&format!("CapPrm: {kept}")), "{status}");
+        assert!(
+            status.contains(&format!("CapBnd: {kept}"))
+                && status.contains(&format!("CapPrm: {kept}")),
+            "{status}"
+        );
         assert!(status.contains("NoNewPrivs: 1"), "{status}");
         host.ok("runns-exec clean work -f");
         before.assert_same(&Snapshot::of(&host));
@@ -122,10 +167,15 @@ fn a_daemon_that_is_taken_over_cannot_reach_another() {
     let (host, _server) = host_with_server(SERVER);
     let _second = OpenVpnServer::start_with(&host, 1195, 9, "");
     openvpn::configure_client(&host, "second", 1195);
-    host.configure("[work]\nKillSwitch=yes\nvpn=/etc/openvpn/work.conf\nvpn=/etc/openvpn/second.conf\n");
+    host.configure(
+        "[work]\nKillSwitch=yes\nvpn=/etc/openvpn/work.conf\nvpn=/etc/openvpn/second.conf\n",
+    );
     host.ok("runns-exec build -s work");
     let pids = daemons(&host, "work");
-    let users: Vec<String> = pids.iter().map(|pid| host.ok(&format!("stat -c %u /proc/{pid}"))).collect();
+    let users: Vec<String> = pids
+        .iter()
+        .map(|pid| host.ok(&format!("stat -c %u /proc/{pid}")))
+        .collect();
     assert_eq!(users, ["65536", "65537"]);
     let (status, said) = instead(&host, &pids[0], &format!("kill -TERM {}", pids[1]));
     assert!(status != 0 && said.contains("not permitted"), "{said}");
@@ -134,9 +184,11 @@ fn a_daemon_that_is_taken_over_cannot_reach_another() {
     host.ok("runns-exec clean work -f");
     // An id that somebody has is not used.
     host.ok("useradd --uid 65537 mallory");
-    host.run("runns-exec build -s work").refused(1, &["65537", "belongs to mallory"]);
+    host.run("runns-exec build -s work")
+        .refused(1, &["65537", "belongs to mallory"]);
     host.ok("userdel mallory; echo carol:65000:1000 >/etc/subuid");
-    host.run("runns-exec build -s work").refused(1, &["65536", "subordinate ids of carol"]);
+    host.run("runns-exec build -s work")
+        .refused(1, &["65536", "subordinate ids of carol"]);
 }
 
 #[test]
@@ -150,7 +202,9 @@ fn what_a_daemon_leaves_behind_is_ended_with_it() {
         "exec nsenter --target {pid} --mount --net --wdns=/ setpriv --reuid=65536 --regid=65536 \
          --clear-groups setsid sleep 1000"
     ));
-    wait_until("the orphan", || (host.run("pgrep -u 65536 sleep").status == 0).then_some(()));
+    wait_until("the orphan", || {
+        (host.run("pgrep -u 65536 sleep").status == 0).then_some(())
+    });
     host.ok("runns-exec clean work -f && rm /etc/runns.conf");
     assert_eq!(host.run("pgrep -u 65536").stdout, "");
     orphan.wait();
@@ -162,20 +216,26 @@ fn what_a_daemon_leaves_behind_is_ended_with_it() {
 fn without_its_keeper_a_tunnel_stays_safe() {
     for kill_switch in ["KillSwitch=yes\n", ""] {
         let (host, server) = host_with_server(SERVER);
-        host.configure(&format!("[work]\n{kill_switch}vpn=/etc/openvpn/work.conf\n"));
+        host.configure(&format!(
+            "[work]\n{kill_switch}vpn=/etc/openvpn/work.conf\n"
+        ));
         let before = Snapshot::of(&host);
         host.ok("runns-exec build -s work");
         host.ok(&format!("kill -9 {}", keepers(&host, "work").join(" ")));
         assert!(ping(&host, "work", FAR), "the tunnel itself goes on");
         wait_until("status tells", || {
-            tunnel_field(&host, "alice", "work", "reason").contains("keeper has exited").then_some(())
+            tunnel_field(&host, "alice", "work", "reason")
+                .contains("keeper has exited")
+                .then_some(())
         });
         if !kill_switch.is_empty() {
             // Nobody can make a new device for it, or move it in.
             server.stop(&host, 1194);
             let _server = OpenVpnServer::start_with(&host, 1194, 8, SERVER);
             wait_until("its end", || {
-                tunnel_field(&host, "alice", "work", "reason").contains("daemon has exited").then_some(())
+                tunnel_field(&host, "alice", "work", "reason")
+                    .contains("daemon has exited")
+                    .then_some(())
             });
             assert!(!ping(&host, "work", FAR));
         }
@@ -190,7 +250,10 @@ fn files_that_only_root_can_read_serve_for_reconnecting() {
                           tls-auth ta.key 0\npush \"redirect-gateway def1\"\n";
     let host = host();
     openvpn::make_certificates(&host);
-    host.write("/usr/local/sbin/verify", "#!/bin/sh\n[ \"$(cat \"$1\")\" = \"$(printf 'alice\\nword')\" ]\n");
+    host.write(
+        "/usr/local/sbin/verify",
+        "#!/bin/sh\n[ \"$(cat \"$1\")\" = \"$(printf 'alice\\nword')\" ]\n",
+    );
     host.ok("chmod 755 /usr/local/sbin/verify; openvpn --genkey secret /etc/openvpn/ta.key");
     host.ok("cd /etc/openvpn && touch index.txt && echo 01 >crlnumber && printf '[ca]\\ndefault_ca=d\\n[d]\\n\
         database=index.txt\\ncrlnumber=crlnumber\\ndefault_md=sha256\\ndefault_crl_days=9\\n' >crl.cnf && \
@@ -207,14 +270,22 @@ fn files_that_only_root_can_read_serve_for_reconnecting() {
         .ok();
     let mut server = Some(server);
     for kill_switch in ["KillSwitch=yes\n", ""] {
-        host.configure(&format!("[work]\n{kill_switch}vpn=/etc/openvpn/work.conf\n"));
+        host.configure(&format!(
+            "[work]\n{kill_switch}vpn=/etc/openvpn/work.conf\n"
+        ));
         let before = Snapshot::of(&host);
         let made = host.run("runns-exec build -s work");
         assert_eq!(made.status, 0, "{made}");
-        assert!(made.stderr.contains("left out: log, status, writepid (the daemon can write no files"), "{made}");
+        assert!(
+            made.stderr
+                .contains("left out: log, status, writepid (the daemon can write no files"),
+            "{made}"
+        );
         assert!(ping(&host, "work", FAR));
         server.take().expect("a server").stop(&host, 1194);
-        wait_until("it is down", || (tunnel_field(&host, "alice", "work", "up") == "False").then_some(()));
+        wait_until("it is down", || {
+            (tunnel_field(&host, "alice", "work", "up") == "False").then_some(())
+        });
         server = Some(OpenVpnServer::start_with(&host, 1194, 8, STRICT));
         wait_for_ping(&host, "work", FAR);
         host.ok("runns-exec clean work -f && test ! -e /run/openvpn.pid && test ! -e /etc/openvpn/status.log");
@@ -224,30 +295,49 @@ fn files_that_only_root_can_read_serve_for_reconnecting() {
 
 #[test]
 fn the_server_changes_what_it_pushes() {
-    for (kill_switch, persist) in
-        [("KillSwitch=yes\n", "persist-tun\n"), ("KillSwitch=yes\n", ""), ("", "persist-tun\n"), ("", "")]
-    {
+    for (kill_switch, persist) in [
+        ("KillSwitch=yes\n", "persist-tun\n"),
+        ("KillSwitch=yes\n", ""),
+        ("", "persist-tun\n"),
+        ("", ""),
+    ] {
         let (host, server) = host_with_server(SERVER);
-        host.root().run_with("cat >>/etc/openvpn/work.conf", persist.as_bytes()).ok();
-        host.configure(&format!("[work]\n{kill_switch}vpn=/etc/openvpn/work.conf\n"));
+        host.root()
+            .run_with("cat >>/etc/openvpn/work.conf", persist.as_bytes())
+            .ok();
+        host.configure(&format!(
+            "[work]\n{kill_switch}vpn=/etc/openvpn/work.conf\n"
+        ));
         let before = Snapshot::of(&host);
         host.ok("runns-exec build -s work");
         server.stop(&host, 1194);
-        wait_until("it is down", || (tunnel_field(&host, "alice", "work", "up") == "False").then_some(()));
+        wait_until("it is down", || {
+            (tunnel_field(&host, "alice", "work", "up") == "False").then_some(())
+        });
         // Another MTU, route and resolver, and no default route.
         let changed = "push \"route 198.51.100.77 255.255.255.255\"\npush \"dhcp-option DNS 10.8.0.9\"\nkeepalive 1 3\n\
                        tun-mtu 1400\n";
         let _server = OpenVpnServer::start_with(&host, 1194, 8, changed);
         wait_until("the new MTU", || {
-            host.run("ip netns exec work ip link show tun0").stdout.contains("mtu 1400").then_some(())
+            host.run("ip netns exec work ip link show tun0")
+                .stdout
+                .contains("mtu 1400")
+                .then_some(())
         });
         wait_for_ping(&host, "work", FAR);
         let routes = host.ok("ip netns exec work ip route");
         assert!(routes.contains("198.51.100.77 dev tun0"), "{routes}");
-        assert_eq!(routes.contains("default dev tun0"), !kill_switch.is_empty(), "{routes}");
+        assert_eq!(
+            routes.contains("default dev tun0"),
+            !kill_switch.is_empty(),
+            "{routes}"
+        );
         assert!(!routes.contains("0.0.0.0/1"), "{routes}");
         wait_until("the new resolver", || {
-            host.user("alice").ok("runns-exec work -- cat /etc/resolv.conf").contains("10.8.0.9").then_some(())
+            host.user("alice")
+                .ok("runns-exec work -- cat /etc/resolv.conf")
+                .contains("10.8.0.9")
+                .then_some(())
         });
         host.ok("runns-exec clean work -f");
         before.assert_same(&Snapshot::of(&host));
@@ -262,7 +352,9 @@ fn a_resolver_of_the_host_that_is_replaced_is_seen() {
     host.ok("runns-exec build -s work");
     let pid = &daemons(&host, "work")[0];
     server.stop(&host, 1194);
-    wait_until("it is down", || (tunnel_field(&host, "alice", "work", "up") == "False").then_some(()));
+    wait_until("it is down", || {
+        (tunnel_field(&host, "alice", "work", "up") == "False").then_some(())
+    });
     host.ok("echo 'nameserver 192.0.2.77' >/etc/new && mv /etc/new /etc/resolv.conf");
     wait_until("the daemon sees it", || {
         (instead(&host, pid, "cat /etc/resolv.conf").1 == "nameserver 192.0.2.77\n").then_some(())
@@ -274,21 +366,39 @@ fn a_resolver_of_the_host_that_is_replaced_is_seen() {
 #[test]
 fn wireguard_go_has_no_capability_and_sees_no_secret() {
     let (host, _peer) = host_with_peer();
-    for (kill_switch, mark) in [("KillSwitch=yes\n", ""), ("", ""), ("KillSwitch=yes\n", "FwMark = 0x77\\r\\n")] {
-        host.ok(&format!("sed '/^PrivateKey/s/$/\\n{mark}/' /etc/wireguard/wg0.conf >/etc/wireguard/a.conf"));
-        host.configure(&format!("[work]\n{kill_switch}WireGuard=/etc/wireguard/a.conf\n"));
+    for (kill_switch, mark) in [
+        ("KillSwitch=yes\n", ""),
+        ("", ""),
+        ("KillSwitch=yes\n", "FwMark = 0x77\\r\\n"),
+    ] {
+        host.ok(&format!(
+            "sed '/^PrivateKey/s/$/\\n{mark}/' /etc/wireguard/wg0.conf >/etc/wireguard/a.conf"
+        ));
+        host.configure(&format!(
+            "[work]\n{kill_switch}WireGuard=/etc/wireguard/a.conf\n"
+        ));
         let before = Snapshot::of(&host);
         host.ok("runns-exec build -s work");
         assert!(ping(&host, "work", FAR));
         let pid = &daemons(&host, "work")[0];
         // cap_net_admin, for SO_MARK, if the file asks for it.
-        let capabilities = if mark.is_empty() { NONE } else { "0000000000001000" };
+        let capabilities = if mark.is_empty() {
+            NONE
+        } else {
+            "0000000000001000"
+        };
         assert_eq!(identity(&host, pid), confined(65536, capabilities));
         assert_harmless(&host, pid, None);
         let (status, said) = instead(&host, pid, "ls /etc/wireguard /run/runns");
-        assert!(status != 0 && said.matches("No such file").count() == 2, "{said}");
+        assert!(
+            status != 0 && said.matches("No such file").count() == 2,
+            "{said}"
+        );
         // wg(8) works as usual, and the daemon's socket is root's.
-        assert_eq!(host.ok("wg show rwg0-0 fwmark"), if mark.is_empty() { "off" } else { "0x77" });
+        assert_eq!(
+            host.ok("wg show rwg0-0 fwmark"),
+            if mark.is_empty() { "off" } else { "0x77" }
+        );
         host.ok("wg set rwg0-0 listen-port 51999 && ss -Hlun | grep -q :51999");
         assert_ne!(host.user("alice").run("wg show rwg0-0").status, 0);
         assert!(ping(&host, "work", FAR));

@@ -1,5 +1,5 @@
-//! What is in an OpenVPN configuration, and the files that it names: who may have written them, what the daemon sees of
-//! them, and that every option is read as OpenVPN reads it.
+//! What is in an OpenVPN configuration, and the files that it names: who may have written them,
+//! what the daemon sees of them, and that every option is read as OpenVPN reads it.
 
 use super::{FAR, Watch, host, ping};
 use crate::support::openvpn::{self, OpenVpnServer};
@@ -17,7 +17,9 @@ fn host_with_server(more: &str) -> (Host, OpenVpnServer) {
 }
 
 fn append(host: &Host, bytes: &[u8]) {
-    host.root().run_with("cat >>/etc/openvpn/work.conf", bytes).ok();
+    host.root()
+        .run_with("cat >>/etc/openvpn/work.conf", bytes)
+        .ok();
 }
 
 /// Every option with which OpenVPN 2.5 to 2.7 reads a file, with FILE in the place of its name.
@@ -50,51 +52,88 @@ const NAMING: [&str; 22] = [
 fn a_file_that_a_user_could_exchange_is_refused() {
     let (host, _server) = host_with_server(REDIRECT);
     host.write("/root/secret", "root\nhunter2\n");
-    let uid = host.user("alice").ok("ln -s /root/secret /home/alice/creds && id -u");
+    let uid = host
+        .user("alice")
+        .ok("ln -s /root/secret /home/alice/creds && id -u");
     let config = host.ok("cat /etc/openvpn/work.conf");
     host.write("/etc/openvpn/mine", "alice\nword\n");
     host.ok("mkdir /etc/openvpn/shared && cp /etc/openvpn/mine /etc/openvpn/shared && chmod g+w /etc/openvpn/shared");
     host.ok("chown alice /etc/openvpn/mine; ln -s /home/alice/creds /etc/openvpn/link");
     let before = Snapshot::of(&host);
     for option in NAMING {
-        let name = option.split(['"', ' ', '-']).find(|word| !["", "setenv", "opt"].contains(word)).expect("a name");
+        let name = option
+            .split(['"', ' ', '-'])
+            .find(|word| !["", "setenv", "opt"].contains(word))
+            .expect("a name");
         for (file, directory, why) in [
             (
                 "/home/alice/creds",
                 "/home/alice",
                 format!("cannot trust /home/alice: it belongs to uid {uid}, not to root"),
             ),
-            ("../../home/alice/creds", "../../home/alice/", format!("/home/alice: it belongs to uid {uid}")),
-            ("./link", "/home/alice", format!("/home/alice: it belongs to uid {uid}")),
+            (
+                "../../home/alice/creds",
+                "../../home/alice/",
+                format!("/home/alice: it belongs to uid {uid}"),
+            ),
+            (
+                "./link",
+                "/home/alice",
+                format!("/home/alice: it belongs to uid {uid}"),
+            ),
             ("./mine", "/home/alice", "it belongs to uid".to_string()),
-            ("./shared/mine", "shared", "/etc/openvpn/shared: others than root can write it (mode 0775)".to_string()),
+            (
+                "./shared/mine",
+                "shared",
+                "/etc/openvpn/shared: others than root can write it (mode 0775)".to_string(),
+            ),
         ] {
             let line = option.replace("FILE", file).replace("DIRECTORY", directory);
-            host.write("/etc/openvpn/work.conf", &format!("{config}\n<connection>\nremote a\n</connection>\n{line}\n"));
-            let refused =
-                host.run("timeout 20 runns-exec build -s work").refused(1, &[name, &why, "/etc/openvpn/work.conf"]);
+            host.write(
+                "/etc/openvpn/work.conf",
+                &format!("{config}\n<connection>\nremote a\n</connection>\n{line}\n"),
+            );
+            let refused = host
+                .run("timeout 20 runns-exec build -s work")
+                .refused(1, &[name, &why, "/etc/openvpn/work.conf"]);
             assert!(!refused.stderr.contains("hunter2"), "{refused}");
         }
     }
-    host.write("/etc/openvpn/work.conf", &format!("{config}\nauth-user-pass /home/alice/creds\n"));
+    host.write(
+        "/etc/openvpn/work.conf",
+        &format!("{config}\nauth-user-pass /home/alice/creds\n"),
+    );
     let refused = host.run("runns-exec build -s work").refused(1, &[]);
     // What the hint says works, and gives away nothing that alice cannot read.
     let hint = refused.stderr.split("hint: ").nth(1).expect("a hint");
     let command = hint.split(';').next().expect("a command");
     let copied = host.run(command);
     assert!(
-        copied.stderr.contains("Permission denied") && !host.ok("cat /etc/openvpn/creds").contains("hunter2"),
+        copied.stderr.contains("Permission denied")
+            && !host.ok("cat /etc/openvpn/creds").contains("hunter2"),
         "{copied}"
     );
-    host.user("alice").ok("rm creds && printf 'alice\\nword\\n' >creds");
-    host.ok(&format!("{command} && grep -q word /etc/openvpn/creds && rm /etc/openvpn/creds"));
-    assert!(hint.contains("then name /etc/openvpn/creds in /etc/openvpn/work.conf"), "{hint}");
+    host.user("alice")
+        .ok("rm creds && printf 'alice\\nword\\n' >creds");
+    host.ok(&format!(
+        "{command} && grep -q word /etc/openvpn/creds && rm /etc/openvpn/creds"
+    ));
+    assert!(
+        hint.contains("then name /etc/openvpn/creds in /etc/openvpn/work.conf"),
+        "{hint}"
+    );
     // A name is never a part of it that a shell would take for more.
-    host.write("/etc/openvpn/work.conf", &format!("{config}\nauth-user-pass \"/home/alice/x;reboot\"\n"));
-    let refused = host.run("runns-exec build -s work").refused(1, &["x;reboot"]);
+    host.write(
+        "/etc/openvpn/work.conf",
+        &format!("{config}\nauth-user-pass \"/home/alice/x;reboot\"\n"),
+    );
+    let refused = host
+        .run("runns-exec build -s work")
+        .refused(1, &["x;reboot"]);
     assert!(!refused.stderr.contains("sudo"), "{refused}");
     host.write("/etc/openvpn/work.conf", &config);
-    host.user("alice").ok("rm creds && ln -s /root/secret creds");
+    host.user("alice")
+        .ok("rm creds && ln -s /root/secret creds");
     before.assert_same(&Snapshot::of(&host));
 }
 
@@ -120,11 +159,15 @@ fn reading_a_file_ends() {
         ("config large", "it is larger than 1 MiB"),
         ("config self", "it includes files more than ten deep"),
         ("config fork", "it includes more than 64 files"),
-        ("config long\nconfig long\nconfig long\nsetenv opt config long\nconfig long", "are larger than 4 MiB"),
+        (
+            "config long\nconfig long\nconfig long\nsetenv opt config long\nconfig long",
+            "are larger than 4 MiB",
+        ),
         ("crl-verify many dir", "more than 48 MiB"),
     ] {
         host.write("/etc/openvpn/work.conf", &format!("{config}\n{line}\n"));
-        host.run("timeout 20 runns-exec build -s work").refused(1, &["/etc/openvpn/work.conf", why]);
+        host.run("timeout 20 runns-exec build -s work")
+            .refused(1, &["/etc/openvpn/work.conf", why]);
         host.write("/etc/openvpn/work.conf", &config);
         before.assert_same(&Snapshot::of(&host));
     }
@@ -150,16 +193,27 @@ fn files_that_lie_elsewhere() {
         ("ca /usr/local/corp/ca.crt", KEYS),
         ("capath /etc/ssl/certs", KEYS),
         ("capath hashed", KEYS),
-        ("ca /etc/openvpn/ca.crt\ncd keys", "cert client.crt\nkey client.key"),
-        ("cd /etc/openvpn/keys\nconfig more", "cert client.crt\nkey client.key"),
+        (
+            "ca /etc/openvpn/ca.crt\ncd keys",
+            "cert client.crt\nkey client.key",
+        ),
+        (
+            "cd /etc/openvpn/keys\nconfig more",
+            "cert client.crt\nkey client.key",
+        ),
         (
             "ca /etc/corp/ca.crt\nsetenv opt cd /var/lib",
             "cert ../../etc/openvpn/keys/client.crt\nkey /etc/openvpn/keys/client.key",
         ),
     ] {
-        host.write("/etc/openvpn/work.conf", &format!("{config}\n{ca}\n{client}\n"));
+        host.write(
+            "/etc/openvpn/work.conf",
+            &format!("{config}\n{ca}\n{client}\n"),
+        );
         for kill_switch in ["KillSwitch=yes\n", ""] {
-            host.configure(&format!("[work]\n{kill_switch}vpn=/etc/openvpn/work.conf\n"));
+            host.configure(&format!(
+                "[work]\n{kill_switch}vpn=/etc/openvpn/work.conf\n"
+            ));
             let before = Snapshot::of(&host);
             let made = host.run("runns-exec build -s work");
             assert_eq!(made.status, 0, "{ca}: {made}");
@@ -207,7 +261,10 @@ fn an_option_behind_setenv_opt_is_left_out() {
     let before = Snapshot::of(&host);
     let made = host.run("runns-exec build -s work");
     assert_eq!(made.status, 0, "{made}");
-    assert!(made.stderr.contains("left out: up, route-up (") && made.stderr.contains("left out: log ("), "{made}");
+    assert!(
+        made.stderr.contains("left out: up, route-up (") && made.stderr.contains("left out: log ("),
+        "{made}"
+    );
     assert!(ping(&host, "work", FAR));
     host.ok("runns-exec clean work -f && test ! -e /tmp/pwned");
     before.assert_same(&Snapshot::of(&host));
@@ -228,7 +285,9 @@ fn bytes_that_are_no_text_are_passed_on() {
 #[test]
 fn bytes_that_are_no_text_in_a_wireguard_file() {
     let (host, _peer) = super::wireguard::host_with_peer();
-    host.root().run_with("cat >>/etc/wireguard/wg0.conf", b"# B\xfcro\r\n").ok();
+    host.root()
+        .run_with("cat >>/etc/wireguard/wg0.conf", b"# B\xfcro\r\n")
+        .ok();
     host.ok("sed -i '1s/^/\\xef\\xbb\\xbf/' /etc/wireguard/wg0.conf");
     host.configure("[work]\nKillSwitch=yes\nWireGuard=/etc/wireguard/wg0.conf\n");
     host.ok("runns-exec build -s work");
@@ -243,11 +302,14 @@ fn a_large_hosts_file() {
     // As lists of advertisers are.
     host.ok("yes '0.0.0.0 advertiser.example' | head -100000 >>/etc/hosts");
     for kill_switch in ["KillSwitch=yes\n", ""] {
-        host.configure(&format!("[work]\n{kill_switch}vpn=/etc/openvpn/work.conf\n"));
+        host.configure(&format!(
+            "[work]\n{kill_switch}vpn=/etc/openvpn/work.conf\n"
+        ));
         host.ok("runns-exec build -s work");
         assert!(ping(&host, "work", FAR));
         host.ok("runns-exec clean work -f");
     }
     host.ok("yes '0.0.0.0 advertiser.example' | head -250000 >>/etc/hosts");
-    host.run("runns-exec build -s work").refused(1, &["read /etc/hosts", "larger than 8 MiB"]);
+    host.run("runns-exec build -s work")
+        .refused(1, &["read /etc/hosts", "larger than 8 MiB"]);
 }

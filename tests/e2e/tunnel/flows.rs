@@ -1,13 +1,13 @@
-//! Flows of published ports beside a tunnel: each stays on the way by which it began, whatever strangers send to the port,
-//! and nobody closes the port for others.
+//! Flows of published ports beside a tunnel: each stays on the way by which it began, whatever
+//! strangers send to the port, and nobody closes the port for others.
 
 use super::{FAR, FAR6, host};
 use crate::neighbours::{bring_programs, serve};
 use crate::support::openvpn::{self, OpenVpnServer};
 use crate::support::{Background, Host, wait_until};
 
-/// A program with one socket, as file sharing has them: PORT PEER PEERS-PORT. It sends to the peer all the time, prints
-/// what it receives, and answers whoever asks.
+/// A program with one socket, as file sharing has them: PORT PEER PEERS-PORT. It sends to the peer
+/// all the time, prints what it receives, and answers whoever asks.
 const TALKER: &str = r#"
 import select, socket, sys, time
 port, peer, peers_port = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -28,8 +28,9 @@ while True:
                 s.sendto(b'answer', sender)
 "#;
 
-/// The peer: ADDRESS PORT HOST HOSTS-PORT. It answers the talker, prints who has sent to it and, as long as there is a file
-/// /tmp/go, sends to the host's port as well; as often as it did so, there is a byte in /tmp/sent.
+/// The peer: ADDRESS PORT HOST HOSTS-PORT. It answers the talker, prints who has sent to it and, as
+/// long as there is a file /tmp/go, sends to the host's port as well; as often as it did so, there
+/// is a byte in /tmp/sent.
 const PEER: &str = r#"
 import os, select, socket, struct, sys
 address, port, host, hosts_port = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
@@ -83,27 +84,42 @@ fn host_with_tunnel(options: &str) -> (Host, OpenVpnServer) {
 }
 
 fn start_peer(host: &Host, address: &str, port: u16) -> Background {
-    let to = if address.contains(':') { "2001:db8::2" } else { "192.0.2.2" };
+    let to = if address.contains(':') {
+        "2001:db8::2"
+    } else {
+        "192.0.2.2"
+    };
     let outside = host.root().inside(&host.internet.net);
-    let peer = outside.spawn(&format!("exec python3 /tmp/peer.py {address} {port} {to} 6881"));
+    let peer = outside.spawn(&format!(
+        "exec python3 /tmp/peer.py {address} {port} {to} 6881"
+    ));
     wait_until("the peer", || peer.stdout().contains("ready").then_some(()));
     peer
 }
 
 /// What is seen on the host's links of flows with the peer's port.
 fn watch(host: &Host, port: u16) -> Background {
-    let seen = host.spawn(&format!("exec tcpdump -Z root -lni any --immediate-mode port {port}"));
-    wait_until("tcpdump listens", || seen.stderr().contains("listening").then_some(()));
+    let seen = host.spawn(&format!(
+        "exec tcpdump -Z root -lni any --immediate-mode port {port}"
+    ));
+    wait_until("tcpdump listens", || {
+        seen.stderr().contains("listening").then_some(())
+    });
     seen
 }
 
-/// Has the peer send to the published port, until it has done so some times and heard more of the talker (or not, if the
-/// tunnel is down).
+/// Has the peer send to the published port, until it has done so some times and heard more of the
+/// talker (or not, if the tunnel is down).
 fn molest(host: &Host, more: &dyn Fn() -> usize, is_down: bool) {
     host.ok("rm -f /tmp/sent; touch /tmp/go");
     let before = more();
     wait_until("strangers' packets", || {
-        let sent: usize = host.run("wc -c </tmp/sent").stdout.trim().parse().unwrap_or(0);
+        let sent: usize = host
+            .run("wc -c </tmp/sent")
+            .stdout
+            .trim()
+            .parse()
+            .unwrap_or(0);
         (sent >= 30 && (is_down || more() >= before + 30)).then_some(())
     });
     host.ok("rm /tmp/go");
@@ -118,26 +134,45 @@ fn a_flow_of_the_tunnel_stays_there(option: &str) {
     for (address, tunnels, port) in [(FAR, "10.8.0.2", 7000), (FAR6, "fd08::1000", 7001)] {
         let peer = start_peer(&host, address, port);
         let seen = watch(&host, port);
-        let talker =
-            host.user("alice").spawn(&format!("exec runns-exec work -- python3 /tmp/talker.py 6881 {address} {port}"));
-        wait_until("the first flow", || (lines(&talker.stdout(), "reply") > 3).then_some(()));
+        let talker = host.user("alice").spawn(&format!(
+            "exec runns-exec work -- python3 /tmp/talker.py 6881 {address} {port}"
+        ));
+        wait_until("the first flow", || {
+            (lines(&talker.stdout(), "reply") > 3).then_some(())
+        });
         molest(&host, &|| lines(&peer.stdout(), "talk"), false);
         let heard = peer.stdout();
-        assert!(heard.lines().skip(1).all(|line| line == format!("talk {tunnels} 6881")), "{address}: {heard}");
+        assert!(
+            heard
+                .lines()
+                .skip(1)
+                .all(|line| line == format!("talk {tunnels} 6881")),
+            "{address}: {heard}"
+        );
         assert!(!talker.stdout().contains("stranger"), "{}", talker.stdout());
-        wait_until("the strangers are seen", || seen.stdout().contains(" > ").then_some(()));
+        wait_until("the strangers are seen", || {
+            seen.stdout().contains(" > ").then_some(())
+        });
         assert!(!seen.stdout().contains(".6881 > "), "{}", seen.stdout());
         let route = host.ok(&format!("ip -n work route get {address}"));
         assert!(route.contains("tun0") && !route.contains("mtu"), "{route}");
-        // Somebody else is a client of the published port, answered as he asked, also if it is the same machine.
-        let from = if address == FAR { "192.0.2.2" } else { "2001:db8::2" };
+        // Somebody else is a client of the published port, answered as he asked, also if it is the
+        // same machine.
+        let from = if address == FAR {
+            "192.0.2.2"
+        } else {
+            "2001:db8::2"
+        };
         let ask = format!(
             "import socket; s = socket.socket(socket.AF_INET{}, socket.SOCK_DGRAM); s.settimeout(2); \
                            s.bind(('{address}', 7100)); s.connect(('{from}', 6881)); s.send(b'ask'); print(s.recv(9))",
             if address == FAR { "" } else { "6" }
         );
         for _ in 0..2 {
-            let said = host.root().inside(&host.internet.net).ok(&format!("python3 -c \"{ask}\""));
+            let said = host
+                .root()
+                .inside(&host.internet.net)
+                .ok(&format!("python3 -c \"{ask}\""));
             assert_eq!(said, "b'answer'");
         }
         assert_eq!(heard.lines().count(), lines(&heard, "talk") + 1);
@@ -155,11 +190,19 @@ fn while_the_tunnel_is_down(host: &Host, server: OpenVpnServer) {
     let peer = start_peer(host, FAR, 7002);
     let seen = watch(host, 7002);
     server.stop(host, 1194);
-    wait_until("it is down", || (host.run("ip -n work link show tun0").status != 0).then_some(()));
-    let talker = host.spawn(&format!("exec ip netns exec work python3 /tmp/talker.py 6881 {FAR} 7002"));
-    wait_until("it tries", || (lines(&talker.stdout(), "failed") > 3).then_some(()));
+    wait_until("it is down", || {
+        (host.run("ip -n work link show tun0").status != 0).then_some(())
+    });
+    let talker = host.spawn(&format!(
+        "exec ip netns exec work python3 /tmp/talker.py 6881 {FAR} 7002"
+    ));
+    wait_until("it tries", || {
+        (lines(&talker.stdout(), "failed") > 3).then_some(())
+    });
     molest(host, &|| 0, true);
-    wait_until("the strangers are seen", || (lines(&seen.stdout(), "") > 30).then_some(()));
+    wait_until("the strangers are seen", || {
+        (lines(&seen.stdout(), "") > 30).then_some(())
+    });
     assert!(!seen.stdout().contains(".6881 > "), "{}", seen.stdout());
     assert_eq!(peer.stdout().trim(), "ready");
 }
@@ -174,8 +217,9 @@ fn a_flow_of_the_tunnel_stays_there_without_kill_switch() {
     a_flow_of_the_tunnel_stays_there("");
 }
 
-/// By TCP, each connection has its own address inside. OWN-PORT PEER PEERS-PORT HOST: outside, the peer accepts a connection,
-/// then connects from the same port to the host's; inside, one program does both on its port.
+/// By TCP, each connection has its own address inside. OWN-PORT PEER PEERS-PORT HOST: outside, the
+/// peer accepts a connection, then connects from the same port to the host's; inside, one program
+/// does both on its port.
 const TCP: &str = r#"
 import socket, sys
 def stream():
@@ -214,17 +258,28 @@ fn a_connection_of_the_tunnel_stays_there() {
     let (host, _server) = host_with_tunnel("KillSwitch=yes\nPublish=6881\n");
     host.write("/tmp/tcp.py", TCP);
     let arguments = format!("6881 {FAR} 7000 192.0.2.2");
-    let peer = host.root().inside(&host.internet.net).spawn(&format!("exec python3 /tmp/tcp.py outside {arguments}"));
+    let peer = host
+        .root()
+        .inside(&host.internet.net)
+        .spawn(&format!("exec python3 /tmp/tcp.py outside {arguments}"));
     wait_until("the peer", || peer.stdout().contains("ready").then_some(()));
     let seen = watch(&host, 7000);
-    assert_eq!(host.ok(&format!("ip netns exec work python3 /tmp/tcp.py inside {arguments}")), "ready\nfour five");
+    assert_eq!(
+        host.ok(&format!(
+            "ip netns exec work python3 /tmp/tcp.py inside {arguments}"
+        )),
+        "ready\nfour five"
+    );
     assert!(peer.wait().ok().ends_with("10.8.0.2 two three"));
-    wait_until("the last packet", || seen.stdout().contains("Flags [F").then_some(()));
+    wait_until("the last packet", || {
+        seen.stdout().contains("Flags [F").then_some(())
+    });
     assert!(!seen.stdout().contains("10.8.0."), "{}", seen.stdout());
     host.ok("runns-exec clean work -fk");
 }
 
-/// Sends to each of the ports from all ports of an address, or from many addresses of a network of IPv6.
+/// Sends to each of the ports from all ports of an address, or from many addresses of a network of
+/// IPv6.
 const FLOOD: &str = r#"
 import socket, sys
 source, target, ports = sys.argv[1], sys.argv[2], [int(port) for port in sys.argv[3:]]
@@ -238,7 +293,8 @@ for number in set(range(1024, 65536)) - {1194}:
             s.sendto(b'x', (target, port))
 "#;
 
-/// Prints what fills the set of clients but for one element, in pieces that one message to the kernel has room for.
+/// Prints what fills the set of clients but for one element, in pieces that one message to the
+/// kernel has room for.
 const FILL: &str = r#"
 for start in range(0, (1 << 18) - 1, 1024):
     numbers = range(start, min(start + 1024, (1 << 18) - 1))
@@ -247,7 +303,8 @@ for start in range(0, (1 << 18) - 1, 1024):
 "#;
 
 fn elements(host: &Host, set: &str) -> usize {
-    let script = format!("ip netns exec work nft list set inet runns {set} | grep -o expires | wc -l");
+    let script =
+        format!("ip netns exec work nft list set inet runns {set} | grep -o expires | wc -l");
     host.ok(&script).parse().expect("a number")
 }
 
@@ -256,20 +313,34 @@ fn one_neighbour_does_not_close_a_published_port_for_others() {
     let (host, _server) = host_with_tunnel("KillSwitch=yes\nPublish=6881/udp\nPublish=6882/udp\n");
     host.write("/tmp/flood.py", FLOOD);
     let lan = host.root().inside(&host.internet.net);
-    lan.ok("ip address add 192.0.2.99/24 dev eth0; ip -6 address add 2001:db8:1::1/64 dev eth0 nodad; \
-            ip -6 route add local 2001:db8:0:0:1::/80 dev lo");
+    lan.ok(
+        "ip address add 192.0.2.99/24 dev eth0; ip -6 address add 2001:db8:1::1/64 dev eth0 nodad; \
+            ip -6 route add local 2001:db8:0:0:1::/80 dev lo",
+    );
     host.ok("ip -6 route add 2001:db8:1::/64 dev eth0");
-    let _servers = (serve(&host, "ip netns exec work", 6881), serve(&host, "ip netns exec work", 6882));
+    let _servers = (
+        serve(&host, "ip netns exec work", 6881),
+        serve(&host, "ip netns exec work", 6882),
+    );
     for (source, neighbour, target, set) in [
         ("192.0.2.1", "192.0.2.99", "192.0.2.2", "clients"),
-        ("2001:db8:0:0:1::", "2001:db8:1::1", "2001:db8::2", "clients_v6"),
+        (
+            "2001:db8:0:0:1::",
+            "2001:db8:1::1",
+            "2001:db8::2",
+            "clients_v6",
+        ),
     ] {
         let ask = |port: u16| {
             let bind = format!("s.bind(('{neighbour}', {port}))");
-            lan.ok(&format!("sed \"s/^try:/{bind}\\ntry:/\" /tmp/client.py | python3 - {target} 6881 udp"))
+            lan.ok(&format!(
+                "sed \"s/^try:/{bind}\\ntry:/\" /tmp/client.py | python3 - {target} 6881 udp"
+            ))
         };
         assert_eq!(ask(4000), format!("peer {neighbour}"));
-        lan.ok(&format!("python3 /tmp/flood.py {source} {target} 6881 6882"));
+        lan.ok(&format!(
+            "python3 /tmp/flood.py {source} {target} 6881 6882"
+        ));
         let count = elements(&host, set);
         assert!((300..4000).contains(&count), "{count} elements of {set}");
         for port in [4000, 4001] {
@@ -279,12 +350,18 @@ fn one_neighbour_does_not_close_a_published_port_for_others() {
     // What comes and goes is no change, and what does not is one.
     host.ok("runns-exec status && ip netns exec work nft add element inet runns bypassed { 198.51.100.0/24 }");
     let status = host.run("runns-exec status");
-    assert!(status.status == 1 && status.stdout.contains("rules inside"), "{status}");
+    assert!(
+        status.status == 1 && status.stdout.contains("rules inside"),
+        "{status}"
+    );
     host.ok("runns-exec build -s work && runns-exec status");
-    // Were the set full, for a neighbour may have many addresses, those who are known would still be served.
+    // Were the set full, for a neighbour may have many addresses, those who are known would still
+    // be served.
     let ask = |port: u16| {
         let bind = format!("s.bind(('192.0.2.99', {port}))");
-        lan.ok(&format!("sed \"s/^try:/{bind}\\ntry:/\" /tmp/client.py | python3 - 192.0.2.2 6881 udp"))
+        lan.ok(&format!(
+            "sed \"s/^try:/{bind}\\ntry:/\" /tmp/client.py | python3 - 192.0.2.2 6881 udp"
+        ))
     };
     host.write("/tmp/fill.py", FILL);
     host.ok("ip netns exec work nft flush set inet runns clients");

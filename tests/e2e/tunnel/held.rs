@@ -1,5 +1,5 @@
-//! A namespace that somebody still holds after `clean`, by a descriptor or a socket that was passed to a process outside,
-//! has nothing left but loopback (SPEC 6).
+//! A namespace that somebody still holds after `clean`, by a descriptor or a socket that was passed
+//! to a process outside, has nothing left but loopback (SPEC 6).
 
 use super::wireguard::host_with_peer;
 use super::{FAR, Watch, host, wait_for_ping};
@@ -68,25 +68,40 @@ impl<'a> Holder<'a> {
     fn start(host: &'a Host) -> Self {
         host.write("/usr/local/share/give.py", GIVE);
         host.write("/usr/local/share/hold.py", HOLD);
-        let process = host.user("alice").spawn(&format!("exec python3 /usr/local/share/hold.py {FAR}"));
-        wait_until("the holder listens", || process.stdout().contains("ready").then_some(()));
+        let process = host
+            .user("alice")
+            .spawn(&format!("exec python3 /usr/local/share/hold.py {FAR}"));
+        wait_until("the holder listens", || {
+            process.stdout().contains("ready").then_some(())
+        });
         Self { host, process }
     }
 
     /// One that was given namespace `name` by a program of alice's.
     fn of(host: &'a Host, name: &str) -> Self {
         let holder = Self::start(host);
-        host.user("alice").ok(&format!("runns-exec {name} -- python3 /usr/local/share/give.py"));
+        host.user("alice").ok(&format!(
+            "runns-exec {name} -- python3 /usr/local/share/give.py"
+        ));
         holder
     }
 
     fn word(&self, key: &str) -> String {
-        let word = || self.process.stdout().lines().find_map(|line| Some(line.strip_prefix(key)?.trim().to_string()));
+        let word = || {
+            self.process
+                .stdout()
+                .lines()
+                .find_map(|line| Some(line.strip_prefix(key)?.trim().to_string()))
+        };
         wait_until(key, word)
     }
 
     fn count(&self, word: &str) -> usize {
-        self.process.stdout().lines().filter(|line| *line == word).count()
+        self.process
+            .stdout()
+            .lines()
+            .filter(|line| *line == word)
+            .count()
     }
 
     #[track_caller]
@@ -98,7 +113,8 @@ impl<'a> Holder<'a> {
     /// The devices in the namespace that it holds.
     fn links(&self) -> String {
         let (pid, namespace) = (self.word("ready"), self.word("namespace"));
-        let links = format!("nsenter --net=/proc/{pid}/fd/{namespace} ip -o link | cut -d: -f2 | xargs");
+        let links =
+            format!("nsenter --net=/proc/{pid}/fd/{namespace} ip -o link | cut -d: -f2 | xargs");
         self.host.ok(&links)
     }
 
@@ -116,8 +132,13 @@ impl<'a> Holder<'a> {
 
 fn echo(host: &Host) -> Background {
     host.write("/usr/local/share/echo.py", ECHO);
-    let server = host.root().inside(&host.internet.net).spawn(&format!("exec python3 /usr/local/share/echo.py {FAR}"));
-    wait_until("the echo server", || server.stdout().contains("ready").then_some(()));
+    let server = host
+        .root()
+        .inside(&host.internet.net)
+        .spawn(&format!("exec python3 /usr/local/share/echo.py {FAR}"));
+    wait_until("the echo server", || {
+        server.stdout().contains("ready").then_some(())
+    });
     server
 }
 
@@ -126,7 +147,9 @@ fn host_with_server(options: &str) -> (Host, OpenVpnServer, Background) {
     openvpn::make_certificates(&host);
     let server = OpenVpnServer::start_with(&host, 1194, 8, SERVER);
     openvpn::configure_client(&host, "work", 1194);
-    host.root().run_with("cat >>/etc/openvpn/work.conf", b"explicit-exit-notify 1\n").ok();
+    host.root()
+        .run_with("cat >>/etc/openvpn/work.conf", b"explicit-exit-notify 1\n")
+        .ok();
     host.configure(&format!("[work]\nvpn=/etc/openvpn/work.conf\n{options}"));
     let echo = echo(&host);
     (host, server, echo)
@@ -140,11 +163,14 @@ fn by_a_socket_that_was_passed_outside() {
         host.ok("runns-exec build -s work");
         // What root has added to it goes as well, and a device that is in the way of none.
         host.ok("ip -n work link add extra type bridge && ip -n work link set extra up");
-        host.ok("ip -n work link add other type veth peer name inner && ip -n work link set inner up");
+        host.ok(
+            "ip -n work link add other type veth peer name inner && ip -n work link set inner up",
+        );
         let holder = Holder::of(&host, "work");
         holder.wait_for("answered");
         let watch = Watch::start(&host);
-        // The host's end has another name by now. (Then nothing leaves by it, nor would the daemon's farewell.)
+        // The host's end has another name by now. (Then nothing leaves by it, nor would the
+        // daemon's farewell.)
         if !options.is_empty() {
             host.run("ip link set work down && ip link set work name renamed");
             host.run("ip link set renamed up");
@@ -153,7 +179,11 @@ fn by_a_socket_that_was_passed_outside() {
         holder.assert_empty();
         watch.assert_nothing();
         // OpenVPN 2.6 and later, and earlier ones.
-        let told = || ["exit message received", "remote-exit"].iter().any(|words| server.log().contains(words));
+        let told = || {
+            ["exit message received", "remote-exit"]
+                .iter()
+                .any(|words| server.log().contains(words))
+        };
         wait_until("the server was told", || told().then_some(()));
         before.assert_same(&Snapshot::of(&host));
     }
@@ -193,7 +223,8 @@ fn after_a_build_that_failed() {
     host.ok("chmod 755 /usr/local/sbin/up");
     let before = Snapshot::of(&host);
     let holder = Holder::start(&host);
-    host.run("runns-exec build -s work").refused(1, &["exit status 3"]);
+    host.run("runns-exec build -s work")
+        .refused(1, &["exit status 3"]);
     holder.assert_empty();
     before.assert_same(&Snapshot::of(&host));
 }

@@ -47,8 +47,13 @@ fn a_hostile_server_gets_nothing_but_its_tunnel() {
     for kill_switch in ["KillSwitch=yes\n", ""] {
         let network = host.ok("ip route; ip -6 route; ip rule; ip -br address show lo");
         let watch = Watch::start(&host);
-        build(&host, &format!("[work]\n{kill_switch}vpn=/etc/openvpn/work.conf\n"));
-        let resolv = host.user("alice").ok("runns-exec work -- grep -v '^#' /etc/resolv.conf");
+        build(
+            &host,
+            &format!("[work]\n{kill_switch}vpn=/etc/openvpn/work.conf\n"),
+        );
+        let resolv = host
+            .user("alice")
+            .ok("runns-exec work -- grep -v '^#' /etc/resolv.conf");
         assert_eq!(resolv, "nameserver 10.8.0.1\nsearch good.example");
         let now = host.ok("ip route | grep -v work; ip -6 route; ip rule; ip -br address show lo");
         assert_eq!(now, network, "the host's routes are its own");
@@ -69,7 +74,8 @@ fn a_hostile_server_gets_nothing_but_its_tunnel() {
     }
 }
 
-/// An OpenVPN that its server has taken over: it connects to nothing, and tells its keeper what it likes.
+/// An OpenVPN that its server has taken over: it connects to nothing, and tells its keeper what it
+/// likes.
 const TAKEN_OVER: &str = r#"#!/usr/bin/python3 -I
 import fcntl, os, socket, struct, sys
 if sys.argv[1:] == ["--version"]:
@@ -94,7 +100,8 @@ while keeper.recv(4096):
 os.pause() if hasattr(os, "pause") else __import__("signal").pause()
 "#;
 
-/// What it says first: addresses, routes and names that are meant for a shell, a file or somebody else's device.
+/// What it says first: addresses, routes and names that are meant for a shell, a file or somebody
+/// else's device.
 const SAID: &str = r#"
 def say(text):
     out.write(text if isinstance(text, bytes) else text.encode())
@@ -127,21 +134,33 @@ fn the_keeper_takes_nothing_on_trust() {
     let before = Snapshot::of(&host);
     for kill_switch in ["KillSwitch=yes\n", ""] {
         host.root().run_with("python3 -", SAID.as_bytes()).ok();
-        host.configure(&format!("[work]\n{kill_switch}vpn=/etc/openvpn/work.conf\n"));
+        host.configure(&format!(
+            "[work]\n{kill_switch}vpn=/etc/openvpn/work.conf\n"
+        ));
         let network = host.ok("ip route; ip -6 route; ip -br address show eth0");
         host.ok("runns-exec build -s work");
-        let resolv = host.user("alice").ok("runns-exec work -- grep -v '^#' /etc/resolv.conf");
+        let resolv = host
+            .user("alice")
+            .ok("runns-exec work -- grep -v '^#' /etc/resolv.conf");
         assert_eq!(resolv, "nameserver 10.8.0.1");
         let links = host.ok("ip netns exec work ip -br address");
-        assert!(links.contains("tun0") && links.contains("10.8.0.2/32") && !links.contains("192.0.2"), "{links}");
+        assert!(
+            links.contains("tun0") && links.contains("10.8.0.2/32") && !links.contains("192.0.2"),
+            "{links}"
+        );
         let now = host.ok("ip route | grep -v work; ip -6 route; ip -br address show eth0");
         assert_eq!(now, network, "the host's own");
         assert_eq!(host.ok("cat /etc/resolv.conf"), "nameserver 192.0.2.1");
         host.ok("runns-exec clean work -f");
         before_without_configuration(&host, &before);
     }
-    // It can keep the tunnel from coming up, and no more: a line without an end; nothing at all; a dead end.
-    for said in [r"yes x | head -c 9000000 | tr -d '\n'", "true", r"printf '>FATAL:\033[31m\n'"] {
+    // It can keep the tunnel from coming up, and no more: a line without an end; nothing at all; a
+    // dead end.
+    for said in [
+        r"yes x | head -c 9000000 | tr -d '\n'",
+        "true",
+        r"printf '>FATAL:\033[31m\n'",
+    ] {
         host.ok(&format!("{said} >/usr/local/share/said"));
         host.configure("[work]\nKillSwitch=yes\nvpn=/etc/openvpn/work.conf\n");
         let refused = host.run("runns-exec build -s work --wait 2");
@@ -151,8 +170,9 @@ fn the_keeper_takes_nothing_on_trust() {
     }
 }
 
-/// Python for a daemon that is taken over: what it says of a tunnel with as many routes as any client has, among far more
-/// that nobody needs; and, when there is a file for it, what it says later.
+/// Python for a daemon that is taken over: what it says of a tunnel with as many routes as any
+/// client has, among far more that nobody needs; and, when there is a file for it, what it says
+/// later.
 const MUCH: &str = r#"
 import time
 for _ in range(1500):
@@ -168,7 +188,8 @@ while not os.path.exists("/usr/local/share/later"):
 exec(open("/usr/local/share/later").read())
 "#;
 
-/// What is too much: options, variables, a line. It has an end, lest a keeper without a limit take the machine's memory.
+/// What is too much: options, variables, a line. It has an end, lest a keeper without a limit take
+/// the machine's memory.
 const TOO_MUCH: [(&str, &str); 3] = [
     (
         "for _ in range(20000): keeper.sendall(b\">LOG:1,,PUSH: Received control message: 'PUSH_REPLY,\" + b'route 1.2.3.4,' * 1000 + b\"'\\n\")",
@@ -179,7 +200,10 @@ const TOO_MUCH: [(&str, &str); 3] = [
          for n in range(1000000): keeper.sendall(f'>UPDOWN:ENV,foreign_option_{n}=x\\n'.encode())",
         "too many routes or options",
     ),
-    ("for _ in range(4000): keeper.sendall(b'x' * 65536)", "a line that is too long"),
+    (
+        "for _ in range(4000): keeper.sendall(b'x' * 65536)",
+        "a line that is too long",
+    ),
 ];
 
 #[test]
@@ -197,23 +221,35 @@ fn a_keeper_keeps_little_of_what_its_daemon_says() {
     for (too_much, reason) in TOO_MUCH {
         host.ok("rm -f /usr/local/share/later && runns-exec build -s work");
         let keeper = host.ok("pgrep -f '[.]tunnel-keeper work '");
-        let peak = host.ok(&format!("awk '/^VmHWM/ {{ print $2 }}' /proc/{keeper}/status"));
-        assert!(peak.parse::<u32>().expect("a number of KiB") < 32 << 10, "{peak} KiB");
+        let peak = host.ok(&format!(
+            "awk '/^VmHWM/ {{ print $2 }}' /proc/{keeper}/status"
+        ));
+        assert!(
+            peak.parse::<u32>().expect("a number of KiB") < 32 << 10,
+            "{peak} KiB"
+        );
         let routes = host.ok("ip netns exec work ip route show dev tun0 | grep -c ^10[.]");
         assert_eq!(routes, "10000", "no route is left out");
         // Then its tunnel ends, and says why.
         host.write("/usr/local/share/soon", too_much);
         host.ok("mv /usr/local/share/soon /usr/local/share/later");
         wait_until("the end of the daemon", || {
-            tunnel_field(&host, "alice", "work", "reason").contains(reason).then_some(())
+            tunnel_field(&host, "alice", "work", "reason")
+                .contains(reason)
+                .then_some(())
         });
-        wait_until("the end of the keeper", || (!host.ok("ps -e -o args").contains("tunnel-keeper")).then_some(()));
+        wait_until("the end of the keeper", || {
+            (!host.ok("ps -e -o args").contains("tunnel-keeper")).then_some(())
+        });
         host.ok("runns-exec clean work -f");
         before.assert_same(&Snapshot::of(&host));
     }
     for (too_much, reason) in TOO_MUCH {
         host.write("/usr/local/share/says", too_much);
-        host.run("runns-exec build -s work").refused(1, &["bring up the tunnel of /etc/openvpn/work.conf", reason]);
+        host.run("runns-exec build -s work").refused(
+            1,
+            &["bring up the tunnel of /etc/openvpn/work.conf", reason],
+        );
         before.assert_same(&Snapshot::of(&host));
     }
 }
@@ -229,27 +265,46 @@ fn nobody_but_build_starts_a_keeper() {
     let host = host();
     openvpn::make_certificates(&host);
     let _server = OpenVpnServer::start(&host, 1194, 8, &[]);
-    build(&host, "[work]\nKillSwitch=yes\nvpn=/etc/openvpn/work.conf\n");
+    build(
+        &host,
+        "[work]\nKillSwitch=yes\nvpn=/etc/openvpn/work.conf\n",
+    );
     const KEEPER: &str = "/usr/local/libexec/runns-exec/runns-exec-root .tunnel-keeper";
     let state = "find /run/runns /etc/netns -type f -exec sha256sum {} +; \
                          ip -o link | cut -d: -f2; ip netns exec work ip -o link | cut -d: -f2";
     let built = host.ok(state);
-    for words in ["", "work", "work 0", "work 0 x", "work -1 alone", "work 99999999999999999999 alone", "work 0 alone"]
-    {
+    for words in [
+        "",
+        "work",
+        "work 0",
+        "work 0 x",
+        "work -1 alone",
+        "work 99999999999999999999 alone",
+        "work 0 alone",
+    ] {
         for who in ["", "unshare --user --map-root-user "] {
             for runner in [host.root(), host.user("alice")] {
-                runner.run(&format!("{who}{KEEPER} {words} </dev/null")).refused(1, &["keep a tunnel"]);
+                runner
+                    .run(&format!("{who}{KEEPER} {words} </dev/null"))
+                    .refused(1, &["keep a tunnel"]);
             }
         }
     }
     // With a socket as its input, too.
     let socat = |keeper: &str| {
-        format!("socat -t1 'EXEC:{keeper},nofork' UNIX-CONNECT:/tmp/no 2>&1; socat SYSTEM:'{keeper}' - </dev/null 2>&1")
+        format!(
+            "socat -t1 'EXEC:{keeper},nofork' UNIX-CONNECT:/tmp/no 2>&1; socat SYSTEM:'{keeper}' - </dev/null 2>&1"
+        )
     };
     assert!(
-        host.user("alice").run(&socat(&format!("{KEEPER} work 0 alone"))).stdout.contains("this is for build to start")
+        host.user("alice")
+            .run(&socat(&format!("{KEEPER} work 0 alone")))
+            .stdout
+            .contains("this is for build to start")
     );
-    host.user("alice").run("runns-exec .tunnel-keeper work 0 alone").refused(125, &[".tunnel-keeper"]);
+    host.user("alice")
+        .run("runns-exec .tunnel-keeper work 0 alone")
+        .refused(125, &[".tunnel-keeper"]);
     assert_eq!(host.ok(state), built);
     host.ok("runns-exec clean work -f");
 }
@@ -287,13 +342,19 @@ fn a_wireguard_driver_does_not_hold_status_up() {
     for prepare in ["true", "touch /usr/local/share/endless"] {
         host.ok(prepare);
         let status = host.run("ulimit -t 20; timeout 20 runns-exec status work");
-        assert!([0, 1].contains(&status.status) && status.stdout.contains("wg0.conf"), "{status}");
+        assert!(
+            [0, 1].contains(&status.status) && status.stdout.contains("wg0.conf"),
+            "{status}"
+        );
         assert_eq!(host.run("pgrep -x wg").stdout, "");
     }
     host.ok("runns-exec clean work -f");
     let refused = host.run("timeout 20 runns-exec build -s work --wait 2");
     assert!(
-        refused.status == 1 && refused.stderr.contains("bring up the tunnel of /etc/wireguard/wg0.conf"),
+        refused.status == 1
+            && refused
+                .stderr
+                .contains("bring up the tunnel of /etc/wireguard/wg0.conf"),
         "{refused}"
     );
 }

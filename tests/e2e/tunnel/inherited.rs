@@ -1,4 +1,5 @@
-//! Nothing that build and clean start (daemons, keepers, hooks, tools) gets a descriptor of whoever called them (SPEC 5).
+//! Nothing that build and clean start (daemons, keepers, hooks, tools) gets a descriptor of whoever
+//! called them (SPEC 5).
 
 use super::daemons;
 use super::wireguard::host_with_peer;
@@ -6,7 +7,15 @@ use crate::support::openvpn::{self, OpenVpnServer};
 use crate::support::{Host, Snapshot, wait_until};
 
 /// Programs that build and clean run, each replaced by one that first notes what it has open.
-const TOOLS: [&str; 7] = ["nft", "wg", "getent", "iptables", "iptables-save", "iptables-restore", "ip6tables-restore"];
+const TOOLS: [&str; 7] = [
+    "nft",
+    "wg",
+    "getent",
+    "iptables",
+    "iptables-save",
+    "iptables-restore",
+    "ip6tables-restore",
+];
 
 /// Ends if a descriptor is open that it needs not have.
 const DRIVER: &str = r#"#!/usr/bin/python3
@@ -25,9 +34,9 @@ if "WG_TUN_FD" in os.environ:
 os.execv("/usr/bin/wireguard-go", ["wireguard-go"] + sys.argv[1:])
 "#;
 
-/// What root's shell has open: 0, 1 and 2 on files, a directory from which every file can be reached, a secret.
-const OPEN: &str =
-    "exec </tmp/caller-input >/tmp/caller-output 2>/tmp/caller-errors 7</ 8</etc/shadow 9<>/tmp/caller-other";
+/// What root's shell has open: 0, 1 and 2 on files, a directory from which every file can be
+/// reached, a secret.
+const OPEN: &str = "exec </tmp/caller-input >/tmp/caller-output 2>/tmp/caller-errors 7</ 8</etc/shadow 9<>/tmp/caller-other";
 
 fn host_with_everything() -> (Host, OpenVpnServer, super::wireguard::Peer) {
     let (host, peer) = host_with_peer();
@@ -36,8 +45,12 @@ fn host_with_everything() -> (Host, OpenVpnServer, super::wireguard::Peer) {
     openvpn::configure_client(&host, "work", 1194);
     let note = |name: &str, then: &str| {
         let path = format!("/usr/local/sbin/{name}");
-        let list = "for d in /proc/$$/fd/*; do echo \"NAME ${d##*/} $(readlink $d)\"; done >>/tmp/noted";
-        host.write(&path, &format!("#!/bin/sh\n{}\n{then}\n", list.replace("NAME", name)));
+        let list =
+            "for d in /proc/$$/fd/*; do echo \"NAME ${d##*/} $(readlink $d)\"; done >>/tmp/noted";
+        host.write(
+            &path,
+            &format!("#!/bin/sh\n{}\n{then}\n", list.replace("NAME", name)),
+        );
         host.ok(&format!("chmod 755 {path}"));
     };
     for tool in TOOLS {
@@ -68,17 +81,37 @@ fn nothing_of_the_callers() {
         assert_eq!(built.status, 0, "{}", host.ok("cat /tmp/caller-errors"));
         let keepers = host.ok("pgrep -f '[.]tunnel-keeper work '");
         let left = host.ok("pgrep -xf 'sleep 1004'");
-        for pid in daemons(&host, "work").iter().map(String::as_str).chain(keepers.lines()).chain(left.lines()) {
-            let open = host.ok(&format!("find /proc/{pid}/fd -printf '%p %l\\n'; cat /proc/{pid}/cmdline"));
+        for pid in daemons(&host, "work")
+            .iter()
+            .map(String::as_str)
+            .chain(keepers.lines())
+            .chain(left.lines())
+        {
+            let open = host.ok(&format!(
+                "find /proc/{pid}/fd -printf '%p %l\\n'; cat /proc/{pid}/cmdline"
+            ));
             assert_eq!(open.lines().find(is_callers), None, "{open}");
-            assert_eq!(open.lines().find(|line| line.ends_with("/run/runns/lock")), None, "{open}");
+            assert_eq!(
+                open.lines().find(|line| line.ends_with("/run/runns/lock")),
+                None,
+                "{open}"
+            );
         }
-        host.ok(&format!("{OPEN}; runns-exec status; runns-exec clean work -f --kill"));
+        host.ok(&format!(
+            "{OPEN}; runns-exec status; runns-exec clean work -f --kill"
+        ));
         let noted = host.ok("cat /tmp/noted");
         assert_eq!(noted.lines().find(is_callers), None, "{noted}");
-        let run = ["getent", "wg", "hook"].into_iter().chain(Some("nft").filter(|_| kill_switch.is_empty()));
+        let run = ["getent", "wg", "hook"]
+            .into_iter()
+            .chain(Some("nft").filter(|_| kill_switch.is_empty()));
         for name in run {
-            assert!(noted.lines().any(|line| line.starts_with(&format!("{name} 0 "))), "{name} was not run: {noted}");
+            assert!(
+                noted
+                    .lines()
+                    .any(|line| line.starts_with(&format!("{name} 0 "))),
+                "{name} was not run: {noted}"
+            );
         }
         host.ok("rm /tmp/noted /tmp/caller-o* /tmp/caller-e*");
         before.assert_same(&Snapshot::of(&host));
@@ -96,11 +129,17 @@ fn output_of_a_hook_is_passed_on() {
     host.ok("chmod 755 /usr/local/sbin/hook");
     let said =
         host.ok("said=$(timeout 20 runns-exec build -s work 2>/tmp/errors) && printf '%s' \"$said\" | grep -v ^made");
-    assert!(said.starts_with("1\n2\n") && said.contains("\n100000\nlast"), "{} bytes", said.len());
+    assert!(
+        said.starts_with("1\n2\n") && said.contains("\n100000\nlast"),
+        "{} bytes",
+        said.len()
+    );
     assert_eq!(host.ok("cat /tmp/errors"), "wrong");
     // It still runs.
     assert_eq!(host.ok("pgrep -cxf 'sleep 1005'"), "1");
     // Nobody reads what it says.
     host.ok("runns-exec clean work -fk && runns-exec build -s work >/dev/full; runns-exec clean work -fk");
-    wait_until("it has ended", || (host.run("pgrep -xf 'sleep 1005'").status != 0).then_some(()));
+    wait_until("it has ended", || {
+        (host.run("pgrep -xf 'sleep 1005'").status != 0).then_some(())
+    });
 }

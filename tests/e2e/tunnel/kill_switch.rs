@@ -1,7 +1,8 @@
 //! KillSwitch=yes: whatever happens, not a single packet leaves except through the tunnel.
 
 use super::{
-    FAR, FAR6, Probes, Watch, daemons, host, ping, set_uplink_address, start_resolver, tunnel_field, wait_for_ping,
+    FAR, FAR6, Probes, Watch, daemons, host, ping, set_uplink_address, start_resolver,
+    tunnel_field, wait_for_ping,
 };
 use crate::support::openvpn::{self, OpenVpnServer};
 use crate::support::{Host, Snapshot, wait_until};
@@ -15,12 +16,17 @@ fn host_with_server(config: &str, options: &str) -> (Host, OpenVpnServer) {
     openvpn::make_certificates(&host);
     let server = OpenVpnServer::start_with(&host, 1194, 8, SERVER);
     openvpn::configure_client(&host, "work", 1194);
-    host.root().run_with("cat >>/etc/openvpn/work.conf", config.as_bytes()).ok();
-    host.configure(&format!("[work]\nKillSwitch=yes\nvpn=/etc/openvpn/work.conf\n{options}"));
+    host.root()
+        .run_with("cat >>/etc/openvpn/work.conf", config.as_bytes())
+        .ok();
+    host.configure(&format!(
+        "[work]\nKillSwitch=yes\nvpn=/etc/openvpn/work.conf\n{options}"
+    ));
     (host, server)
 }
 
-/// Proves that the watch works: without a kill switch, it sees the probes of a namespace whose tunnel is down.
+/// Proves that the watch works: without a kill switch, it sees the probes of a namespace whose
+/// tunnel is down.
 #[test]
 fn the_watch_sees_probes_of_a_namespace_without_kill_switch() {
     let (host, server) = host_with_server("", "");
@@ -49,31 +55,51 @@ fn life(config: &str, options: &str) {
     host.ok("runns-exec build -s work");
     let has_veth = !options.is_empty();
     if !has_veth {
-        assert_eq!(host.ok(HOST_STATE), network, "the host's links, routes, rules and forwarding do not change");
+        assert_eq!(
+            host.ok(HOST_STATE),
+            network,
+            "the host's links, routes, rules and forwarding do not change"
+        );
     }
-    let links = host.ok("ip netns exec work ip -br link | cut -d@ -f1 | cut -d' ' -f1 | sort | xargs");
+    let links =
+        host.ok("ip netns exec work ip -br link | cut -d@ -f1 | cut -d' ' -f1 | sort | xargs");
     assert_eq!(links, if has_veth { "eth0 lo tun0" } else { "lo tun0" });
     let probes = Probes::start(&host, "work");
     // DNS over IPv6 is rejected: the resolver has no IPv6 address.
-    assert!(probes.go_on() >= 70, "while the tunnel is up, all others are sent: {}", probes.first_failure());
+    assert!(
+        probes.go_on() >= 70,
+        "while the tunnel is up, all others are sent: {}",
+        probes.first_failure()
+    );
     assert!(ping(&host, "work", FAR) && ping(&host, "work", "fd08::1"));
     let resolver = start_resolver(&host, "10.8.0.1", "198.51.100.7");
     wait_until("names", || {
-        (host.user("alice").run("runns-exec work -- getent hosts any.example").status == 0).then_some(())
+        (host
+            .user("alice")
+            .run("runns-exec work -- getent hosts any.example")
+            .status
+            == 0)
+            .then_some(())
     });
 
     // The server stops and starts again.
     server.stop(&host, 1194);
-    wait_until("it is down", || (tunnel_field(&host, "alice", "work", "up") == "False").then_some(()));
+    wait_until("it is down", || {
+        (tunnel_field(&host, "alice", "work", "up") == "False").then_some(())
+    });
     probes.go_on();
     let _server = OpenVpnServer::start_with(&host, 1194, 8, SERVER);
     wait_for_ping(&host, "work", FAR);
-    wait_until("it is up", || (tunnel_field(&host, "alice", "work", "up") == "True").then_some(()));
+    wait_until("it is up", || {
+        (tunnel_field(&host, "alice", "work", "up") == "True").then_some(())
+    });
     assert!(ping(&host, "work", FAR6));
 
     // The uplink goes down and comes back with another address.
     host.ok("ip link set eth0 down");
-    wait_until("it is down", || (tunnel_field(&host, "alice", "work", "up") == "False").then_some(()));
+    wait_until("it is down", || {
+        (tunnel_field(&host, "alice", "work", "up") == "False").then_some(())
+    });
     probes.go_on();
     set_uplink_address(&host, "192.0.2.3");
     wait_for_ping(&host, "work", FAR);
@@ -91,12 +117,17 @@ fn lose_device_and_daemon(host: &Host, probes: &Probes) {
     host.ok("ip netns exec work ip link delete tun0");
     probes.go_on();
     assert!(!ping(host, "work", FAR));
-    assert_eq!(tunnel_field(host, "alice", "work", "reason"), "its device is gone");
+    assert_eq!(
+        tunnel_field(host, "alice", "work", "reason"),
+        "its device is gone"
+    );
 
     // The daemon is killed.
     host.ok(&format!("kill -9 {}", daemons(host, "work").join(" ")));
     wait_until("it is dead", || {
-        tunnel_field(host, "alice", "work", "reason").contains("daemon has exited").then_some(())
+        tunnel_field(host, "alice", "work", "reason")
+            .contains("daemon has exited")
+            .then_some(())
     });
     probes.go_on();
     assert!(!host.ok("ip netns exec work ip -br link").contains("tun0"));
@@ -143,7 +174,8 @@ fn nothing_leaves_outside_the_tunnel_with_persist_tun() {
     life("persist-tun\n", "");
 }
 
-/// Two tables of nftables keep what is not named off the veth, one inside and one on the host. Either is enough.
+/// Two tables of nftables keep what is not named off the veth, one inside and one on the host.
+/// Either is enough.
 #[test]
 fn the_two_guards_of_the_veth() {
     let (host, _server) = host_with_server("", "Bypass=203.0.113.0/24\nHostAccess=7001\n");
@@ -154,7 +186,10 @@ fn the_two_guards_of_the_veth() {
         host.ok(&format!("{place}nft delete table inet runns"));
         probes.go_on();
         let status = host.run("runns-exec status work");
-        assert!(status.status == 1 && status.stdout.contains("degraded"), "{status}");
+        assert!(
+            status.status == 1 && status.stdout.contains("degraded"),
+            "{status}"
+        );
         host.ok("runns-exec build -s work && runns-exec status");
     }
     // Nor does a route help that leads there.
@@ -165,14 +200,22 @@ fn the_two_guards_of_the_veth() {
         host.ok("ip -n work route del 198.51.100.0/24; runns-exec build -s work");
     }
     // On the veth some are seen while the table inside is gone, and on the uplink none.
-    let seen: Vec<String> = watch.finish().into_iter().filter(|line| !line.contains(" work ")).collect();
+    let seen: Vec<String> = watch
+        .finish()
+        .into_iter()
+        .filter(|line| !line.contains(" work "))
+        .collect();
     assert!(seen.is_empty(), "{seen:#?}");
     host.ok(ROUTE);
     let watch = Watch::start(&host);
     host.ok("nft delete table inet runns; ip netns exec work nft delete table inet runns");
     probes.go_on();
     let seen = watch.finish();
-    assert!(seen.iter().any(|line| line.contains("77.4000") && line.contains(" eth0 ")), "without both: {seen:#?}");
+    assert!(
+        seen.iter()
+            .any(|line| line.contains("77.4000") && line.contains(" eth0 ")),
+        "without both: {seen:#?}"
+    );
 }
 
 #[test]
@@ -193,10 +236,17 @@ fn a_build_that_is_killed_at_any_moment() {
         killed(&host, "build -s work", call);
         // Nobody can enter an incomplete namespace.
         if host.user("alice").run("runns-exec work -- true").status != 125 {
-            assert!(host.ok("runns-exec build -s work").contains("already"), "entered at {call}");
+            assert!(
+                host.ok("runns-exec build -s work").contains("already"),
+                "entered at {call}"
+            );
         }
         host.ok("runns-exec clean work -f --kill");
-        assert_eq!(host.run("pgrep -f '[m]anagement /run/runns'").stdout, "", "killed at {call}");
+        assert_eq!(
+            host.run("pgrep -f '[m]anagement /run/runns'").stdout,
+            "",
+            "killed at {call}"
+        );
     }
     host.ok(&format!("kill {}", intruder.stdout().trim()));
     host.run("pkill -f '[p]robe.py'");
@@ -208,14 +258,24 @@ fn a_build_that_is_killed_at_any_moment() {
 #[test]
 fn each_tunnel_has_a_device_and_the_first_takes_what_no_other_names() {
     let (host, _server) = host_with_server("", "");
-    let _second = OpenVpnServer::start_with(&host, 1195, 9, "push \"route 198.51.100.7 255.255.255.255\"\n");
+    let _second = OpenVpnServer::start_with(
+        &host,
+        1195,
+        9,
+        "push \"route 198.51.100.7 255.255.255.255\"\n",
+    );
     openvpn::configure_client(&host, "second", 1195);
-    host.configure("[work]\nKillSwitch=yes\nvpn=/etc/openvpn/work.conf\nvpn=/etc/openvpn/second.conf\n");
+    host.configure(
+        "[work]\nKillSwitch=yes\nvpn=/etc/openvpn/work.conf\nvpn=/etc/openvpn/second.conf\n",
+    );
     let before = Snapshot::of(&host);
     let _web = host.internet.net.serve("0.0.0.0:80", "seen");
     host.ok("runns-exec build -s work");
-    let curl =
-        |address: &str| host.user("alice").ok(&format!("runns-exec work -- curl -sS --max-time 5 http://{address}/"));
+    let curl = |address: &str| {
+        host.user("alice").ok(&format!(
+            "runns-exec work -- curl -sS --max-time 5 http://{address}/"
+        ))
+    };
     assert_eq!(curl(FAR), "seen 10.8.0.2");
     assert_eq!(curl("198.51.100.7"), "seen 10.9.0.2");
     host.ok("runns-exec clean work -f");
@@ -229,7 +289,9 @@ fn clean_while_the_daemon_connects_again() {
         let before = Snapshot::of(&host);
         host.ok("runns-exec build -s work");
         server.stop(&host, 1194);
-        wait_until("it is down", || (tunnel_field(&host, "alice", "work", "up") == "False").then_some(()));
+        wait_until("it is down", || {
+            (tunnel_field(&host, "alice", "work", "up") == "False").then_some(())
+        });
         host.ok("runns-exec clean work -f");
         let _server = OpenVpnServer::start_with(&host, 1194, 8, SERVER);
         before.assert_same(&Snapshot::of(&host));
@@ -240,7 +302,8 @@ fn clean_while_the_daemon_connects_again() {
 fn a_tap_device_has_a_gateway() {
     let host = host();
     openvpn::make_certificates(&host);
-    let _server = OpenVpnServer::start_with(&host, 1194, 8, "dev tap8\npush \"redirect-gateway def1\"\n");
+    let _server =
+        OpenVpnServer::start_with(&host, 1194, 8, "dev tap8\npush \"redirect-gateway def1\"\n");
     openvpn::configure_client(&host, "work", 1194);
     host.ok("sed -i 's/^dev tun/dev tap/' /etc/openvpn/work.conf");
     host.configure("[work]\nKillSwitch=yes\nvpn=/etc/openvpn/work.conf\n");
@@ -255,11 +318,17 @@ fn a_tap_device_has_a_gateway() {
 fn ipv6_can_be_off() {
     let (host, _server) = host_with_server("", "");
     for kill_switch in ["KillSwitch=yes\n", ""] {
-        host.configure(&format!("[work]\n{kill_switch}IPv6=no\nvpn=/etc/openvpn/work.conf\n"));
+        host.configure(&format!(
+            "[work]\n{kill_switch}IPv6=no\nvpn=/etc/openvpn/work.conf\n"
+        ));
         let before = Snapshot::of(&host);
         host.ok("runns-exec build -s work");
         assert!(ping(&host, "work", FAR));
-        assert_eq!(host.ok("ip netns exec work ip -6 address show dev tun0"), "", "{kill_switch}");
+        assert_eq!(
+            host.ok("ip netns exec work ip -6 address show dev tun0"),
+            "",
+            "{kill_switch}"
+        );
         assert!(!ping(&host, "work", "fd08::1"));
         host.ok("runns-exec clean work -f");
         before.assert_same(&Snapshot::of(&host));

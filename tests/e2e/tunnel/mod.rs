@@ -1,7 +1,8 @@
-//! Tunnels (SPEC 9), with real OpenVPN servers and WireGuard peers reached through the host's uplink.
+//! Tunnels (SPEC 9), with real OpenVPN servers and WireGuard peers reached through the host's
+//! uplink.
 //!
-//! The uplink carries IPv4 and IPv6 and leads to [`FAR`] and [`FAR6`], so that packets that leave outside a tunnel get
-//! there as well, and are seen on the way.
+//! The uplink carries IPv4 and IPv6 and leads to [`FAR`] and [`FAR6`], so that packets that leave
+//! outside a tunnel get there as well, and are seen on the way.
 
 mod confined;
 mod files;
@@ -68,10 +69,16 @@ while True:
 pub fn host() -> Host {
     let host = Host::new();
     for address in [FAR, "198.51.100.7"] {
-        host.internet.net.ip(&format!("address add {address}/32 dev lo"));
+        host.internet
+            .net
+            .ip(&format!("address add {address}/32 dev lo"));
     }
-    host.internet.net.ip("-6 address add 2001:db8::1/64 dev eth0 nodad");
-    host.internet.net.ip(&format!("-6 address add {FAR6}/128 dev lo nodad"));
+    host.internet
+        .net
+        .ip("-6 address add 2001:db8::1/64 dev eth0 nodad");
+    host.internet
+        .net
+        .ip(&format!("-6 address add {FAR6}/128 dev lo nodad"));
     host.ok("ip -6 address add 2001:db8::2/64 dev eth0 nodad && ip -6 route add default via 2001:db8::1");
     // The host forwards IPv6, so that a leak over IPv6 would be seen as well.
     host.ok("sysctl -qw net.ipv6.conf.all.forwarding=1 net.ipv4.ip_forward=0");
@@ -86,7 +93,9 @@ pub struct Probes(Background);
 
 impl Probes {
     pub fn start(host: &Host, namespace: &str) -> Self {
-        let script = format!("exec runns-exec {namespace} -- python3 /usr/local/share/probe.py {FAR} {FAR6}");
+        let script = format!(
+            "exec runns-exec {namespace} -- python3 /usr/local/share/probe.py {FAR} {FAR6}"
+        );
         let probes = Self(host.user("alice").spawn(&script));
         probes.go_on();
         probes
@@ -102,7 +111,12 @@ impl Probes {
 
     /// The error of the first probe that could not be sent.
     pub fn first_failure(&self) -> String {
-        self.0.stderr().lines().next().unwrap_or_default().to_string()
+        self.0
+            .stderr()
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_string()
     }
 
     /// Waits for some more rounds; returns how many packets were sent in them.
@@ -117,7 +131,8 @@ impl Probes {
     }
 }
 
-/// tcpdump(8) on all links of the host, for packets that only probes send and packets that only tunnels may carry.
+/// tcpdump(8) on all links of the host, for packets that only probes send and packets that only
+/// tunnels may carry.
 pub struct Watch<'a> {
     host: &'a Host,
     process: Background,
@@ -126,14 +141,19 @@ pub struct Watch<'a> {
 impl<'a> Watch<'a> {
     #[track_caller]
     pub fn start(host: &'a Host) -> Self {
-        let filter = format!("host {FAR} or host {FAR6} or net 10.0.0.0/8 or ip6 net fd00::/8 or port 53");
-        let script = format!("echo $$; exec tcpdump -Z root -n -l --immediate-mode -i any '{filter}'");
+        let filter =
+            format!("host {FAR} or host {FAR6} or net 10.0.0.0/8 or ip6 net fd00::/8 or port 53");
+        let script =
+            format!("echo $$; exec tcpdump -Z root -n -l --immediate-mode -i any '{filter}'");
         let process = host.spawn(&script);
-        wait_until("tcpdump listens", || process.stderr().contains("listening on").then_some(()));
+        wait_until("tcpdump listens", || {
+            process.stderr().contains("listening on").then_some(())
+        });
         Self { host, process }
     }
 
-    /// Returns the packets that were seen. A last packet, sent by the host itself, proves that none is still to come.
+    /// Returns the packets that were seen. A last packet, sent by the host itself, proves that none
+    /// is still to come.
     #[track_caller]
     pub fn finish(self) -> Vec<String> {
         self.host
@@ -142,10 +162,16 @@ impl<'a> Watch<'a> {
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b\"last\", (\"{FAR}\", 9999))'"
             ))
             .ok();
-        wait_until("the last packet is seen", || self.process.stdout().contains(&format!("{FAR}.9999")).then_some(()));
+        wait_until("the last packet is seen", || {
+            self.process
+                .stdout()
+                .contains(&format!("{FAR}.9999"))
+                .then_some(())
+        });
         let output = self.process.stdout();
         let mut lines = output.lines();
-        self.host.ok(&format!("kill {}", lines.next().expect("tcpdump's pid")));
+        self.host
+            .ok(&format!("kill {}", lines.next().expect("tcpdump's pid")));
         lines
             .filter(|line| !line.contains(".9999"))
             .filter(|line| !line.contains("ICMP") || !line.contains("port 9999"))
@@ -157,19 +183,29 @@ impl<'a> Watch<'a> {
     #[track_caller]
     pub fn assert_nothing(self) {
         let seen = self.finish();
-        assert!(seen.is_empty(), "{} packets outside the tunnel: {:#?}", seen.len(), &seen[..seen.len().min(10)]);
+        assert!(
+            seen.is_empty(),
+            "{} packets outside the tunnel: {:#?}",
+            seen.len(),
+            &seen[..seen.len().min(10)]
+        );
     }
 }
 
 /// Whether `alice` gets an answer to a ping from the namespace.
 pub fn ping(host: &Host, namespace: &str, address: &str) -> bool {
-    host.user("alice").run(&format!("runns-exec {namespace} -- ping -c1 -W1 {address}")).status == 0
+    host.user("alice")
+        .run(&format!("runns-exec {namespace} -- ping -c1 -W1 {address}"))
+        .status
+        == 0
 }
 
 /// Waits until [`ping`] gets an answer.
 #[track_caller]
 pub fn wait_for_ping(host: &Host, namespace: &str, address: &str) {
-    wait_until(&format!("{address} answers in {namespace}"), || ping(host, namespace, address).then_some(()));
+    wait_until(&format!("{address} answers in {namespace}"), || {
+        ping(host, namespace, address).then_some(())
+    });
 }
 
 /// The pids of a namespace's tunnel daemons, from its record.
@@ -182,13 +218,18 @@ pub fn daemons(host: &Host, namespace: &str) -> Vec<String> {
 
 /// A field of the first tunnel in `status --json`.
 pub fn tunnel_field(host: &Host, user: &str, namespace: &str, field: &str) -> String {
-    let runner = if user == "root" { host.root() } else { host.user(user) };
+    let runner = if user == "root" {
+        host.root()
+    } else {
+        host.user(user)
+    };
     runner.ok(&format!(
         "runns-exec status {namespace} --json | python3 -c 'import json, sys; print(json.load(sys.stdin)[0][\"tunnels\"][0][\"{field}\"])'"
     ))
 }
 
-/// Starts a resolver in the internet, at an address of a tunnel's other end that need not exist yet.
+/// Starts a resolver in the internet, at an address of a tunnel's other end that need not exist
+/// yet.
 pub fn start_resolver(host: &Host, address: &str, answer: &str) -> Background {
     host.root().inside(&host.internet.net).spawn(&format!(
         "exec dnsmasq --keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts --user=root --pid-file= \

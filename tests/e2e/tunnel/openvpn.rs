@@ -17,12 +17,15 @@ fn host_with_server(more: &str) -> (Host, OpenVpnServer) {
 }
 
 fn append(host: &Host, text: &str) {
-    host.root().run_with("cat >>/etc/openvpn/work.conf", text.as_bytes()).ok();
+    host.root()
+        .run_with("cat >>/etc/openvpn/work.conf", text.as_bytes())
+        .ok();
 }
 
 /// A line of the namespace's resolv.conf that tells something.
 fn resolv_conf(host: &Host) -> String {
-    host.user("alice").ok("runns-exec work -- grep -v '^#' /etc/resolv.conf")
+    host.user("alice")
+        .ok("runns-exec work -- grep -v '^#' /etc/resolv.conf")
 }
 
 #[test]
@@ -38,41 +41,80 @@ fn build_waits_and_pushed_dns_is_used_and_followed() {
     let before = Snapshot::of(&host);
     let made = host.run("runns-exec build -s work");
     assert_eq!(made.status, 0, "{made}");
-    assert!(made.stderr.contains("left out: up, down, route-up, route-pre-down"), "{made}");
+    assert!(
+        made.stderr
+            .contains("left out: up, down, route-up, route-pre-down"),
+        "{made}"
+    );
     // At once, without waiting for anything.
-    host.user("alice").ok(&format!("runns-exec work -- ping -c1 -W5 {FAR}"));
-    assert_eq!(resolv_conf(&host), "nameserver 10.8.0.1\nsearch example.org");
-    assert!(host.user("alice").ok("runns-exec work -- getent hosts any.example").contains("198.51.100.7"));
-    assert_eq!(host.ok("cat /etc/resolv.conf"), "nameserver 192.0.2.1", "the host's own stays");
+    host.user("alice")
+        .ok(&format!("runns-exec work -- ping -c1 -W5 {FAR}"));
+    assert_eq!(
+        resolv_conf(&host),
+        "nameserver 10.8.0.1\nsearch example.org"
+    );
+    assert!(
+        host.user("alice")
+            .ok("runns-exec work -- getent hosts any.example")
+            .contains("198.51.100.7")
+    );
+    assert_eq!(
+        host.ok("cat /etc/resolv.conf"),
+        "nameserver 192.0.2.1",
+        "the host's own stays"
+    );
     for user in ["root", "alice"] {
         assert_eq!(tunnel_field(&host, user, "work", "up"), "True");
-        let runner = if user == "root" { host.root() } else { host.user(user) };
+        let runner = if user == "root" {
+            host.root()
+        } else {
+            host.user(user)
+        };
         let line = runner.ok("runns-exec status work");
-        assert!(line.contains("  10.8.0.1 (locked)  work.conf up  "), "{line}");
         assert!(
-            runner
-                .ok("runns-exec status --json")
-                .contains(r#""resolver":{"from":"the tunnel","servers":["10.8.0.1"],"locked":true}"#)
+            line.contains("  10.8.0.1 (locked)  work.conf up  "),
+            "{line}"
+        );
+        assert!(
+            runner.ok("runns-exec status --json").contains(
+                r#""resolver":{"from":"the tunnel","servers":["10.8.0.1"],"locked":true}"#
+            )
         );
     }
 
     // The server comes back and names another resolver.
     server.stop(&host, 1194);
-    wait_until("status says that it is down", || (tunnel_field(&host, "alice", "work", "up") == "False").then_some(()));
+    wait_until("status says that it is down", || {
+        (tunnel_field(&host, "alice", "work", "up") == "False").then_some(())
+    });
     assert!(tunnel_field(&host, "alice", "work", "reason").contains("does not answer"));
-    let _server = OpenVpnServer::start_with(&host, 1194, 8, &PUSH.replace("DNS 10.8.0.1", "DNS 10.8.0.9"));
-    wait_until("the new resolver", || resolv_conf(&host).contains("nameserver 10.8.0.9").then_some(()));
+    let _server = OpenVpnServer::start_with(
+        &host,
+        1194,
+        8,
+        &PUSH.replace("DNS 10.8.0.1", "DNS 10.8.0.9"),
+    );
+    wait_until("the new resolver", || {
+        resolv_conf(&host)
+            .contains("nameserver 10.8.0.9")
+            .then_some(())
+    });
     assert!(
-        host.ok("ip netns exec work nft list table inet runns").contains("dnat ip to 10.8.0.9"),
+        host.ok("ip netns exec work nft list table inet runns")
+            .contains("dnat ip to 10.8.0.9"),
         "the lock follows"
     );
-    wait_until("status says that it is up", || (tunnel_field(&host, "alice", "work", "up") == "True").then_some(()));
+    wait_until("status says that it is up", || {
+        (tunnel_field(&host, "alice", "work", "up") == "True").then_some(())
+    });
     wait_for_ping(&host, "work", FAR);
 
     // A daemon that is killed.
     host.ok(&format!("kill -9 {}", daemons(&host, "work").join(" ")));
     wait_until("status says that it is dead", || {
-        tunnel_field(&host, "alice", "work", "reason").contains("daemon has exited").then_some(())
+        tunnel_field(&host, "alice", "work", "reason")
+            .contains("daemon has exited")
+            .then_some(())
     });
     host.ok("test ! -e /etc/pwned");
     host.ok("runns-exec clean work -f");
@@ -81,9 +123,13 @@ fn build_waits_and_pushed_dns_is_used_and_followed() {
 
 #[test]
 fn a_build_that_fails_says_why_and_undoes_everything() {
-    let (host, _server) = host_with_server("auth-user-pass-verify /bin/false via-file\nscript-security 2\n");
+    let (host, _server) =
+        host_with_server("auth-user-pass-verify /bin/false via-file\nscript-security 2\n");
     host.internet.net.ip("route add blackhole 198.51.100.250");
-    host.write("/etc/openvpn/openssl.cnf", "[req]\ndistinguished_name=dn\n[dn]\n");
+    host.write(
+        "/etc/openvpn/openssl.cnf",
+        "[req]\ndistinguished_name=dn\n[dn]\n",
+    );
     host.ok("cd /etc/openvpn && openssl req -config openssl.cnf -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes \
         -subj /CN=old -keyout old.key -out old.csr 2>&1 && printf 'keyUsage=digitalSignature\nextendedKeyUsage=serverAuth\n' \
         >old.ext && openssl x509 -req -in old.csr -CA ca.crt -CAkey ca.key -days 0 -extfile old.ext -out old.crt 2>&1");
@@ -94,22 +140,43 @@ fn a_build_that_fails_says_why_and_undoes_everything() {
     let before = Snapshot::of(&host);
     for (change, parts) in [
         ("s/1194/1196/", &["certificate has expired"][..]),
-        ("s/remote.*/remote 198.51.100.250 1194/", &["no answer from the server"]),
+        (
+            "s/remote.*/remote 198.51.100.250 1194/",
+            &["no answer from the server"],
+        ),
         ("s/1194/1199/", &["refused the connection"]),
         ("s/192.0.2.1/no.such.host.invalid/", &["name was not found"]),
-        ("$aauth-user-pass login", &["authentication failed", "refused user name or password"]),
-        ("$aauth-user-pass", &["needs a password (Auth)", "no terminal", "auth-user-pass"]),
-        ("$anonsense here", &["/etc/openvpn/work.conf:13", "nonsense"]),
+        (
+            "$aauth-user-pass login",
+            &["authentication failed", "refused user name or password"],
+        ),
+        (
+            "$aauth-user-pass",
+            &["needs a password (Auth)", "no terminal", "auth-user-pass"],
+        ),
+        (
+            "$anonsense here",
+            &["/etc/openvpn/work.conf:13", "nonsense"],
+        ),
         ("s/ca.crt/none.crt/", &["none.crt"]),
     ] {
         for kill_switch in ["", "KillSwitch=yes\n"] {
             host.write("/etc/openvpn/work.conf", &format!("{work}\n"));
             host.ok(&format!("sed -i '{change}' /etc/openvpn/work.conf"));
-            host.configure(&format!("[work]\nvpn=/etc/openvpn/work.conf\n{kill_switch}"));
+            host.configure(&format!(
+                "[work]\nvpn=/etc/openvpn/work.conf\n{kill_switch}"
+            ));
             let output = host.run("runns-exec build -s work --wait 4");
-            assert_eq!((output.status, output.stdout.as_str()), (1, ""), "{change}: {output}");
+            assert_eq!(
+                (output.status, output.stdout.as_str()),
+                (1, ""),
+                "{change}: {output}"
+            );
             for part in ["/etc/openvpn/work.conf"].iter().chain(parts) {
-                assert!(output.stderr.contains(part), "{change}: lacks {part}: {output}");
+                assert!(
+                    output.stderr.contains(part),
+                    "{change}: lacks {part}: {output}"
+                );
             }
             host.configure("[work]\nvpn=/etc/openvpn/work.conf\n");
             before.assert_same(&Snapshot::of(&host));
@@ -136,7 +203,10 @@ fn a_daemon_that_dies_while_build_waits() {
     wait_until("a daemon", || daemon_of_build(&host));
     host.ok("pkill -INT -f '[r]unns-exec build -s work'");
     let output = build.wait();
-    assert!(output.status == 1 && output.stderr.contains("interrupted"), "{output}");
+    assert!(
+        output.status == 1 && output.stderr.contains("interrupted"),
+        "{output}"
+    );
     before.assert_same(&Snapshot::of(&host));
 }
 
@@ -175,7 +245,8 @@ fn a_password_is_asked_on_the_terminal_and_goes_nowhere_else() {
     let (host, _server) = host_with_server("");
     host.write("/usr/local/sbin/verify", verify);
     host.ok("chmod 755 /usr/local/sbin/verify");
-    const STRICT: &str = "auth-user-pass-verify /usr/local/sbin/verify via-file\nscript-security 2\nkeepalive 1 3\n";
+    const STRICT: &str =
+        "auth-user-pass-verify /usr/local/sbin/verify via-file\nscript-security 2\nkeepalive 1 3\n";
     let strict = OpenVpnServer::start_with(&host, 1195, 9, STRICT);
     openvpn::configure_client(&host, "work", 1195);
     append(&host, "auth-user-pass\n");
@@ -183,9 +254,15 @@ fn a_password_is_asked_on_the_terminal_and_goes_nowhere_else() {
     let built = host.run("python3 /root/typist.py");
     assert_eq!(built.status, 0, "{built}");
     for part in ["resolving", "connecting", "authenticating", "connected"] {
-        assert!(built.stdout.contains(part) || part == "resolving", "progress lacks {part}: {built}");
+        assert!(
+            built.stdout.contains(part) || part == "resolving",
+            "progress lacks {part}: {built}"
+        );
     }
-    assert!(!built.stdout.contains("secret-word"), "it is not echoed: {built}");
+    assert!(
+        !built.stdout.contains("secret-word"),
+        "it is not echoed: {built}"
+    );
     assert_eq!(tunnel_field(&host, "alice", "work", "up"), "True");
     let found = host.run(
         "grep -rsl secret-[w]ord /run /etc/netns /etc/openvpn /var/log; grep -sl secret-[w]ord /proc/[0-9]*/cmdline",
@@ -195,9 +272,13 @@ fn a_password_is_asked_on_the_terminal_and_goes_nowhere_else() {
     assert!(private.stderr.contains("Permission denied"), "{private}");
     // A reconnect needs nobody at the terminal.
     strict.stop(&host, 1195);
-    wait_until("it is down", || (tunnel_field(&host, "alice", "work", "up") == "False").then_some(()));
+    wait_until("it is down", || {
+        (tunnel_field(&host, "alice", "work", "up") == "False").then_some(())
+    });
     let _strict = OpenVpnServer::start_with(&host, 1195, 9, STRICT);
-    wait_until("it is up again", || (tunnel_field(&host, "alice", "work", "up") == "True").then_some(()));
+    wait_until("it is up again", || {
+        (tunnel_field(&host, "alice", "work", "up") == "True").then_some(())
+    });
     host.ok("runns-exec clean work -f");
 }
 
@@ -209,11 +290,24 @@ fn the_servers_name_is_asked_outside() {
     host.ok("sed -i 's/192.0.2.1/vpn.test/' /etc/openvpn/work.conf");
     host.configure("[work]\nvpn=/etc/openvpn/work.conf\nDNS=10.8.0.1\n");
     host.ok("runns-exec build -s work");
-    assert!(host.user("alice").ok("runns-exec work -- getent hosts any.example").contains("198.51.100.7"));
+    assert!(
+        host.user("alice")
+            .ok("runns-exec work -- getent hosts any.example")
+            .contains("198.51.100.7")
+    );
     server.stop(&host, 1194);
-    wait_until("it is down", || (tunnel_field(&host, "alice", "work", "up") == "False").then_some(()));
-    let _server = OpenVpnServer::start_with(&host, 1194, 8, "push \"redirect-gateway def1\"\nkeepalive 1 3\n");
-    wait_until("it is up again", || (tunnel_field(&host, "alice", "work", "up") == "True").then_some(()));
+    wait_until("it is down", || {
+        (tunnel_field(&host, "alice", "work", "up") == "False").then_some(())
+    });
+    let _server = OpenVpnServer::start_with(
+        &host,
+        1194,
+        8,
+        "push \"redirect-gateway def1\"\nkeepalive 1 3\n",
+    );
+    wait_until("it is up again", || {
+        (tunnel_field(&host, "alice", "work", "up") == "True").then_some(())
+    });
     wait_for_ping(&host, "work", FAR);
     host.ok("runns-exec clean work -f");
 }
@@ -225,15 +319,28 @@ fn without_waiting() {
     server.stop(&host, 1194);
     let made = host.run("runns-exec build -s work --no-wait");
     assert_eq!(made.status, 0, "{made}");
-    assert!(made.stderr.contains("--no-wait: set DNS or Resolve"), "{made}");
+    assert!(
+        made.stderr.contains("--no-wait: set DNS or Resolve"),
+        "{made}"
+    );
     assert_eq!(tunnel_field(&host, "alice", "work", "up"), "False");
-    assert_eq!(tunnel_field(&host, "alice", "work", "reason"), "not connected");
+    assert_eq!(
+        tunnel_field(&host, "alice", "work", "reason"),
+        "not connected"
+    );
     let _server = OpenVpnServer::start_with(&host, 1194, 8, PUSH);
-    wait_until("the tunnel", || (tunnel_field(&host, "alice", "work", "up") == "True").then_some(()));
-    assert_eq!(resolv_conf(&host), "nameserver 192.0.2.1", "the resolver stays what it was");
+    wait_until("the tunnel", || {
+        (tunnel_field(&host, "alice", "work", "up") == "True").then_some(())
+    });
+    assert_eq!(
+        resolv_conf(&host),
+        "nameserver 192.0.2.1",
+        "the resolver stays what it was"
+    );
     host.ok("runns-exec clean work -f");
     before.assert_same(&Snapshot::of(&host));
-    host.run("runns-exec build -s work --no-wait --wait 3").refused(2, &["--wait"]);
+    host.run("runns-exec build -s work --no-wait --wait 3")
+        .refused(2, &["--wait"]);
 }
 
 #[test]
@@ -243,9 +350,15 @@ fn a_copy_of_the_hosts_servers_gives_way_to_what_is_pushed() {
     host.write("/run/systemd/resolve/resolv.conf", "nameserver 192.0.2.1\n");
     let before = Snapshot::of(&host);
     host.ok("runns-exec build -s work");
-    assert_eq!(resolv_conf(&host), "nameserver 10.8.0.1\nsearch example.org");
+    assert_eq!(
+        resolv_conf(&host),
+        "nameserver 10.8.0.1\nsearch example.org"
+    );
     let rules = host.ok("ip netns exec work nft list table inet runns");
-    assert!(rules.contains("10.8.0.1") && !rules.contains("192.0.2.1"), "{rules}");
+    assert!(
+        rules.contains("10.8.0.1") && !rules.contains("192.0.2.1"),
+        "{rules}"
+    );
     host.ok("runns-exec clean work -f");
     before.assert_same(&Snapshot::of(&host));
 }

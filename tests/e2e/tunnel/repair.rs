@@ -1,39 +1,69 @@
-//! Tunnels that are damaged: `status` says it, `build` mends it, and under the kill switch nothing leaves meanwhile.
+//! Tunnels that are damaged: `status` says it, `build` mends it, and under the kill switch nothing
+//! leaves meanwhile.
 
 use super::{FAR, Probes, Watch, daemons, host, ping, wait_for_ping, wireguard};
 use crate::support::openvpn::{self, OpenVpnServer};
 use crate::support::{Host, wait_until};
 
-const SERVER: &str = "push \"redirect-gateway def1\"\npush \"dhcp-option DNS 10.8.0.1\"\nkeepalive 1 3\n";
+const SERVER: &str =
+    "push \"redirect-gateway def1\"\npush \"dhcp-option DNS 10.8.0.1\"\nkeepalive 1 3\n";
 
-/// Does `damage`; it is shown to root and to members, and building again mends it, with `words` in the report.
+/// Does `damage`; it is shown to root and to members, and building again mends it, with `words` in
+/// the report.
 #[track_caller]
 fn damage(host: &Host, damage: &str, words: &str) {
     // A busy machine may let a tunnel lapse, which then connects anew by itself.
-    wait_until("the tunnels are up", || (host.run("runns-exec status work").status == 0).then_some(()));
+    wait_until("the tunnels are up", || {
+        (host.run("runns-exec status work").status == 0).then_some(())
+    });
     let ended = daemons(host, "work");
     host.ok(&damage.replace("DAEMONS", &ended.join(" ")));
     if damage.starts_with("kill") {
         let runs = |pid: &String| host.run(&format!("kill -0 {pid}")).status == 0;
-        wait_until("the daemons have ended", || (!ended.iter().any(runs)).then_some(()));
+        wait_until("the daemons have ended", || {
+            (!ended.iter().any(runs)).then_some(())
+        });
     }
     let shown = host.run("runns-exec status work");
-    assert!(shown.status == 1 && shown.stdout.contains(words), "{damage}: {shown}");
+    assert!(
+        shown.status == 1 && shown.stdout.contains(words),
+        "{damage}: {shown}"
+    );
     let shown = host.user("alice").run("runns-exec status work");
-    let is_for_root = ["lost", "the route to 0", "the route to its server"].iter().any(|part| words.contains(part));
-    assert!(is_for_root || shown.status == 1 && shown.stdout.contains(words), "{damage}: {shown}");
+    let is_for_root = ["lost", "the route to 0", "the route to its server"]
+        .iter()
+        .any(|part| words.contains(part));
+    assert!(
+        is_for_root || shown.status == 1 && shown.stdout.contains(words),
+        "{damage}: {shown}"
+    );
     let built = host.run("runns-exec build -s work");
-    assert!(built.status == 0 && built.stdout.contains(&format!("mended {words}")), "{damage}: {built}");
+    assert!(
+        built.status == 0 && built.stdout.contains(&format!("mended {words}")),
+        "{damage}: {built}"
+    );
     let shown = host.user("alice").run("runns-exec status work");
     assert_eq!(shown.status, 0, "{damage}: {shown}");
-    assert_eq!(host.ok("runns-exec build -s work"), "work is built already, as asked");
+    assert_eq!(
+        host.ok("runns-exec build -s work"),
+        "work is built already, as asked"
+    );
     wait_for_ping(host, "work", FAR);
 }
 
 const OPENVPN: [(&str, &str); 3] = [
-    ("kill -9 DAEMONS", "tunnel of /etc/openvpn/work.conf: its daemon has exited"),
-    ("ip -n work link delete tun0", "tunnel of /etc/openvpn/work.conf: its device is gone"),
-    ("ip -n work link set tun0 down", "tunnel of /etc/openvpn/work.conf: its device is down"),
+    (
+        "kill -9 DAEMONS",
+        "tunnel of /etc/openvpn/work.conf: its daemon has exited",
+    ),
+    (
+        "ip -n work link delete tun0",
+        "tunnel of /etc/openvpn/work.conf: its device is gone",
+    ),
+    (
+        "ip -n work link set tun0 down",
+        "tunnel of /etc/openvpn/work.conf: its device is down",
+    ),
 ];
 
 fn host_with_server() -> (Host, OpenVpnServer) {
@@ -62,10 +92,17 @@ fn openvpn_with_kill_switch() {
     host.ok(&format!("kill -9 {}", daemons(&host, "work").join(" ")));
     let refused = host.run("runns-exec build -s work --wait 3");
     assert!(
-        refused.status == 1 && refused.stderr.contains("cannot mend tunnel of /etc/openvpn/work.conf"),
+        refused.status == 1
+            && refused
+                .stderr
+                .contains("cannot mend tunnel of /etc/openvpn/work.conf"),
         "{refused}"
     );
-    assert!(host.run("runns-exec status work").stdout.contains("tunnel of /etc/openvpn/work.conf: "));
+    assert!(
+        host.run("runns-exec status work")
+            .stdout
+            .contains("tunnel of /etc/openvpn/work.conf: ")
+    );
     let _server = OpenVpnServer::start_with(&host, 1194, 8, SERVER);
     wait_for_ping(&host, "work", FAR);
     host.ok("runns-exec status work");
@@ -83,14 +120,32 @@ fn openvpn_without_kill_switch() {
         damage(&host, what, words);
     }
     // A tunnel that stands on the veth is connected anew.
-    damage(&host, "ip -n work link set eth0 down", "interface eth0 inside: down");
+    damage(
+        &host,
+        "ip -n work link set eth0 down",
+        "interface eth0 inside: down",
+    );
     damage(&host, "ip link delete work", "interface work: gone");
-    for damage_of_way in ["ip -n work route flush table 172", "ip -n work rule del priority 1000"] {
-        damage(&host, damage_of_way, "tunnel of /etc/openvpn/work.conf: the route to its server is gone");
+    for damage_of_way in [
+        "ip -n work route flush table 172",
+        "ip -n work rule del priority 1000",
+    ] {
+        damage(
+            &host,
+            damage_of_way,
+            "tunnel of /etc/openvpn/work.conf: the route to its server is gone",
+        );
     }
     // Name servers that were pushed.
-    damage(&host, "echo 'nameserver 9.9.9.9' >/etc/netns/work/resolv.conf", "/etc/netns/work/resolv.conf: changed");
-    assert!(host.ok("cat /etc/netns/work/resolv.conf").contains("nameserver 10.8.0.1"));
+    damage(
+        &host,
+        "echo 'nameserver 9.9.9.9' >/etc/netns/work/resolv.conf",
+        "/etc/netns/work/resolv.conf: changed",
+    );
+    assert!(
+        host.ok("cat /etc/netns/work/resolv.conf")
+            .contains("nameserver 10.8.0.1")
+    );
     host.ok(&format!("kill -0 {pid}"));
 }
 
@@ -98,7 +153,9 @@ fn openvpn_without_kill_switch() {
 fn wireguard() {
     let (host, _peer) = wireguard::host_with_peer();
     for kill_switch in ["KillSwitch=yes\n", ""] {
-        host.configure(&format!("[work]\n{kill_switch}WireGuard=/etc/wireguard/wg0.conf\n"));
+        host.configure(&format!(
+            "[work]\n{kill_switch}WireGuard=/etc/wireguard/wg0.conf\n"
+        ));
         host.ok("runns-exec build -s work");
         let watch = (!kill_switch.is_empty()).then(|| Watch::start(&host));
         let probes = Probes::start(&host, "work");
@@ -106,7 +163,10 @@ fn wireguard() {
         for (what, how) in [
             ("kill -9 DAEMONS", "its daemon has exited"),
             ("ip -n work link set wg0 down", "its device is down"),
-            ("ip -n work address del 10.20.0.2/32 dev wg0", "its device wg0 has lost the address 10.20.0.2"),
+            (
+                "ip -n work address del 10.20.0.2/32 dev wg0",
+                "its device wg0 has lost the address 10.20.0.2",
+            ),
             ("ip -n work route flush dev wg0", "the route to 0.0.0.0"),
             ("rm /run/runns/work.d/0.json", "not connected"),
         ] {

@@ -1,6 +1,6 @@
-//! A storm: random damage of many kinds, one or several at once, to namespaces of every kind with programs inside. Building
-//! again mends all of it, the programs go on, and at no moment does a packet leave by a way that its namespace does not
-//! have.
+//! A storm: random damage of many kinds, one or several at once, to namespaces of every kind with
+//! programs inside. Building again mends all of it, the programs go on, and at no moment does a
+//! packet leave by a way that its namespace does not have.
 //!
 //! | variable | meaning |
 //! |---|---|
@@ -14,7 +14,8 @@ use crate::neighbours::{bring_programs, from_lan, serve};
 use crate::support::openvpn::{self, OpenVpnServer};
 use crate::support::{Background, Host, Net, wait_until};
 
-/// Each namespace with the address that only its program sends to, and the uplinks by which that may leave as it is.
+/// Each namespace with the address that only its program sends to, and the uplinks by which that
+/// may leave as it is.
 const NAMESPACES: [(&str, &str, &[&str]); 4] = [
     ("plain", "198.51.100.70", &["eth0"]),
     ("bound", "198.51.100.71", &["eth1"]),
@@ -26,7 +27,8 @@ const CONFIG: &str = "[plain]\nPublish=8080:80\n\n[bound]\nInterfaceOut=eth1\nDN
     [killed]\nKillSwitch=yes\nvpn=/etc/openvpn/work.conf\nPublish=8081:80\nHostAccess=7001\nBypass=203.0.113.0/24\n\n\
     [guarded]\nKillSwitch=yes\nWireGuard=/etc/wireguard/wg0.conf\n";
 
-const SERVER: &str = "push \"redirect-gateway def1\"\npush \"dhcp-option DNS 10.8.0.1\"\nkeepalive 1 3\n";
+const SERVER: &str =
+    "push \"redirect-gateway def1\"\npush \"dhcp-option DNS 10.8.0.1\"\nkeepalive 1 3\n";
 
 /// Damage to any namespace.
 const ANY: [&str; 6] = [
@@ -86,8 +88,8 @@ const UPLINK: [&str; 4] = [
     "sysctl -qw net.ipv4.conf.eth1.forwarding=0",
 ];
 
-/// Two guards keep a namespace from leaving by another uplink: the mark with its routing rule and table, and the firewall's
-/// rules for the group of its veth. These remove the first one.
+/// Two guards keep a namespace from leaving by another uplink: the mark with its routing rule and
+/// table, and the firewall's rules for the group of its veth. These remove the first one.
 const ROUTING: [&str; 3] = [
     "ip rule del priority 1",
     "for table in $(ip rule | grep -o 'lookup 17[0-9]*' | cut -d' ' -f2); do ip route flush table $table; done",
@@ -134,7 +136,10 @@ impl Random {
         match self.below(9) {
             0 => (any, self.of(&ANY)),
             1 | 2 => (veth, self.of(&VETH)),
-            3 => (["bound", "killed", "guarded"][self.below(3)], self.of(&RESOLVER)),
+            3 => (
+                ["bound", "killed", "guarded"][self.below(3)],
+                self.of(&RESOLVER),
+            ),
             4 => ("bound", self.of(&UPLINK)),
             8 => (["plain", "killed"][self.below(2)], self.of(&WAYS)),
             5 => (["killed", "guarded"][self.below(2)], self.of(&TUNNEL)),
@@ -144,17 +149,27 @@ impl Random {
 }
 
 fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().and_then(|value| value.parse().ok())
+    std::env::var(variable)
+        .ok()
+        .and_then(|value| value.parse().ok())
 }
 
-/// What arrives at the other end of the uplink `name` although it belongs to a namespace without it.
+/// What arrives at the other end of the uplink `name` although it belongs to a namespace without
+/// it.
 fn watch(host: &Host, net: &Net, name: &str) -> Background {
-    let foreign = NAMESPACES.iter().filter(|(_, _, uplinks)| !uplinks.contains(&name));
-    let filter: Vec<String> = foreign.map(|(_, address, _)| format!("host {address}")).collect();
+    let foreign = NAMESPACES
+        .iter()
+        .filter(|(_, _, uplinks)| !uplinks.contains(&name));
+    let filter: Vec<String> = foreign
+        .map(|(_, address, _)| format!("host {address}"))
+        .collect();
     let filter = format!("inbound and ({} or ip6 host {FAR6})", filter.join(" or "));
-    let watch =
-        host.root().inside(net).spawn(&format!("exec tcpdump -Z root -nl --immediate-mode -i {name} '{filter}'"));
-    wait_until("tcpdump listens", || watch.stderr().contains("listening on").then_some(()));
+    let watch = host.root().inside(net).spawn(&format!(
+        "exec tcpdump -Z root -nl --immediate-mode -i {name} '{filter}'"
+    ));
+    wait_until("tcpdump listens", || {
+        watch.stderr().contains("listening on").then_some(())
+    });
     watch
 }
 
@@ -169,26 +184,45 @@ struct Storm {
 impl Storm {
     fn start(host: Host, nets: &[(&Net, &str)], seed: u64) -> Self {
         let start = |(name, address, _): &(&str, &str, &[&str])| {
-            let script = format!("exec runns-exec -d {name} -- python3 /usr/local/share/probe.py {address} {FAR6}");
-            let pid = host
-                .user("alice")
-                .ok(&format!("{{ {script}; }} 2>/dev/null >/dev/null; pgrep -nf 'probe.py {address}'"));
+            let script = format!(
+                "exec runns-exec -d {name} -- python3 /usr/local/share/probe.py {address} {FAR6}"
+            );
+            let pid = host.user("alice").ok(&format!(
+                "{{ {script}; }} 2>/dev/null >/dev/null; pgrep -nf 'probe.py {address}'"
+            ));
             let identity = identity(&host, &pid);
             (pid, identity)
         };
         let programs = NAMESPACES.iter().map(start).collect();
-        let watches = nets.iter().map(|(net, name)| watch(&host, net, name)).collect();
-        Self { host, log: Vec::new(), seed, programs, watches }
+        let watches = nets
+            .iter()
+            .map(|(net, name)| watch(&host, net, name))
+            .collect();
+        Self {
+            host,
+            log: Vec::new(),
+            seed,
+            programs,
+            watches,
+        }
     }
 
     #[track_caller]
     fn fail(&self, what: &str) -> ! {
         let last = self.log.len().saturating_sub(12);
-        panic!("seed {}: {what}\nafter: {:#?}", self.seed, &self.log[last..]);
+        panic!(
+            "seed {}: {what}\nafter: {:#?}",
+            self.seed,
+            &self.log[last..]
+        );
     }
 
     fn round(&mut self, random: &mut Random) {
-        let guard: &[&str] = if random.below(2) == 0 { &ROUTING } else { &FIREWALL };
+        let guard: &[&str] = if random.below(2) == 0 {
+            &ROUTING
+        } else {
+            &FIREWALL
+        };
         for _ in 0..=random.below(3) {
             let (name, command) = random.damage(guard);
             let device = if name == "killed" { "tun0" } else { "wg0" };
@@ -205,7 +239,8 @@ impl Storm {
             if built.status != 0 {
                 self.fail(&format!("{built}"));
             }
-            self.log.extend(built.stdout.lines().map(|line| format!("  {name}: {line}")));
+            self.log
+                .extend(built.stdout.lines().map(|line| format!("  {name}: {line}")));
         }
         self.check();
     }
@@ -220,7 +255,13 @@ impl Storm {
                 self.fail(&format!("the program in {name} is not the same any more"));
             }
             let end = Instant::now() + Duration::from_secs(10);
-            while self.host.user("alice").run(&format!("runns-exec {name} -- ping -c1 -W1 {address}")).status != 0 {
+            while self
+                .host
+                .user("alice")
+                .run(&format!("runns-exec {name} -- ping -c1 -W1 {address}"))
+                .status
+                != 0
+            {
                 if Instant::now() > end {
                     self.fail(&format!("nothing gets through {name}"));
                 }
@@ -245,13 +286,20 @@ impl Storm {
 }
 
 fn identity(host: &Host, pid: &str) -> String {
-    host.run(&format!("cut -d' ' -f22 /proc/{pid}/stat; readlink /proc/{pid}/ns/net")).stdout
+    host.run(&format!(
+        "cut -d' ' -f22 /proc/{pid}/stat; readlink /proc/{pid}/ns/net"
+    ))
+    .stdout
 }
 
 #[test]
 fn of_damage_is_survived() {
     let seed = number("RUNNS_STORM_SEED").unwrap_or_else(|| {
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_micros() as u64 | 1
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_micros() as u64
+            | 1
     });
     println!("RUNNS_STORM_SEED={seed}");
     let (host, _peer) = wireguard::host_with_peer();
@@ -260,7 +308,9 @@ fn of_damage_is_survived() {
     net.ip("address add 198.18.0.9/24 dev eth1");
     host.ok("ip route add default via 198.18.0.1 dev eth1 metric 500");
     for (_, address, _) in NAMESPACES {
-        host.internet.net.ip(&format!("address add {address}/32 dev lo"));
+        host.internet
+            .net
+            .ip(&format!("address add {address}/32 dev lo"));
         net.ip(&format!("address add {address}/32 dev lo"));
     }
     openvpn::make_certificates(&host);
@@ -271,7 +321,8 @@ fn of_damage_is_survived() {
         host.ok(&format!("runns-exec build -s {name}"));
     }
     bring_programs(&host);
-    let _servers = ["plain", "killed"].map(|name| serve(&host, &format!("ip netns exec {name}"), 80));
+    let _servers =
+        ["plain", "killed"].map(|name| serve(&host, &format!("ip netns exec {name}"), 80));
     let _resolver = start_resolver(&host, "10.8.0.1", "198.51.100.7");
     let nets = [(&Net::clone_of(&host.internet.net), "eth0"), (&net, "eth1")];
     let mut storm = Storm::start(host, &nets, seed);
@@ -283,7 +334,11 @@ fn of_damage_is_survived() {
         storm.round(&mut random);
         rounds += 1;
     }
-    println!("{rounds} rounds, {} lines: {:#?}", storm.log.len(), storm.log);
+    println!(
+        "{rounds} rounds, {} lines: {:#?}",
+        storm.log.len(),
+        storm.log
+    );
 }
 
 /// Proves that the watches work: a packet of a namespace that leaves by the wrong uplink is seen.

@@ -1,13 +1,15 @@
 //! WireGuard with wg-quick files as providers hand them out, and wireguard-go on both sides.
 
 use super::{
-    FAR, FAR6, Probes, Watch, daemons, host, ping, set_uplink_address, start_resolver, tunnel_field, wait_for_ping,
+    FAR, FAR6, Probes, Watch, daemons, host, ping, set_uplink_address, start_resolver,
+    tunnel_field, wait_for_ping,
 };
 use crate::support::openvpn::{self, OpenVpnServer};
 use crate::support::{Background, Host, Snapshot, wait_until};
 use crate::turns::{calls, killed, points};
 
-/// A peer in the internet, which lives as long as its host: 10.`net`.0.1 and fd`net`::1, reached through port 518`net`.
+/// A peer in the internet, which lives as long as its host: 10.`net`.0.1 and fd`net`::1, reached
+/// through port 518`net`.
 pub struct Peer {
     host_key: String,
     own_public: String,
@@ -22,7 +24,9 @@ impl Peer {
             "a=$(wg genkey); b=$(wg genkey); echo $a; echo $b; echo $b | wg pubkey; wg genpsk; echo $a | wg pubkey",
         );
         let keys: Vec<&str> = keys.lines().collect();
-        let [host_key, own_key, own_public, preshared, host_public] = keys[..] else { panic!("{keys:?}") };
+        let [host_key, own_key, own_public, preshared, host_public] = keys[..] else {
+            panic!("{keys:?}")
+        };
         host.write(
             &format!("/root/peer{net}"),
             &format!(
@@ -45,7 +49,9 @@ impl Peer {
              wait_for wg setconf peer{net} /root/peer{net} && ip address add 10.{net}.0.1/24 dev peer{net} && \
              ip address add fd{net}::1/64 dev peer{net} nodad && ip link set peer{net} up && echo ready && wait"
         ));
-        wait_until("the peer's start", || process.stdout().contains("ready").then_some(()));
+        wait_until("the peer's start", || {
+            process.stdout().contains("ready").then_some(())
+        });
         process
     }
 
@@ -54,7 +60,9 @@ impl Peer {
             "pkill -KILL -f '[w]ireguard-go -f peer{}'; rm -f /run/wireguard/peer{}.sock",
             self.net, self.net
         ));
-        wait_until("the peer's end", || (!self.process.is_running()).then_some(()));
+        wait_until("the peer's end", || {
+            (!self.process.is_running()).then_some(())
+        });
     }
 
     fn start_again(&mut self, host: &Host) {
@@ -79,12 +87,16 @@ pub fn host_with_peer() -> (Host, Peer) {
     // The peers' sockets are in this host's /run as well.
     host.ok("mkdir -p /run/wireguard && echo '192.0.2.1 wg.test' >>/etc/hosts");
     let peer = Peer::start(&host, 20);
-    host.write("/etc/wireguard/wg0.conf", &peer.file("wg.test", "DNS = 10.20.0.1, example.org\r\nMTU = 1380\r\n"));
+    host.write(
+        "/etc/wireguard/wg0.conf",
+        &peer.file("wg.test", "DNS = 10.20.0.1, example.org\r\nMTU = 1380\r\n"),
+    );
     host.ok("chmod 600 /etc/wireguard/wg0.conf");
     (host, peer)
 }
 
-/// Prints every process's command line and environment once, searching for new ones as fast as it can.
+/// Prints every process's command line and environment once, searching for new ones as fast as it
+/// can.
 const SAMPLER: &str = r#"
 import glob
 seen = set()
@@ -107,8 +119,15 @@ fn a_providers_file_works_as_it_is() {
     host.configure("[work]\nWireGuard=/etc/wireguard/wg0.conf\n");
     host.write("/root/sampler.py", SAMPLER);
     let sampler = host.spawn("echo $$; exec python3 /root/sampler.py");
-    wait_until("the sampler", || sampler.stdout().contains("ready").then_some(()));
-    let sampler_pid = sampler.stdout().lines().next().unwrap_or_default().to_string();
+    wait_until("the sampler", || {
+        sampler.stdout().contains("ready").then_some(())
+    });
+    let sampler_pid = sampler
+        .stdout()
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_string();
     let file = host.ok("sha256sum /etc/wireguard/wg0.conf");
     let before = Snapshot::of(&host);
     let built =
@@ -119,31 +138,58 @@ fn a_providers_file_works_as_it_is() {
         built.stdout().contains("enter it").then_some(())
     });
     let made = format!("{}{}", built.stdout(), built.stderr());
-    assert!(made.contains("left out: PostUp, PreDown, Table, SaveConfig"), "{made}");
-    host.user("alice").ok(&format!("runns-exec work -- ping -c1 -W5 {FAR}"));
-    host.user("alice").ok("runns-exec work -- ping -c1 -W5 fd20::1");
+    assert!(
+        made.contains("left out: PostUp, PreDown, Table, SaveConfig"),
+        "{made}"
+    );
+    host.user("alice")
+        .ok(&format!("runns-exec work -- ping -c1 -W5 {FAR}"));
+    host.user("alice")
+        .ok("runns-exec work -- ping -c1 -W5 fd20::1");
     assert_eq!(
-        host.user("alice").ok("runns-exec work -- grep -v '^#' /etc/resolv.conf"),
+        host.user("alice")
+            .ok("runns-exec work -- grep -v '^#' /etc/resolv.conf"),
         "nameserver 10.20.0.1\nsearch example.org"
     );
-    assert!(host.user("alice").ok("runns-exec work -- getent hosts any.example").contains("198.51.100.7"));
-    assert!(host.ok("ip netns exec work ip link show wg0").contains("mtu 1380"));
+    assert!(
+        host.user("alice")
+            .ok("runns-exec work -- getent hosts any.example")
+            .contains("198.51.100.7")
+    );
+    assert!(
+        host.ok("ip netns exec work ip link show wg0")
+            .contains("mtu 1380")
+    );
     assert_eq!(host.ok("cat /etc/resolv.conf"), "nameserver 192.0.2.1");
-    assert_eq!(tunnel_field(&host, "alice", "work", "handshake"), "None", "for root only");
+    assert_eq!(
+        tunnel_field(&host, "alice", "work", "handshake"),
+        "None",
+        "for root only"
+    );
     assert!(tunnel_field(&host, "root", "work", "handshake").starts_with("20"));
     for user in ["root", "alice"] {
-        let runner = if user == "root" { host.root() } else { host.user(user) };
+        let runner = if user == "root" {
+            host.root()
+        } else {
+            host.user(user)
+        };
         let status = runner.ok("runns-exec status; runns-exec status --json");
         assert!(status.contains("wg0.conf up"), "{status}");
         assert!(!status.contains(&peer.own_public), "{status}");
     }
 
-    // Keys are in no command line, message, log or file of ours; they are written to wg's input only.
+    // Keys are in no command line, message, log or file of ours; they are written to wg's input
+    // only.
     host.ok(&format!("kill {sampler_pid}"));
     for key in [&peer.host_key, &peer.preshared] {
-        assert!(!sampler.stdout().contains(key.as_str()), "a key in a command line or environment");
+        assert!(
+            !sampler.stdout().contains(key.as_str()),
+            "a key in a command line or environment"
+        );
         assert!(!made.contains(key.as_str()), "{made}");
-        let found = host.run(&format!("grep -rsl '{key}' /run /etc/netns /tmp /var/log | grep -v ^/tmp/trace"));
+        let found = host.run(&format!(
+            "grep -rsl '{key}' /run /etc/netns /tmp /var/log | grep -v ^/tmp/trace"
+        ));
         assert_eq!(found.stdout, "", "{found}");
         let traced = host.run(&format!("grep -F '{key}' /tmp/trace | grep execve"));
         assert_eq!(traced.stdout, "", "{traced}");
@@ -166,10 +212,17 @@ fn nothing_leaves_outside_the_tunnel() {
     let watch = Watch::start(&host);
     host.ok("runns-exec build -s work");
     assert_eq!(host.ok(state), network);
-    assert_eq!(host.ok("ip netns exec work ip -br link | cut -d' ' -f1"), "lo\nwg0");
+    assert_eq!(
+        host.ok("ip netns exec work ip -br link | cut -d' ' -f1"),
+        "lo\nwg0"
+    );
     let probes = Probes::start(&host, "work");
     // DNS over IPv6 is rejected: the resolver has no IPv6 address.
-    assert!(probes.go_on() >= 70, "while the tunnel is up, all others are sent: {}", probes.first_failure());
+    assert!(
+        probes.go_on() >= 70,
+        "while the tunnel is up, all others are sent: {}",
+        probes.first_failure()
+    );
     assert!(ping(&host, "work", FAR) && ping(&host, "work", FAR6));
 
     peer.stop(&host);
@@ -185,14 +238,20 @@ fn nothing_leaves_outside_the_tunnel() {
     host.ok("ip netns exec work ip link delete wg0");
     probes.go_on();
     let reason = tunnel_field(&host, "alice", "work", "reason");
-    assert!(reason.contains("gone") || reason.contains("daemon has exited"), "{reason}");
+    assert!(
+        reason.contains("gone") || reason.contains("daemon has exited"),
+        "{reason}"
+    );
     host.ok("runns-exec clean work -f --kill && runns-exec build -s work");
     let probes = Probes::start(&host, "work");
     host.ok(&format!("kill -9 {}", daemons(&host, "work").join(" ")));
     probes.go_on();
     let reason = tunnel_field(&host, "alice", "work", "reason");
     assert!(reason.contains("daemon has exited"), "{reason}");
-    assert_eq!(host.ok("ip netns exec work ip -br link | cut -d' ' -f1"), "lo");
+    assert_eq!(
+        host.ok("ip netns exec work ip -br link | cut -d' ' -f1"),
+        "lo"
+    );
     host.ok("runns-exec clean work -f --kill");
     watch.assert_nothing();
     set_uplink_address(&host, "192.0.2.2");
@@ -206,34 +265,55 @@ fn a_build_that_fails_says_why_and_undoes_everything() {
     let before = Snapshot::of(&host);
     let good = peer.file("wg.test", "");
     for (file, parts) in [
-        (good.replace("wg.test:51820", "wg.test:51899"), &["no answer from the server", "handshake"][..]),
-        (good.replace("wg.test", "no.such.host.invalid"), &["no.such.host.invalid", "name was not found"]),
+        (
+            good.replace("wg.test:51820", "wg.test:51899"),
+            &["no answer from the server", "handshake"][..],
+        ),
+        (
+            good.replace("wg.test", "no.such.host.invalid"),
+            &["no.such.host.invalid", "name was not found"],
+        ),
         (good.replace(&peer.own_public, "short"), &["did not accept"]),
-        (good.replace("AllowedIPs", "AlowedIPs"), &["line 13", "AlowedIPs", "unknown option"]),
+        (
+            good.replace("AllowedIPs", "AlowedIPs"),
+            &["line 13", "AlowedIPs", "unknown option"],
+        ),
         (good.replace("PrivateKey = ", "PrivateKey "), &["line 3"]),
         (good.replace("Endpoint", "#Endpoint"), &["Endpoint"]),
     ] {
         for kill_switch in ["", "KillSwitch=yes\n"] {
             host.write("/etc/wireguard/bad.conf", &file);
-            host.configure(&format!("[work]\n{kill_switch}WireGuard=/etc/wireguard/bad.conf\n"));
+            host.configure(&format!(
+                "[work]\n{kill_switch}WireGuard=/etc/wireguard/bad.conf\n"
+            ));
             let output = host.run("runns-exec build -s work --wait 2");
             assert_eq!((output.status, output.stdout.as_str()), (1, ""), "{output}");
             for part in ["/etc/wireguard/bad.conf"].iter().chain(parts) {
                 assert!(output.stderr.contains(part), "lacks {part}: {output}");
             }
-            assert!(!output.stderr.contains(&peer.host_key) && !output.stderr.contains(&peer.preshared), "{output}");
+            assert!(
+                !output.stderr.contains(&peer.host_key) && !output.stderr.contains(&peer.preshared),
+                "{output}"
+            );
             host.ok("rm /etc/runns.conf");
             before.assert_same(&Snapshot::of(&host));
         }
     }
     for (spoil, repair) in [
-        ("chmod 666 /etc/wireguard/bad.conf", "chmod 600 /etc/wireguard/bad.conf"),
-        ("chown alice /etc/wireguard/bad.conf", "chown root /etc/wireguard/bad.conf"),
+        (
+            "chmod 666 /etc/wireguard/bad.conf",
+            "chmod 600 /etc/wireguard/bad.conf",
+        ),
+        (
+            "chown alice /etc/wireguard/bad.conf",
+            "chown root /etc/wireguard/bad.conf",
+        ),
         ("chmod 777 /etc/wireguard", "chmod 755 /etc/wireguard"),
     ] {
         host.configure("[work]\nWireGuard=/etc/wireguard/bad.conf\n");
         host.ok(spoil);
-        host.run("runns-exec build -s work").refused(1, &["/etc/wireguard"]);
+        host.run("runns-exec build -s work")
+            .refused(1, &["/etc/wireguard"]);
         host.ok(&format!("{repair}; rm /etc/runns.conf"));
     }
     before.assert_same(&Snapshot::of(&host));
@@ -249,7 +329,11 @@ fn a_build_that_is_killed_at_any_moment() {
     for call in points(last, 20) {
         killed(&host, "build -s work", call);
         host.ok("runns-exec clean work -f");
-        assert_eq!(host.run("pgrep -f '[r]wg[0-9]'").stdout, "", "killed at {call}");
+        assert_eq!(
+            host.run("pgrep -f '[r]wg[0-9]'").stdout,
+            "",
+            "killed at {call}"
+        );
         before.assert_same(&Snapshot::of(&host));
     }
 }
@@ -259,7 +343,9 @@ fn two_tunnels_without_ipv6_by_another_program() {
     let (host, peer) = host_with_peer();
     let other = Peer::start(&host, 21);
     host.write("/etc/wireguard/wg0.conf", &peer.file("192.0.2.1", ""));
-    let second = other.file("192.0.2.1", "").replace("0.0.0.0/0, ::/0", "10.21.0.0/24, 198.51.100.7");
+    let second = other
+        .file("192.0.2.1", "")
+        .replace("0.0.0.0/0, ::/0", "10.21.0.0/24, 198.51.100.7");
     host.write("/etc/wireguard/wg1.conf", &second);
     host.ok("cp /usr/bin/wireguard-go /usr/local/sbin/other-wireguard");
     let _web = host.internet.net.serve("0.0.0.0:80", "seen");
@@ -272,39 +358,68 @@ fn two_tunnels_without_ipv6_by_another_program() {
         ));
         host.ok("runns-exec build -s work");
         let curl = |address: &str| {
-            host.user("alice").ok(&format!("runns-exec work -- curl -sS --max-time 5 http://{address}/"))
+            host.user("alice").ok(&format!(
+                "runns-exec work -- curl -sS --max-time 5 http://{address}/"
+            ))
         };
-        assert_eq!((curl(FAR), curl("198.51.100.7")), ("seen 10.20.0.2".into(), "seen 10.21.0.2".into()));
-        assert!(host.ok("ip netns exec work ip link show wg1").contains("mtu 1420"));
+        assert_eq!(
+            (curl(FAR), curl("198.51.100.7")),
+            ("seen 10.20.0.2".into(), "seen 10.21.0.2".into())
+        );
+        assert!(
+            host.ok("ip netns exec work ip link show wg1")
+                .contains("mtu 1420")
+        );
         assert_eq!(host.ok("ip netns exec work ip -6 address show dev wg0"), "");
         assert_eq!(host.ok("pgrep -cf '[o]ther-wireguard rwg'"), "2");
         host.ok("runns-exec clean work -f && rm /etc/runns.conf");
         before.assert_same(&Snapshot::of(&host));
     }
-    host.configure("[work]\nWG_QUICK_USERSPACE_IMPLEMENTATION=no-such\nWireGuard=/etc/wireguard/wg0.conf\n");
+    host.configure(
+        "[work]\nWG_QUICK_USERSPACE_IMPLEMENTATION=no-such\nWireGuard=/etc/wireguard/wg0.conf\n",
+    );
     host.run("runns-exec build -s work");
     host.ok("cp /usr/bin/wireguard-go /tmp/evil");
-    host.configure("[work]\nWG_QUICK_USERSPACE_IMPLEMENTATION=/tmp/evil\nWireGuard=/etc/wireguard/wg0.conf\n");
-    host.run("runns-exec build -s work").refused(1, &["/tmp", "others than root can write"]);
+    host.configure(
+        "[work]\nWG_QUICK_USERSPACE_IMPLEMENTATION=/tmp/evil\nWireGuard=/etc/wireguard/wg0.conf\n",
+    );
+    host.run("runns-exec build -s work")
+        .refused(1, &["/tmp", "others than root can write"]);
 }
 
 #[test]
 fn beside_openvpn_in_one_namespace() {
     let (host, peer) = host_with_peer();
     openvpn::make_certificates(&host);
-    let _server = OpenVpnServer::start_with(&host, 1194, 8, "push \"route 198.51.100.7 255.255.255.255\"\n");
+    let _server = OpenVpnServer::start_with(
+        &host,
+        1194,
+        8,
+        "push \"route 198.51.100.7 255.255.255.255\"\n",
+    );
     openvpn::configure_client(&host, "work", 1194);
     host.write("/etc/wireguard/wg0.conf", &peer.file("192.0.2.1", ""));
-    host.configure("[work]\nKillSwitch=yes\nWireGuard=/etc/wireguard/wg0.conf\nvpn=/etc/openvpn/work.conf\n");
+    host.configure(
+        "[work]\nKillSwitch=yes\nWireGuard=/etc/wireguard/wg0.conf\nvpn=/etc/openvpn/work.conf\n",
+    );
     let _web = host.internet.net.serve("0.0.0.0:80", "seen");
     let before = Snapshot::of(&host);
     host.ok("runns-exec build -s work");
     let status = host.user("alice").ok("runns-exec status work");
-    assert!(status.contains("work.conf up") && status.contains("wg0.conf up"), "{status}");
-    let curl =
-        |address: &str| host.user("alice").ok(&format!("runns-exec work -- curl -sS --max-time 5 http://{address}/"));
+    assert!(
+        status.contains("work.conf up") && status.contains("wg0.conf up"),
+        "{status}"
+    );
+    let curl = |address: &str| {
+        host.user("alice").ok(&format!(
+            "runns-exec work -- curl -sS --max-time 5 http://{address}/"
+        ))
+    };
     // OpenVPN comes first, in whatever order the options are.
-    assert_eq!((curl(FAR), curl("198.51.100.7")), ("seen 10.8.0.2".into(), "seen 10.8.0.2".into()));
+    assert_eq!(
+        (curl(FAR), curl("198.51.100.7")),
+        ("seen 10.8.0.2".into(), "seen 10.8.0.2".into())
+    );
     host.ok("ip netns exec work ip link set tun0 down");
     assert_eq!(curl(FAR), "seen 10.20.0.2");
     host.ok("runns-exec clean work -f");

@@ -1,5 +1,5 @@
-//! What the relay carries: bytes from the caller's descriptors to the command's terminal and back, in bounded
-//! buffers, and the end of input.
+//! What the relay carries: bytes from the caller's descriptors to the command's terminal and back,
+//! in bounded buffers, and the end of input.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -16,8 +16,8 @@ use super::terminal::Line;
 const END_TICKS: (u16, u16) = (10, 320);
 /// How long output may take before the job is stopped, in milliseconds.
 const STOP_PATIENCE: u16 = 500;
-/// What is read after the command's end, in bytes: more than a pseudo-terminal holds, less than what a process that
-/// it left behind could write for ever.
+/// What is read after the command's end, in bytes: more than a pseudo-terminal holds, less than
+/// what a process that it left behind could write for ever.
 const LAST_OUTPUT: usize = 256 * 1024;
 
 /// Where bytes can move.
@@ -88,7 +88,11 @@ impl Carrier {
     /// What to wait for. Input only `with_input`: in the background it is not ours to read.
     pub fn wanted(&self, with_input: bool) -> Vec<(Side, BorrowedFd<'_>, PollFlags)> {
         let mut wanted = Vec::with_capacity(3);
-        if let Some(input) = self.input.as_ref().filter(|_| with_input && !self.to_command.is_full()) {
+        if let Some(input) = self
+            .input
+            .as_ref()
+            .filter(|_| with_input && !self.to_command.is_full())
+        {
             wanted.push((Side::Input, input.as_fd(), PollFlags::POLLIN));
         }
         if !self.from_command.is_empty() {
@@ -107,8 +111,14 @@ impl Carrier {
 
     /// How long to wait at most, in milliseconds, if there is a limit.
     pub fn patience(&self) -> Option<u16> {
-        let end = self.end.as_ref().filter(|_| self.line.is_some() && self.to_command.is_empty())?;
-        let left = end.due.saturating_duration_since(Instant::now()).as_millis();
+        let end = self
+            .end
+            .as_ref()
+            .filter(|_| self.line.is_some() && self.to_command.is_empty())?;
+        let left = end
+            .due
+            .saturating_duration_since(Instant::now())
+            .as_millis();
         // Rounded up: to look too early is to look in vain.
         Some(u16::try_from(left + 1).unwrap_or(END_TICKS.1))
     }
@@ -126,7 +136,9 @@ impl Carrier {
     }
 
     fn read_input(&mut self, hung_up: bool) -> Flow {
-        let Some(input) = &self.input else { return Flow::Goes };
+        let Some(input) = &self.input else {
+            return Flow::Goes;
+        };
         let terminal = input.is_terminal();
         let mut last = self.last;
         let result = self.to_command.fill(|room| {
@@ -154,22 +166,35 @@ impl Carrier {
     /// There will be no more input.
     pub fn end_input(&mut self) {
         self.input = None;
-        self.end = Some(EndOfInput { told: false, due: Instant::now(), tick: END_TICKS.0 });
+        self.end = Some(EndOfInput {
+            told: false,
+            due: Instant::now(),
+            tick: END_TICKS.0,
+        });
     }
 
-    /// Tells the command that input has ended, while its terminal is in a mode in which that can be told. Every read
-    /// after the first is to find it too: it is told again as soon as it was read.
+    /// Tells the command that input has ended, while its terminal is in a mode in which that can be
+    /// told. Every read after the first is to find it too: it is told again as soon as it was read.
     pub fn tell_end_of_input(&mut self) {
-        let (Some(line), Some(end)) = (&self.line, &mut self.end) else { return };
+        let (Some(line), Some(end)) = (&self.line, &mut self.end) else {
+            return;
+        };
         let now = Instant::now();
         if !self.to_command.is_empty() || now < end.due {
             return;
         }
-        match line.end_of_file().filter(|_| !end.told || !line.has_unread_line()) {
+        match line
+            .end_of_file()
+            .filter(|_| !end.told || !line.has_unread_line())
+        {
             None => end.tick = (end.tick * 2).min(END_TICKS.1),
             Some(character) => {
                 // After a line without its end, the first only ends that line (termios(3), VEOF).
-                let count = if !end.told && self.last != b'\n' { 2 } else { 1 };
+                let count = if !end.told && self.last != b'\n' {
+                    2
+                } else {
+                    1
+                };
                 self.to_command.push(&[character; 2][..count]);
                 (end.told, end.tick) = (true, END_TICKS.0);
             }
@@ -181,11 +206,18 @@ impl Carrier {
     fn write_master(&mut self) {
         let Some(line) = &self.line else { return };
         // What cannot be written now is written when poll(2) says so.
-        while !self.to_command.is_empty() && self.to_command.empty(|bytes| write(line.master(), bytes)).is_ok() {}
+        while !self.to_command.is_empty()
+            && self
+                .to_command
+                .empty(|bytes| write(line.master(), bytes))
+                .is_ok()
+        {}
     }
 
     fn read_master(&mut self) -> Flow {
-        let Some(line) = &self.line else { return Flow::Goes };
+        let Some(line) = &self.line else {
+            return Flow::Goes;
+        };
         while !self.from_command.is_full() {
             match self.from_command.fill(|room| read(line.master(), room)) {
                 Ok(1..) => {}
@@ -204,26 +236,34 @@ impl Carrier {
             Err(errno) => {
                 self.from_command.clear();
                 // Output that was closed from the start has not gone away: nobody wanted it.
-                if errno == Errno::EBADF { Flow::Goes } else { Flow::HungUp }
+                if errno == Errno::EBADF {
+                    Flow::Goes
+                } else {
+                    Flow::HungUp
+                }
             }
             Ok(_) => Flow::Goes,
         }
     }
 
-    /// Shows what the command has written so far, before it is stopped; not for long if output is slow.
+    /// Shows what the command has written so far, before it is stopped; not for long if output is
+    /// slow.
     pub fn show(&mut self) {
         loop {
             self.read_master();
             let mut fds = [PollFd::new(self.output.as_fd(), PollFlags::POLLOUT)];
-            if self.from_command.is_empty() || !poll(&mut fds, STOP_PATIENCE).is_ok_and(|ready| ready > 0) {
+            if self.from_command.is_empty()
+                || !poll(&mut fds, STOP_PATIENCE).is_ok_and(|ready| ready > 0)
+            {
                 return;
             }
             self.write_output();
         }
     }
 
-    /// Delivers what the command has written before its end, all of it, however slow the reader is: unless one of
-    /// `signals` asks to end, or output is stuck for `patience` milliseconds, if there is a limit.
+    /// Delivers what the command has written before its end, all of it, however slow the reader is:
+    /// unless one of `signals` asks to end, or output is stuck for `patience` milliseconds, if
+    /// there is a limit.
     pub fn deliver_last(&mut self, signals: &Signals, patience: Option<u16>) {
         let patience = patience.map_or(PollTimeout::NONE, PollTimeout::from);
         let mut left = LAST_OUTPUT;
@@ -232,8 +272,10 @@ impl Carrier {
             if self.from_command.is_empty() {
                 return;
             }
-            let mut fds =
-                [PollFd::new(self.output.as_fd(), PollFlags::POLLOUT), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+            let mut fds = [
+                PollFd::new(self.output.as_fd(), PollFlags::POLLOUT),
+                PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            ];
             match poll(&mut fds, patience) {
                 Ok(1..) => {}
                 Err(Errno::EINTR) => continue,
@@ -242,14 +284,16 @@ impl Carrier {
             let [writable, signalled] = fds.map(|fd| fd.any().unwrap_or(true));
             if writable {
                 self.write_output();
-            } else if signalled && std::iter::from_fn(|| signals.next()).any(|signal| signal.asks_to_end()) {
+            } else if signalled
+                && std::iter::from_fn(|| signals.next()).any(|signal| signal.asks_to_end())
+            {
                 return;
             }
         }
     }
 
-    /// The kernel has ready what was written before: a read from the master waits for what is under way
-    /// (drivers/tty/n_tty.c, n_tty_read, tty_buffer_flush_work).
+    /// The kernel has ready what was written before: a read from the master waits for what is under
+    /// way (drivers/tty/n_tty.c, n_tty_read, tty_buffer_flush_work).
     fn read_last(&mut self, left: &mut usize) {
         let Some(line) = &self.line else { return };
         while *left > 0 && !self.from_command.is_full() {

@@ -12,7 +12,8 @@ use runns_shared::error::{Context, Error, Result};
 /// Longest message in words: two sets of terminal modes, and what they are for.
 const LONGEST: usize = 128;
 
-/// What can be sent: as words, the first of which says what it is. Both processes are the same program.
+/// What can be sent: as words, the first of which says what it is. Both processes are the same
+/// program.
 pub trait Message: Sized {
     /// As words.
     fn to_words(&self) -> Vec<u32>;
@@ -85,7 +86,9 @@ impl Message for Order {
             Self::Signal { number, to } => vec![1, *number as u32, *to as u32],
             Self::Outer(None) => vec![2],
             Self::Keep => vec![4],
-            Self::Outer(Some(taken)) => [vec![3], taken.saved.to_words(), taken.raw.to_words()].concat(),
+            Self::Outer(Some(taken)) => {
+                [vec![3], taken.saved.to_words(), taken.raw.to_words()].concat()
+            }
         }
     }
 
@@ -93,12 +96,18 @@ impl Message for Order {
         const TARGETS: [Target; 3] = [Target::Command, Target::Group, Target::Foreground];
         Some(match words {
             [0, on] => Self::Foreground(*on != 0),
-            [1, number, to] => Self::Signal { number: *number as i32, to: *TARGETS.get(*to as usize)? },
+            [1, number, to] => Self::Signal {
+                number: *number as i32,
+                to: *TARGETS.get(*to as usize)?,
+            },
             [2] => Self::Outer(None),
             [4] => Self::Keep,
             [3, modes @ ..] => {
                 let (saved, raw) = modes.split_at_checked(modes.len() / 2)?;
-                Self::Outer(Some(Taken { saved: Modes::from_words(saved)?, raw: Modes::from_words(raw)? }))
+                Self::Outer(Some(Taken {
+                    saved: Modes::from_words(saved)?,
+                    raw: Modes::from_words(raw)?,
+                }))
             }
             _ => return None,
         })
@@ -122,7 +131,10 @@ impl Message for Report {
             [0, pid] => Self::Forked(pid as i32),
             [5] => Self::Executed,
             [1] => Self::Settled,
-            [2, signal, foreground] => Self::Stopped { signal: signal as i32, foreground: foreground != 0 },
+            [2, signal, foreground] => Self::Stopped {
+                signal: signal as i32,
+                foreground: foreground != 0,
+            },
             [3, status] => Self::Ended(End::Exited(status as i32)),
             [4, signal] => Self::Ended(End::Signaled(signal as i32)),
             _ => return None,
@@ -143,15 +155,33 @@ pub type MonitorEnd = Channel<Report, Order>;
 
 /// Both ends of a new connection.
 pub fn connection() -> Result<(RelayEnd, MonitorEnd)> {
-    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
-        .cannot(|| "make a socket pair")?;
-    Ok((Channel { socket: ours, messages: PhantomData }, Channel { socket: theirs, messages: PhantomData }))
+    let (ours, theirs) = socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )
+    .cannot(|| "make a socket pair")?;
+    Ok((
+        Channel {
+            socket: ours,
+            messages: PhantomData,
+        },
+        Channel {
+            socket: theirs,
+            messages: PhantomData,
+        },
+    ))
 }
 
 impl<S: Message, R: Message> Channel<S, R> {
     /// Sends one message. EPIPE if the other process has gone.
     pub fn send(&self, message: &S) -> Result<()> {
-        let bytes: Vec<u8> = message.to_words().into_iter().flat_map(u32::to_ne_bytes).collect();
+        let bytes: Vec<u8> = message
+            .to_words()
+            .into_iter()
+            .flat_map(u32::to_ne_bytes)
+            .collect();
         loop {
             match send(self.socket.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL) {
                 Err(Errno::EINTR) => {}
@@ -175,7 +205,9 @@ impl<S: Message, R: Message> Channel<S, R> {
         let words: Vec<u32> = bytes[..length].chunks(size_of::<u32>()).map(word).collect();
         match length {
             0 => Ok(None),
-            _ => R::from_words(&words).map(Some).ok_or_else(|| Error::new("receive a message", "it is malformed")),
+            _ => R::from_words(&words)
+                .map(Some)
+                .ok_or_else(|| Error::new("receive a message", "it is malformed")),
         }
     }
 }
@@ -193,15 +225,34 @@ mod tests {
     #[test]
     fn messages_cross_and_the_end_is_seen() {
         let (relay, monitor) = connection().unwrap();
-        relay.send(&Order::Signal { number: 34, to: Target::Foreground }).unwrap();
-        assert!(matches!(monitor.receive(), Ok(Some(Order::Signal { number: 34, to: Target::Foreground }))));
+        relay
+            .send(&Order::Signal {
+                number: 34,
+                to: Target::Foreground,
+            })
+            .unwrap();
+        assert!(matches!(
+            monitor.receive(),
+            Ok(Some(Order::Signal {
+                number: 34,
+                to: Target::Foreground
+            }))
+        ));
         let modes = |byte: u32| Modes::from_words(&[u32::MAX, 0, 7, byte, 255]).unwrap();
-        let taken = Taken { saved: modes(1), raw: modes(2) };
+        let taken = Taken {
+            saved: modes(1),
+            raw: modes(2),
+        };
         relay.send(&Order::Outer(Some(taken.clone()))).unwrap();
-        assert!(matches!(monitor.receive(), Ok(Some(Order::Outer(Some(received)))) if received == taken));
+        assert!(
+            matches!(monitor.receive(), Ok(Some(Order::Outer(Some(received)))) if received == taken)
+        );
         monitor.send(&Report::Ended(End::Signaled(9))).unwrap();
         drop(monitor);
-        assert!(matches!(relay.receive(), Ok(Some(Report::Ended(End::Signaled(9))))));
+        assert!(matches!(
+            relay.receive(),
+            Ok(Some(Report::Ended(End::Signaled(9))))
+        ));
         assert!(matches!(relay.receive(), Ok(None)));
         assert!(relay.send(&Order::Foreground(true)).is_err());
     }

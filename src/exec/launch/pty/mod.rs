@@ -6,9 +6,9 @@
 //! | monitor | `monitor` | leader of the new session, the command's parent; puts the caller's terminal right if the relay is killed |
 //! | command | | in a process group of its own, in the foreground of the new terminal |
 //!
-//! Relay and monitor speak in `messages`. The caller's terminal is `terminal::Outer`, the new one is
-//! `terminal::Line`, whose master only the relay has. Nothing here holds a capability, and until the command is
-//! executed every process is non-dumpable.
+//! Relay and monitor speak in `messages`. The caller's terminal is `terminal::Outer`, the new one
+//! is `terminal::Line`, whose master only the relay has. Nothing here holds a capability, and until
+//! the command is executed every process is non-dumpable.
 
 mod carrier;
 mod messages;
@@ -47,30 +47,55 @@ struct Start<'a> {
 
 /// The ends of the pipes through which the start is followed.
 struct Progress {
-    /// Tells that the command was executed (it closes) or why not. None where another process listens.
+    /// Tells that the command was executed (it closes) or why not. None where another process
+    /// listens.
     outcome: Option<OwnedFd>,
     /// The other end of it, for the command's process.
     failure: OwnedFd,
-    /// A connection to who wants to know the command's pid, if anybody does: who has passed it on answers with a byte.
+    /// A connection to who wants to know the command's pid, if anybody does: who has passed it on
+    /// answers with a byte.
     client: Option<OwnedFd>,
 }
 
-/// Starts `program` on a new pseudo-terminal and ends as it ends; with `detach` in the background, where what it
-/// writes is read and thrown away. Returns only if the command could not be started.
+/// Starts `program` on a new pseudo-terminal and ends as it ends; with `detach` in the background,
+/// where what it writes is read and thrown away. Returns only if the command could not be started.
 pub fn start(unprivileged: &Unprivileged, program: &Program, detach: bool) -> Result<Infallible> {
     let line = Line::open()?;
-    let start = Start { unprivileged, program, inherited: Inherited::hold()? };
+    let start = Start {
+        unprivileged,
+        program,
+        inherited: Inherited::hold()?,
+    };
     let (outcome, failure) = pipe2(OFlag::O_CLOEXEC).cannot(|| "make a pipe")?;
     if detach {
         return in_background(&start, line, outcome, failure);
     }
-    relay::run(&start, line, Progress { outcome: Some(outcome), failure, client: None })
+    relay::run(
+        &start,
+        line,
+        Progress {
+            outcome: Some(outcome),
+            failure,
+            client: None,
+        },
+    )
 }
 
-/// Runs the relay in a session of its own, and waits in this process until the command was executed.
-fn in_background(start: &Start, line: Line, outcome: OwnedFd, failure: OwnedFd) -> Result<Infallible> {
-    let (relay, client) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
-        .cannot(|| "make a socket pair")?;
+/// Runs the relay in a session of its own, and waits in this process until the command was
+/// executed.
+fn in_background(
+    start: &Start,
+    line: Line,
+    outcome: OwnedFd,
+    failure: OwnedFd,
+) -> Result<Infallible> {
+    let (relay, client) = socketpair(
+        AddressFamily::Unix,
+        SockType::Stream,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )
+    .cannot(|| "make a socket pair")?;
     match process::fork().cannot(|| "fork")? {
         Fork::Child => {
             drop((outcome, relay));
@@ -81,7 +106,9 @@ fn in_background(start: &Start, line: Line, outcome: OwnedFd, failure: OwnedFd) 
         Fork::Parent(pid) => {
             drop((line, failure, client));
             let relay = File::from(relay);
-            let told = detach::hear(outcome).and_then(|()| command_pid(&relay)).and_then(detach::announce);
+            let told = detach::hear(outcome)
+                .and_then(|()| command_pid(&relay))
+                .and_then(detach::announce);
             if let Err(error) = told.and_then(|()| confirm(&relay)) {
                 // The relay ends the command, then itself.
                 drop(relay);
@@ -93,9 +120,22 @@ fn in_background(start: &Start, line: Line, outcome: OwnedFd, failure: OwnedFd) 
     }
 }
 
-fn background_relay(start: &Start, line: Line, failure: OwnedFd, client: OwnedFd) -> Result<Infallible> {
+fn background_relay(
+    start: &Start,
+    line: Line,
+    failure: OwnedFd,
+    client: OwnedFd,
+) -> Result<Infallible> {
     match detach::become_background().and_then(|()| discard_output()) {
-        Ok(()) => relay::run(start, line, Progress { outcome: None, failure, client: Some(client) }),
+        Ok(()) => relay::run(
+            start,
+            line,
+            Progress {
+                outcome: None,
+                failure,
+                client: Some(client),
+            },
+        ),
         Err(error) => {
             detach::report(failure, &error);
             Err(error)
@@ -105,8 +145,11 @@ fn background_relay(start: &Start, line: Line, failure: OwnedFd, client: OwnedFd
 
 /// What the relay writes, and so holds open, is nothing of the caller's.
 fn discard_output() -> Result<()> {
-    let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).cannot(|| "open /dev/null")?;
-    dup2_stdout(null.as_fd()).and_then(|()| dup2_stderr(null.as_fd())).cannot(|| "redirect output")
+    let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
+        .cannot(|| "open /dev/null")?;
+    dup2_stdout(null.as_fd())
+        .and_then(|()| dup2_stderr(null.as_fd()))
+        .cannot(|| "redirect output")
 }
 
 /// Tells the relay that the command is known of. It has gone already if the command has ended.
@@ -124,6 +167,8 @@ fn command_pid(mut relay: &File) -> Result<Pid> {
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
             Err(Error::new("start the command", "its relay was killed"))
         }
-        read => read.map(|()| Pid::from_raw(i32::from_ne_bytes(pid))).cannot(|| "read the pid from the relay"),
+        read => read
+            .map(|()| Pid::from_raw(i32::from_ne_bytes(pid)))
+            .cannot(|| "read the pid from the relay"),
     }
 }

@@ -6,8 +6,8 @@ use nix::errno::Errno;
 use nix::libc::termios;
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 
-/// Terminal modes (termios(3)), in a form that can be sent to another process. Speed and parity are the line's, not
-/// ours, and stay as they are.
+/// Terminal modes (termios(3)), in a form that can be sent to another process. Speed and parity are
+/// the line's, not ours, and stay as they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Modes {
     input: u32,
@@ -19,7 +19,12 @@ pub struct Modes {
 impl From<&Termios> for Modes {
     fn from(modes: &Termios) -> Self {
         let raw: termios = modes.clone().into();
-        Self { input: raw.c_iflag, output: raw.c_oflag, local: raw.c_lflag, characters: raw.c_cc.to_vec() }
+        Self {
+            input: raw.c_iflag,
+            output: raw.c_oflag,
+            local: raw.c_lflag,
+            characters: raw.c_cc.to_vec(),
+        }
     }
 }
 
@@ -36,15 +41,31 @@ impl Modes {
 
     /// For a message.
     pub fn to_words(&self) -> Vec<u32> {
-        let characters = self.characters.iter().map(|character| u32::from(*character));
-        [self.input, self.output, self.local].into_iter().chain(characters).collect()
+        let characters = self
+            .characters
+            .iter()
+            .map(|character| u32::from(*character));
+        [self.input, self.output, self.local]
+            .into_iter()
+            .chain(characters)
+            .collect()
     }
 
     /// What [`Modes::to_words`] made.
     pub fn from_words(words: &[u32]) -> Option<Self> {
-        let [input, output, local, characters @ ..] = words else { return None };
-        let characters = characters.iter().map(|character| *character as u8).collect();
-        Some(Self { input: *input, output: *output, local: *local, characters })
+        let [input, output, local, characters @ ..] = words else {
+            return None;
+        };
+        let characters = characters
+            .iter()
+            .map(|character| *character as u8)
+            .collect();
+        Some(Self {
+            input: *input,
+            output: *output,
+            local: *local,
+            characters,
+        })
     }
 
     /// Whether the terminal `fd` has these modes now.
@@ -63,8 +84,8 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// Gives the caller's modes back to the terminal `fd`, unless somebody else has changed them since. Nothing that
-    /// was typed ahead is thrown away.
+    /// Gives the caller's modes back to the terminal `fd`, unless somebody else has changed them
+    /// since. Nothing that was typed ahead is thrown away.
     pub fn restore(&self, fd: impl AsFd, when: SetArg) {
         if self.raw.are_of(fd.as_fd()) {
             // A terminal that cannot be restored has been hung up.

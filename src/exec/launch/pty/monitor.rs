@@ -1,6 +1,6 @@
-//! The monitor: leader of the command's session and the command's parent. It tells the relay what becomes of the
-//! command, and signals it in the relay's name. All signals are blocked in it: what can end it is SIGKILL, and the
-//! end of the relay.
+//! The monitor: leader of the command's session and the command's parent. It tells the relay what
+//! becomes of the command, and signals it in the relay's name. All signals are blocked in it: what
+//! can end it is SIGKILL, and the end of the relay.
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,7 +11,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::termios::SetArg;
 use nix::unistd::{
-    Pid, dup2_stderr, dup2_stdin, dup2_stdout, getpgid, getpgrp, getpid, pipe2, setpgid, setsid, tcgetpgrp, tcsetpgrp,
+    Pid, dup2_stderr, dup2_stdin, dup2_stdout, getpgid, getpgrp, getpid, pipe2, setpgid, setsid,
+    tcgetpgrp, tcsetpgrp,
 };
 
 use super::Start;
@@ -33,13 +34,20 @@ pub struct Assignment {
     pub outer: Option<OwnedFd>,
     /// Whether the command starts in the foreground.
     pub foreground: bool,
-    /// Whether the command is hung up on, not killed, if the relay goes: from the start, or after [`Order::Keep`].
+    /// Whether the command is hung up on, not killed, if the relay goes: from the start, or after
+    /// [`Order::Keep`].
     pub keep: bool,
 }
 
 /// The monitor's process, from fork to exit. Why the command was not executed goes to `failure`.
 pub fn run(start: &Start, assignment: Assignment, failure: OwnedFd) -> ! {
-    let Assignment { relay, slave, outer, foreground, keep } = assignment;
+    let Assignment {
+        relay,
+        slave,
+        outer,
+        foreground,
+        keep,
+    } = assignment;
     let forked = lead_session(&slave).and_then(|()| {
         let pipe = pipe2(OFlag::O_CLOEXEC).cannot(|| "make a pipe")?;
         Ok((pipe, process::fork_to_execute().cannot(|| "fork")?))
@@ -57,12 +65,22 @@ pub fn run(start: &Start, assignment: Assignment, failure: OwnedFd) -> ! {
         }
         Ok(((outcome, own_failure), Some(command))) => {
             drop(own_failure);
-            // Both processes do it: neither can know who is first. It fails if the command was executed already.
+            // Both processes do it: neither can know who is first. It fails if the command was
+            // executed already.
             let _ = setpgid(command.pid, command.pid);
             process::close_inherited();
             let pending = Some((outcome, failure));
-            let mut monitor =
-                Monitor { relay, slave, outer, taken: None, command, pending, keep, stopped: false, ended: false };
+            let mut monitor = Monitor {
+                relay,
+                slave,
+                outer,
+                taken: None,
+                command,
+                pending,
+                keep,
+                stopped: false,
+                ended: false,
+            };
             // Without the relay or its own descriptors nothing is left to do but to clean up.
             let _ = monitor.watch();
             monitor.clean_up();
@@ -81,8 +99,8 @@ fn lead_session(slave: &OwnedFd) -> Result<()> {
         .cannot(|| "redirect input and output to the pseudo-terminal")
 }
 
-/// The command's process, until it is the command. Signals are blocked at first: setting the foreground group from
-/// the background would stop it (tcsetpgrp(3)).
+/// The command's process, until it is the command. Signals are blocked at first: setting the
+/// foreground group from the background would stop it (tcsetpgrp(3)).
 fn become_command(start: &Start, slave: &OwnedFd, foreground: bool) -> Result<Infallible> {
     setpgid(Pid::from_raw(0), Pid::from_raw(0)).cannot(|| "make a process group")?;
     if foreground {
@@ -98,7 +116,8 @@ struct Monitor {
     outer: Option<OwnedFd>,
     taken: Option<Taken>,
     command: Starting,
-    /// Until the command has been executed: where its process tells why not, and where to pass that on.
+    /// Until the command has been executed: where its process tells why not, and where to pass that
+    /// on.
     pending: Option<(OwnedFd, OwnedFd)>,
     keep: bool,
     stopped: bool,
@@ -106,13 +125,19 @@ struct Monitor {
 }
 
 impl Monitor {
-    /// Until the relay has gone. It is still there for it after the command's end: the caller's terminal is raw yet.
+    /// Until the relay has gone. It is still there for it after the command's end: the caller's
+    /// terminal is raw yet.
     fn watch(&mut self) -> Result<()> {
         let signals = Signals::of(&SigSet::from(Signal::SIGCHLD))?;
-        self.relay.send(&Report::Forked(self.command.pid.as_raw()))?;
+        self.relay
+            .send(&Report::Forked(self.command.pid.as_raw()))?;
         loop {
-            let outcome = self.pending.as_ref().map_or(signals.as_fd(), |(outcome, _)| outcome.as_fd());
-            let mut fds = [self.relay.as_fd(), signals.as_fd(), outcome].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+            let outcome = self
+                .pending
+                .as_ref()
+                .map_or(signals.as_fd(), |(outcome, _)| outcome.as_fd());
+            let mut fds = [self.relay.as_fd(), signals.as_fd(), outcome]
+                .map(|fd| PollFd::new(fd, PollFlags::POLLIN));
             match poll(&mut fds, PollTimeout::NONE) {
                 Err(Errno::EINTR) => continue,
                 result => result.cannot(|| "wait for the command")?,
@@ -136,14 +161,16 @@ impl Monitor {
         }
     }
 
-    /// Tells those who wait for it whether the command was executed: the end of `failure` alone says so to the relay.
+    /// Tells those who wait for it whether the command was executed: the end of `failure` alone
+    /// says so to the relay.
     fn tell_outcome(&mut self, outcome: OwnedFd, failure: OwnedFd) -> Result<()> {
         match detach::outcome(outcome, &self.command) {
             Ok(()) => self.relay.send(&Report::Executed),
             Err(error) => {
                 self.ended = true;
                 detach::report(failure, &error);
-                self.relay.send(&Report::Ended(End::Exited(status::ENTER_FAILED.into())))
+                self.relay
+                    .send(&Report::Ended(End::Exited(status::ENTER_FAILED.into())))
             }
         }
     }
@@ -155,7 +182,8 @@ impl Monitor {
                 Ok(None) => break,
                 Ok(Some(Change::Stopped(signal))) => {
                     self.stopped = true;
-                    let foreground = tcgetpgrp(&self.slave).is_ok_and(|group| group == self.group());
+                    let foreground =
+                        tcgetpgrp(&self.slave).is_ok_and(|group| group == self.group());
                     self.relay.send(&Report::Stopped { signal, foreground })?;
                     continue;
                 }
@@ -165,7 +193,8 @@ impl Monitor {
                 Err(_) => End::Exited(status::ENTER_FAILED.into()),
             };
             (self.ended, self.stopped) = (true, false);
-            // What it left behind in its group learns of the terminal's end as all in the foreground do.
+            // What it left behind in its group learns of the terminal's end as all in the
+            // foreground do.
             self.set_foreground(true);
             self.relay.send(&Report::Ended(end))?;
         }
@@ -185,8 +214,9 @@ impl Monitor {
         Ok(())
     }
 
-    /// The command into the foreground or background. A job that its own shell put into the foreground stays there,
-    /// unless it is the command that has to go on and has not got the terminal.
+    /// The command into the foreground or background. A job that its own shell put into the
+    /// foreground stays there, unless it is the command that has to go on and has not got the
+    /// terminal.
     fn set_foreground(&mut self, on: bool) {
         let (now, own) = (tcgetpgrp(&self.slave).ok(), getpgrp());
         let next = match on {
@@ -194,11 +224,13 @@ impl Monitor {
             false if now == Some(self.group()) => own,
             _ => return,
         };
-        // It fails if the terminal was hung up, or the group has ended; the kernel takes groups of this session only.
+        // It fails if the terminal was hung up, or the group has ended; the kernel takes groups of
+        // this session only.
         let _ = tcsetpgrp(&self.slave, next);
     }
 
-    /// Who has gone meanwhile cannot be signalled any more; nor can a program of another user (setuid).
+    /// Who has gone meanwhile cannot be signalled any more; nor can a program of another user
+    /// (setuid).
     fn signal(&mut self, number: i32, to: Target) {
         if self.ended {
             return;
@@ -223,8 +255,9 @@ impl Monitor {
         getpgid(Some(self.command.pid)).unwrap_or(self.command.pid)
     }
 
-    /// The relay has gone, in peace or by SIGKILL: then the terminal still has its modes. What is left of the command
-    /// learns that its terminal is gone, as from any terminal. One of which nobody has been told is killed.
+    /// The relay has gone, in peace or by SIGKILL: then the terminal still has its modes. What is
+    /// left of the command learns that its terminal is gone, as from any terminal. One of which
+    /// nobody has been told is killed.
     fn clean_up(&mut self) {
         if !self.keep && !self.ended {
             let _ = self.command.end();

@@ -1,5 +1,6 @@
-//! The relay: the process that the caller started. It moves bytes between the caller's descriptors and the command's
-//! terminal ([`Carrier`]), passes signals on, stops when the command stops and ends as the command ends.
+//! The relay: the process that the caller started. It moves bytes between the caller's descriptors
+//! and the command's terminal ([`Carrier`]), passes signals on, stops when the command stops and
+//! ends as the command ends.
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -21,19 +22,24 @@ use crate::launch::detach;
 use runns_shared::error::{Context, Error, Result};
 use runns_sys::process::{self, Fork};
 
-/// How often to look whether the shell has put a background job into the foreground, in milliseconds: it does not say
-/// so to a job that is running.
+/// How often to look whether the shell has put a background job into the foreground, in
+/// milliseconds: it does not say so to a job that is running.
 const FOREGROUND_TICK: u16 = 300;
-/// How long the last output may be stuck, in milliseconds, after a signal has asked to end. Otherwise there is no limit.
+/// How long the last output may be stuck, in milliseconds, after a signal has asked to end.
+/// Otherwise there is no limit.
 const LAST_PATIENCE: u16 = 1000;
 
-/// Starts monitor and command, and ends as the command does. Returns only if it was not executed, or its end is not
-/// known.
+/// Starts monitor and command, and ends as the command does. Returns only if it was not executed,
+/// or its end is not known.
 pub fn run(start: &Start, line: Line, progress: Progress) -> Result<Infallible> {
     let mut relay = Relay::launch(start, line, progress)?;
     let result = relay.work();
     if result.is_ok() {
-        let patience = if relay.asked_to_end { Some(LAST_PATIENCE) } else { None };
+        let patience = if relay.asked_to_end {
+            Some(LAST_PATIENCE)
+        } else {
+            None
+        };
         relay.carrier.deliver_last(&relay.signals, patience);
     } else {
         relay.give_up();
@@ -74,7 +80,13 @@ impl Parts {
         let foreground = outer.as_ref().is_none_or(Outer::is_for_command);
         let signals = Signals::of(&SigSet::all())?;
         let (monitor, relay) = connection()?;
-        Ok(Self { outer, foreground, signals, monitor, relay })
+        Ok(Self {
+            outer,
+            foreground,
+            signals,
+            monitor,
+            relay,
+        })
     }
 }
 
@@ -93,8 +105,8 @@ struct Relay {
     outer: Option<Outer>,
     /// Whether the command is to be in the foreground of its terminal, and gets input.
     foreground: bool,
-    /// Orders about the foreground that the monitor has not carried out yet. Until then a key would signal the wrong
-    /// process group, so none is passed on.
+    /// Orders about the foreground that the monitor has not carried out yet. Until then a key would
+    /// signal the wrong process group, so none is passed on.
     unsettled: u32,
     /// Whether the command's terminal is about to go, or has gone.
     hanging_up: bool,
@@ -108,7 +120,11 @@ struct Relay {
 impl Relay {
     /// Forks the monitor. An error is also reported through `progress`.
     fn launch(start: &Start, line: Line, progress: Progress) -> Result<Self> {
-        let Progress { outcome, failure, client } = progress;
+        let Progress {
+            outcome,
+            failure,
+            client,
+        } = progress;
         match Parts::make().and_then(|parts| Ok((parts, process::fork().cannot(|| "fork")?))) {
             Err(error) => {
                 detach::report(failure, &error);
@@ -118,12 +134,24 @@ impl Relay {
                 let keep = client.is_none();
                 drop((parts.monitor, parts.signals, outcome, client));
                 let (slave, outer) = (line.into_slave(), parts.outer.map(Outer::into_terminal));
-                let assignment = Assignment { relay: parts.relay, slave, outer, foreground: parts.foreground, keep };
+                let assignment = Assignment {
+                    relay: parts.relay,
+                    slave,
+                    outer,
+                    foreground: parts.foreground,
+                    keep,
+                };
                 monitor::run(start, assignment, failure)
             }
             Ok((parts, Fork::Parent(monitor_pid))) => {
                 process::close_inherited();
-                let Parts { outer, foreground, signals, monitor, .. } = parts;
+                let Parts {
+                    outer,
+                    foreground,
+                    signals,
+                    monitor,
+                    ..
+                } = parts;
                 let (carrier, job_control) = (Carrier::new(line), client.is_none());
                 Ok(Self {
                     monitor,
@@ -163,19 +191,25 @@ impl Relay {
             self.carrier.tell_end_of_input();
         }
         self.hear_outcome()?;
-        self.ended.ok_or_else(|| Error::new("follow the command", "its exit status is unknown"))
+        self.ended
+            .ok_or_else(|| Error::new("follow the command", "its exit status is unknown"))
     }
 
     /// Waits for something to do.
     fn wait(&self) -> Result<Vec<(Source, PollFlags)>> {
         let wanted = self.wanted();
-        let mut fds: Vec<PollFd> = wanted.iter().map(|(_, fd, events)| PollFd::new(*fd, *events)).collect();
+        let mut fds: Vec<PollFd> = wanted
+            .iter()
+            .map(|(_, fd, events)| PollFd::new(*fd, *events))
+            .collect();
         match poll(&mut fds, self.patience()) {
             Ok(_) => {}
             Err(Errno::EINTR) => return Ok(Vec::new()),
             Err(errno) => return Err(errno).cannot(|| "wait for the terminal"),
         }
-        let found = fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
+        let found = fds
+            .iter()
+            .map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
         let found = wanted.iter().map(|(source, ..)| *source).zip(found);
         Ok(found.filter(|(_, found)| !found.is_empty()).collect())
     }
@@ -188,10 +222,16 @@ impl Relay {
         }
         wanted.push((Source::Signals, self.signals.as_fd(), read));
         wanted.push((Source::Monitor, self.monitor.as_fd(), read));
-        wanted.extend(self.client.as_ref().map(|client| (Source::Client, client.as_fd(), read)));
+        wanted.extend(
+            self.client
+                .as_ref()
+                .map(|client| (Source::Client, client.as_fd(), read)),
+        );
         if self.outcome.is_none() {
             let bytes = self.carrier.wanted(self.foreground && self.unsettled == 0);
-            let bytes = bytes.into_iter().filter(|(side, ..)| *side == Side::Output || !self.hanging_up);
+            let bytes = bytes
+                .into_iter()
+                .filter(|(side, ..)| *side == Side::Output || !self.hanging_up);
             wanted.extend(bytes.map(|(side, fd, events)| (Source::Bytes(side), fd, events)));
         }
         wanted
@@ -199,7 +239,12 @@ impl Relay {
 
     fn patience(&self) -> PollTimeout {
         let follow = (self.outer.is_some() && !self.foreground).then_some(FOREGROUND_TICK);
-        self.carrier.patience().into_iter().chain(follow).min().map_or(PollTimeout::NONE, PollTimeout::from)
+        self.carrier
+            .patience()
+            .into_iter()
+            .chain(follow)
+            .min()
+            .map_or(PollTimeout::NONE, PollTimeout::from)
     }
 
     /// Whether the command was executed. From then on the caller's terminal is the command's.
@@ -216,7 +261,9 @@ impl Relay {
             Some(Report::Forked(pid)) => self.command = Some(Pid::from_raw(pid)),
             Some(Report::Executed) => self.tell_pid(),
             Some(Report::Settled) => self.settled(),
-            Some(Report::Stopped { signal, foreground }) => self.command_stopped(signal, foreground),
+            Some(Report::Stopped { signal, foreground }) => {
+                self.command_stopped(signal, foreground)
+            }
             Some(Report::Ended(end)) => self.ended = Some(end),
             None => {
                 // What it had to say about a failed start comes first.
@@ -230,15 +277,24 @@ impl Relay {
     /// Who waits for the pid sees the end of the connection if it cannot be written.
     fn tell_pid(&self) {
         if let (Some(client), Some(pid)) = (&self.client, self.command) {
-            let _ = send(client.as_raw_fd(), &pid.as_raw().to_ne_bytes(), MsgFlags::MSG_NOSIGNAL);
+            let _ = send(
+                client.as_raw_fd(),
+                &pid.as_raw().to_ne_bytes(),
+                MsgFlags::MSG_NOSIGNAL,
+            );
         }
     }
 
     /// Whether who waited for the pid has passed it on. If not, nobody knows of the command.
     fn hear_client(&mut self) -> Result<()> {
-        let Some(client) = &self.client else { return Ok(()) };
+        let Some(client) = &self.client else {
+            return Ok(());
+        };
         if recv(client.as_raw_fd(), &mut [0], MsgFlags::empty()) != Ok(1) {
-            return Err(Error::new("start the command", "nobody has been told of it"));
+            return Err(Error::new(
+                "start the command",
+                "nobody has been told of it",
+            ));
         }
         self.client = None;
         self.order(Order::Keep);
@@ -263,24 +319,35 @@ impl Relay {
     }
 
     fn order_signal(&self, signal: Signal, to: Target) {
-        self.order(Order::Signal { number: signal as i32, to });
+        self.order(Order::Signal {
+            number: signal as i32,
+            to,
+        });
     }
 
     fn advance(&mut self, side: Side, found: PollFlags) {
-        if side == Side::Output && !self.foreground && self.outer.as_ref().is_some_and(Outer::stops_output) {
+        if side == Side::Output
+            && !self.foreground
+            && self.outer.as_ref().is_some_and(Outer::stops_output)
+        {
             return self.suspend(Signal::SIGTTOU);
         }
         match self.carrier.advance(side, found) {
             Flow::Goes => {}
-            Flow::Refused if self.outer.as_ref().is_some_and(|outer| outer.standing() == Standing::Others) => {
+            Flow::Refused
+                if self
+                    .outer
+                    .as_ref()
+                    .is_some_and(|outer| outer.standing() == Standing::Others) =>
+            {
                 self.follow();
             }
             Flow::Refused | Flow::HungUp => self.hang_up(),
         }
     }
 
-    /// The caller's terminal or output has gone: the command's goes as well, and it learns so as from any terminal. By
-    /// the signal first: a write that fails before would be an error to it.
+    /// The caller's terminal or output has gone: the command's goes as well, and it learns so as
+    /// from any terminal. By the signal first: a write that fails before would be an error to it.
     fn hang_up(&mut self) {
         if !self.hanging_up {
             self.hanging_up = true;
@@ -310,8 +377,8 @@ impl Relay {
         continued
     }
 
-    /// Everything is passed on to the command alone, as it would have got it by pid; keys and job control are for
-    /// process groups.
+    /// Everything is passed on to the command alone, as it would have got it by pid; keys and job
+    /// control are for process groups.
     fn take_signal(&mut self, signal: &Received) {
         let number = signal.number;
         self.asked_to_end |= signal.asks_to_end();
@@ -320,23 +387,41 @@ impl Relay {
             Ok(Signal::SIGPIPE) if signal.is_own() => {}
             Ok(Signal::SIGWINCH) => self.resize(),
             Ok(Signal::SIGCONT) => self.resume(),
-            Ok(Signal::SIGINT | Signal::SIGQUIT | Signal::SIGTSTP) if signal.is_from_kernel() => self.press(number),
-            Ok(Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU) => {
-                self.order(Order::Signal { number, to: Target::Group });
+            Ok(Signal::SIGINT | Signal::SIGQUIT | Signal::SIGTSTP) if signal.is_from_kernel() => {
+                self.press(number)
             }
-            Ok(Signal::SIGHUP) if signal.is_from_kernel() => self.order_signal(Signal::SIGHUP, Target::Group),
-            _ => self.order(Order::Signal { number, to: Target::Command }),
+            Ok(Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU) => {
+                self.order(Order::Signal {
+                    number,
+                    to: Target::Group,
+                });
+            }
+            Ok(Signal::SIGHUP) if signal.is_from_kernel() => {
+                self.order_signal(Signal::SIGHUP, Target::Group)
+            }
+            _ => self.order(Order::Signal {
+                number,
+                to: Target::Command,
+            }),
         }
     }
 
-    /// A key was pressed while the caller's terminal was not raw. The kernel delivers it to programs of any user, but
-    /// only the monitor knows whom it is for while the command is on its way into the foreground.
+    /// A key was pressed while the caller's terminal was not raw. The kernel delivers it to
+    /// programs of any user, but only the monitor knows whom it is for while the command is on its
+    /// way into the foreground.
     fn press(&mut self, number: i32) {
         self.follow();
         let settled = self.foreground && self.unsettled == 0 && self.outcome.is_none();
-        let pressed = settled && self.carrier.line().is_some_and(|line| line.press(number).is_ok());
+        let pressed = settled
+            && self
+                .carrier
+                .line()
+                .is_some_and(|line| line.press(number).is_ok());
         if !pressed {
-            self.order(Order::Signal { number, to: Target::Foreground });
+            self.order(Order::Signal {
+                number,
+                to: Target::Foreground,
+            });
         }
     }
 
@@ -349,7 +434,9 @@ impl Relay {
 
     /// Looks whose the caller's terminal is, and takes it or lets it go.
     fn follow(&mut self) {
-        let Some(outer) = self.outer.as_mut().filter(|_| self.outcome.is_none()) else { return };
+        let Some(outer) = self.outer.as_mut().filter(|_| self.outcome.is_none()) else {
+            return;
+        };
         let standing = outer.standing();
         let now = standing == Standing::Ours && outer.is_wanted();
         if standing == Standing::Gone {
@@ -381,7 +468,9 @@ impl Relay {
 
     /// The command was stopped, and had its terminal's foreground or not.
     fn command_stopped(&mut self, number: i32, had_foreground: bool) {
-        let Ok(signal) = Signal::try_from(number) else { return };
+        let Ok(signal) = Signal::try_from(number) else {
+            return;
+        };
         if matches!(signal, Signal::SIGTTIN | Signal::SIGTTOU) && !had_foreground {
             // It wants the terminal. If we have it, so can the command.
             if let Some(outer) = &mut self.outer {
@@ -411,8 +500,9 @@ impl Relay {
         if continued && stopped.is_ok() {
             return;
         }
-        // It was not stopped: the group is orphaned. A read from the terminal would fail for ever, which is told to
-        // the command as the end of input; to let it try again and again would take all of a processor.
+        // It was not stopped: the group is orphaned. A read from the terminal would fail for ever,
+        // which is told to the command as the end of input; to let it try again and again would
+        // take all of a processor.
         if matches!(signal, Signal::SIGTTIN | Signal::SIGTTOU) {
             self.carrier.end_input();
             (self.outer, self.foreground) = (None, true);

@@ -1,5 +1,5 @@
-//! Bytes on their way: a bounded buffer, and the standard descriptors that they come from and go to. Those are shared
-//! with other processes, so their O_NONBLOCK is never touched.
+//! Bytes on their way: a bounded buffer, and the standard descriptors that they come from and go
+//! to. Those are shared with other processes, so their O_NONBLOCK is never touched.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -14,7 +14,8 @@ use runns_sys::process::STANDARD;
 const CAPACITY: usize = 64 * 1024;
 /// A write of this size to a pipe that poll(2) calls writable does not wait (pipe(7)).
 const CHUNK: usize = 4096;
-/// Device number of /dev/ptmx (Documentation/admin-guide/devices.txt): to open it is to make a new terminal.
+/// Device number of /dev/ptmx (Documentation/admin-guide/devices.txt): to open it is to make a new
+/// terminal.
 const PTMX: (u64, u64) = (5, 2);
 
 /// Bytes that were read and not yet written.
@@ -27,7 +28,11 @@ pub struct Buffer {
 impl Buffer {
     /// An empty one.
     pub fn new() -> Self {
-        Self { bytes: vec![0; CAPACITY], start: 0, end: 0 }
+        Self {
+            bytes: vec![0; CAPACITY],
+            start: 0,
+            end: 0,
+        }
     }
 
     /// Nothing to write.
@@ -55,7 +60,10 @@ impl Buffer {
     }
 
     /// Lets `read` put bytes into the free room; it returns how many.
-    pub fn fill(&mut self, read: impl FnOnce(&mut [u8]) -> Result<usize, Errno>) -> Result<usize, Errno> {
+    pub fn fill(
+        &mut self,
+        read: impl FnOnce(&mut [u8]) -> Result<usize, Errno>,
+    ) -> Result<usize, Errno> {
         if self.end == CAPACITY {
             self.bytes.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
@@ -66,7 +74,10 @@ impl Buffer {
     }
 
     /// Lets `write` take bytes from the front; it returns how many.
-    pub fn empty(&mut self, write: impl FnOnce(&[u8]) -> Result<usize, Errno>) -> Result<usize, Errno> {
+    pub fn empty(
+        &mut self,
+        write: impl FnOnce(&[u8]) -> Result<usize, Errno>,
+    ) -> Result<usize, Errno> {
         let length = write(&self.bytes[self.start..self.end])?;
         self.start += length;
         if self.is_empty() {
@@ -79,8 +90,9 @@ impl Buffer {
 /// Standard input or output.
 pub struct Standard {
     fd: BorrowedFd<'static>,
-    /// The same terminal, opened once more so that waiting for it cannot be forced on us: a write to a terminal waits
-    /// until all is written, a read until somebody types, whatever poll(2) said before.
+    /// The same terminal, opened once more so that waiting for it cannot be forced on us: a write
+    /// to a terminal waits until all is written, a read until somebody types, whatever poll(2) said
+    /// before.
     own: Option<OwnedFd>,
     terminal: bool,
 }
@@ -101,7 +113,11 @@ impl Standard {
         let device = fstat(fd).map(|file| (major(file.st_rdev), minor(file.st_rdev)));
         let again = terminal && device.is_ok_and(|device| device != PTMX);
         let flags = access | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-        let own = if again { open(path, flags, Mode::empty()).ok() } else { None };
+        let own = if again {
+            open(path, flags, Mode::empty()).ok()
+        } else {
+            None
+        };
         Self { fd, own, terminal }
     }
 
@@ -117,7 +133,11 @@ impl Standard {
 
     /// Writes some of `from`.
     pub fn write(&self, from: &[u8]) -> Result<usize, Errno> {
-        let length = if self.own.is_some() { from.len() } else { from.len().min(CHUNK) };
+        let length = if self.own.is_some() {
+            from.len()
+        } else {
+            from.len().min(CHUNK)
+        };
         write(self.as_fd(), &from[..length])
     }
 }

@@ -7,7 +7,9 @@ use nix::fcntl::OFlag;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{PtyMaster, posix_openpt, unlockpt};
-use nix::sys::termios::{LocalFlags, OutputFlags, SetArg, SpecialCharacterIndices, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::termios::{
+    LocalFlags, OutputFlags, SetArg, SpecialCharacterIndices, cfmakeraw, tcgetattr, tcsetattr,
+};
 use nix::unistd::{getpgrp, isatty, tcgetpgrp};
 
 use super::modes::{Modes, Taken};
@@ -16,12 +18,18 @@ use runns_sys::process::STANDARD;
 use runns_sys::tty::{self, WindowSize};
 
 /// The size of a terminal that has none to take it from.
-const DEFAULT_SIZE: WindowSize = WindowSize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+const DEFAULT_SIZE: WindowSize = WindowSize {
+    ws_row: 24,
+    ws_col: 80,
+    ws_xpixel: 0,
+    ws_ypixel: 0,
+};
 
 /// Whose the caller's terminal is at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// This process group's. Also where it is not the controlling terminal: there is no job control then.
+    /// This process group's. Also where it is not the controlling terminal: there is no job control
+    /// then.
     Ours,
     /// Another process group's.
     Others,
@@ -32,8 +40,8 @@ pub enum Standing {
 /// The caller's terminal, if standard input is one.
 pub struct Outer {
     terminal: OwnedFd,
-    /// Taken only once the command wants it. With output to a pipe, the next program of the pipe (a pager, say) may
-    /// be reading from the same terminal.
+    /// Taken only once the command wants it. With output to a pipe, the next program of the pipe (a
+    /// pager, say) may be reading from the same terminal.
     wanted: bool,
     taken: Option<Taken>,
     raw: bool,
@@ -46,8 +54,15 @@ impl Outer {
         if !isatty(input).unwrap_or(false) {
             return Ok(None);
         }
-        let terminal = input.try_clone_to_owned().cannot(|| "duplicate standard input")?;
-        Ok(Some(Self { terminal, wanted: isatty(output).unwrap_or(false), taken: None, raw: false }))
+        let terminal = input
+            .try_clone_to_owned()
+            .cannot(|| "duplicate standard input")?;
+        Ok(Some(Self {
+            terminal,
+            wanted: isatty(output).unwrap_or(false),
+            taken: None,
+            raw: false,
+        }))
     }
 
     /// For the monitor: the terminal alone.
@@ -75,10 +90,11 @@ impl Outer {
         self.wanted
     }
 
-    /// Whether it stops those who write to it from the background (stty tostop). With the signal for that blocked,
-    /// the kernel would let them.
+    /// Whether it stops those who write to it from the background (stty tostop). With the signal
+    /// for that blocked, the kernel would let them.
     pub fn stops_output(&self) -> bool {
-        let stops = tcgetattr(&self.terminal).is_ok_and(|modes| modes.local_flags.contains(LocalFlags::TOSTOP));
+        let stops = tcgetattr(&self.terminal)
+            .is_ok_and(|modes| modes.local_flags.contains(LocalFlags::TOSTOP));
         stops && isatty(STANDARD[1]).unwrap_or(false) && self.standing() == Standing::Others
     }
 
@@ -92,15 +108,18 @@ impl Outer {
         self.raw
     }
 
-    /// What raw mode will mean, to be told to the monitor before it is set. The modes found now are the caller's,
-    /// unless they are still the ones that were set here before.
+    /// What raw mode will mean, to be told to the monitor before it is set. The modes found now are
+    /// the caller's, unless they are still the ones that were set here before.
     pub fn prepare(&mut self) -> Result<Taken> {
         let now = tcgetattr(&self.terminal).cannot(|| "read the modes of the terminal")?;
         let mut raw = now.clone();
         cfmakeraw(&mut raw);
         let taken = match self.taken.take() {
             Some(taken) if taken.raw == Modes::from(&now) => taken,
-            _ => Taken { saved: Modes::from(&now), raw: Modes::from(&raw) },
+            _ => Taken {
+                saved: Modes::from(&now),
+                raw: Modes::from(&raw),
+            },
         };
         self.taken = Some(taken.clone());
         Ok(taken)
@@ -109,7 +128,10 @@ impl Outer {
     /// Raw mode.
     pub fn make_raw(&mut self) -> Result<()> {
         if let Some(taken) = &self.taken {
-            taken.raw.apply(&self.terminal, SetArg::TCSADRAIN).cannot(|| "put the terminal into raw mode")?;
+            taken
+                .raw
+                .apply(&self.terminal, SetArg::TCSADRAIN)
+                .cannot(|| "put the terminal into raw mode")?;
             self.raw = true;
         }
         Ok(())
@@ -148,19 +170,24 @@ impl Line {
         unlockpt(&master).cannot(|| "unlock the pseudo-terminal")?;
         let slave = tty::open_peer(&master).cannot(|| "open the pseudo-terminal")?;
         let line = Self { master, slave };
-        line.set_modes().cannot(|| "set the modes of the pseudo-terminal")?;
-        line.set_size(&outer_size().unwrap_or(DEFAULT_SIZE)).cannot(|| "set the size of the pseudo-terminal")?;
+        line.set_modes()
+            .cannot(|| "set the modes of the pseudo-terminal")?;
+        line.set_size(&outer_size().unwrap_or(DEFAULT_SIZE))
+            .cannot(|| "set the size of the pseudo-terminal")?;
         Ok(line)
     }
 
-    /// Modes as the caller's terminal has them. Input that nobody types is not echoed. Output that another terminal
-    /// processes, because input is no terminal and it cannot be made raw, is not processed here as well.
+    /// Modes as the caller's terminal has them. Input that nobody types is not echoed. Output that
+    /// another terminal processes, because input is no terminal and it cannot be made raw, is not
+    /// processed here as well.
     fn set_modes(&self) -> Result<(), Errno> {
         let [input, output, _] = STANDARD;
         let outer = STANDARD.iter().find_map(|fd| tcgetattr(fd).ok());
         let mut modes = outer.map_or_else(|| tcgetattr(&self.slave), Ok)?;
         if !isatty(input).unwrap_or(false) {
-            modes.local_flags.remove(LocalFlags::ECHO | LocalFlags::ECHONL);
+            modes
+                .local_flags
+                .remove(LocalFlags::ECHO | LocalFlags::ECHONL);
             if isatty(output).unwrap_or(false) {
                 modes.output_flags.remove(OutputFlags::OPOST);
             }
@@ -183,7 +210,8 @@ impl Line {
         self.master.as_fd()
     }
 
-    /// Signals the foreground process group as a key would: whatever its user. SIGINT, SIGQUIT and SIGTSTP only.
+    /// Signals the foreground process group as a key would: whatever its user. SIGINT, SIGQUIT and
+    /// SIGTSTP only.
     pub fn press(&self, signal: i32) -> Result<(), Errno> {
         tty::signal_foreground(&self.master, signal)
     }
