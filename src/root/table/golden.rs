@@ -12,10 +12,10 @@ use crate::facts::veth::Veth;
 use runns_shared::access::Access;
 use runns_shared::name::{IfaceName, NetnsName};
 use runns_shared::neighbours::Neighbours;
-use runns_shared::plan::{Number, Plan, Request};
+use runns_shared::plan::{Number, Plan, Request, Resolver};
 
 /// A name for the file, and the lines of the section.
-const SECTIONS: [(&str, &str); 16] = [
+const SECTIONS: [(&str, &str); 17] = [
     ("nothing", ""),
     ("ipv6", "IPv6=yes"),
     ("no-host", "HostAccess=no"),
@@ -28,6 +28,7 @@ const SECTIONS: [(&str, &str); 16] = [
         "openvpn-bypass",
         "vpn Bypass=203.0.113.8/29,2001:db8:1::/48",
     ),
+    ("openvpn-dns", "vpn DNS=192.0.2.53"),
     ("openvpn-kill", "vpn KillSwitch=yes"),
     (
         "openvpn-kill-publish",
@@ -72,11 +73,21 @@ fn plan(section: &str) -> Plan {
         no_new_privs: false,
         access: Access::default(),
     };
+    let mut resolver = None;
     for word in section.split(' ').filter(|word| !word.is_empty()) {
         match word.split_once('=') {
             None if word == "vpn" => request.vpn.push("/etc/a.ovpn".into()),
             None => request.wireguard.push("/etc/a.conf".into()),
             Some(("IPv6", _)) => request.ipv6 = Some(true),
+            Some(("DNS", server)) => {
+                resolver = Some(Resolver {
+                    from: "DNS".to_string(),
+                    text: None,
+                    nsswitch: None,
+                    servers: vec![server.parse().unwrap()],
+                    lock: true,
+                })
+            }
             Some(("KillSwitch", _)) => request.kill_switch = true,
             Some(("InterfaceOut", uplink)) => {
                 request.uplink = Some(IfaceName::new(uplink).unwrap())
@@ -87,7 +98,7 @@ fn plan(section: &str) -> Plan {
     Plan {
         request,
         number: Number::new(1).unwrap(),
-        resolver: None,
+        resolver,
         host: None,
     }
 }
@@ -115,10 +126,10 @@ fn text(section: &str) -> String {
         }),
         host_v6: Vec::new(),
         veth,
-        locked: plan
-            .request
-            .has_tunnel()
-            .then(|| vec!["10.8.0.1".parse().unwrap()]),
+        locked: plan.request.has_tunnel().then(|| {
+            let own = plan.resolver.as_ref();
+            own.map_or(vec!["10.8.0.1".parse().unwrap()], |own| own.servers.clone())
+        }),
     };
     let host = if plan.request.has_veth() {
         host::text(&host)
