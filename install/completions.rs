@@ -93,7 +93,7 @@ const BASH: &str = r#"
 _runns_exec_list() {
     case $1 in
         namespaces) command ls -1 /run/netns 2>/dev/null ;;
-        sections) command sed -n 's/^[[:blank:]]*\[[[:blank:]]*\(.*[^[:blank:]]\)[[:blank:]]*\][[:blank:]]*$/\1/p' /etc/runns.conf 2>/dev/null ;;
+        sections) command sed -n 's/^[[:blank:]]*\[[[:blank:]]*\(.*[^[:blank:]]\)[[:blank:]]*\][[:blank:]]*$/\1/p' /etc/runns.conf /etc/runns.conf.d/*.conf 2>/dev/null ;;
         interfaces) command ls -1 /sys/class/net 2>/dev/null ;;
     esac
 }
@@ -230,7 +230,7 @@ _runns-exec_namespaces() {
 }
 
 _runns-exec_sections() {
-    local -a names; names=(${(f)"$(command sed -n 's/^[[:blank:]]*\[[[:blank:]]*\(.*[^[:blank:]]\)[[:blank:]]*\][[:blank:]]*$/\1/p' /etc/runns.conf 2>/dev/null)"})
+    local -a names; names=(${(f)"$(command sed -n 's/^[[:blank:]]*\[[[:blank:]]*\(.*[^[:blank:]]\)[[:blank:]]*\][[:blank:]]*$/\1/p' /etc/runns.conf /etc/runns.conf.d/*.conf(N) 2>/dev/null)"})
     compadd -a names
 }
 
@@ -317,7 +317,8 @@ function __runns_exec_namespaces
 end
 
 function __runns_exec_sections
-    command sed -n 's/^[[:blank:]]*\[[[:blank:]]*\(.*[^[:blank:]]\)[[:blank:]]*\][[:blank:]]*$/\1/p' /etc/runns.conf 2>/dev/null
+    set -l files /etc/runns.conf /etc/runns.conf.d/*.conf
+    command sed -n 's/^[[:blank:]]*\[[[:blank:]]*\(.*[^[:blank:]]\)[[:blank:]]*\][[:blank:]]*$/\1/p' $files 2>/dev/null
 end
 
 function __runns_exec_interfaces

@@ -221,6 +221,9 @@ install_file() {
 }
 
 install_config() {
+    target=$destdir/etc/runns.conf.d
+    mkdir -p "$destdir/etc"
+    [ -d "$target" ] || mkdir -m 0755 "$target"
     target=$destdir/etc/runns.conf
     if [ -e "$target" ] || [ -L "$target" ]; then
         say "kept $target"

@@ -43,6 +43,12 @@ elif [ -e "$destdir/etc/runns.conf" ]; then
     printf 'kept %s: it has been edited, or was there before\n' "$destdir/etc/runns.conf"
 fi
 remove "$prefix/share/doc/runns-exec/runns.conf"
+rmdir -- "$destdir/etc/runns.conf.d" 2>/dev/null || true
+for directory in /etc/runns.conf.d /etc/runns; do
+    if [ -d "$destdir$directory" ]; then
+        printf 'kept %s: what is in it is the administrator'"'"'s\n' "$destdir$directory"
+    fi
+done
 while read -r from to; do
     case $from in
         '' | '#'*) continue ;;

@@ -167,7 +167,7 @@ fn define_build(command: Command) -> Command {
             "config",
             None,
             "FILE",
-            "Configuration to read [default: /etc/runns.conf]",
+            "Configuration to read [default: /etc/runns.conf and /etc/runns.conf.d/*.conf]",
         ))
         .arg(
             Arg::new("wait")

@@ -9,7 +9,7 @@ use runns_shared::escape::escape;
 use runns_shared::name::RESERVED;
 use runns_shared::suggest::nearest;
 
-use crate::commands::{COMMANDS, Command, find};
+use crate::commands::{COMMANDS, Command, find, words as words_of_commands};
 use crate::launch::Mode;
 use crate::verb::{check, enter, list, status as report};
 
@@ -111,7 +111,7 @@ fn interpret(words: Vec<OsString>) -> Result<Parsed> {
                 ))
                 .hint(format!("a namespace of that name: runns-exec exec {verb}")));
             }
-            subcommand(find(verb).ok_or_else(no_namespace)?, rest)?
+            subcommand(find(verb).ok_or_else(|| no_subcommand(verb))?, rest)?
         }
         None => Request::Enter(enter_options(&flags, first, rest)),
     };
@@ -125,6 +125,12 @@ fn usage(cause: impl std::fmt::Display) -> Error {
 fn no_namespace() -> Error {
     usage("no namespace is named")
         .hint("runns-exec NAME [--] [COMMAND [ARG]...], or see runns-exec --help")
+}
+
+/// The error for a word that is reserved for a subcommand of a later version.
+fn no_subcommand(verb: &str) -> Error {
+    usage(format!("this version has no subcommand {verb}"))
+        .hint(format!("a namespace of that name: runns-exec exec {verb}"))
 }
 
 /// What follows the options on the command line.
@@ -243,10 +249,12 @@ fn help(words: &[OsString]) -> Result<Request> {
                 "there is no subcommand '{}'",
                 escape(word.as_encoded_bytes())
             ));
-            Err(match nearest(&word.to_string_lossy(), RESERVED) {
-                Some(near) => error.hint(format!("did you mean {near}?")),
-                None => error.hint("see runns-exec --help"),
-            })
+            Err(
+                match nearest(&word.to_string_lossy(), words_of_commands()) {
+                    Some(near) => error.hint(format!("did you mean {near}?")),
+                    None => error.hint("see runns-exec --help"),
+                },
+            )
         }
     }
 }
@@ -340,6 +348,7 @@ mod tests {
     fn exec_and_two_hyphens_reach_names_of_subcommands() {
         assert_eq!(entered(&["exec", "list", "--", "true"]).name, "list");
         assert_eq!(entered(&["exec", "help", "true"]).name, "help");
+        assert_eq!(entered(&["exec", "log", "true"]).name, "log");
         assert_eq!(entered(&["exec", "--", "exec", "true"]).name, "exec");
         assert_eq!(entered(&["--", "list", "true"]).name, "list");
         assert_eq!(entered(&["-t", "--", "list"]).name, "list");
@@ -368,6 +377,7 @@ mod tests {
             &["status", "--bogus"],
             &["status", "--json", "--json"],
             &["check"],
+            &["launcher", "x"],
             &["help", "nope"],
         ] {
             assert_eq!(refused(line), Some(2), "{line:?}");

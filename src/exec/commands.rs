@@ -35,3 +35,9 @@ include!(concat!(env!("OUT_DIR"), "/commands.rs"));
 pub fn find(name: &str) -> Option<&'static Command> {
     COMMANDS.iter().find(|command| command.name == name)
 }
+
+/// The names of the subcommands that there are, for hints.
+pub fn words<'a>() -> impl Iterator<Item = &'a str> {
+    let named = COMMANDS.iter().map(|command| command.name);
+    named.filter(|name| !name.is_empty()).chain(["help"])
+}

@@ -5,16 +5,18 @@ use std::ffi::CStr;
 
 use nix::unistd::{getegid, getgid, getgroups, getuid};
 
+use crate::commands;
 use runns_privileged::Privilege;
 use runns_privileged::capability::caller_is_root;
 use runns_privileged::netns::{self, Arrival, Netns};
 use runns_shared::access::Access;
-use runns_shared::config::{Config, DEFAULT_PATH, Section};
+use runns_shared::config::{self, Config, DEFAULT_PATH, Section};
 use runns_shared::error::{Context, Error, Result};
-use runns_shared::escape::escape;
-use runns_shared::name::{NetnsName, RESERVED};
+use runns_shared::escape::{escape, show};
+use runns_shared::name::NetnsName;
 use runns_shared::record::{DIRECTORY, Record, State, etc_here};
 use runns_shared::suggest::nearest;
+use runns_shared::trusted;
 
 /// The process that asks.
 struct Caller {
@@ -104,19 +106,17 @@ pub fn decide(name: &NetnsName) -> Result<Decision> {
             caller,
         ));
     }
-    let config = match Config::load_if_there()? {
-        Some(config) => config,
-        None => {
-            believe_absence(name, record.as_ref())?;
-            Config::default()
-        }
-    };
+    let text = config::Text::read()?;
+    if let Some(missing) = text.missing {
+        believe_absence(name, record.as_ref(), missing)?;
+    }
+    let config = text.parse()?;
     if let Some((first, second)) = config.ambiguity() {
         let cause = format!(
             "[{}] and [{}] both name namespace {}",
             first.name, second.name, first.netns
         );
-        return Err(Error::new(format!("use {DEFAULT_PATH}"), cause));
+        return Err(Error::new(format!("use {}", show(&second.file)), cause));
     }
     let named = config.sections.iter().any(|section| section.netns == *name);
     if record.is_none() && !named && !config.allow_unmanaged {
@@ -135,20 +135,26 @@ pub fn decide(name: &NetnsName) -> Result<Decision> {
     Ok(decision)
 }
 
-/// Whether /etc/runns.conf, which is not there, does not exist: in the /etc of a sandbox it may be
-/// missing, with the lists that it has today.
-fn believe_absence(name: &NetnsName, record: Option<&Record>) -> Result<()> {
-    match record.and_then(|record| record.etc.as_ref()) {
-        Some(etc) if Some(etc) != etc_here().as_ref() => {
-            let cause = format!(
-                "{DEFAULT_PATH} is missing, and /etc is not that in which the namespace was built"
-            );
-            Err(refuse(name, cause).hint(format!(
-                "run it outside of the sandbox; if there is none: sudo touch {DEFAULT_PATH}"
-            )))
+/// Whether /etc/runns.conf or /etc/runns.conf.d, which is not there, does not exist: in the /etc of
+/// a sandbox it may be `missing`, with the lists that it has today. Such an /etc is another than
+/// that in which the namespace was built, and it is a mount.
+fn believe_absence(name: &NetnsName, record: Option<&Record>, missing: &str) -> Result<()> {
+    let cause = match record {
+        Some(record) if record.etc.is_some() && record.etc != etc_here() => {
+            "/etc is not that in which the namespace was built"
         }
-        _ => Ok(()),
-    }
+        None if trusted::is_mounted_on_root("etc")? => "/etc is a mount, which may hide it",
+        _ => return Ok(()),
+    };
+    let command = match missing {
+        DEFAULT_PATH => "touch",
+        _ => "mkdir",
+    };
+    Err(
+        refuse(name, format!("{missing} is missing, and {cause}")).hint(format!(
+            "run it outside of the sandbox; if there is none: sudo {command} {missing}"
+        )),
+    )
 }
 
 /// Runs `look` inside the namespace called `name`, if the caller may enter it.
@@ -191,7 +197,7 @@ fn did_you_mean(name: &NetnsName, config: &Config) -> Option<String> {
         .iter()
         .map(NetnsName::as_str)
         .chain(sections)
-        .chain(RESERVED);
+        .chain(commands::words());
     let near = nearest(
         name.as_str(),
         words.filter(|word| *word != name.as_str() || !names.contains(name)),

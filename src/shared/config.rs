@@ -1,27 +1,36 @@
-//! The configuration, /etc/runns.conf: INI text to checked values. The only file that knows
-//! rust-ini.
+//! The configuration, /etc/runns.conf and the files in /etc/runns.conf.d: INI text to checked
+//! values. The only file that knows rust-ini.
 //!
 //! The text is checked line by line first, because this program's grammar is narrower than any INI
 //! library's: what another reader might take as a continuation, a quote or a second separator is an
 //! error or plain text here.
 
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::net::IpAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use ini::{Ini, ParseOption};
+use nix::dir::{Dir, Type};
 use serde::Serialize;
 
 use crate::access::Access;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::escape::{escape, show};
 use crate::json::{self, Fields};
 use crate::name::{IfaceName, NetnsName};
 use crate::neighbours::{self, Neighbours};
 use crate::suggest::nearest;
-use crate::trusted::{self, Trust};
+use crate::trusted::{self, MAX_TEXT, Trust};
 
 /// Where the configuration is, if not named on the command line.
 pub const DEFAULT_PATH: &str = "/etc/runns.conf";
+/// Where the rest of it is: the files whose names end in `.conf`.
+pub const DIRECTORY: &str = "/etc/runns.conf.d";
+/// How many files that may be. All of them are read whenever somebody enters.
+pub const MOST_FILES: usize = 4096;
 
 /// The options of a section, as they are spelled in the manual.
 pub const OPTIONS: [&str; 22] = [
@@ -79,6 +88,8 @@ impl Dns {
 pub struct Section {
     /// The name in brackets.
     pub name: String,
+    /// The file that it stands in.
+    pub file: PathBuf,
     /// NetworkNamespace, or the section's name.
     pub netns: NetnsName,
     /// InterfaceIn.
@@ -109,17 +120,118 @@ pub struct Section {
     pub no_new_privs: bool,
 }
 
-/// The whole file.
+/// The text of the configuration, file by file.
+#[derive(Debug, Default)]
+pub struct Text {
+    /// The file that may have options before its first section: /etc/runns.conf, or the one that
+    /// was named.
+    pub main: Option<(PathBuf, String)>,
+    /// Those in /etc/runns.conf.d, in the order of their names.
+    pub more: Vec<(PathBuf, String)>,
+    /// /etc/runns.conf or /etc/runns.conf.d, if it is not there.
+    pub missing: Option<&'static str>,
+}
+
+impl Text {
+    /// Reads /etc/runns.conf and the files in /etc/runns.conf.d, which must all be root's.
+    pub fn read() -> Result<Self> {
+        let path = Path::new(DEFAULT_PATH);
+        let main = trusted::read_if_there(path, Trust::Strict)?;
+        if main.is_none() {
+            must_not_exist(path)?;
+        }
+        let more = read_directory()?;
+        let missing = [(DEFAULT_PATH, main.is_none()), (DIRECTORY, more.is_none())]
+            .into_iter()
+            .find_map(|(path, is_missing)| is_missing.then_some(path));
+        Ok(Self {
+            main: main.map(|text| (path.to_path_buf(), text)),
+            more: more.unwrap_or_default(),
+            missing,
+        })
+    }
+
+    /// Parses it.
+    pub fn parse(&self) -> Result<Config> {
+        let mut lines = Lines::default();
+        if let Some((path, text)) = &self.main {
+            lines.add(path, text, true)?;
+        }
+        for (path, text) in &self.more {
+            lines.add(path, text, false)?;
+        }
+        lines.parse(self.main.as_ref().map_or(Path::new(""), |(path, _)| path))
+    }
+}
+
+/// What was not found must not be a link that leads nowhere: it may do so only in the caller's
+/// view.
+fn must_not_exist(path: &Path) -> Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        _ => Err(Error::new(
+            format!("read {}", show(path)),
+            "it is a symbolic link that leads nowhere",
+        )),
+    }
+}
+
+/// The files in /etc/runns.conf.d that count; `None` if there is no such directory.
+fn read_directory() -> Result<Option<Vec<(PathBuf, String)>>> {
+    let place = Path::new(DIRECTORY);
+    let cannot = || format!("read {DIRECTORY}");
+    // The directories above it have just been checked.
+    if std::fs::symlink_metadata(place).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+        return Ok(None);
+    }
+    let Some(directory) = trusted::directory(place)? else {
+        return must_not_exist(place).map(|()| None);
+    };
+    let mut open = Dir::from_fd(directory.try_clone().cannot(cannot)?).cannot(cannot)?;
+    let mut entries = Vec::new();
+    for entry in open.iter() {
+        let entry = entry.cannot(cannot)?;
+        let name = entry.file_name().to_bytes();
+        if name.ends_with(b".conf") && !name.starts_with(b".") {
+            let name = OsStr::from_bytes(name).to_os_string();
+            entries.push((name, entry.file_type() == Some(Type::File)));
+        }
+        if entries.len() > MOST_FILES {
+            let cause = format!("it contains more than {MOST_FILES} files");
+            return Err(Error::new(cannot(), cause));
+        }
+    }
+    entries.sort_unstable();
+    let (mut files, mut size) = (Vec::with_capacity(entries.len()), 0);
+    for (name, is_file) in entries {
+        let path = place.join(name);
+        let text = match is_file {
+            true => trusted::read_in(&directory, &path)?,
+            false => Some(trusted::read(&path, Trust::Strict)?),
+        };
+        // One that is gone has been removed meanwhile.
+        let Some(text) = text else { continue };
+        size += text.len() as u64;
+        if size > MAX_TEXT {
+            let cause = format!("its files are larger than {} MiB in all", MAX_TEXT >> 20);
+            return Err(Error::new(cannot(), cause));
+        }
+        files.push((path, text));
+    }
+    Ok(Some(files))
+}
+
+/// The whole of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Config {
     /// AllowUnmanaged: the group may enter every named namespace.
     pub allow_unmanaged: bool,
-    /// In the file's order.
+    /// In the order of the text.
     pub sections: Vec<Section>,
 }
 
 impl Config {
-    /// Reads `path`, which must be root's.
+    /// Reads `path` alone, which must be root's.
     pub fn load(path: &Path) -> Result<Self> {
         let trust = if path == Path::new(DEFAULT_PATH) {
             Trust::Strict
@@ -129,56 +241,16 @@ impl Config {
         Self::parse(&trusted::read(path, trust)?, path)
     }
 
-    /// Reads /etc/runns.conf; no such file is an empty configuration.
+    /// Reads /etc/runns.conf and /etc/runns.conf.d; without either, it is empty.
     pub fn load_default() -> Result<Self> {
-        Ok(Self::load_if_there()?.unwrap_or_default())
-    }
-
-    /// Reads /etc/runns.conf; `None` if there is no such file.
-    pub fn load_if_there() -> Result<Option<Self>> {
-        let path = Path::new(DEFAULT_PATH);
-        if let Some(text) = trusted::read_if_there(path, Trust::Strict)? {
-            return Self::parse(&text, path).map(Some);
-        }
-        // A link that leads nowhere may do so only in the caller's view.
-        match std::fs::symlink_metadata(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            _ => Err(Error::new(
-                format!("read {DEFAULT_PATH}"),
-                "it is a symbolic link that leads nowhere",
-            )),
-        }
+        Text::read()?.parse()
     }
 
     /// Parses `text`; `path` is for messages.
     pub fn parse(text: &str, path: &Path) -> Result<Self> {
-        let text = check_lines(text, path)?;
-        let option = ParseOption {
-            enabled_quote: false,
-            enabled_escape: false,
-            enabled_indented_mutiline_value: false,
-            ..Default::default()
-        };
-        let ini = Ini::load_from_str_opt(&text, option)
-            .map_err(|error| refuse(path, error.to_string()))?;
-        let mut config = Self::default();
-        for (section, properties) in ini.iter() {
-            let section = section.map(restore);
-            let values = properties
-                .iter()
-                .map(|(key, value)| (key, restore(value)))
-                .collect();
-            let options = Options {
-                path,
-                section: section.as_deref(),
-                values,
-            };
-            match &section {
-                None => config.allow_unmanaged = options.globals()?,
-                Some(name) => config.sections.push(options.section(name)?),
-            }
-        }
-        Ok(config)
+        let mut lines = Lines::default();
+        lines.add(path, text, true)?;
+        lines.parse(path)
     }
 
     /// The section called `name`, compared without case.
@@ -203,11 +275,10 @@ impl Config {
 
     /// A namespace that two sections name: nobody can say whose options hold for it.
     pub fn ambiguity(&self) -> Option<(&Section, &Section)> {
-        self.sections.iter().enumerate().find_map(|(at, first)| {
-            self.sections[at + 1..]
-                .iter()
-                .find(|second| second.netns == first.netns)
-                .map(|second| (first, second))
+        let mut known: HashMap<&str, &Section> = HashMap::new();
+        self.sections.iter().find_map(|section| {
+            let earlier = known.insert(section.netns.as_str(), section)?;
+            Some((earlier, section))
         })
     }
 }
@@ -228,51 +299,110 @@ fn restore(text: &str) -> String {
 
 /// The text as rust-ini shall see it, each line checked: empty, a comment, `[section]` or
 /// `key=value`.
-fn check_lines(text: &str, path: &Path) -> Result<String> {
-    let mut sections: Vec<String> = Vec::new();
-    let mut clean = String::with_capacity(text.len());
-    for (index, line) in text.lines().enumerate() {
-        let line = line.trim();
-        let wrong = |why: &str| {
-            refuse(
-                path,
-                format!("line {}: {why}: {}", index + 1, escape(line.as_bytes())),
-            )
-        };
-        if line.is_empty() || line.starts_with(['#', ';']) {
-            continue;
-        }
-        if line.contains(|c: char| c.is_control() && c != '\t') {
-            return Err(wrong("control character"));
-        }
-        if let Some(rest) = line.strip_prefix('[') {
-            let name = rest
-                .strip_suffix(']')
-                .map(str::trim)
-                .ok_or_else(|| wrong("section without ']'"))?;
-            if name.is_empty() || name.contains(['[', ']']) {
-                return Err(wrong("bad section name"));
+#[derive(Default)]
+struct Lines<'a> {
+    clean: String,
+    /// The file of each section, in their order.
+    files: Vec<&'a Path>,
+    /// The same by the section's name, in lower case.
+    known: HashMap<String, &'a Path>,
+}
+
+impl<'a> Lines<'a> {
+    /// Adds a file. Unless `with_globals`, it can have no option before its first section.
+    fn add(&mut self, path: &'a Path, text: &str, with_globals: bool) -> Result<()> {
+        let mut in_section = false;
+        for (index, line) in text.lines().enumerate() {
+            let line = line.trim();
+            let wrong = |why: &str| {
+                refuse(
+                    path,
+                    format!("line {}: {why}: {}", index + 1, escape(line.as_bytes())),
+                )
+            };
+            if line.is_empty() || line.starts_with(['#', ';']) {
+                continue;
             }
-            if sections
-                .iter()
-                .any(|known| known.eq_ignore_ascii_case(name))
-            {
-                return Err(wrong("this section stands here a second time"));
+            if line.contains(|c: char| c.is_control() && c != '\t') {
+                return Err(wrong("control character"));
             }
-            sections.push(name.to_string());
-            clean.push_str(&format!("[{name}]\n"));
-            continue;
+            if let Some(rest) = line.strip_prefix('[') {
+                let name = rest
+                    .strip_suffix(']')
+                    .map(str::trim)
+                    .ok_or_else(|| wrong("section without ']'"))?;
+                if name.is_empty() || name.contains(['[', ']']) {
+                    return Err(wrong("bad section name"));
+                }
+                match self.known.insert(name.to_ascii_lowercase(), path) {
+                    Some(earlier) if earlier == path => {
+                        return Err(wrong("this section stands here a second time"));
+                    }
+                    Some(earlier) => {
+                        return Err(wrong(&format!(
+                            "this section stands in {}, too",
+                            show(earlier)
+                        )));
+                    }
+                    None => {}
+                }
+                self.files.push(path);
+                self.clean.push_str(&format!("[{name}]\n"));
+                in_section = true;
+                continue;
+            }
+            let (key, value) = line
+                .split_once('=')
+                .ok_or_else(|| wrong("neither a comment, [section] nor key=value"))?;
+            let key = key.trim();
+            if key.is_empty() || !key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+                return Err(wrong("bad option name"));
+            }
+            if !in_section && !with_globals {
+                return Err(wrong(&format!(
+                    "an option before the first section stands in {DEFAULT_PATH} only"
+                )));
+            }
+            self.clean.push_str(&format!("{key}={}\n", value.trim()));
         }
-        let (key, value) = line
-            .split_once('=')
-            .ok_or_else(|| wrong("neither a comment, [section] nor key=value"))?;
-        let key = key.trim();
-        if key.is_empty() || !key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-            return Err(wrong("bad option name"));
-        }
-        clean.push_str(&format!("{key}={}\n", value.trim()));
+        Ok(())
     }
-    Ok(clean.replace('\\', &BACKSLASH.to_string()))
+
+    /// Parses what was added; options before the first section stand in `main`.
+    fn parse(self, main: &Path) -> Result<Config> {
+        let option = ParseOption {
+            enabled_quote: false,
+            enabled_escape: false,
+            enabled_indented_mutiline_value: false,
+            ..Default::default()
+        };
+        let clean = self.clean.replace('\\', &BACKSLASH.to_string());
+        let ini = Ini::load_from_str_opt(&clean, option)
+            .map_err(|error| refuse(main, error.to_string()))?;
+        let mut config = Config::default();
+        let mut files = self.files.into_iter();
+        for (section, properties) in ini.iter() {
+            let section = section.map(restore);
+            let values = properties
+                .iter()
+                .map(|(key, value)| (key, restore(value)))
+                .collect();
+            let path = match &section {
+                Some(_) => files.next().unwrap_or(main),
+                None => main,
+            };
+            let options = Options {
+                path,
+                section: section.as_deref(),
+                values,
+            };
+            match &section {
+                None => config.allow_unmanaged = options.globals()?,
+                Some(name) => config.sections.push(options.section(name)?),
+            }
+        }
+        Ok(config)
+    }
 }
 
 /// The options of one section while they are being read.
@@ -420,6 +550,7 @@ impl Options<'_> {
         self.check_kill_switch(kill_switch)?;
         Ok(Section {
             name: name.to_string(),
+            file: self.path.to_path_buf(),
             netns,
             interface_in: self.one("InterfaceIn", |value| IfaceName::new(value))?,
             interface_out: self.one("InterfaceOut", |value| IfaceName::new(value))?,
@@ -666,6 +797,51 @@ mod tests {
             "[w]\nWG_QUICK_USERSPACE_IMPLEMENTATION=bin/x\n",
             &["[w]", "WG_QUICK_USERSPACE_IMPLEMENTATION"],
         );
+    }
+
+    #[test]
+    fn files_of_the_directory_are_one_text() {
+        let text = |main: Option<&str>, more: &[(&str, &str)]| Text {
+            main: main.map(|text| (DEFAULT_PATH.into(), text.into())),
+            more: more
+                .iter()
+                .map(|(name, text)| (Path::new(DIRECTORY).join(name), text.to_string()))
+                .collect(),
+            missing: None,
+        };
+        let files = [
+            ("a.conf", "[two]\nAllowUsers=x\\\n"),
+            ("b.conf", "#\n[three]\n"),
+        ];
+        let config = text(Some("AllowUnmanaged=yes\n[one]"), &files)
+            .parse()
+            .unwrap();
+        let found: Vec<(&str, String)> = config
+            .sections
+            .iter()
+            .map(|section| (section.name.as_str(), show(&section.file)))
+            .collect();
+        let wanted = [
+            ("one", "/etc/runns.conf"),
+            ("two", "/etc/runns.conf.d/a.conf"),
+            ("three", "/etc/runns.conf.d/b.conf"),
+        ];
+        assert_eq!(found, wanted.map(|(name, file)| (name, file.to_string())));
+        assert!(config.allow_unmanaged);
+        assert_eq!(text(None, &files).parse().unwrap().sections.len(), 2);
+        for (main, file, parts) in [
+            ("[w]\n", "[W]\n", &["line 1", "/etc/runns.conf, too"][..]),
+            ("", "AllowUnmanaged=yes\n", &["line 1", "AllowUnmanaged"]),
+            // It must not become an option of the last section before it.
+            ("[w]\n", "\nAllowUsers=a\n[x]\n", &["line 2", "AllowUsers"]),
+            ("", "[w]\nColour=red\n", &["[w]", "Colour"]),
+        ] {
+            let error = text(Some(main), &[("a.conf", file)]).parse().unwrap_err();
+            let said = error.to_string();
+            for part in ["use /etc/runns.conf.d/a.conf"].iter().chain(parts) {
+                assert!(said.contains(part), "{said:?} lacks {part:?}");
+            }
+        }
     }
 
     #[test]

@@ -14,7 +14,10 @@ use crate::json;
 
 /// Words that are subcommands, now or later; a namespace of such a name is reached by `runns-exec
 /// exec NAME`.
-pub const RESERVED: [&str; 7] = ["exec", "build", "clean", "list", "check", "status", "help"];
+pub const RESERVED: [&str; 11] = [
+    "exec", "build", "clean", "list", "check", "status", "import", "launcher", "config", "log",
+    "help",
+];
 
 /// Bytes that an interface name can have (IFNAMSIZ without the NUL).
 const INTERFACE_MAX: usize = 15;

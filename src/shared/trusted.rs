@@ -9,7 +9,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat, readlink};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2, readlink};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, lstat};
 
 use crate::error::{Context, Error, Result, words};
@@ -225,27 +225,40 @@ pub fn read_bytes(path: &Path, trust: Trust) -> Result<Vec<u8>> {
 }
 
 /// [`read_if_there`], strictly, for the `path` of a file in `directory`, which was opened by
-/// [`directory`] and is on `path` itself. A symlink is an error.
+/// [`directory`] and is on `path` itself. A symlink is an error, and so is a mount: a sandbox that
+/// shows only some of the files attaches each of them.
 pub fn read_in(directory: &OwnedFd, path: &Path) -> Result<Option<String>> {
     let cannot = || format!("open {}", show(path));
-    let flags = OFlag::O_RDONLY
-        | OFlag::O_NOFOLLOW
-        | OFlag::O_CLOEXEC
-        | OFlag::O_NONBLOCK
-        | OFlag::O_NOCTTY;
-    let file = match openat(
-        directory,
-        path.file_name().unwrap_or_default(),
-        flags,
-        Mode::empty(),
-    ) {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let how = OpenHow::new()
+        .flags(flags)
+        .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV);
+    let file = match openat2(directory, path.file_name().unwrap_or_default(), how) {
         Err(Errno::ENOENT) => return Ok(None),
+        Err(Errno::EXDEV) => {
+            let cause = "a file system is mounted on it, which may hide another file";
+            return Err(Error::new(cannot(), cause));
+        }
         file => file.cannot(cannot)?,
     };
     let stat = fstat(&file).cannot(cannot)?;
     check(&stat, path)?;
     regular(&stat, path)?;
     text(File::from(file), path).map(Some)
+}
+
+/// Whether the directory `name` of / is a mount.
+pub fn is_mounted_on_root(name: &str) -> Result<bool> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_NO_XDEV);
+    let path = Path::new("/").join(name);
+    match openat2(AT_FDCWD, &path, how) {
+        Err(Errno::EXDEV) => Ok(true),
+        opened => opened
+            .map(|_| false)
+            .cannot(|| format!("open {}", show(&path))),
+    }
 }
 
 /// [`read_if_there`], where its absence is an error.

@@ -19,11 +19,12 @@ fn host_with_names() -> Host {
     }
     host.ok("ip netns add vpnWork && ip netns add vpnXyz && ip netns add list");
     host.configure("[work]\n");
+    host.write("/etc/runns.conf.d/home.conf", "[home]\n");
     host
 }
 
 /// What is typed before the Tab key, and what it is completed to.
-const CASES: [(&str, &str); 12] = [
+const CASES: [(&str, &str); 13] = [
     ("vpnW", "vpnWork"),
     ("-v vpnW", "vpnWork"),
     ("exec li", "list"),
@@ -33,6 +34,7 @@ const CASES: [(&str, &str); 12] = [
     ("check vpnX", "vpnXyz"),
     ("list vpnX vpnW", "vpnWork"),
     ("build -s wo", "work"),
+    ("build -s ho", "home"),
     ("build --dry", "--dry-run"),
     ("clea", "clean"),
     ("--pt", "--pty"),

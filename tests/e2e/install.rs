@@ -63,6 +63,10 @@ fn everything_is_installed_whatever_the_umask_and_removed_again() {
         host.ok("stat -c %a /usr/local/bin /usr/local/share/man/man8 /usr/local/share"),
         "755\n755\n755"
     );
+    assert_eq!(
+        host.ok("stat -c '%U:%G %a' /etc/runns.conf.d"),
+        "root:root 755"
+    );
     // What root has added is named.
     host.ok("mkdir -p /etc/polkit-1/rules.d; cp /usr/share/polkit-1/rules.d/50-runns.rules /etc/polkit-1/rules.d/copy.rules");
     assert!(
@@ -98,6 +102,7 @@ fn an_upgrade_replaces_the_program_at_once_and_keeps_the_configuration() {
         .user("alice")
         .spawn("runns-exec list >/dev/null; while :; do runns-exec --version || exit 1; done");
     host.configure("[mine]\n");
+    host.write("/etc/runns.conf.d/more.conf", "[more]\n");
     let gid = host.ok("getent group runns");
     for _ in 0..3 {
         let inode = host.ok(&format!("stat -c %i {PROGRAM}"));
@@ -116,8 +121,13 @@ fn an_upgrade_replaces_the_program_at_once_and_keeps_the_configuration() {
     assert_eq!(host.ok("cat /etc/runns.conf"), "[mine]");
     assert_eq!(host.ok("getent group runns"), gid);
     let said = host.ok("/runns-source/install/uninstall.sh");
-    assert!(said.contains("kept /etc/runns.conf"), "{said}");
-    assert_eq!(host.ok("cat /etc/runns.conf"), "[mine]");
+    for kept in ["kept /etc/runns.conf:", "kept /etc/runns.conf.d:"] {
+        assert!(said.contains(kept), "{said}");
+    }
+    assert_eq!(
+        host.ok("cat /etc/runns.conf /etc/runns.conf.d/*"),
+        "[mine]\n[more]"
+    );
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod attack;
 mod build;
 mod clean;
 mod completions;
+mod configuration;
 mod contents;
 mod detach;
 mod dns;

@@ -194,6 +194,36 @@ fn a_hidden_configuration_opens_nothing() {
         &format!("{FIREJAIL} --blacklist=/etc/runns.conf -- runns-exec vpn1 -- true"),
         &["/etc/runns.conf"],
     );
+    // Nor does a part of it that is hidden.
+    host.configure("AllowUnmanaged=yes\n");
+    host.write("/etc/runns.conf.d/a.conf", "[a]\n");
+    host.write(
+        "/etc/runns.conf.d/b.conf",
+        "[vpn1]\nAllowUsers=carol\n[mine]\nAllowUsers=carol\n",
+    );
+    host.ok("ip netns add mine");
+    let shown = "--whitelist=/etc/runns.conf --whitelist=/etc/nsswitch.conf";
+    for name in ["vpn1", "mine"] {
+        for (hidden, part) in [
+            ("", "AllowUsers"),
+            (shown, "/etc/runns.conf.d is missing"),
+            ("--private-etc=runns.conf", "/etc/runns.conf.d is missing"),
+            (
+                &format!("{shown} --whitelist=/etc/runns.conf.d/a.conf"),
+                "mounted on it",
+            ),
+            ("--blacklist=/etc/runns.conf.d", "Permission denied"),
+            ("--blacklist=/etc/runns.conf.d/b.conf", "b.conf"),
+        ] {
+            let command = format!("{FIREJAIL} {hidden} -- runns-exec {name} -- true");
+            refused(
+                &alice,
+                &command,
+                &["/etc/runns.conf.d", part][usize::from(hidden.is_empty())..],
+            );
+        }
+    }
+    host.ok("ip netns delete mine && rm /etc/runns.conf.d/*");
     // Without one, nothing is hidden.
     host.ok("rm /etc/runns.conf");
     alice.ok("runns-exec vpn1 -- true");

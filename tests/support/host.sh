@@ -57,7 +57,7 @@ cd /
 mount --make-rshared /
 
 # A host without anything of runns-exec, and with a resolver and names of its own.
-rm -rf /etc/netns /etc/runns.conf /etc/nscd.conf /usr/local/bin/runns-exec /usr/local/libexec/runns-exec \
+rm -rf /etc/netns /etc/runns.conf /etc/runns.conf.d /etc/runns /etc/nscd.conf /usr/local/bin/runns-exec /usr/local/libexec/runns-exec \
     /usr/bin/runns-exec /usr/libexec/runns-exec
 rm -f /etc/resolv.conf /etc/hosts /etc/nsswitch.conf
 echo 'nameserver 192.0.2.1' >/etc/resolv.conf

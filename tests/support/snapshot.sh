@@ -19,7 +19,7 @@ section sysctls
 grep -rsH . /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf | grep -v stable_secret | sort
 section mounts; sed -E 's/^[0-9]+ [0-9]+ [0-9]+:[0-9]+ //; s/(shared|master|propagate_from):[0-9]+/\1/g' /proc/1/mountinfo
 section files
-find /run/netns /etc/netns /run/runns /etc/runns.conf /etc/resolv.conf -printf '%M %u:%g %p %l\n' 2>/dev/null | sort
+find /run/netns /etc/netns /run/runns /etc/runns.conf /etc/runns.conf.d /etc/runns /etc/resolv.conf -printf '%M %u:%g %p %l\n' 2>/dev/null | sort
 find /etc/netns /etc/resolv.conf -type f -exec sha256sum {} + 2>/dev/null | sort
 section daemons; pgrep -a 'openvpn|runns-exec' | cut -d' ' -f2- | sort
 exit 0

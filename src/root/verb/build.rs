@@ -328,7 +328,7 @@ impl Wanted {
             let place = escape(section.name.as_bytes());
             let of_file = |error: Error| {
                 Error::new(
-                    format!("use {}", show(&path)),
+                    format!("use {}", show(&section.file)),
                     format!("[{place}] {}", error.cause()),
                 )
             };
