@@ -2,6 +2,7 @@
 //! in /run/runns until they are restored.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,8 @@ use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::show;
 use runns_shared::record::DIRECTORY;
 
-use crate::lock::{Lock, make_directory};
+use crate::kernel::file::make_directory;
+use crate::lock::Lock;
 use runns_shared::trusted::{self, Trust};
 
 /// Cannot be mistaken for a record: no namespace name starts with a dot.
@@ -25,7 +27,7 @@ pub struct HostState {
     pub forwarding: Option<Vec<(String, String)>>,
     /// The same for IPv6.
     pub forwarding_v6: Option<Vec<(String, String)>>,
-    /// The number of each uplink that a namespace is bound to (see `part::uplink`).
+    /// The number of each uplink that a namespace is bound to (see [`crate::facts::uplinks`]).
     pub uplinks: BTreeMap<String, u8>,
     /// The original rp_filter of each uplink on which it was made loose.
     pub rp_filter: BTreeMap<String, String>,
@@ -99,37 +101,18 @@ pub fn make_directory_for_now(lock: &Lock, directory: &Path) -> Result<()> {
     make_directory(directory)
 }
 
-/// Reads the sysctl `name` (a path below /proc/sys), without its newline; `None` if this kernel or
-/// network namespace does not have it.
-pub fn sysctl(name: &str) -> Result<Option<String>> {
-    let path = Path::new("/proc/sys").join(name);
-    match std::fs::read_to_string(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        value => Ok(Some(
-            value
-                .cannot(|| format!("read {}", show(&path)))?
-                .trim()
-                .to_string(),
-        )),
-    }
-}
-
-/// Gives sysctls their earlier values, as far as they still exist: an interface may have been
-/// removed.
-pub fn restore_sysctls(before: &[(String, String)]) -> Result<()> {
-    for (name, value) in before {
-        if sysctl(name)?.is_some() {
-            set_sysctl(name, value)?;
-        }
-    }
-    Ok(())
-}
-
-/// Writes the sysctl `name`, unless it has this value already.
-pub fn set_sysctl(name: &str, value: &str) -> Result<()> {
-    let path = Path::new("/proc/sys").join(name);
-    if sysctl(name)?.as_deref() == Some(value) {
+/// Removes a directory that a build created, if it is empty.
+pub fn remove_made_directory(lock: &Lock, directory: &Path) -> Result<()> {
+    let is_made = |made: &PathBuf| made == directory;
+    if !HostState::load()?.directories.iter().any(is_made) {
         return Ok(());
     }
-    std::fs::write(&path, value).cannot(|| format!("write {value} to {}", show(&path)))
+    match std::fs::remove_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => return Ok(()),
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(error).cannot(|| format!("remove {}", show(directory)));
+        }
+        _ => {}
+    }
+    HostState::update(lock, |host| host.directories.retain(|made| !is_made(made)))
 }

@@ -5,43 +5,41 @@
 //! |---|---|
 //! | [`cli`] | the command line |
 //! | [`verb`] | build, clean and status |
+//! | [`report`] | how namespaces are |
+//! | [`walk`], [`repair`], [`salvage`] | the parts in their order; what can be told without a record |
 //! | [`part`] | the parts of a namespace: one file creates and removes each part |
-//! | [`table`], [`facts`] | the texts of our nftables tables, and the facts that they follow from |
-//! | [`nft`], [`iptables`] | loading tables, and reading them back; what passes the tables of iptables |
-//! | [`tunnel`] | tunnel devices, configuration files, and the keepers of OpenVPN daemons |
-//! | [`confine`] | user, capabilities and view of the file system of the daemons |
-//! | [`seen`], [`report`] | what can be seen of the host and inside of a namespace; how namespaces are |
-//! | [`salvage`] | what can be told of a namespace whose record cannot be read |
-//! | [`mod@file`] | writes files, whole or not at all |
-//! | [`host`], [`lock`] | the original state of the host; the lock that admits one build or clean at a time |
-//! | [`netlink`], [`tool`], [`daemon`], [`prompt`] | links and routes; external programs; other processes; questions |
+//! | [`tunnel`], [`probe`] | devices, files and keepers of tunnels; trying the host's firewall |
+//! | [`table`], [`seen`], [`finding`] | our nftables tables; what can be seen, and what is wrong |
+//! | [`facts`] | what the host and the records say, gathered once |
+//! | [`lock`], [`host`], [`namespace`], [`etc_netns`], [`confine`] | records, and what daemons may do |
+//! | [`kernel`] | what the kernel and other programs offer |
+//!
+//! Each imports only from its own row and those below it, which `rooms.rs` tests.
 
 #![forbid(unsafe_code)]
 
 pub mod cli;
 pub mod confine;
-pub mod daemon;
+pub mod etc_netns;
 pub mod facts;
-pub mod file;
 pub mod finding;
 pub mod host;
-pub mod iptables;
+pub mod kernel;
 pub mod lock;
-pub mod netlink;
-pub mod nfnetlink;
-pub mod nft;
+pub mod namespace;
 pub mod part;
 pub mod probe;
-pub mod prompt;
 pub mod repair;
 pub mod report;
 pub mod salvage;
 pub mod seen;
 pub mod table;
-pub mod tool;
 pub mod tunnel;
 pub mod verb;
 pub mod walk;
+
+#[cfg(test)]
+mod rooms;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

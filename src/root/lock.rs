@@ -2,20 +2,19 @@
 //! records.
 
 use std::fs::File;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::fcntl::{AT_FDCWD, FcntlArg, FdFlag, Flock, FlockArg, fcntl};
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 
-use crate::file;
+use crate::kernel::file::{self, make_directory};
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::show;
 use runns_shared::hosts;
 use runns_shared::plan::Plan;
 use runns_shared::record::{DIRECTORY, Record, path, reservation};
-use runns_shared::trusted::{self, Trust};
 
 const LOCK: &str = "/run/runns/lock";
 
@@ -163,28 +162,5 @@ impl Lock {
             let _ = std::fs::remove_dir(DIRECTORY);
         }
         drop(self.file);
-    }
-}
-
-/// Creates a directory with mode 0755, whatever the umask. An existing one must be owned by root
-/// and writable by nobody else.
-pub fn make_directory(path: &Path) -> Result<()> {
-    match std::fs::create_dir(path) {
-        Ok(()) => {
-            let mode = std::fs::Permissions::from_mode(0o755);
-            std::fs::set_permissions(path, mode)
-                .cannot(|| format!("set the mode of {}", show(path)))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            let (_, stat) = trusted::locate(path, Trust::Strict)?;
-            if trusted::kind(&stat) != nix::sys::stat::SFlag::S_IFDIR {
-                return Err(Error::new(
-                    format!("use {}", show(path)),
-                    "it is not a directory",
-                ));
-            }
-            Ok(())
-        }
-        Err(error) => Err(error).cannot(|| format!("create {}", show(path))),
     }
 }

@@ -28,11 +28,11 @@ use runns_shared::output::{step, warn};
 
 use crate::facts::uplinks::{self, FAR};
 use crate::facts::veth::INSIDE;
-use crate::netlink::in_namespace;
-use crate::nft::Listed;
-use crate::part::{Site, netns};
+use crate::kernel::netlink::in_namespace;
+use crate::kernel::nft::Listed;
+use crate::kernel::tool;
+use crate::part::Site;
 use crate::seen::Subject;
-use crate::tool;
 
 /// What is tried. A firewall that lets either through lets traffic through.
 const TCP_PORT: u16 = 443;
@@ -279,7 +279,7 @@ fn send(target: Ipv4Addr) -> Result<(Vec<u16>, Option<ErrorKind>)> {
 }
 
 fn open(site: &Site) -> Result<File> {
-    netns::open_built(site)?
+    site.open_namespace()?
         .ok_or_else(|| Error::new("try the host's firewall", "the namespace is gone"))
 }
 

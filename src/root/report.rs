@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 
 use serde::Serialize;
 
-use crate::facts::uplinks;
+use crate::facts::{exceptions, resolver, uplinks};
 use crate::finding::Finding;
 use crate::part::{self, wireguard};
 use crate::seen::{Seen, Subject};
@@ -247,14 +247,14 @@ fn status(examined: Examined, processes: Option<usize>, zone: &Zone) -> Status {
             .then(|| format!("{}/{}", plan.subnet().inside(), plan.subnet().prefix)),
         uplink: request.uplink.as_ref().map(ToString::to_string),
         kill_switch: request.kill_switch,
-        resolver: part::resolver::current(plan).map(|resolver| Resolver {
+        resolver: resolver::current(plan).map(|resolver| Resolver {
             from: resolver.from.clone(),
             servers: resolver.servers.iter().map(ToString::to_string).collect(),
             locked: resolver.lock,
         }),
         tunnels: tunnels.map(|index| tunnel(subject, index, zone)).collect(),
         processes,
-        open: part::ways::opened(plan),
+        open: exceptions::opened(plan),
         problems: problems(found, plan, seen),
         unseen: unseen(subject),
         known: true,

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
 use crate::facts::uplinks::{Bound, is_own_group};
-use crate::netlink::{Link, Netlink, in_namespace};
+use crate::kernel::netlink::{Link, Netlink, in_namespace};
 use crate::part::veth::pair;
 use runns_privileged::netns::{self, Netns, identity_here};
 use runns_shared::access::Access;

@@ -7,10 +7,10 @@ use std::fs::File;
 use std::os::fd::AsFd;
 
 use crate::finding::Finding;
-use crate::host::sysctl;
-use crate::netlink::{Link, Netlink, Network, Route, in_namespace};
-use crate::nfnetlink;
-use crate::part::netns as netns_part;
+use crate::kernel::netlink::{Link, Netlink, Network, Route, in_namespace};
+use crate::kernel::nfnetlink;
+use crate::kernel::sysctl::sysctl;
+use crate::namespace;
 use runns_privileged::{Privilege, netns};
 use runns_shared::config::Config;
 use runns_shared::error::{Error, Result};
@@ -187,7 +187,7 @@ impl<'a> Subject<'a> {
         }
         let look = || {
             let look_here = || Ok((Netlink::here()?.links()?, nfnetlink::generation_here()));
-            let Some(file) = netns_part::open_recorded(self.record)? else {
+            let Some(file) = namespace::open_recorded(self.record)? else {
                 return Ok(None);
             };
             let (links, generation) = in_namespace(file.as_fd(), look_here)?;

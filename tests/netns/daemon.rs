@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use runns_exec_root::daemon;
+use runns_exec_root::kernel::daemon;
 use runns_shared::record::Daemon;
 
 use crate::support::{Net, wait_until};

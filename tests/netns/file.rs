@@ -4,7 +4,7 @@ use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use runns_exec_root::file;
+use runns_exec_root::kernel::file;
 
 use crate::support::require_root;
 

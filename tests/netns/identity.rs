@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
-use runns_exec_root::netlink::in_namespace;
+use runns_exec_root::kernel::netlink::in_namespace;
 use runns_privileged::netns::identity_here;
 use runns_sys::net::is_network_namespace;
 

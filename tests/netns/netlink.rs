@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
-use runns_exec_root::netlink::{Hardware, MAIN_TABLE, Netlink, Network, Packets};
+use runns_exec_root::kernel::netlink::{Hardware, MAIN_TABLE, Netlink, Network, Packets};
 use runns_shared::name::IfaceName;
 
 use crate::support::Net;

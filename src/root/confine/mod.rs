@@ -14,7 +14,7 @@ use caps::{CapSet, Capability, CapsHashSet};
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
-use crate::tool;
+use crate::kernel::tool;
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::plan::Plan;
 use runns_sys::process;

@@ -4,11 +4,23 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::uplinks::is_own_group;
 use super::veth::Veth;
-use crate::netlink::Netlink;
-use crate::table::inside::Facts;
+use crate::kernel::netlink::Netlink;
 use runns_shared::error::Result;
 use runns_shared::neighbours::HostAccess;
 use runns_shared::plan::{Plan, Resolver};
+
+/// What the table depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Facts {
+    /// The veth pair, if there is one.
+    pub veth: Option<Veth>,
+    /// The host's IPv4 addresses that programs inside connect to through the veth.
+    pub host: Vec<Ipv4Addr>,
+    /// The IPv6 addresses.
+    pub host_v6: Vec<Ipv6Addr>,
+    /// The resolver's addresses, if DNS is locked to them.
+    pub locked: Option<Vec<IpAddr>>,
+}
 
 /// The facts for a plan that has this resolver now.
 pub fn gather(host: &Netlink, plan: &Plan, resolver: Option<&Resolver>) -> Result<Facts> {

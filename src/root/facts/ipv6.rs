@@ -3,8 +3,8 @@
 
 use std::net::Ipv6Addr;
 
-use crate::host::sysctl;
-use crate::netlink::NetworkV6;
+use crate::kernel::netlink::NetworkV6;
+use crate::kernel::sysctl::sysctl;
 use runns_shared::error::Result;
 use runns_shared::neighbours::HostAccess;
 use runns_shared::plan::{Plan, Request};

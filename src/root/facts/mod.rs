@@ -1,11 +1,16 @@
 //! What the host and the records say, gathered once: the tables are pure functions of it.
 
+pub mod exceptions;
+pub mod forwarding;
 pub mod inside;
 pub mod ipv6;
 pub mod pushed;
+pub mod resolver;
 pub mod routed;
 pub mod uplinks;
 pub mod veth;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use runns_shared::error::Result;
 use runns_shared::name::NetnsName;
@@ -13,8 +18,7 @@ use runns_shared::plan::Plan;
 use runns_shared::record::{Record, State};
 
 use crate::host::HostState;
-use crate::iptables::Passing;
-use crate::table::host::Facts;
+use crate::kernel::iptables::Passing;
 use uplinks::Bound;
 use veth::Veth;
 
@@ -29,7 +33,20 @@ pub enum Own<'a> {
     Without(&'a NetnsName),
 }
 
-/// What the host's table depends on: all namespaces that were built to the end, and the one that is
+/// What the host's table depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Facts {
+    /// The veth pairs of all namespaces that have one and whose record can be read.
+    pub veths: Vec<Veth>,
+    /// The uplinks that namespaces are bound to.
+    pub uplinks: BTreeMap<String, Bound>,
+    /// Interfaces for which the host was no IPv4 router before builds made it one.
+    pub not_routed: BTreeSet<String>,
+    /// The same for IPv6.
+    pub not_routed_v6: BTreeSet<String>,
+}
+
+/// Gathers them: all namespaces that were built to the end, and the one that is
 /// being built. A record that cannot be read permits nothing, and neither does an unfinished one.
 /// `None` if there is nothing to guard.
 pub fn gather(own: Own, state: &HostState) -> Result<Option<Facts>> {

@@ -6,6 +6,16 @@ use runns_shared::config::Dns;
 use runns_shared::plan::Plan;
 use runns_shared::tunnel::TunnelState;
 
+/// Whether the resolver is left to the tunnels.
+pub fn decides(plan: &Plan) -> bool {
+    let request = &plan.request;
+    let own = plan
+        .resolver
+        .as_ref()
+        .is_some_and(|resolver| resolver.text.is_none());
+    request.has_tunnel() && request.resolve.is_none() && request.dns.is_none() && !own
+}
+
 /// The servers and search domains of all tunnels, in the order of the tunnels.
 pub fn collect(plan: &Plan) -> Dns {
     let mut dns = Dns {

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, UdpSocket};
 
 use crate::host::HostState;
+use crate::kernel::netlink::{Netlink, Network, OWN_TABLES, Packets, Route};
 use crate::lock::Lock;
-use crate::netlink::{Netlink, Network, OWN_TABLES, Packets, Route};
 use runns_shared::error::{Error, Result};
 use runns_shared::name::IfaceName;
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::ipv6::{Pair, is_there};
-use crate::netlink::{Network, NetworkV6};
+use crate::kernel::netlink::{Network, NetworkV6};
 use runns_shared::error::Result;
 use runns_shared::name::IfaceName;
 use runns_shared::neighbours::{Cidr, HostAccess, Published, Subnet};

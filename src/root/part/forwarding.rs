@@ -3,16 +3,15 @@
 //! namespace is left.
 
 use super::{Part, Site};
+use crate::facts::forwarding::{IP_FORWARD, overwritten, remember};
 use crate::finding::Finding;
-use crate::host::{HostState, restore_sysctls, set_sysctl, sysctl};
+use crate::host::HostState;
+use crate::kernel::sysctl::{restore_sysctls, set_sysctl, sysctl};
 use crate::lock::Lock;
 use crate::seen::Subject;
-use runns_shared::error::{Context, Result};
+use runns_shared::error::Result;
 use runns_shared::plan::Plan;
 use runns_shared::record::Record;
-
-const IP_FORWARD: &str = "net/ipv4/ip_forward";
-const INTERFACES: &str = "net/ipv4/conf";
 
 /// The part.
 pub struct Forwarding;
@@ -57,49 +56,10 @@ impl Part for Forwarding {
     }
 }
 
-/// Saves the sysctls that turning forwarding on will overwrite; nothing if it is on.
-pub fn remember(lock: &Lock) -> Result<()> {
-    let mut state = HostState::load()?;
-    foresee(&mut state)?;
-    HostState::update(lock, |host| host.forwarding = state.forwarding)
-}
-
-/// The state as [`remember`] would leave it.
-pub fn foresee(state: &mut HostState) -> Result<()> {
-    if sysctl(IP_FORWARD)?.as_deref() != Some("1") && state.forwarding.is_none() {
-        state.forwarding = Some(overwritten()?);
-    }
-    Ok(())
-}
-
 /// Whether a build turned forwarding on and no built namespace is left that needs it.
 pub fn is_left_on() -> Result<bool> {
     let host = HostState::load()?;
     Ok((host.forwarding.is_some() || host.forwarding_v6.is_some()) && Record::names()?.is_empty())
-}
-
-/// A bridge that was set up while builds had forwarding turned on, and that forwards: what set it
-/// up (Docker, libvirt) found forwarding on and relies on it.
-pub fn relied_on() -> Result<Option<String>> {
-    let before = HostState::load()?.forwarding.unwrap_or_default();
-    for entry in std::fs::read_dir("/sys/class/net")
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
-        let Ok(name) = entry.file_name().into_string() else {
-            continue;
-        };
-        let forwarding = format!("{INTERFACES}/{name}/forwarding");
-        let is_new = !before.iter().any(|(known, _)| *known == forwarding);
-        if is_new
-            && entry.path().join("bridge").exists()
-            && sysctl(&forwarding)?.as_deref() == Some("1")
-        {
-            return Ok(Some(name));
-        }
-    }
-    Ok(None)
 }
 
 /// Restores the host's sysctls of IPv4 forwarding; returns whether there was anything to restore.
@@ -110,37 +70,4 @@ pub fn restore(lock: &Lock) -> Result<bool> {
     restore_sysctls(&before)?;
     HostState::update(lock, |host| host.forwarding = None)?;
     Ok(true)
-}
-
-/// The current values of ip_forward and then of all sysctls that writing it overwrites.
-fn overwritten() -> Result<Vec<(String, String)>> {
-    let mut names = vec![
-        IP_FORWARD.to_string(),
-        format!("{INTERFACES}/all/accept_redirects"),
-    ];
-    let path = format!("/proc/sys/{INTERFACES}");
-    let mut interfaces = Vec::new();
-    for entry in std::fs::read_dir(&path).cannot(|| format!("list {path}"))? {
-        interfaces.push(
-            entry
-                .cannot(|| format!("list {path}"))?
-                .file_name()
-                .to_string_lossy()
-                .into_owned(),
-        );
-    }
-    interfaces.sort();
-    names.extend(
-        interfaces
-            .iter()
-            .filter(|name| *name != "all")
-            .map(|name| format!("{INTERFACES}/{name}/forwarding")),
-    );
-    let mut values = Vec::new();
-    for name in names {
-        if let Some(value) = sysctl(&name)? {
-            values.push((name, value));
-        }
-    }
-    Ok(values)
 }

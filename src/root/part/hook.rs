@@ -21,11 +21,12 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
 
 use super::{Part, Site};
-use crate::daemon;
 use crate::facts::veth::INSIDE;
 use crate::finding::Finding;
+use crate::kernel::daemon;
+use crate::kernel::tool;
 use crate::seen::Subject;
-use crate::tool;
+use crate::tunnel::daemons;
 use runns_privileged::view::{self, Wanted};
 use runns_privileged::{Privilege, netns};
 use runns_shared::error::{Context, Error, Result, words};
@@ -61,6 +62,10 @@ impl Part for PostBuild {
         ))
     }
 
+    fn check(&self, plan: &Plan) -> Result<()> {
+        check(plan)
+    }
+
     fn apply(&self, site: &mut Site) -> Result<()> {
         run(site, Moment::Built)
     }
@@ -87,11 +92,11 @@ fn empty(site: &Site) -> Result<()> {
     let Some(identity) = site.record.identity else {
         return Ok(());
     };
-    daemon::empty_namespace(identity.inode, PATIENCE, &super::openvpn::daemons(site)).map(drop)
+    daemon::empty_namespace(identity.inode, PATIENCE, &daemons::all(&site.record)).map(drop)
 }
 
 /// Checks, before anything is made, that the programs can be run.
-pub fn check(plan: &Plan) -> Result<()> {
+fn check(plan: &Plan) -> Result<()> {
     for moment in [Moment::Built, Moment::Cleaned] {
         if let Some(hook) = plan.request.neighbours.hook(moment)? {
             locate(&hook)?;

@@ -3,18 +3,20 @@
 
 use std::os::fd::AsFd;
 
-use super::{Part, Site, netns, resolver, ways};
-use crate::facts;
+use super::{Part, Site};
+use crate::facts::{self, exceptions, resolver};
 use crate::finding::Finding;
-use crate::host::set_sysctl;
-use crate::netlink::in_namespace;
-use crate::nft::{self, Listed, Loaded};
+use crate::kernel::netlink::in_namespace;
+use crate::kernel::nft::{self, Listed, Loaded};
+use crate::kernel::sysctl::set_sysctl;
+use crate::kernel::tool;
+use crate::namespace;
 use crate::seen::Subject;
-use crate::table::inside::{Facts, text};
-use runns_shared::error::{Error, Result};
+use crate::table::inside::text;
+use crate::table::load::ROUTE_LOCALNET;
+use runns_shared::error::Result;
 use runns_shared::plan::Plan;
 
-const ROUTE_LOCALNET: &str = "net/ipv4/conf/all/route_localnet";
 /// What findings are about.
 const WHAT: &str = "rules inside";
 
@@ -39,7 +41,10 @@ impl Part for Inside {
                     resolver.servers.iter().map(ToString::to_string).collect();
                 format!("DNS lock: every query goes to {}", servers.join(" or "))
             });
-        let lines: Vec<String> = ways::described(plan).into_iter().chain(locked).collect();
+        let lines: Vec<String> = exceptions::described(plan)
+            .into_iter()
+            .chain(locked)
+            .collect();
         if !lines.is_empty() {
             return Some(lines.join("; "));
         }
@@ -47,14 +52,22 @@ impl Part for Inside {
         plan.request.has_tunnel().then(|| WHAT.to_string())
     }
 
+    fn check(&self, plan: &Plan) -> Result<()> {
+        if self.is_in(plan) {
+            tool::need("nft", "nftables").map(drop)
+        } else {
+            Ok(())
+        }
+    }
+
     fn apply(&self, site: &mut Site) -> Result<()> {
-        load(site)
+        site.load_inside()
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
         // The table disappears with the namespace. If that still exists, as after a failed build,
         // it is removed here.
-        let Some(file) = netns::open_recorded(&site.record)? else {
+        let Some(file) = namespace::open_recorded(&site.record)? else {
             return Ok(false);
         };
         in_namespace(file.as_fd(), || {
@@ -75,46 +88,8 @@ impl Part for Inside {
     }
 
     fn mend(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
-        load(site)
+        site.load_inside()
     }
-}
-
-/// Loads the table that follows from the plan and the resolver that the namespace has now, and
-/// records it.
-fn load(site: &mut Site) -> Result<()> {
-    let file = netns::open_built(site)?
-        .ok_or_else(|| Error::new("load the rules inside", "the namespace is gone"))?;
-    let facts = facts::inside::gather(
-        &site.host,
-        site.plan(),
-        resolver::current(site.plan()).as_ref(),
-    )?;
-    let loaded = in_namespace(file.as_fd(), || load_here(&facts))?;
-    site.record.inside = loaded.map(Loaded::to_record);
-    site.save()
-}
-
-/// Loads the table in the calling thread's network namespace, whatever it contained: at no moment
-/// is one without the lock that had it before. The rules come first, so that route_localnet admits
-/// nothing before they are in place.
-pub fn load_here(facts: &Facts) -> Result<Option<Loaded>> {
-    let body = text(facts);
-    // A namespace without any rule of ours needs no nft.
-    let loaded = match body.is_empty() && Listed::is_absent()? {
-        true => None,
-        false => load_body(&body)?,
-    };
-    if facts.locked.is_some() {
-        set_sysctl(ROUTE_LOCALNET, "1")?;
-    }
-    Ok(loaded)
-}
-
-/// Loads the table with what packets have added to its sets or, where somebody has changed these
-/// sets, without.
-fn load_body(body: &str) -> Result<Option<Loaded>> {
-    Loaded::load(&nft::renewal(body)?, body)
-        .or_else(|_| Loaded::load(&nft::replacement(body), body))
 }
 
 fn look(subject: &Subject) -> Result<Vec<Finding>> {

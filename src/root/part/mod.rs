@@ -13,18 +13,21 @@ pub mod pushed;
 pub mod resolver;
 pub mod uplink;
 pub mod veth;
-pub mod ways;
 pub mod wireguard;
 
 use std::fs::File;
 use std::path::PathBuf;
 
 use crate::finding::Finding;
-use crate::host::{Before, HostState, restore_sysctls};
+use crate::host::{Before, HostState, remove_made_directory};
+use crate::kernel::netlink::Netlink;
+use crate::kernel::nft::Loaded;
+use crate::kernel::sysctl::restore_sysctls;
 use crate::lock::Lock;
-use crate::netlink::Netlink;
+use crate::namespace::open_recorded;
 use crate::seen::Subject;
-use runns_shared::error::Result;
+use crate::table::load;
+use runns_shared::error::{Context, Error, Result};
 use runns_shared::plan::Plan;
 use runns_shared::record::Record;
 
@@ -56,6 +59,28 @@ impl Site<'_> {
         self.lock.save(&self.record)
     }
 
+    /// Opens the namespace that was built: the one that is held or, if none is, that at the
+    /// recorded name.
+    pub fn open_namespace(&self) -> Result<Option<File>> {
+        match &self.namespace {
+            Some(held) => held
+                .try_clone()
+                .map(Some)
+                .cannot(|| "open the namespace once more"),
+            None => open_recorded(&self.record),
+        }
+    }
+
+    /// Loads the table inside, as it follows from the plan and the resolver, and records that.
+    pub fn load_inside(&mut self) -> Result<()> {
+        let namespace = self
+            .open_namespace()?
+            .ok_or_else(|| Error::new("load the rules inside", "the namespace is gone"))?;
+        let loaded = load::inside(self.plan(), &namespace, &self.host)?;
+        self.record.inside = loaded.map(Loaded::to_record);
+        self.save()
+    }
+
     /// After a build that failed: forwarding and the like are again as they were before that build.
     pub fn restore_host(&self) -> Result<()> {
         restore_sysctls(&self.before.sysctls)?;
@@ -73,7 +98,7 @@ impl Site<'_> {
         now.iter()
             .rev()
             .filter(is_new)
-            .try_for_each(|directory| netns::remove_made_directory(self, directory))
+            .try_for_each(|directory| remove_made_directory(self.lock, directory))
     }
 }
 
@@ -85,6 +110,12 @@ pub trait Part {
 
     /// What it is, in a line for build's report; `None` if there is nothing to say.
     fn describe(&self, plan: &Plan) -> Option<String>;
+
+    /// Checks whatever can be known before the first change, also for a plan that does not have
+    /// it: what was asked for may be what this host lacks.
+    fn check(&self, _plan: &Plan) -> Result<()> {
+        Ok(())
+    }
 
     /// Makes it.
     fn apply(&self, site: &mut Site) -> Result<()>;

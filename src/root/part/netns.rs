@@ -1,20 +1,21 @@
 //! The network namespace itself, at /run/netns/NAME, as ip-netns(8) creates it.
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
 use super::{Part, Site};
-use crate::daemon;
 use crate::finding::Finding;
-use crate::host::{HostState, make_directory_for_now, set_sysctl, sysctl};
+use crate::host::{HostState, make_directory_for_now, remove_made_directory};
+use crate::kernel::netlink::{Netlink, in_namespace, in_thread};
+use crate::kernel::sysctl::{set_sysctl, sysctl};
 use crate::lock::Lock;
-use crate::netlink::{Netlink, in_namespace, in_thread};
+use crate::namespace::{open_by_process, open_recorded, path};
 use crate::seen::Subject;
 use runns_privileged::netns::{
     BUILT, DIRECTORY, OF_PID_1, identity_here, is_initial, is_that_of_pid_1, mark_here,
@@ -22,7 +23,6 @@ use runns_privileged::netns::{
 };
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::show;
-use runns_shared::name::NetnsName;
 use runns_shared::plan::Plan;
 use runns_shared::record::{Identity, Record};
 use runns_sys::net;
@@ -39,44 +39,6 @@ type Limit = (&'static str, Option<String>);
 /// The part.
 pub struct NetworkNamespace;
 
-/// The path of namespace `name`.
-pub fn path(name: &NetnsName) -> PathBuf {
-    Path::new(DIRECTORY).join(name.as_str())
-}
-
-/// Opens the namespace that was built: the one that is held or, if none is, that at the recorded
-/// name.
-pub fn open_built(site: &Site) -> Result<Option<File>> {
-    match &site.namespace {
-        Some(held) => held
-            .try_clone()
-            .map(Some)
-            .cannot(|| "open the namespace once more"),
-        None => open_recorded(&site.record),
-    }
-}
-
-/// Opens the namespace at the recorded name; `None` if there is none, or if it is not the one that
-/// was built.
-pub fn open_recorded(record: &Record) -> Result<Option<File>> {
-    let path = path(&record.plan.request.name);
-    let Some(identity) = record.identity else {
-        return Ok(None);
-    };
-    let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC;
-    let file = match File::options().read(true).custom_flags(flags).open(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        file => file.cannot(|| format!("open {}", path.display()))?,
-    };
-    if !net::is_network_namespace(&file).unwrap_or(false)
-        || file.metadata().map(|data| data.ino()).ok() != Some(identity.inode)
-    {
-        return Ok(None);
-    }
-    let cookie = in_namespace(file.as_fd(), identity_here)?.cookie;
-    Ok((cookie == identity.cookie).then_some(file))
-}
-
 impl Part for NetworkNamespace {
     fn is_in(&self, _plan: &Plan) -> bool {
         true
@@ -87,6 +49,22 @@ impl Part for NetworkNamespace {
             "network namespace {}",
             path(&plan.request.name).display()
         ))
+    }
+
+    fn check(&self, plan: &Plan) -> Result<()> {
+        let name = &plan.request.name;
+        let place = path(name);
+        if std::fs::symlink_metadata(&place).is_err() {
+            return Ok(());
+        }
+        Err(Error::new(
+            format!("build namespace {name}"),
+            format!(
+                "{} exists already, and runns-exec did not build it",
+                show(&place)
+            ),
+        )
+        .hint("choose another name, or remove it: sudo ip netns delete NAME"))
     }
 
     fn apply(&self, site: &mut Site) -> Result<()> {
@@ -132,7 +110,7 @@ impl Part for NetworkNamespace {
 /// killed; returns whether it did. As long as something is left inside, the name stays: nothing
 /// else may lead there.
 pub fn withdraw(site: &Site) -> Result<bool> {
-    if let Some(namespace) = open_built(site)? {
+    if let Some(namespace) = site.open_namespace()? {
         Netlink::inside(namespace.as_fd())?.strip()?;
     }
     let path = path(&site.plan().request.name);
@@ -246,28 +224,7 @@ fn leave_directory(site: &Site) -> Result<()> {
             Err(errno) => return Err(errno).cannot(|| format!("unmount {DIRECTORY}")),
         }
     }
-    remove_made_directory(site, directory)
-}
-
-/// Removes a directory that a build created, if it is empty.
-pub fn remove_made_directory(site: &Site, directory: &Path) -> Result<()> {
-    if HostState::load()?
-        .directories
-        .iter()
-        .any(|made| made == directory)
-    {
-        match std::fs::remove_dir(directory) {
-            Err(error) if error.raw_os_error() == Some(Errno::ENOTEMPTY as i32) => return Ok(()),
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).cannot(|| format!("remove {}", directory.display()));
-            }
-            _ => {}
-        }
-        HostState::update(site.lock, |host| {
-            host.directories.retain(|made| made != directory)
-        })?;
-    }
-    Ok(())
+    remove_made_directory(site.lock, directory)
 }
 
 fn limits() -> Result<Vec<Limit>> {
@@ -314,20 +271,6 @@ fn attach(namespace: &impl AsRawFd, path: &Path) -> Result<()> {
         None::<&str>,
     )
     .cannot(|| format!("mount the namespace on {}", path.display()))
-}
-
-/// Opens the namespace that was built through a process in it. Another namespace may have its inode
-/// number by now; the cookie tells them apart.
-pub fn open_by_process(record: &Record) -> Option<File> {
-    let identity = record.identity?;
-    let is_built = |file: &OwnedFd| {
-        in_namespace(file.as_fd(), identity_here).is_ok_and(|here| here.cookie == identity.cookie)
-    };
-    let open = |pid| daemon::open_namespace(pid, is_built).map(File::from);
-    daemon::in_namespace(identity.inode)
-        .ok()?
-        .into_iter()
-        .find_map(open)
 }
 
 /// Gives a namespace whose name is gone, but which has processes in it, its name back.

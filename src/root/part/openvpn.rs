@@ -16,17 +16,19 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
-use super::{Part, Site, netns as netns_part, pushed};
+use super::{Part, Site};
 use crate::confine;
-use crate::daemon;
-use crate::file;
+use crate::facts::pushed::decides;
 use crate::finding::Finding;
-use crate::host::{set_sysctl, sysctl};
-use crate::netlink::{Netlink, in_namespace};
-use crate::prompt;
+use crate::kernel::daemon;
+use crate::kernel::file;
+use crate::kernel::netlink::{Netlink, in_namespace};
+use crate::kernel::prompt;
+use crate::kernel::sysctl::{set_sysctl, sysctl};
+use crate::kernel::tool;
 use crate::seen::Subject;
-use crate::tool;
 use crate::tunnel;
+use crate::tunnel::daemons::unrecorded;
 use crate::tunnel::keeper;
 use crate::tunnel::launch::{PROGRAM, daemon_name, has_way, remove_devices};
 use crate::tunnel::management::Management;
@@ -61,13 +63,17 @@ impl Part for OpenVpn {
             .then(|| format!("OpenVPN ({}): {}", daemon_name(plan), files.join(", ")))
     }
 
+    fn check(&self, plan: &Plan) -> Result<()> {
+        check(plan)
+    }
+
     fn apply(&self, site: &mut Site) -> Result<()> {
         let files = site.plan().request.vpn.clone();
         if !files.is_empty() {
             tunnel::make_directories(&site.plan().request.name)?;
             write_hosts(site)?;
             turn_ipv6_off(site)?;
-            if site.wait.is_none() && pushed::decides(site.plan()) {
+            if site.wait.is_none() && decides(site.plan()) {
                 warn(
                     "name servers that the VPN server pushes are not used with --no-wait: set DNS or Resolve",
                 );
@@ -91,20 +97,15 @@ impl Part for OpenVpn {
             .chain(&site.record.keepers)
             .cloned()
             .collect();
-        let mut stopped =
-            daemon::stop_all(&own, PATIENCE)? | daemon::stop_found(|| unrecorded(site), PATIENCE)?;
+        let mut stopped = daemon::stop_all(&own, PATIENCE)?
+            | daemon::stop_found(|| unrecorded(site.plan()), PATIENCE)?;
         (0..site.plan().request.vpn.len())
             .try_for_each(|index| daemon::end_user(confine::user(site.plan(), index)))?;
         site.record.daemons.clear();
         site.record.keepers.clear();
         // A keeper that was killed has left them.
         for index in 0..site.plan().request.vpn.len() {
-            stopped |= remove_devices(
-                site.plan(),
-                &site.host,
-                netns_part::open_built(site)?,
-                index,
-            )?;
+            stopped |= remove_devices(site.plan(), &site.host, site.open_namespace()?, index)?;
         }
         tunnel::remove_directories(&site.plan().request.name)?;
         Ok(stopped)
@@ -141,20 +142,8 @@ impl Part for OpenVpn {
     }
 }
 
-/// The namespace's daemons and their keepers: those in the record, and those of a build that was
-/// killed before it could record them.
-pub fn daemons(site: &Site) -> Vec<Daemon> {
-    let recorded = site
-        .record
-        .daemons
-        .iter()
-        .chain(&site.record.keepers)
-        .cloned();
-    recorded.chain(unrecorded(site)).collect()
-}
-
 /// Checks the program and the configuration files before anything is created.
-pub fn check(plan: &Plan) -> Result<()> {
+fn check(plan: &Plan) -> Result<()> {
     if plan.request.vpn.is_empty() {
         return Ok(());
     }
@@ -189,46 +178,13 @@ pub fn check(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// Processes of this namespace that are not in the record: keepers, which are root's, and whatever
-/// has the user id of one of its daemons, which nothing else has.
-fn unrecorded(site: &Site) -> Vec<Daemon> {
-    let plan = site.plan();
-    let users: Vec<u32> = (0..plan.request.vpn.len())
-        .map(|index| confine::user(plan, index))
-        .collect();
-    let is_ours = |pid: &i32| match daemon::user_of(*pid) {
-        Some(0) => {
-            daemon::command_line(*pid).get(1..3)
-                == Some(&[keeper::NAME.to_string(), plan.request.name.to_string()])
-                && is_this_program(*pid)
-        }
-        Some(user) => users.contains(&user),
-        None => false,
-    };
-    daemon::all()
-        .into_iter()
-        .filter(is_ours)
-        .filter_map(|pid| Daemon::identify(pid, Path::new("")))
-        .collect()
-}
-
-/// Whether a process runs this program, or the one that it has replaced since.
-fn is_this_program(pid: i32) -> bool {
-    let program = |pid: &str| {
-        std::fs::read_link(format!("/proc/{pid}/exe")).map(|path| path.display().to_string())
-    };
-    let (Ok(own), Ok(theirs)) = (program("self"), program(&pid.to_string())) else {
-        return false;
-    };
-    theirs.trim_end_matches(" (deleted)") == own.trim_end_matches(" (deleted)")
-}
-
 /// IPv6=no: disables IPv6 on the device that OpenVPN will create inside, whatever the server
 /// pushes.
 fn turn_ipv6_off(site: &Site) -> Result<()> {
     const DEFAULT: &str = "net/ipv6/conf/default/disable_ipv6";
-    let Some(namespace) =
-        netns_part::open_built(site)?.filter(|_| site.plan().request.ipv6 == Some(false))
+    let Some(namespace) = site
+        .open_namespace()?
+        .filter(|_| site.plan().request.ipv6 == Some(false))
     else {
         return Ok(());
     };
@@ -487,12 +443,7 @@ fn restart(site: &mut Site, index: usize, config: &Path) -> Result<()> {
         running.retain(|daemon| daemon.config != config);
     }
     daemon::stop_all(&old, PATIENCE)?;
-    remove_devices(
-        site.plan(),
-        &site.host,
-        netns_part::open_built(site)?,
-        index,
-    )?;
+    remove_devices(site.plan(), &site.host, site.open_namespace()?, index)?;
     site.save()?;
     // What it said last is no longer true, but its name servers are those that the namespace has.
     let state = TunnelState {

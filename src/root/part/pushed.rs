@@ -1,11 +1,14 @@
 //! The name servers that tunnels provide, pushed by an OpenVPN server or listed in a WireGuard
 //! file. They become the namespace's resolver if the section sets neither Resolve nor DNS.
 
-use super::{Part, Site, firewall, inside::Inside, resolver};
+use super::{Part, Site};
+use crate::etc_netns;
 use crate::facts::Own;
-use crate::facts::pushed::{collect, is_outside};
+use crate::facts::pushed::{collect, decides, is_outside};
+use crate::facts::resolver::from_dns;
 use crate::finding::Finding;
 use crate::seen::Subject;
+use crate::table::load;
 use runns_shared::error::Result;
 use runns_shared::output::warn;
 use runns_shared::plan::{FROM_TUNNEL, Plan};
@@ -13,16 +16,6 @@ use runns_shared::tunnel::TunnelState;
 
 /// The part.
 pub struct PushedResolver;
-
-/// Whether the resolver is left to the tunnels.
-pub fn decides(plan: &Plan) -> bool {
-    let request = &plan.request;
-    let own = plan
-        .resolver
-        .as_ref()
-        .is_some_and(|resolver| resolver.text.is_none());
-    request.has_tunnel() && request.resolve.is_none() && request.dns.is_none() && !own
-}
 
 /// Tells which pushed servers are not used.
 fn warn_of_refused(plan: &Plan) {
@@ -53,15 +46,15 @@ impl Part for PushedResolver {
         if dns.servers.is_empty() {
             return Ok(());
         }
-        resolver::Resolver.undo(site)?;
+        etc_netns::remove(site.lock, &site.plan().request.name)?;
         site.record.files.clear();
-        let resolver = resolver::from_dns(&site.plan().request, FROM_TUNNEL, &dns)?;
+        let resolver = from_dns(&site.plan().request, FROM_TUNNEL, &dns)?;
         site.record.plan.resolver = Some(resolver);
         site.save()?;
-        resolver::Resolver.apply(site)?;
-        Inside.apply(site)?;
+        etc_netns::write(site.lock, &mut site.record)?;
+        site.load_inside()?;
         if site.plan().request.has_veth() {
-            firewall::load(site.lock, Own::With(site.plan()))
+            load::host(site.lock, Own::With(site.plan()))
         } else {
             Ok(())
         }

@@ -19,14 +19,15 @@ use caps::Capability;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
-use super::{Part, Site, netns};
+use super::{Part, Site};
 use crate::confine::{self, Identity, view::View};
-use crate::daemon;
 use crate::finding::Finding;
-use crate::host::make_directory_for_now;
-use crate::netlink::{Netlink, in_namespace};
+use crate::host::{make_directory_for_now, remove_made_directory};
+use crate::kernel::daemon;
+use crate::kernel::netlink::{Netlink, in_namespace};
+use crate::kernel::tool;
+use crate::namespace;
 use crate::seen::Subject;
-use crate::tool;
 use crate::tunnel;
 use crate::tunnel::device::{self, Setup, install};
 use crate::tunnel::wgquick::{self, Config};
@@ -64,6 +65,10 @@ impl Part for WireGuard {
         (!files.is_empty()).then(|| format!("WireGuard: {}", files.join(", ")))
     }
 
+    fn check(&self, plan: &Plan) -> Result<()> {
+        check(plan)
+    }
+
     fn apply(&self, site: &mut Site) -> Result<()> {
         let files = site.plan().request.wireguard.clone();
         if !files.is_empty() {
@@ -82,7 +87,7 @@ impl Part for WireGuard {
         for index in 0..plan.request.wireguard.len() {
             removed |= remove(site, &Device::new(&plan, index))?;
         }
-        netns::remove_made_directory(site, Path::new(SOCKETS))?;
+        remove_made_directory(site.lock, Path::new(SOCKETS))?;
         tunnel::remove_directories(&plan.request.name)?;
         Ok(removed)
     }
@@ -163,7 +168,7 @@ fn remove(site: &Site, device: &Device) -> Result<bool> {
         site.host.delete_link(link.index)?;
         removed = true;
     }
-    if let Some(namespace) = netns::open_built(site)? {
+    if let Some(namespace) = site.open_namespace()? {
         let inside = Netlink::inside(namespace.as_fd())?;
         if let Some(link) = inside.link(&device.inside)? {
             inside.delete_link(link.index)?;
@@ -179,7 +184,7 @@ fn outside_name(plan: &Plan, index: usize) -> String {
 }
 
 /// Checks tools and files before anything is created.
-pub fn check(plan: &Plan) -> Result<()> {
+fn check(plan: &Plan) -> Result<()> {
     if plan.request.wireguard.is_empty() {
         return Ok(());
     }
@@ -227,7 +232,8 @@ fn read(file: &Path) -> Result<Config> {
 
 fn bring_up(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
     let plan = site.plan().clone();
-    let namespace = netns::open_built(site)?
+    let namespace = site
+        .open_namespace()?
         .ok_or_else(|| Error::new("create the device", "the namespace is gone"))?;
     let mut config = read(file)?;
     config.setconf = resolve_endpoints(&config.setconf)?;
@@ -573,7 +579,7 @@ pub fn last_handshake(record: &Record, index: usize) -> Option<i64> {
     if !nix::unistd::geteuid().is_root() {
         return None;
     }
-    let namespace = netns::open_recorded(record).ok()??;
+    let namespace = namespace::open_recorded(record).ok()??;
     let outside = outside_name(&record.plan, index);
     let in_kernel = userspace_daemons(&record.plan, index).is_empty();
     let device = Device {
@@ -623,7 +629,8 @@ fn look(subject: &Subject, index: usize, file: &Path) -> Option<Finding> {
 
 /// Sets the device up again or, if it or the program that drives it is gone, creates it anew.
 fn mend(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
-    let namespace = netns::open_built(site)?
+    let namespace = site
+        .open_namespace()?
         .ok_or_else(|| Error::new("create the device", "the namespace is gone"))?;
     let is_there = Netlink::inside(namespace.as_fd())?
         .link(&device.inside)?

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::{host, inside};
-use crate::facts::uplinks::Bound;
 use crate::facts::veth::Veth;
+use crate::facts::{self, uplinks::Bound};
 use runns_shared::access::Access;
 use runns_shared::name::{IfaceName, NetnsName};
 use runns_shared::neighbours::Neighbours;
@@ -113,14 +113,14 @@ fn text(section: &str) -> String {
         .iter()
         .map(|uplink| (uplink.to_string(), Bound::numbered(1)));
     let not_routed = BTreeSet::from(["eth0".to_string()]);
-    let host = host::Facts {
+    let host = facts::Facts {
         veths: veth.iter().cloned().collect(),
         uplinks: uplinks.collect::<BTreeMap<_, _>>(),
         not_routed_v6: not_routed.clone(),
         not_routed,
     };
     let of_host = veth.as_ref().filter(|veth| veth.has_tunnel);
-    let inside = inside::Facts {
+    let inside = facts::inside::Facts {
         host: of_host.map_or(Vec::new(), |veth| {
             vec![veth.subnet.host(), "192.0.2.2".parse().unwrap()]
         }),

@@ -6,32 +6,20 @@
 //! loses its permissions, and no guard with them. The number of rules that a packet meets does not
 //! depend on the number of namespaces.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Element, quoted};
+use crate::facts::Facts;
 use crate::facts::uplinks::Bound;
 use crate::facts::veth::Veth;
-use crate::nft::{TABLE, set};
+use crate::kernel::nft::{TABLE, set};
 use runns_shared::neighbours::{HostAccess, Protocol, Published};
 
 /// The chains, which are the same on every host.
 const CHAINS: &str = include_str!("host.nft");
 /// Those that only published ports need.
 const PUBLISHING: &str = include_str!("publishing.nft");
-
-/// What the text depends on.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Facts {
-    /// The veth pairs of all namespaces that have one and whose record can be read.
-    pub veths: Vec<Veth>,
-    /// The uplinks that namespaces are bound to.
-    pub uplinks: BTreeMap<String, Bound>,
-    /// Interfaces for which the host was no IPv4 router before builds made it one.
-    pub not_routed: BTreeSet<String>,
-    /// The same for IPv6.
-    pub not_routed_v6: BTreeSet<String>,
-}
 
 /// The whole table.
 pub fn text(facts: &Facts) -> String {

@@ -9,11 +9,12 @@
 //! dropped unless they arrive on lo.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use super::Element;
+use crate::facts::inside::Facts;
 use crate::facts::veth::{INSIDE, Veth};
-use crate::nft::{TABLE, set};
+use crate::kernel::nft::{TABLE, set};
 use runns_shared::neighbours::{HostAccess, Protocol, Published};
 
 /// What belongs to a connection that came in by the veth.
@@ -27,19 +28,6 @@ const KNOWN: &str = "5m";
 /// New clients of one neighbour: a second, and at once.
 const RATE: u32 = 20;
 const BURST: u32 = 400;
-
-/// What the text depends on.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Facts {
-    /// The veth pair, if there is one.
-    pub veth: Option<Veth>,
-    /// The host's IPv4 addresses that programs inside connect to through the veth.
-    pub host: Vec<Ipv4Addr>,
-    /// The IPv6 addresses.
-    pub host_v6: Vec<Ipv6Addr>,
-    /// The resolver's addresses, if DNS is locked to them.
-    pub locked: Option<Vec<IpAddr>>,
-}
 
 /// The whole table; nothing if nothing has to be kept apart.
 pub fn text(facts: &Facts) -> String {

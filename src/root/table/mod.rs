@@ -3,6 +3,7 @@
 
 pub mod host;
 pub mod inside;
+pub mod load;
 
 #[cfg(test)]
 mod golden;

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 
 use super::wgquick::Prefix;
-use crate::host::{set_sysctl, sysctl};
-use crate::netlink::{Netlink, in_namespace};
+use crate::kernel::netlink::{Netlink, in_namespace};
+use crate::kernel::sysctl::{set_sysctl, sysctl};
 use runns_shared::error::{Context, Result};
 use runns_shared::inside::Inside;
 use runns_sys::tun::{self, Header, Kind};
@@ -136,7 +136,7 @@ pub fn route_beside(
     order: u32,
 ) -> Result<()> {
     let metric = FIRST_METRIC + order;
-    let is_ours = |route: &crate::netlink::Route| {
+    let is_ours = |route: &crate::kernel::netlink::Route| {
         route.metric == metric && route.hops.iter().any(|to| to.0 == hop.0)
     };
     for route in inside.routes()?.iter().filter(|route| is_ours(route)) {

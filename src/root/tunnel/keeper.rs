@@ -27,10 +27,12 @@ use super::device::{install, route_beside, set_up};
 use super::environment::{Room, Routing, Variables, is_used, pushed_dns, routes_beside, setup};
 use super::launch::{Tunnel, inside_name, outside_name};
 use super::management::{Event, LONGEST, parse, reason};
-use crate::facts::{self, pushed};
-use crate::netlink::{Netlink, in_namespace};
-use crate::part::{inside, resolver};
-use crate::{confine, tool, tunnel};
+use crate::etc_netns;
+use crate::facts::{pushed, resolver};
+use crate::kernel::netlink::Netlink;
+use crate::kernel::tool;
+use crate::table::load;
+use crate::{confine, tunnel};
 use runns_privileged::capability::refuse_user_namespace;
 use runns_shared::clock;
 use runns_shared::error::{Context, Error, Result};
@@ -580,10 +582,9 @@ impl Keeper {
         let resolver = resolver::current(&record.plan);
         if resolver.as_ref().is_some_and(|resolver| resolver.lock) {
             let file = self.tunnel.namespace()?;
-            let facts = facts::inside::gather(&Netlink::here()?, &record.plan, resolver.as_ref())?;
-            in_namespace(file.as_fd(), || inside::load_here(&facts))?;
+            load::inside(&record.plan, &file, &Netlink::here()?)?;
         }
-        resolver::rewrite(name, FROM_TUNNEL, &now)
+        etc_netns::rewrite(name, FROM_TUNNEL, &now)
     }
 
     /// Ends the daemon.

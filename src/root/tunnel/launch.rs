@@ -26,11 +26,11 @@ use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use super::device;
 use super::profile::Profile;
 use crate::confine::{self, Identity, view::View};
-use crate::daemon;
-use crate::file;
-use crate::netlink::{MAIN_TABLE, Netlink, Network, Route, in_namespace};
-use crate::part::netns;
-use crate::tool;
+use crate::kernel::daemon;
+use crate::kernel::file;
+use crate::kernel::netlink::{MAIN_TABLE, Netlink, Network, Route, in_namespace};
+use crate::kernel::tool;
+use crate::namespace;
 use crate::tunnel;
 use runns_privileged::view::ETC_NETNS;
 use runns_shared::error::{Context, Error, Result, words as cause};
@@ -119,7 +119,7 @@ impl Tunnel {
 
     /// The namespace; it is an error if it is gone.
     pub fn namespace(&self) -> Result<File> {
-        netns::open_recorded(&self.record)?
+        namespace::open_recorded(&self.record)?
             .ok_or_else(|| Error::new("set up a tunnel", "the namespace is gone"))
     }
 
@@ -204,7 +204,7 @@ impl Tunnel {
 
     /// Removes the device, wherever it is.
     pub fn remove_device(&self) -> Result<()> {
-        let namespace = netns::open_recorded(&self.record)?;
+        let namespace = namespace::open_recorded(&self.record)?;
         remove_devices(&self.record.plan, &Netlink::here()?, namespace, self.index).map(drop)
     }
 

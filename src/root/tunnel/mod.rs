@@ -1,5 +1,6 @@
 //! Tunnels: their devices, their configuration and control, and their files in /run/runns/NAME.d.
 
+pub mod daemons;
 pub mod device;
 pub mod environment;
 pub mod keeper;
@@ -17,7 +18,7 @@ use runns_shared::escape::show;
 use runns_shared::name::NetnsName;
 use runns_shared::tunnel::{TunnelState, directory, state_file};
 
-use crate::file;
+use crate::kernel::file;
 use crate::seen::Subject;
 
 /// The directory of what the daemons need, which only root can enter.

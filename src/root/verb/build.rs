@@ -6,18 +6,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::prepare;
 use crate::confine;
+use crate::facts::resolver;
 use crate::finding::Finding;
 use crate::host::{Before, HostState};
+use crate::kernel::netlink::{Netlink, Network};
 use crate::lock::Lock;
-use crate::netlink::{Netlink, Network};
-use crate::part::{
-    self, Part, Site, firewall, hook, inside::Inside, ipv6, openvpn, resolver, ways, wireguard,
-};
+use crate::part::{Site, firewall};
 use crate::seen::{Seen, Subject};
-use crate::tool;
 use crate::{repair, walk};
-use runns_privileged::capability::refuse_user_namespace;
 use runns_privileged::netns;
 use runns_shared::config::{Config, DEFAULT_PATH, Dns, Section};
 use runns_shared::error::{Context, Error, Result, status};
@@ -29,7 +27,6 @@ use runns_shared::output;
 use runns_shared::output::warn;
 use runns_shared::plan::{MAX_NUMBER, Number, PREFIX, Plan, Request};
 use runns_shared::record::{Record, State, VERSION, etc_here};
-use runns_sys::process::{self, Disposition};
 
 /// The shortest prefix of a route that makes its network taken: shorter ones are defaults and
 /// halves of them.
@@ -56,37 +53,6 @@ pub struct Options {
     pub dry_run: bool,
     /// How long to wait for each tunnel; not at all if `None`.
     pub wait: Option<Duration>,
-}
-
-/// What root's commands need before anything else: root, the host's own namespaces, a clean
-/// environment, signals that do not cut them short.
-pub fn prepare(verb: &str) -> Result<()> {
-    refuse_user_namespace(verb)?;
-    if !nix::unistd::geteuid().is_root() {
-        return Err(Error::new(verb, "only root can").hint(format!("sudo runns-exec {verb} ...")));
-    }
-    for kind in ["net", "mnt"] {
-        let namespace = |pid: &str| {
-            std::fs::read_link(format!("/proc/{pid}/ns/{kind}"))
-                .cannot(|| format!("look at /proc/{pid}/ns/{kind}"))
-        };
-        if namespace("self")? != namespace("1")? {
-            let what = if kind == "net" { "network" } else { "mount" };
-            return Err(Error::new(
-                verb,
-                format!("this shell is in another {what} namespace than the host's pid 1"),
-            )
-            .hint(
-                "run it on the host itself, outside of ip netns exec, containers and sandboxes",
-            ));
-        }
-    }
-    process::set_disposition(nix::sys::signal::Signal::SIGPIPE, Disposition::Ignore)
-        .cannot(|| "ignore SIGPIPE")?;
-    process::catch_interrupts().cannot(|| "catch signals")?;
-    process::clear_environment(tool::PATH_C);
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    Ok(())
 }
 
 /// Builds a namespace.
@@ -571,17 +537,6 @@ fn check(plan: &Plan, host: &Netlink) -> Result<()> {
             "an uplink has no effect with KillSwitch=yes, which creates no veth pair",
         ));
     }
-    let place = part::netns::path(&request.name);
-    if std::fs::symlink_metadata(&place).is_ok() {
-        return Err(Error::new(
-            format!("build namespace {}", request.name),
-            format!(
-                "{} exists already, and runns-exec did not build it",
-                show(&place)
-            ),
-        )
-        .hint("choose another name, or remove it: sudo ip netns delete NAME"));
-    }
     if request.has_veth() && host.link(request.interface.as_str())?.is_some() {
         return Err(Error::new(
             format!("make interface {}", request.interface),
@@ -604,16 +559,6 @@ fn check(plan: &Plan, host: &Netlink) -> Result<()> {
             escape(name.as_bytes())
         ));
     }
-    resolver::check(plan)?;
-    openvpn::check(plan)?;
     confine::check(plan)?;
-    wireguard::check(plan)?;
-    ways::check(plan)?;
-    ipv6::check(plan)?;
-    hook::check(plan)?;
-    if request.has_veth() || Inside.is_in(plan) {
-        firewall::check()
-    } else {
-        Ok(())
-    }
+    walk::all().iter().try_for_each(|part| part.check(plan))
 }

@@ -6,17 +6,19 @@ use std::io::{BufRead, IsTerminal};
 use std::path::Path;
 use std::time::Duration;
 
-use super::build::prepare;
-use crate::daemon;
-use crate::facts::Own;
+use super::prepare;
+use crate::etc_netns;
+use crate::facts::{self, Own};
 use crate::host::Before;
+use crate::kernel::daemon;
+use crate::kernel::netlink::Netlink;
+use crate::kernel::prompt::prompt;
 use crate::lock::Lock;
-use crate::netlink::Netlink;
-use crate::part::{
-    self, Part, Site, firewall, firewalld, forwarding, ipv6, netns, resolver, uplink, veth,
-};
-use crate::prompt::prompt;
+use crate::namespace;
+use crate::part::{Part, Site, firewalld, forwarding, hook, ipv6, netns, uplink, veth};
 use crate::salvage;
+use crate::table::load;
+use crate::tunnel::daemons;
 use crate::walk;
 use runns_shared::config::{Config, DEFAULT_PATH};
 use runns_shared::error::{Context, Error, Result, status};
@@ -124,7 +126,8 @@ fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
     let Some(record) = loaded.or_else(|_| salvage::reconstruct(name).map(Some))? else {
         return clean_without_record(lock, name, options);
     };
-    let namespace = netns::open_recorded(&record)?.or_else(|| netns::open_by_process(&record));
+    let namespace =
+        namespace::open_recorded(&record)?.or_else(|| namespace::open_by_process(&record));
     let mut site = Site {
         record,
         lock,
@@ -144,7 +147,7 @@ fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
     }
     if site.record.state == State::Built {
         // Whatever becomes of it, the rest is removed.
-        if let Err(error) = part::hook::run(&site, Moment::Cleaned) {
+        if let Err(error) = hook::run(&site, Moment::Cleaned) {
             output::warn(&format!("{error}; going on without it"));
         }
     }
@@ -193,7 +196,7 @@ fn remove(site: &mut Site, inside: Option<u64>, options: &Options) -> (Vec<Strin
     if let Some(inode) = inside {
         // Even if no process was found: one may have entered just before the name was removed.
         errors.extend(
-            daemon::empty_namespace(inode, options.timeout, &part::openvpn::daemons(site)).err(),
+            daemon::empty_namespace(inode, options.timeout, &daemons::all(&site.record)).err(),
         );
     }
     let (rest, failed) = walk::undo_rest(site);
@@ -216,14 +219,14 @@ fn finish(lock: &Lock, options: &Options) -> Result<String> {
     if !options.disable_forward {
         return Ok("left IPv4 forwarding on (clean -f restores it)\n".to_string());
     }
-    if let Some(bridge) = forwarding::relied_on()? {
+    if let Some(bridge) = facts::forwarding::relied_on()? {
         return Ok(format!(
             "left IPv4 forwarding on, for {bridge} was set up meanwhile and relies on it\n"
         ));
     }
     let restored = ipv6::restore_forwarding(lock)? | forwarding::restore(lock)?;
     // What kept the host from being a router is no longer needed.
-    firewall::load(lock, Own::Nobody)?;
+    load::host(lock, Own::Nobody)?;
     Ok(if restored {
         "restored IPv4 forwarding\n".to_string()
     } else {
@@ -234,7 +237,7 @@ fn finish(lock: &Lock, options: &Options) -> Result<String> {
 /// Without a record, an existing namespace is not ours, but marked files may be left, as after a
 /// reboot.
 fn clean_without_record(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
-    let path = netns::path(name);
+    let path = namespace::path(name);
     if std::fs::symlink_metadata(&path).is_ok() {
         return Err(Error::new(
             format!("clean namespace {name}"),
@@ -245,7 +248,7 @@ fn clean_without_record(lock: &Lock, name: &NetnsName, options: &Options) -> Res
         )));
     }
     let mut report = String::new();
-    if resolver::remove_leftovers(name)? {
+    if etc_netns::remove_leftovers(name)? {
         report.push_str(&format!(
             "removed the files that an earlier build left in /etc/netns/{name}\n"
         ));
@@ -253,13 +256,13 @@ fn clean_without_record(lock: &Lock, name: &NetnsName, options: &Options) -> Res
         report.push_str(&format!("there is nothing to clean of {name}\n"));
     }
     report.push_str(&finish(lock, options)?);
-    firewall::unload_unused(lock)?;
+    load::unload_unused(lock)?;
     output::print(&report)
 }
 
 /// The processes in the namespace, except its own daemons.
 fn strangers(site: &Site, inode: u64) -> Result<Vec<i32>> {
-    let own = part::openvpn::daemons(site);
+    let own = daemons::all(&site.record);
     let is_own = |pid: &i32| own.iter().any(|daemon| daemon.pid == *pid);
     Ok(daemon::in_namespace(inode)?
         .into_iter()
@@ -340,13 +343,13 @@ fn reattach(lock: &Lock, name: &NetnsName, uplink: IfaceName) -> Result<()> {
     // Nothing leaks in between: the new table has its unreachable route before anything is looked
     // up in it, and the rules of both uplinks are there while the veth goes from one to the other.
     uplink::Uplink.apply(&mut site)?;
-    firewall::load(lock, Own::With(site.plan()))?;
+    load::host(lock, Own::With(site.plan()))?;
     let link = site
         .host
         .need_link(site.plan().request.interface.as_str())?;
     veth::bind(&site, link.index)?;
     uplink::forget_unused(&site, Some(&uplink))?;
-    firewall::load(lock, Own::With(site.plan()))?;
+    load::host(lock, Own::With(site.plan()))?;
     if firewalld::Firewalld.is_in(site.plan()) {
         firewalld::Firewalld.apply(&mut site)?;
     }

@@ -2,30 +2,25 @@
 //! of iptables. Both are for all namespaces at once: a build adds its own to the records, and loads
 //! the table that follows from them.
 
-use std::path::Path;
+mod listener;
 
-use super::{Part, Site, forwarding, ipv6};
-use crate::facts::{self, Own, ipv6::Pair, uplinks::Bound};
+use std::io::ErrorKind;
+use std::net::{IpAddr, UdpSocket};
+
+use super::{Part, Site};
+use crate::facts::{self, Own, forwarding, ipv6::Pair, uplinks::Bound, veth::Veth};
 use crate::finding::Finding;
 use crate::host::HostState;
-use crate::iptables::{self, Passing};
-use crate::lock::Lock;
-use crate::nfnetlink::generation_here;
-use crate::nft::{self, Listed, Loaded};
+use crate::kernel::iptables;
+use crate::kernel::nfnetlink::generation_here;
+use crate::kernel::nft::Listed;
+use crate::kernel::tool;
 use crate::seen::Subject;
-use crate::table::host;
-use crate::tool;
-use runns_shared::error::Result;
+use crate::table::{host, load};
+use runns_shared::error::{Error, Result};
+use runns_shared::output::warn;
 use runns_shared::plan::Plan;
 use runns_shared::record::Record;
-use runns_shared::trusted::{self, Trust};
-
-/// The text of the host's table, for runns-firewall.service and for /etc/nftables.conf to include.
-const TEXT: &str = "/run/runns/host.nft";
-
-/// The generation and digest of the table as it was loaded last (see [`Loaded`]). If they are not
-/// known, there is no such file.
-const LOADED: &str = "/run/runns/.table";
 
 /// What findings are about.
 pub const WHAT: &str = "firewall";
@@ -44,6 +39,10 @@ impl Part for Firewall {
             .then(|| format!("NAT and forwarding for {}", plan.subnet()))
     }
 
+    fn check(&self, plan: &Plan) -> Result<()> {
+        check(plan)
+    }
+
     fn apply(&self, site: &mut Site) -> Result<()> {
         if let Some(uplink) = &site.plan().request.uplink {
             Bound::reserve(site.lock, uplink)?;
@@ -51,13 +50,13 @@ impl Part for Firewall {
         // What the host forwarded before is known before it forwards more.
         forwarding::remember(site.lock)?;
         if Pair::of(site.plan())?.is_some() {
-            ipv6::remember(site.lock)?;
+            forwarding::remember_v6(site.lock)?;
         }
-        load(site.lock, Own::With(site.plan()))
+        load::host(site.lock, Own::With(site.plan()))
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
-        load(site.lock, Own::Without(&site.plan().request.name)).map(|()| true)
+        load::host(site.lock, Own::Without(&site.plan().request.name)).map(|()| true)
     }
 
     fn is_beside(&self) -> bool {
@@ -77,40 +76,8 @@ impl Part for Firewall {
     }
 
     fn mend(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
-        load(site.lock, Own::With(site.plan()))
+        load::host(site.lock, Own::With(site.plan()))
     }
-}
-
-/// Loads the host's table, and has iptables' tables let pass what it lets pass.
-pub fn load(lock: &Lock, own: Own) -> Result<()> {
-    let facts = facts::gather(own, &HostState::load()?)?;
-    let body = facts.as_ref().map_or(String::new(), host::text);
-    let text = nft::replacement(&body);
-    let passing = facts.as_ref().map_or(Passing::default(), facts::passing);
-    if facts.is_none() {
-        // Without nft there is no table either.
-        if tool::find("nft").is_some() {
-            nft::load(&text)?;
-        }
-        lock.remove_file(Path::new(TEXT))?;
-        lock.remove_file(Path::new(LOADED))?;
-        return iptables::accept(passing);
-    }
-    let loaded = Loaded::load(&text, &body)?;
-    lock.write_file(Path::new(TEXT), &text)?;
-    match loaded.and_then(|loaded| serde_json::to_string(&loaded).ok()) {
-        Some(loaded) => lock.write_file(Path::new(LOADED), &loaded)?,
-        None => lock.remove_file(Path::new(LOADED))?,
-    }
-    iptables::accept(passing)
-}
-
-/// Removes a table that nothing needs any more, which a clean that was killed has left.
-pub fn unload_unused(lock: &Lock) -> Result<()> {
-    if !Path::new(TEXT).exists() || facts::gather(Own::Nobody, &HostState::load()?)?.is_some() {
-        return Ok(());
-    }
-    load(lock, Own::Nobody)
 }
 
 /// The table that a build of `plan` would load; empty if it needs none.
@@ -118,7 +85,7 @@ pub fn planned(plan: &Plan) -> Result<String> {
     let mut state = HostState::load()?;
     forwarding::foresee(&mut state)?;
     if Pair::of(plan)?.is_some() {
-        ipv6::foresee(&mut state)?;
+        forwarding::foresee_v6(&mut state)?;
     }
     let Some(mut facts) = facts::gather(Own::With(plan), &state)? else {
         return Ok(String::new());
@@ -139,9 +106,7 @@ fn look() -> Result<Vec<Finding>> {
     };
     let body = host::text(&facts);
     let mut found = Vec::new();
-    let loaded: Option<Loaded> = trusted::read_if_there(Path::new(LOADED), Trust::Strict)?
-        .and_then(|text| serde_json::from_str(&text).ok());
-    if !loaded.is_some_and(|loaded| loaded.holds(generation_here(), &body)) {
+    if !load::loaded()?.is_some_and(|loaded| loaded.holds(generation_here(), &body)) {
         let (here, wanted) = (Listed::here()?, Listed::of(&body)?);
         // What a record that cannot be read permits is still there, until the table is loaded
         // again.
@@ -174,7 +139,50 @@ fn look() -> Result<Vec<Finding>> {
     Ok(found)
 }
 
-/// Checks, before anything is built, that there is a program to load the table with.
-pub fn check() -> Result<()> {
-    tool::need("nft", "nftables").map(drop)
+/// Whether the host has this address: asked by binding a socket, which sends nothing.
+fn is_of_host(address: IpAddr) -> bool {
+    !UdpSocket::bind((address, 0)).is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable)
+}
+
+/// Checks that there is nft(8), and that each published port is free.
+fn check(plan: &Plan) -> Result<()> {
+    let Some(way) = Veth::of(plan)? else {
+        return Ok(());
+    };
+    tool::need("nft", "nftables")?;
+    if plan.request.neighbours.all("Bypass").next().is_some() && !plan.request.has_tunnel() {
+        warn("Bypass has no effect: there is no tunnel");
+    }
+    for port in &way.published {
+        let taken = |by: String| {
+            Error::new(
+                format!("publish port {}", port.port),
+                format!("{by} has it"),
+            )
+            .hint("choose another, PORT:INSIDE, or one address, ADDRESS:PORT:INSIDE")
+        };
+        for record in Record::all()?
+            .iter()
+            .filter(|record| record.plan.request.name != plan.request.name)
+        {
+            let theirs = record
+                .plan
+                .request
+                .neighbours
+                .published()
+                .unwrap_or_default();
+            if theirs.iter().any(|other| other.conflicts(port)) {
+                return Err(taken(format!("namespace {}", record.plan.request.name)));
+            }
+        }
+        if let Some(by) = listener::of(port) {
+            return Err(taken(by));
+        }
+        if let Some(address) = port.address.filter(|address| !is_of_host(*address)) {
+            warn(&format!(
+                "this host has no address {address}: {port} cannot be reached until it does"
+            ));
+        }
+    }
+    Ok(())
 }

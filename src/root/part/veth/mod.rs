@@ -1,17 +1,22 @@
 //! The veth pair: InterfaceIn on the host, eth0 inside, and the namespace's default route through
 //! it.
 
+mod ipv6;
+mod routes;
+
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
-use super::{Part, Site, ipv6, netns, ways};
+use super::{Part, Site};
 use crate::facts::ipv6::Pair;
 use crate::facts::uplinks::{Bound, PRIORITY, UNBOUND_GROUP, is_own_group};
 use crate::facts::veth::INSIDE;
 use crate::finding::Finding;
-use crate::host::set_sysctl;
-use crate::netlink::{Hardware, Link, MAIN_TABLE, Netlink, Network, Packets, Route, in_namespace};
+use crate::kernel::netlink::{
+    Hardware, Link, MAIN_TABLE, Netlink, Network, Packets, Route, in_namespace,
+};
+use crate::kernel::sysctl::set_sysctl;
 use crate::probe;
 use crate::seen::Subject;
 use runns_shared::error::{Error, Result};
@@ -58,7 +63,8 @@ impl Part for Veth {
     }
 
     fn apply(&self, site: &mut Site) -> Result<()> {
-        let namespace = netns::open_built(site)?
+        let namespace = site
+            .open_namespace()?
             .ok_or_else(|| Error::new("create the veth pair", "the namespace is gone"))?;
         create(site, &namespace)?;
         set_up(site, &namespace, true)?;
@@ -82,7 +88,7 @@ impl Part for Veth {
             removed = true;
         }
         // The host's end may have another name by now.
-        if let Some(namespace) = netns::open_built(site)? {
+        if let Some(namespace) = site.open_namespace()? {
             let inside = Netlink::inside(namespace.as_fd())?;
             if let Some(link) = inside.link(INSIDE)?.filter(|link| link.veth) {
                 inside.delete_link(link.index)?;
@@ -105,7 +111,8 @@ impl Part for Veth {
     }
 
     fn mend(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
-        let namespace = netns::open_built(site)?
+        let namespace = site
+            .open_namespace()?
             .ok_or_else(|| Error::new("mend the veth pair", "the namespace is gone"))?;
         let name = site.plan().request.interface.clone();
         let inside = Netlink::inside(namespace.as_fd())?;
@@ -184,7 +191,7 @@ fn set_up(site: &Site, namespace: &File, is_new: bool) -> Result<()> {
     if let Some(mtu) = mtu {
         inside.set_mtu(link.index, mtu)?;
     }
-    in_namespace(namespace.as_fd(), || ways::prepare(site))?;
+    in_namespace(namespace.as_fd(), || routes::prepare(site))?;
     inside.add_ip(link.index, subnet.inside().into(), subnet.prefix)?;
     inside.set_up(link.index)?;
     introduce(
@@ -200,7 +207,7 @@ fn set_up(site: &Site, namespace: &File, is_new: bool) -> Result<()> {
     if !is_new {
         restore_subnet(&inside, &link, subnet)?;
     }
-    ways::route(site, &inside, link.index)?;
+    routes::route(site, &inside, link.index)?;
     if site.plan().request.kill_switch {
         return remove_default_route(&inside, link.index);
     }
@@ -226,7 +233,7 @@ fn remove_default_route(inside: &Netlink, index: u32) -> Result<()> {
 /// Leaves the veth pair to the tunnels' daemons, which have a route of their own: a program that
 /// loses its tunnel finds no other way out.
 pub fn reserve_for_daemons(site: &Site) -> Result<()> {
-    let Some(namespace) = netns::open_built(site)? else {
+    let Some(namespace) = site.open_namespace()? else {
         return Ok(());
     };
     let inside = Netlink::inside(namespace.as_fd())?;
@@ -346,7 +353,7 @@ fn look(subject: &Subject) -> Result<Vec<Finding>> {
         }
     }
     if found.is_empty() {
-        found.extend(ways::look_inside(subject)?);
+        found.extend(routes::look_inside(subject)?);
     }
     found.extend(look_at_ipv6(subject, &what)?);
     Ok(found)

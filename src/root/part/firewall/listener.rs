@@ -25,7 +25,7 @@ pub fn of(port: &Published) -> Option<String> {
         fds.into_iter()
             .any(|fd| std::fs::read_link(fd.path()).is_ok_and(|target| target == Path::new(&link)))
     };
-    let process = crate::daemon::all().into_iter().find(holds);
+    let process = crate::kernel::daemon::all().into_iter().find(holds);
     Some(
         process.map_or("another program of the host".to_string(), |pid| {
             let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();

@@ -3,16 +3,19 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 
-use super::WHAT;
 use crate::facts;
+use crate::facts::exceptions::WHAT;
+use crate::facts::inside::Facts;
 use crate::facts::ipv6::Pair;
 use crate::facts::veth::{INSIDE, Veth};
 use crate::finding::Finding;
-use crate::host::{set_sysctl, sysctl};
-use crate::netlink::{AddressFamily, Netlink, Network, NetworkV6, Packets, Route, in_namespace};
+use crate::kernel::netlink::{
+    AddressFamily, Netlink, Network, NetworkV6, Packets, Route, in_namespace,
+};
+use crate::kernel::sysctl::{set_sysctl, sysctl};
 use crate::part::Site;
 use crate::seen::Subject;
-use crate::table::inside::{Facts, MARK, udp_ports};
+use crate::table::inside::{MARK, udp_ports};
 use runns_shared::error::Result;
 use runns_shared::neighbours::{Protocol, Subnet};
 

@@ -8,9 +8,9 @@ use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::netlink::in_thread;
-use crate::nfnetlink::generation_here;
-use crate::tool;
+use crate::kernel::netlink::in_thread;
+use crate::kernel::nfnetlink::generation_here;
+use crate::kernel::tool;
 use runns_shared::error::{Context, Error, Result};
 
 /// The table of runns-exec, on the host and in each namespace.

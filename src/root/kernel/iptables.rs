@@ -7,7 +7,7 @@
 
 use iptables::IPTables;
 
-use crate::tool;
+use crate::kernel::tool;
 use runns_shared::error::{Error, Result};
 
 /// The table of all rules.

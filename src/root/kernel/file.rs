@@ -11,8 +11,9 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::libc::O_NOFOLLOW;
 
-use runns_shared::error::{Context, Result};
+use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::show;
+use runns_shared::trusted::{self, Trust};
 
 /// Begin and end of the name of a file that is not complete yet. Nothing in /etc/netns/NAME that is
 /// so called is shown to programs inside, and no namespace can have such a name.
@@ -90,4 +91,27 @@ pub fn remove_all_unfinished(directory: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Creates a directory with mode 0755, whatever the umask. An existing one must be owned by root
+/// and writable by nobody else.
+pub fn make_directory(path: &Path) -> Result<()> {
+    match std::fs::create_dir(path) {
+        Ok(()) => {
+            let mode = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(path, mode)
+                .cannot(|| format!("set the mode of {}", show(path)))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            let (_, stat) = trusted::locate(path, Trust::Strict)?;
+            if trusted::kind(&stat) != nix::sys::stat::SFlag::S_IFDIR {
+                return Err(Error::new(
+                    format!("use {}", show(path)),
+                    "it is not a directory",
+                ));
+            }
+            Ok(())
+        }
+        Err(error) => Err(error).cannot(|| format!("create {}", show(path))),
+    }
 }

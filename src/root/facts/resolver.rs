@@ -1,0 +1,198 @@
+//! Which resolver a namespace has.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use super::pushed;
+use crate::etc_netns::{NSSWITCH, RESOLV_CONF, directory, is_marked, text_of};
+use runns_shared::config::Dns;
+use runns_shared::error::Result;
+use runns_shared::escape::show;
+use runns_shared::name::NetnsName;
+use runns_shared::output::warn;
+use runns_shared::plan::{FROM_TUNNEL, Plan, Request, Resolver};
+use runns_shared::resolv_conf::{OWN_MODULES, servers};
+use runns_shared::trusted::{self, Trust};
+
+/// The host's own.
+pub const HOST_FILE: &str = "/etc/resolv.conf";
+/// The servers behind the stub of systemd-resolved (systemd-resolved.service(8)).
+const UPSTREAM_FILE: &str = "/run/systemd/resolve/resolv.conf";
+
+/// Decides which resolver the namespace gets, and reads the files that it is made from.
+pub fn decide(request: &Request) -> Result<Option<Resolver>> {
+    let own = directory(&request.name).join(RESOLV_CONF);
+    let (from, text) = if let Some(file) = &request.resolve {
+        let text = if request.resolve_named {
+            trusted::read_named(file)?
+        } else {
+            trusted::read(file, Trust::Strict)?
+        };
+        (show(file), Some(text))
+    } else if let Some(dns) = &request.dns {
+        ("DNS".to_string(), Some(text_of(dns)))
+    } else if own.exists() && !is_marked(&own) {
+        (show(&own), None)
+    } else if let Some((file, text)) = of_host(request.dns_lock == Some(true))? {
+        (show(file), Some(text))
+    } else {
+        return Ok(None);
+    };
+    let servers = match &text {
+        Some(text) => servers(text),
+        None => servers(&trusted::read(&own, Trust::Strict)?),
+    };
+    decided(request, from, text, servers).map(Some)
+}
+
+/// The resolver that asks the servers of `dns`.
+pub fn from_dns(request: &Request, from: &str, dns: &Dns) -> Result<Resolver> {
+    decided(
+        request,
+        from.to_string(),
+        Some(text_of(dns)),
+        dns.servers.clone(),
+    )
+}
+
+fn decided(
+    request: &Request,
+    from: String,
+    text: Option<String>,
+    servers: Vec<IpAddr>,
+) -> Result<Resolver> {
+    let reachable = servers.iter().any(|server| !server.is_loopback());
+    if !reachable && request.dns_lock == Some(true) {
+        warn("DNSLock=yes has no effect: the resolver is a loopback address, or there is none");
+    }
+    let lock = reachable && request.dns_lock != Some(false);
+    Ok(Resolver {
+        from,
+        text,
+        servers,
+        lock,
+        nsswitch: nsswitch(&request.name)?,
+    })
+}
+
+/// The host's servers, if the namespace cannot simply use the host's own file: because that lists
+/// only loopback servers, or because the namespace is to be locked to its current servers
+/// (`as_it_is`).
+fn of_host(as_it_is: bool) -> Result<Option<(&'static Path, String)>> {
+    let host = trusted::read_named(Path::new(HOST_FILE)).unwrap_or_default();
+    let upstream = Path::new(UPSTREAM_FILE);
+    if only_loopback(&host) && upstream.exists() {
+        let text = trusted::read_named(upstream)?;
+        if !only_loopback(&text) {
+            return Ok(Some((upstream, text)));
+        }
+    }
+    Ok(as_it_is.then_some((Path::new(HOST_FILE), host)))
+}
+
+/// Whether only loopback servers are asked. If the file lists none, the C library asks 127.0.0.1.
+pub fn only_loopback(text: &str) -> bool {
+    servers(text).iter().all(IpAddr::is_loopback)
+}
+
+/// The host's nsswitch.conf with a `hosts:` line that asks no service of the host. `None` if the
+/// host has no such file (the C library's default asks files and DNS only), or if the administrator
+/// provided one for the namespace.
+fn nsswitch(name: &NetnsName) -> Result<Option<String>> {
+    let (host, own) = (
+        Path::new("/etc").join(NSSWITCH),
+        directory(name).join(NSSWITCH),
+    );
+    if !host.exists() || (own.exists() && !is_marked(&own)) {
+        return Ok(None);
+    }
+    Ok(Some(without_host_modules(&trusted::read_named(&host)?)))
+}
+
+/// `text` with only [`OWN_MODULES`] left in its `hosts:` lines, and dns added if it is missing.
+fn without_host_modules(text: &str) -> String {
+    let mut lines = String::new();
+    let mut seen = false;
+    for line in text.lines() {
+        match line.trim_start().split_once(':') {
+            Some((database, modules)) if database.trim_end() == "hosts" => {
+                seen = true;
+                lines.push_str(&format!("hosts: {}\n", own_modules(modules)));
+            }
+            _ => lines.push_str(&format!("{line}\n")),
+        }
+    }
+    if !seen {
+        lines.push_str("hosts: files dns\n");
+    }
+    lines
+}
+
+/// The modules of a line that ask no service. Actions on results (`[NOTFOUND=return]`) are dropped
+/// with the other modules.
+fn own_modules(line: &str) -> String {
+    let line = line.split('#').next().unwrap_or_default();
+    let mut modules: Vec<&str> = Vec::new();
+    for module in line
+        .split_whitespace()
+        .filter(|word| OWN_MODULES.contains(word))
+    {
+        if !modules.contains(&module) {
+            modules.push(module);
+        }
+    }
+    if !modules.contains(&"dns") {
+        modules.push("dns");
+    }
+    modules.join(" ")
+}
+
+/// The resolver that the namespace has now: the one that was built, with the servers that its
+/// tunnels provide by now.
+pub fn current(plan: &Plan) -> Option<Resolver> {
+    let built = plan.resolver.as_ref()?;
+    let dns = pushed::collect(plan);
+    if built.from != FROM_TUNNEL || dns.servers.is_empty() {
+        return Some(built.clone());
+    }
+    Some(Resolver {
+        text: Some(text_of(&dns)),
+        servers: dns.servers,
+        ..built.clone()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_servers_are_told_apart() {
+        assert!(only_loopback("nameserver 127.0.0.53\noptions edns0\n"));
+        assert!(only_loopback("nameserver ::1\n"));
+        assert!(only_loopback(""));
+        assert!(!only_loopback("nameserver 127.0.0.1\nnameserver 9.9.9.9\n"));
+        assert!(!only_loopback("nameserver\tfe80::1%eth0\n"));
+        assert_eq!(
+            servers("# nameserver 1.1.1.1\nnameserver 8.8.8.8 # x\n"),
+            ["8.8.8.8".parse::<IpAddr>().unwrap()]
+        );
+    }
+
+    #[test]
+    fn hosts_line_asks_no_service() {
+        let hosts = |line: &str| without_host_modules(&format!("passwd: files\nhosts: {line}\n"));
+        assert_eq!(
+            hosts("files mdns4_minimal [NOTFOUND=return] dns mymachines myhostname # x"),
+            "passwd: files\nhosts: files dns myhostname\n"
+        );
+        assert_eq!(
+            hosts("files resolve [!UNAVAIL=return]"),
+            "passwd: files\nhosts: files dns\n"
+        );
+        assert_eq!(
+            without_host_modules("passwd: files"),
+            "passwd: files\nhosts: files dns\n"
+        );
+    }
+}

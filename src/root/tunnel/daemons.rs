@@ -1,0 +1,49 @@
+//! The processes that run for the tunnels of a namespace.
+
+use std::path::Path;
+
+use super::keeper;
+use crate::confine;
+use crate::kernel::daemon;
+use runns_shared::plan::Plan;
+use runns_shared::record::{Daemon, Record};
+
+/// The namespace's daemons and their keepers: those in the record, and those of a build that was
+/// killed before it could record them.
+pub fn all(record: &Record) -> Vec<Daemon> {
+    let recorded = record.daemons.iter().chain(&record.keepers).cloned();
+    recorded.chain(unrecorded(&record.plan)).collect()
+}
+
+/// Processes of this namespace that are not in the record: keepers, which are root's, and whatever
+/// has the user id of one of its daemons, which nothing else has.
+pub fn unrecorded(plan: &Plan) -> Vec<Daemon> {
+    let users: Vec<u32> = (0..plan.request.vpn.len())
+        .map(|index| confine::user(plan, index))
+        .collect();
+    let is_ours = |pid: &i32| match daemon::user_of(*pid) {
+        Some(0) => {
+            daemon::command_line(*pid).get(1..3)
+                == Some(&[keeper::NAME.to_string(), plan.request.name.to_string()])
+                && is_this_program(*pid)
+        }
+        Some(user) => users.contains(&user),
+        None => false,
+    };
+    daemon::all()
+        .into_iter()
+        .filter(is_ours)
+        .filter_map(|pid| Daemon::identify(pid, Path::new("")))
+        .collect()
+}
+
+/// Whether a process runs this program, or the one that it has replaced since.
+fn is_this_program(pid: i32) -> bool {
+    let program = |pid: &str| {
+        std::fs::read_link(format!("/proc/{pid}/exe")).map(|path| path.display().to_string())
+    };
+    let (Ok(own), Ok(theirs)) = (program("self"), program(&pid.to_string())) else {
+        return false;
+    };
+    theirs.trim_end_matches(" (deleted)") == own.trim_end_matches(" (deleted)")
+}
