@@ -8,7 +8,7 @@ use crate::seen::{Seen, Subject};
 use crate::walk::all;
 use runns_shared::config::Config;
 use runns_shared::error::{Error, Result};
-use runns_shared::escape::{one_line, show};
+use runns_shared::escape::{one_line, quote, show};
 use runns_shared::output;
 use runns_shared::plan::Request;
 use runns_shared::record::{Record, State};
@@ -123,7 +123,7 @@ fn unmendable(finding: &Finding) -> Error {
 pub fn command(request: &Request, config: Option<&Config>) -> String {
     let mut words = vec!["sudo runns-exec build".to_string()];
     let section = request.section.as_ref().and_then(|section| {
-        words.push(format!("-s {}", quoted(section)));
+        words.push(format!("-s {}", quote(section)));
         config?
             .sections
             .iter()
@@ -132,7 +132,7 @@ pub fn command(request: &Request, config: Option<&Config>) -> String {
     let by_section = request.section.is_some();
     let mut add = |option: &str, value: Option<String>, default: Option<String>| {
         if let Some(value) = value.filter(|value| Some(value) != default.as_ref()) {
-            words.push(format!("{option} {}", quoted(&value)));
+            words.push(format!("{option} {}", quote(&value)));
         }
     };
     let text = |value: &dyn ToString| value.to_string();
@@ -166,26 +166,9 @@ pub fn command(request: &Request, config: Option<&Config>) -> String {
     words.join(" ")
 }
 
-/// A word for a shell.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./+:@%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_string()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn words_for_a_shell() {
-        assert_eq!(quoted("a-b.c"), "a-b.c");
-        assert_eq!(quoted("my work's"), "'my work'\\''s'");
-        assert_eq!(quoted(""), "''");
-    }
 
     #[test]
     fn an_error_says_what_failed() {

@@ -71,9 +71,38 @@ pub fn show(path: impl AsRef<Path>) -> String {
     escape(path.as_ref().as_os_str().as_bytes())
 }
 
+/// A word for a shell, as part of a command that is shown to be pasted. Quotes keep everything but
+/// control characters, which [`one_line`] would change: with them, the word is not the same.
+pub fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./+:@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_string()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+/// [`quote`] for a path; `None` if a message cannot show it as it is.
+pub fn quote_path(path: impl AsRef<Path>) -> Option<String> {
+    let word = path.as_ref().to_str()?;
+    (escape(word.as_bytes()) == word).then(|| quote(word))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_for_a_shell() {
+        assert_eq!(quote("a-b.c"), "a-b.c");
+        assert_eq!(quote("my work's"), "'my work'\\''s'");
+        assert_eq!(quote(""), "''");
+        assert_eq!(
+            quote_path("/home/nina/us [udp].ovpn").as_deref(),
+            Some("'/home/nina/us [udp].ovpn'")
+        );
+        assert_eq!(quote_path("/a\n"), None);
+    }
 
     #[test]
     fn escape_keeps_one_line_and_shows_everything() {

@@ -13,7 +13,7 @@ use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2, readlin
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, lstat};
 
 use crate::error::{Context, Error, Result, words};
-use crate::escape::show;
+use crate::escape::{quote_path, show};
 
 /// Symlinks followed for one path, as many as the kernel follows (path_resolution(7)).
 const MAX_SYMLINKS: usize = 40;
@@ -49,16 +49,27 @@ pub fn objection(stat: &FileStat) -> Option<String> {
     None
 }
 
-/// Checks one file or directory; `path` is for the message.
+/// Directories that belong to this program, and to `ip netns`.
+const OURS: [&str; 5] = [
+    "/run/netns",
+    "/run/runns",
+    "/etc/netns",
+    "/etc/runns",
+    "/etc/runns.conf.d",
+];
+
+/// Checks one file or directory; `path` is for the message. A directory is not ours to change,
+/// unless it is one of [`OURS`]: the hint for /home/nina must not be to give it to root.
 pub fn check(stat: &FileStat, path: &Path) -> Result<()> {
     objection(stat).map_or(Ok(()), |why| {
-        let mut error = Error::new(format!("trust {}", show(path)), why);
-        if stat.st_uid != 0 {
-            error = error.hint(format!("chown root:root {}", show(path)));
-        } else {
-            error = error.hint(format!("chmod go-w {}", show(path)));
-        }
-        Err(error)
+        let error = Error::new(format!("trust {}", show(path)), why);
+        let is_ours = OURS.iter().any(|ours| path.starts_with(ours));
+        let file = quote_path(path).filter(|_| kind(stat) == SFlag::S_IFREG || is_ours);
+        Err(match file {
+            None => error,
+            Some(file) if stat.st_uid != 0 => error.hint(format!("sudo chown root:root {file}")),
+            Some(file) => error.hint(format!("sudo chmod go-w {file}")),
+        })
     })
 }
 

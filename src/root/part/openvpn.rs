@@ -28,11 +28,12 @@ use crate::kernel::sysctl::{set_sysctl, sysctl};
 use crate::kernel::tool;
 use crate::seen::Subject;
 use crate::tunnel;
+use crate::tunnel::check::{self, Kind};
 use crate::tunnel::daemons::unrecorded;
 use crate::tunnel::keeper;
 use crate::tunnel::launch::{PROGRAM, daemon_name, has_way, remove_devices};
 use crate::tunnel::management::Management;
-use crate::tunnel::profile::{Profile, SCRIPTS, WRITERS};
+use crate::tunnel::profile::Profile;
 use runns_shared::config::is_domain;
 use runns_shared::error::{Context, Error, Result, words as words_of};
 use runns_shared::escape::{escape, show};
@@ -149,25 +150,10 @@ fn check(plan: &Plan) -> Result<()> {
     }
     tool::need(PROGRAM, "openvpn")?;
     for config in &plan.request.vpn {
-        let profile = Profile::read(config)?;
-        profile.copies()?;
-        for (options, why) in [
-            (
-                profile.which(&SCRIPTS),
-                "these scripts would change the host's own resolver",
-            ),
-            (
-                profile.which(&WRITERS),
-                "the daemon can write no files; it logs to the system log",
-            ),
-        ] {
-            if !options.is_empty() {
-                warn(&format!(
-                    "{}: left out: {} ({why})",
-                    show(config),
-                    options.join(", ")
-                ));
-            }
+        let checked = check::check_named(config, Kind::OpenVpn)?;
+        Profile::read(config)?.copies()?;
+        for left_out in checked.left_out {
+            warn(&format!("{}: left out: {left_out}", show(config)));
         }
     }
     if !Path::new("/dev/net/tun").exists() {

@@ -29,11 +29,13 @@ use crate::kernel::tool;
 use crate::namespace;
 use crate::seen::Subject;
 use crate::tunnel;
+use crate::tunnel::check;
 use crate::tunnel::device::{self, Setup, install};
 use crate::tunnel::wgquick::{self, Config};
 use runns_shared::clock;
 use runns_shared::error::{Context, Error, Result, words as words_of};
 use runns_shared::escape::{escape, show};
+use runns_shared::name::IfaceName;
 use runns_shared::output;
 use runns_shared::output::warn;
 use runns_shared::plan::Plan;
@@ -223,11 +225,9 @@ fn check(plan: &Plan) -> Result<()> {
 
 fn read(file: &Path) -> Result<Config> {
     // What is no UTF-8 can only stand in comments, or is for wg(8) to refuse.
-    wgquick::parse(&String::from_utf8_lossy(&trusted::read_bytes(
-        file,
-        Trust::Strict,
-    )?))
-    .map_err(|error| Error::new(format!("use {}", show(file)), error.cause()))
+    let text = check::read(file, check::Kind::WireGuard)?;
+    wgquick::parse(&String::from_utf8_lossy(&text))
+        .map_err(|error| error.within(format!("use {}", show(file))))
 }
 
 fn bring_up(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
@@ -498,6 +498,13 @@ fn resolve(endpoint: &str) -> Result<String> {
         .ok_or_else(|| wrong("it is not HOST:PORT"))?;
     let port: u16 = port.parse().map_err(|_| wrong("it is not HOST:PORT"))?;
     let bare = host.trim_start_matches('[').trim_end_matches(']');
+    if let Some((address, zone)) = bare.split_once('%') {
+        // A link-local address (RFC 4007, 11), of an interface outside.
+        let is_right =
+            address.parse::<std::net::Ipv6Addr>().is_ok() && IfaceName::new(zone).is_ok();
+        let zoned = is_right.then(|| format!("[{bare}]:{port}"));
+        return zoned.ok_or_else(|| wrong("it is not HOST:PORT"));
+    }
     let address: IpAddr = match bare.parse() {
         Ok(address) => address,
         Err(_) if runns_shared::config::is_domain(bare) => *tool::addresses_of(bare)
@@ -551,15 +558,12 @@ fn wait_for_handshake(
 
 /// Sends an empty packet to the discard port (RFC 863) of an address behind each peer.
 fn knock(config: &Config) -> Result<()> {
-    for (network, prefix) in &config.allowed {
-        let target = match (network, prefix) {
-            (address, 32 | 128) => *address,
-            (IpAddr::V4(address), 1..) => {
-                IpAddr::V4(std::net::Ipv4Addr::from_bits(address.to_bits() | 1))
-            }
-            (IpAddr::V4(_), _) => IpAddr::V4(std::net::Ipv4Addr::new(240, 0, 0, 9)),
-            (IpAddr::V6(_), _) => continue,
-        };
+    let own: Vec<IpAddr> = config.addresses.iter().map(|(own, _)| *own).collect();
+    for target in config
+        .allowed
+        .iter()
+        .filter_map(|network| behind(network, &own))
+    {
         let any = if target.is_ipv4() {
             "0.0.0.0:0"
         } else {
@@ -571,6 +575,33 @@ fn knock(config: &Config) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// An address in a network of a peer's that is none of the device's own, for which nothing would
+/// be sent.
+fn behind((network, prefix): &wgquick::Prefix, own: &[IpAddr]) -> Option<IpAddr> {
+    /// As many as are tried: more than the own addresses that a file gives in one network.
+    const MOST: u128 = 64;
+    let first = |bits: u128, length: u8| {
+        let size = 1_u128.checked_shl(u32::from(length - prefix)).unwrap_or(0);
+        let start = bits & !size.wrapping_sub(1);
+        // All but the network's own address, where it is not the only one.
+        let last = size.saturating_sub(1).clamp(0, MOST);
+        (last.min(1)..=last).map(move |host| start + host)
+    };
+    match network {
+        // Addresses to which nothing is ever routed (RFC 1112, 4; RFC 6666).
+        IpAddr::V4(_) if *prefix == 0 => Some(std::net::Ipv4Addr::new(240, 0, 0, 9).into()),
+        IpAddr::V6(_) if *prefix == 0 => {
+            Some(std::net::Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 9).into())
+        }
+        IpAddr::V4(address) => first(address.to_bits().into(), 32)
+            .map(|bits| IpAddr::V4(std::net::Ipv4Addr::from_bits(bits as u32)))
+            .find(|address| !own.contains(address)),
+        IpAddr::V6(address) => first(address.to_bits(), 128)
+            .map(|bits| IpAddr::V6(std::net::Ipv6Addr::from_bits(bits)))
+            .find(|address| !own.contains(address)),
+    }
 }
 
 /// The time of the latest handshake on the namespace's WireGuard device `index`, in seconds since
@@ -654,4 +685,34 @@ fn mend(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
     site.save()?;
     tunnel::make_directories(&site.plan().request.name)?;
     bring_up(site, file, device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_behind_a_peer_is_not_the_devices_own() {
+        let own = ["10.66.0.1", "fd00::1", "10.9.0.9"].map(|own| own.parse().unwrap());
+        for (network, wanted) in [
+            ("10.66.0.0/24", Some("10.66.0.2")),
+            ("10.66.0.7/24", Some("10.66.0.2")),
+            ("10.66.1.0/24", Some("10.66.1.1")),
+            ("10.66.0.0/31", None),
+            ("10.9.0.9/32", None),
+            ("10.9.0.8/32", Some("10.9.0.8")),
+            ("0.0.0.0/0", Some("240.0.0.9")),
+            ("0.0.0.0/1", Some("0.0.0.1")),
+            ("fd00::/64", Some("fd00::2")),
+            ("::/0", Some("100::9")),
+            ("8000::/1", Some("8000::1")),
+        ] {
+            let found = behind(&wgquick::prefix(network).unwrap(), &own);
+            assert_eq!(
+                found,
+                wanted.map(|wanted| wanted.parse().unwrap()),
+                "{network}"
+            );
+        }
+    }
 }

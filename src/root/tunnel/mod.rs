@@ -1,5 +1,6 @@
 //! Tunnels: their devices, their configuration and control, and their files in /run/runns/NAME.d.
 
+pub mod check;
 pub mod daemons;
 pub mod device;
 pub mod environment;

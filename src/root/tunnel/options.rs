@@ -16,23 +16,55 @@ const MARK: &[u8] = b"\xef\xbb\xbf";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
     words: Vec<OsString>,
+    /// Whether it is a block with the contents of a file (`<ca>`), which are not kept.
+    inline: bool,
+    /// Whether OpenVPN goes on if it does not know it.
+    optional: bool,
 }
 
 impl Line {
     /// The option that these words are. `setenv opt OPTION` is OPTION, but that OpenVPN goes on if
     /// it does not know it; this holds only once, and dashes are removed only before it.
     fn of(mut words: Vec<OsString>) -> Self {
-        if words.len() > 2 && words[0] == "setenv" && words[1] == "opt" {
+        let optional = words.len() > 2 && words[0] == "setenv" && words[1] == "opt";
+        if optional {
             words.drain(..2);
         }
-        Self { words }
+        Self {
+            words,
+            inline: false,
+            optional,
+        }
+    }
+
+    /// A block with the contents of a file.
+    fn block(tag: &[u8]) -> Self {
+        Self {
+            words: vec![OsStr::from_bytes(tag).to_owned()],
+            inline: true,
+            optional: false,
+        }
     }
 
     /// A pushed option; `None` if OpenVPN refuses it.
     pub fn parse(pushed: &[u8]) -> Option<Self> {
         words(pushed)
             .filter(|words| !words.is_empty())
-            .map(|words| Self { words })
+            .map(|words| Self {
+                words,
+                inline: false,
+                optional: false,
+            })
+    }
+
+    /// Whether it is a block with the contents of a file.
+    pub fn is_inline(&self) -> bool {
+        self.inline
+    }
+
+    /// Whether OpenVPN goes on if it does not know it (`setenv opt`).
+    pub fn is_optional(&self) -> bool {
+        self.optional
     }
 
     /// The option's name; empty if it is not text.
@@ -57,8 +89,7 @@ impl Line {
 /// The options of a file, in their order, and its text as the daemon is to read it.
 #[derive(Debug, Default)]
 pub struct Parsed {
-    /// The options, those that are left out included. Blocks with the contents of a file (`<ca>`)
-    /// are not among them.
+    /// The options, those that are left out included.
     pub lines: Vec<Line>,
     /// The text, with an empty line in place of each option that is left out. All else is
     /// unchanged, byte for byte.
@@ -102,6 +133,7 @@ impl Parsed {
                     );
                 } else {
                     self.text.extend_from_slice(inside);
+                    self.lines.push(Line::block(tag));
                 }
                 self.text.extend_from_slice(end);
                 continue;
@@ -277,7 +309,8 @@ mod tests {
                 .collect::<Vec<_>>()
                 .join("|")
         };
-        (parsed.lines.iter().map(words).collect(), parsed.text)
+        let options = parsed.lines.iter().filter(|line| !line.is_inline());
+        (options.map(words).collect(), parsed.text)
     }
 
     #[test]

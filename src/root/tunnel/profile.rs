@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use nix::dir::{Dir, Entry};
 use nix::sys::stat::lstat;
 
+use super::check::{self, Companions, Kind};
 use super::options::{Line, parse, words};
 use crate::confine::view::{Copy, normal};
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::show;
-use runns_shared::trusted::{self, Trust};
+use runns_shared::trusted::{self, MAX_TEXT, Trust};
 
 /// Options that run scripts on events that we handle ourselves; the usual ones change the host's
 /// resolver.
@@ -49,6 +50,23 @@ const FILES: [(&str, usize); 17] = [
     ("tls-auth", 0),
     ("tls-crypt", 0),
     ("tls-crypt-v2", 0),
+];
+/// Those of them without whose file OpenVPN does not start (options_postprocess_filechecks in
+/// options.c). Only the last line with such an option counts.
+const NEEDED: [&str; 13] = [
+    "askpass",
+    "auth-user-pass",
+    "ca",
+    "cert",
+    "crl-verify",
+    "dh",
+    "extra-certs",
+    "key",
+    "pkcs12",
+    "secret",
+    "tls-auth",
+    "tls-crypt",
+    "tls-crypt-v2",
 ];
 /// What can stand in the place of a file's name and is none.
 const NO_FILES: [&str; 5] = ["", "stdin", "none", "auto", "auto-nct"];
@@ -87,18 +105,34 @@ impl Profile {
     /// Reads a configuration. It, and what it includes, must belong to root and not be writable by
     /// others.
     pub fn read(file: &Path) -> Result<Self> {
+        let text = check::read(file, Kind::OpenVpn)?;
+        Self::new(file, &text, &check::of_root)
+    }
+
+    /// The configuration `text`, which is that of `file`.
+    pub fn new(file: &Path, text: &[u8], companions: Companions) -> Result<Self> {
         let directory = file.parent().unwrap_or(Path::new("/")).to_path_buf();
         let mut profile = Self {
             file: file.to_path_buf(),
             directory,
             ..Self::default()
         };
-        profile.include(file, &trusted::read_bytes(file, Trust::Strict)?, 1)?;
+        profile.include(file, text, companions, 1)?;
         Ok(profile)
     }
 
-    fn include(&mut self, file: &Path, text: &[u8], depth: usize) -> Result<()> {
+    fn include(
+        &mut self,
+        file: &Path,
+        text: &[u8],
+        companions: Companions,
+        depth: usize,
+    ) -> Result<()> {
         let too_much = |what: &str| Err(Error::new(format!("read {}", show(&self.file)), what));
+        // It would end a line for OpenVPN, but not here.
+        if text.contains(&0) {
+            return too_much("it is not a text file: it contains a NUL byte");
+        }
         if depth > DEEPEST {
             return too_much("it includes files more than ten deep");
         }
@@ -114,19 +148,15 @@ impl Profile {
             match (line.option(), line.arguments()) {
                 ("config", [name]) if name != "stdin" => {
                     let path = self.directory.join(name);
-                    let text =
-                        trusted::read_bytes_if_there(&path, Trust::Strict).map_err(|error| {
-                            self.refusal(
-                                &Named {
-                                    by: &line,
-                                    path: path.clone(),
-                                },
-                                &error,
-                            )
-                        })?;
+                    let named = Named {
+                        by: &line,
+                        path: path.clone(),
+                    };
+                    let text = companions(&path, MAX_TEXT)
+                        .map_err(|error| self.refusal(&named, &error))?;
                     // One that is not there is for the daemon to report.
                     if let Some(text) = text {
-                        self.include(&path, &text, depth + 1)?;
+                        self.include(&path, &text, companions, depth + 1)?;
                     }
                 }
                 // It takes effect at once.
@@ -136,6 +166,59 @@ impl Profile {
             self.lines.push(line);
         }
         Ok(())
+    }
+
+    /// The error that names every file that OpenVPN needs and does not find.
+    pub fn need_companions(&self, companions: Companions) -> Result<()> {
+        let counts = |named: &Named| {
+            let option = named.by.option();
+            let last = self.lines.iter().rfind(|line| line.option() == option);
+            NEEDED.contains(&option) && last.is_some_and(|line| std::ptr::eq(line, named.by))
+        };
+        let mut missing = Vec::new();
+        for named in self.files()?.into_iter().filter(counts) {
+            let found =
+                companions(&named.path, LARGEST).map_err(|error| self.refusal(&named, &error))?;
+            if found.is_none() {
+                missing.push((named.by.option().to_string(), named.path));
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let cause = format!("these files are not there: {}", check::list(&missing));
+        Err(Error::new(format!("use {}", show(&self.file)), cause))
+    }
+
+    /// The files that it names, those that it includes among them.
+    pub fn companions(&self) -> Result<Vec<PathBuf>> {
+        let included = self.texts.iter().skip(1).map(|(path, _)| path.clone());
+        let named = self.files()?.into_iter().map(|named| normal(&named.path));
+        let all: BTreeSet<PathBuf> = included.chain(named).collect();
+        Ok(all.into_iter().collect())
+    }
+
+    /// Its servers, as HOST:PORT/PROTOCOL.
+    pub fn servers(&self) -> Vec<String> {
+        let usual = |options: [&str; 2], usual: &str| {
+            let given = options.iter().find_map(|option| self.value(option));
+            given.unwrap_or(usual).to_string()
+        };
+        let (port, protocol) = (usual(["rport", "port"], "1194"), usual(["proto"; 2], "udp"));
+        let server = |line: &Line| {
+            let word = |at: usize| line.arguments().get(at).map(|word| word.to_string_lossy());
+            let host = word(0)?;
+            let port = word(1).unwrap_or(port.as_str().into());
+            let protocol = word(2).unwrap_or(protocol.as_str().into());
+            Some(format!("{host}:{port}/{protocol}"))
+        };
+        self.all("remote").filter_map(server).collect()
+    }
+
+    /// Whether OpenVPN asks for user name and password.
+    pub fn asks_login(&self) -> bool {
+        let last = self.all("auth-user-pass").last();
+        last.is_some_and(|line| !line.is_inline() && matches!(line.value(), "" | "stdin"))
     }
 
     /// The directory in which the daemon runs.
@@ -339,7 +422,7 @@ impl Profile {
         };
         match owner.filter(|_| plain(&path) && plain(&copy)) {
             Some(owner) => refused.hint(format!(
-                "sudo -u '#{owner}' cat {path} | sudo install -m 600 /dev/stdin {copy}; then name {copy} in {file}"
+                "sudo -u '#{owner}' cat {path} | sudo install -m 600 /dev/stdin {copy}  # then name {copy} in {file}"
             )),
             None => match error.hint_text() {
                 Some(hint) => refused.hint(hint),

@@ -25,8 +25,8 @@ pub struct Config {
     pub setconf: String,
     /// The options that were left out.
     pub left_out: Vec<String>,
-    /// Whether a peer has an endpoint.
-    pub has_endpoint: bool,
+    /// The peers' endpoints.
+    pub endpoints: Vec<String>,
 }
 
 /// Options of `[Interface]` that only wg-quick knows and that would change the host; they are left
@@ -47,6 +47,12 @@ const OF_PEER: [&str; 5] = [
     "allowedips",
     "endpoint",
     "persistentkeepalive",
+];
+
+/// The options of AmneziaWG, which hide what WireGuard's packets look like.
+const OF_AMNEZIA: [&str; 16] = [
+    "jc", "jmin", "jmax", "s1", "s2", "s3", "s4", "h1", "h2", "h3", "h4", "i1", "i2", "i3", "i4",
+    "i5",
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -91,7 +97,7 @@ pub fn parse(text: &str) -> Result<Config> {
     if !config.setconf.contains("PrivateKey") {
         return Err(Error::new("read it", "there is no PrivateKey"));
     }
-    if !config.has_endpoint {
+    if config.endpoints.is_empty() {
         return Err(Error::new("read it", "no peer has an Endpoint"));
     }
     Ok(config)
@@ -122,8 +128,15 @@ impl Config {
                     self.allowed
                         .extend(prefixes(value).map_err(|error| wrong(error.cause()))?);
                 }
-                self.has_endpoint |= low == "endpoint";
+                if low == "endpoint" {
+                    self.endpoints.push(value.to_string());
+                }
                 self.pass_on(key, low, value);
+            }
+            (Place::Interface, low) if OF_AMNEZIA.contains(&low) => {
+                return Err(wrong(
+                    "an option of AmneziaWG, a different protocol: ask the provider for a WireGuard file",
+                ));
             }
             _ => return Err(wrong("unknown option")),
         }
@@ -147,7 +160,16 @@ impl Config {
     }
 
     fn add_dns(&mut self, value: &str) -> Result<()> {
-        let more = runns_shared::config::dns_words(value)?;
+        // `~DOMAIN` has the names in DOMAIN asked of these servers (resolved.conf(5)). They are
+        // asked for all names.
+        let words: Vec<&str> = value
+            .split([',', ' ', '\t'])
+            .filter(|word| !word.is_empty() && !word.starts_with('~'))
+            .collect();
+        if words.is_empty() {
+            return Ok(());
+        }
+        let more = runns_shared::config::dns_words(&words.join(","))?;
         let dns = self.dns.get_or_insert(Dns {
             servers: Vec::new(),
             search: Vec::new(),

@@ -106,7 +106,7 @@ fn a_file_that_a_user_could_exchange_is_refused() {
     let refused = host.run("runns-exec build -s work").refused(1, &[]);
     // What the hint says works, and gives away nothing that alice cannot read.
     let hint = refused.stderr.split("hint: ").nth(1).expect("a hint");
-    let command = hint.split(';').next().expect("a command");
+    let command = hint.split("  #").next().expect("a command");
     let copied = host.run(command);
     assert!(
         copied.stderr.contains("Permission denied")

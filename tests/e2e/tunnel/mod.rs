@@ -12,6 +12,7 @@ mod hostile;
 mod inherited;
 mod kill_switch;
 mod openvpn;
+mod provider;
 mod reload;
 mod repair;
 mod soak;

@@ -1,0 +1,144 @@
+//! Files as providers hand them out: what cannot be used is told before anything is created, with
+//! what it is and what to do.
+
+use super::wireguard::host_with_peer;
+use super::{host, ping};
+use crate::support::openvpn;
+use crate::support::{Host, Snapshot};
+
+/// Both ways to ask for a build, refused with all of `parts`.
+#[track_caller]
+fn refused(host: &Host, parts: &[&str]) {
+    for command in ["build -s work", "build -s work --dry-run"] {
+        host.run(&format!("timeout 20 runns-exec {command}"))
+            .refused(1, parts);
+    }
+}
+
+#[test]
+fn a_file_that_is_something_else() {
+    let (host, _peer) = host_with_peer();
+    openvpn::make_certificates(&host);
+    openvpn::configure_client(&host, "work", 1194);
+    host.ok("cd /etc/openvpn && : >empty && printf '\\r\\n' >blank && printf 'PK\\003\\004x\\0' >zip && cp ca.crt certificate \
+             && printf '<!DOCTYPE html>\\n<html>' >page && iconv -t UTF-16 work.conf >utf16");
+    host.configure("");
+    let before = Snapshot::of(&host);
+    for (file, what) in [
+        ("empty", "it is empty"),
+        ("blank", "it is empty"),
+        ("zip", "it is a .zip archive"),
+        ("page", "it is a web page"),
+        ("utf16", "it is UTF-16 text"),
+        ("certificate", "it is a certificate or a key"),
+    ] {
+        for option in ["vpn", "WireGuard"] {
+            host.configure(&format!("[work]\n{option}=/etc/openvpn/{file}\n"));
+            let name = format!("use /etc/openvpn/{file}");
+            refused(&host, &[&name, what]);
+        }
+    }
+    host.configure("[work]\nvpn=/etc/wireguard/wg0.conf\n");
+    let words = "hint: write WireGuard= in place of vpn=";
+    refused(&host, &["it is a WireGuard configuration", words]);
+    host.configure("[work]\nWireGuard=/etc/openvpn/work.conf\n");
+    let words = "hint: write vpn= in place of WireGuard=";
+    refused(&host, &["it is an OpenVPN configuration", words]);
+    for key in ["Jc = 4", "Jmin = 40", "S1 = 72", "H4 = 4", "I1 = <b 0xff>"] {
+        host.ok(&format!(
+            "sed 's/^Address.*/&\\n{key}/' /etc/wireguard/wg0.conf >/etc/wireguard/awg.conf; chmod 600 /etc/wireguard/awg.conf"
+        ));
+        host.configure("[work]\nWireGuard=/etc/wireguard/awg.conf\n");
+        refused(&host, &["line 5: ", "AmneziaWG"]);
+    }
+    host.ok("rm /etc/wireguard/awg.conf");
+    host.configure("");
+    before.assert_same(&Snapshot::of(&host));
+}
+
+#[test]
+fn all_files_that_are_missing_are_told_at_once() {
+    let host = host();
+    openvpn::make_certificates(&host);
+    openvpn::configure_client(&host, "work", 1194);
+    host.configure("[work]\nvpn=/etc/openvpn/work.conf\n");
+    host.ok("cd /etc/openvpn && printf 'ca gone-before\\nca ca.crt\\ntls-auth ta.key 1\\nauth-user-pass login\\n' >>work.conf \
+             && rm client.crt client.key");
+    let before = Snapshot::of(&host);
+    let names = "/etc/openvpn/client.crt (cert), /etc/openvpn/client.key (key), /etc/openvpn/ta.key (tls-auth), \
+                 /etc/openvpn/login (auth-user-pass)";
+    refused(&host, &["use /etc/openvpn/work.conf", names]);
+    before.assert_same(&Snapshot::of(&host));
+}
+
+#[test]
+fn a_file_in_a_home_directory_is_to_be_imported() {
+    let host = host();
+    host.ok("printf 'client\\nremote 192.0.2.1\\n' >'/tmp/it'\"'\"'s us.ovpn'");
+    host.user("alice")
+        .ok("cp \"/tmp/it's us.ovpn\" '/home/alice/us-nyc [udp].ovpn'");
+    for (file, quoted) in [
+        (
+            "/home/alice/us-nyc [udp].ovpn",
+            "'/home/alice/us-nyc [udp].ovpn'",
+        ),
+        ("/tmp/it's us.ovpn", "'/tmp/it'\\''s us.ovpn'"),
+    ] {
+        for option in ["vpn", "WireGuard"] {
+            host.configure(&format!("[work]\n{option}={file}\n"));
+            let output = host
+                .run("runns-exec build -s work")
+                .refused(1, &["cannot trust "]);
+            let hint = output.stderr.split("hint: ").nth(1).expect("a hint");
+            assert_eq!(hint.trim_end(), format!("sudo runns-exec import {quoted}"));
+        }
+    }
+    // A file of somebody else's among root's own is given to root.
+    host.ok("install -o alice -m 644 /tmp/it* /etc/openvpn/us.ovpn");
+    host.configure("[work]\nvpn=/etc/openvpn/us.ovpn\n");
+    host.run("runns-exec build -s work").refused(
+        1,
+        &[
+            "cannot trust /etc/openvpn/us.ovpn",
+            "hint: sudo chown root:root /etc/openvpn/us.ovpn\n",
+        ],
+    );
+}
+
+#[test]
+fn the_own_address_is_the_first_of_a_peers_network() {
+    let (host, _peer) = host_with_peer();
+    host.configure("[work]\nKillSwitch=yes\nWireGuard=/etc/wireguard/wg0.conf\n");
+    host.root().inside(&host.internet.net).ok(
+        "wg set peer20 peer $(wg show peer20 peers) allowed-ips 10.20.0.33/32,fd20::2/128 && \
+         ip address add 10.20.0.34/32 dev peer20",
+    );
+    // Nothing but build itself makes it send anything.
+    host.ok(
+        "cd /etc/wireguard && sed -i '/^PersistentKeepalive/d; s/^Address.*/Address = 10.20.0.33\\r/; \
+         s/^AllowedIPs.*/AllowedIPs = 10.20.0.32\\/27\\r/; s/^DNS.*/DNS = 10.20.0.34, ~corp.example, ~.\\r/' wg0.conf",
+    );
+    let before = Snapshot::of(&host);
+    host.ok("runns-exec build -s work --wait 10");
+    assert!(ping(&host, "work", "10.20.0.34"));
+    let resolver = host
+        .user("alice")
+        .ok("runns-exec work -- grep -v '^#' /etc/resolv.conf");
+    assert_eq!(resolver, "nameserver 10.20.0.34");
+    host.ok("runns-exec clean work -f");
+    before.assert_same(&Snapshot::of(&host));
+    // The server is on the link, and the peer has IPv6 only.
+    let link = host
+        .internet
+        .net
+        .ip("-6 -o address show dev eth0 scope link");
+    let link = link.split_whitespace().nth(3).expect("an address");
+    let link = link.split('/').next().expect("an address");
+    host.ok(&format!(
+        "sed -i 's/^Address.*/Address = fd20::2/; s/^AllowedIPs.*/AllowedIPs = fd20::\\/64/; \
+         s/^Endpoint.*/Endpoint = [{link}%eth0]:51820/; s/^DNS.*/DNS = fd20::1/' /etc/wireguard/wg0.conf"
+    ));
+    host.ok("runns-exec build -s work --wait 10");
+    assert!(ping(&host, "work", "fd20::1"));
+    host.ok("runns-exec clean work -f");
+}
