@@ -28,12 +28,13 @@ use crate::kernel::sysctl::{set_sysctl, sysctl};
 use crate::kernel::tool;
 use crate::seen::Subject;
 use crate::tunnel;
-use crate::tunnel::check::{self, Kind};
+use crate::tunnel::check;
 use crate::tunnel::daemons::unrecorded;
 use crate::tunnel::keeper;
 use crate::tunnel::launch::{PROGRAM, daemon_name, has_way, remove_devices};
 use crate::tunnel::management::Management;
 use crate::tunnel::profile::Profile;
+use crate::tunnel::source;
 use runns_shared::config::is_domain;
 use runns_shared::error::{Context, Error, Result, words as words_of};
 use runns_shared::escape::{escape, show};
@@ -150,7 +151,7 @@ fn check(plan: &Plan) -> Result<()> {
     }
     tool::need(PROGRAM, "openvpn")?;
     for config in &plan.request.vpn {
-        let checked = check::check_named(config, Kind::OpenVpn)?;
+        let checked = check::check_named(config, source::Kind::OpenVpn)?;
         Profile::read(config)?.copies()?;
         for left_out in checked.left_out {
             warn(&format!("{}: left out: {left_out}", show(config)));

@@ -29,8 +29,8 @@ use crate::kernel::tool;
 use crate::namespace;
 use crate::seen::Subject;
 use crate::tunnel;
-use crate::tunnel::check;
 use crate::tunnel::device::{self, Setup, install};
+use crate::tunnel::source;
 use crate::tunnel::wgquick::{self, Config};
 use runns_shared::clock;
 use runns_shared::error::{Context, Error, Result, words as words_of};
@@ -225,7 +225,7 @@ fn check(plan: &Plan) -> Result<()> {
 
 fn read(file: &Path) -> Result<Config> {
     // What is no UTF-8 can only stand in comments, or is for wg(8) to refuse.
-    let text = check::read(file, check::Kind::WireGuard)?;
+    let text = source::read(file, source::Kind::WireGuard)?;
     wgquick::parse(&String::from_utf8_lossy(&text))
         .map_err(|error| error.within(format!("use {}", show(file))))
 }

@@ -9,6 +9,7 @@ pub mod launch;
 pub mod management;
 pub mod options;
 pub mod profile;
+pub mod source;
 pub mod wgquick;
 
 use std::os::unix::fs::PermissionsExt;

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use nix::dir::{Dir, Entry};
 use nix::sys::stat::lstat;
 
-use super::check::{self, Companions, Kind};
 use super::options::{Line, parse, words};
+use super::source::{Companions, Kind, of_root, read};
 use crate::confine::view::{Copy, normal};
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::show;
@@ -105,8 +105,8 @@ impl Profile {
     /// Reads a configuration. It, and what it includes, must belong to root and not be writable by
     /// others.
     pub fn read(file: &Path) -> Result<Self> {
-        let text = check::read(file, Kind::OpenVpn)?;
-        Self::new(file, &text, &check::of_root)
+        let text = read(file, Kind::OpenVpn)?;
+        Self::new(file, &text, &of_root)
     }
 
     /// The configuration `text`, which is that of `file`.
@@ -180,13 +180,13 @@ impl Profile {
             let found =
                 companions(&named.path, LARGEST).map_err(|error| self.refusal(&named, &error))?;
             if found.is_none() {
-                missing.push((named.by.option().to_string(), named.path));
+                missing.push(format!("{} ({})", show(&named.path), named.by.option()));
             }
         }
         if missing.is_empty() {
             return Ok(());
         }
-        let cause = format!("these files are not there: {}", check::list(&missing));
+        let cause = format!("these files are not there: {}", missing.join(", "));
         Err(Error::new(format!("use {}", show(&self.file)), cause))
     }
 

@@ -1,0 +1,133 @@
+//! The text of a tunnel's file, and of the files that it names: which kind it is, and who may have
+//! written it.
+
+use std::path::Path;
+
+use runns_shared::error::{Error, Result};
+use runns_shared::escape::{quote_path, show};
+use runns_shared::trusted::{self, MAX_TEXT, Trust};
+
+/// Who can bring up the tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `vpn=`
+    OpenVpn,
+    /// `WireGuard=`
+    WireGuard,
+}
+
+impl Kind {
+    /// The kind of a file, told by what is in it. An error says what it is instead.
+    pub fn of(text: &[u8]) -> Result<Self> {
+        let start = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+        let start = start.trim_ascii_start();
+        let begins = |with: &str| {
+            start
+                .get(..with.len())
+                .is_some_and(|start| start.eq_ignore_ascii_case(with.as_bytes()))
+        };
+        let wrong = |what: &str| Err(Error::new("use it", what));
+        if start.is_empty() {
+            return wrong("it is empty");
+        }
+        if text.starts_with(b"PK\x03\x04") {
+            return wrong("it is a .zip archive");
+        }
+        if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") {
+            return Err(
+                Error::new("use it", "it is UTF-16 text, as Windows saves it")
+                    .hint("iconv -f UTF-16 -t UTF-8 FILE >NEW_FILE"),
+            );
+        }
+        if text.contains(&0) {
+            return wrong("it is not a text file: it contains a NUL byte");
+        }
+        if ["<!doctype html", "<html", "<?xml", "<head"]
+            .into_iter()
+            .any(begins)
+        {
+            return wrong("it is a web page, not a configuration: did the download need a login?");
+        }
+        if begins("-----BEGIN ") {
+            return wrong("it is a certificate or a key, not a configuration");
+        }
+        let is_section = |line: &[u8]| {
+            [&b"[interface]"[..], b"[peer]"]
+                .iter()
+                .any(|section| line.trim_ascii().eq_ignore_ascii_case(section))
+        };
+        Ok(if start.split(|byte| *byte == b'\n').any(is_section) {
+            Self::WireGuard
+        } else {
+            Self::OpenVpn
+        })
+    }
+
+    /// The option of a section that names such a file, and what it is called.
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::OpenVpn => ("vpn", "an OpenVPN configuration"),
+            Self::WireGuard => ("WireGuard", "a WireGuard configuration"),
+        }
+    }
+}
+
+/// Reads a file that a tunnel's file names, by its path, if it has at most so many bytes; `None` if
+/// it is not there.
+pub type Companions<'a> = &'a dyn Fn(&Path, u64) -> Result<Option<Vec<u8>>>;
+
+/// Reads a tunnel's file, which must be root's, as must the files that it names: what is in it runs
+/// as root, or goes to the server.
+pub fn read(file: &Path, wanted: Kind) -> Result<Vec<u8>> {
+    let import = |error: Error| match quote_path(file) {
+        Some(file) => error.hint(format!("sudo runns-exec import {file}")),
+        None => error,
+    };
+    let text = of_root(file, MAX_TEXT).map_err(import)?.ok_or_else(|| {
+        Error::new(
+            format!("open {}", show(file)),
+            "there is no such file or directory",
+        )
+    })?;
+    let cannot = || format!("use {}", show(file));
+    let found = Kind::of(&text).map_err(|error| import(error.within(cannot())))?;
+    if found != wanted {
+        let ((option, what), (instead, _)) = (found.words(), wanted.words());
+        return Err(Error::new(cannot(), format!("it is {what}"))
+            .hint(format!("write {option}= in place of {instead}=")));
+    }
+    Ok(text)
+}
+
+/// A file of root's.
+pub fn of_root(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
+    trusted::open_if_there(path, Trust::Strict)?
+        .map(|(file, _)| trusted::contents(file, path, most))
+        .transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_told_by_what_is_in_them() {
+        for text in ["client\n", "\u{feff}# Prov\r\nremote a\r\n", "<ca>\n"] {
+            assert_eq!(Kind::of(text.as_bytes()), Ok(Kind::OpenVpn), "{text}");
+        }
+        for text in ["[Interface]\n", "\u{feff}#x\r\n\r\n [peer] \r\n"] {
+            assert_eq!(Kind::of(text.as_bytes()), Ok(Kind::WireGuard), "{text}");
+        }
+        for (text, what) in [
+            (&b" \r\n"[..], "empty"),
+            (b"PK\x03\x04abc\0", ".zip"),
+            (b"\n<!DOCTYPE html><html>", "web page"),
+            (b"\xff\xfec\0l\0", "UTF-16"),
+            (b"-----BEGIN CERTIFICATE-----\n", "certificate"),
+            (b"\x7fELF\0", "NUL"),
+        ] {
+            let error = Kind::of(text).unwrap_err();
+            assert!(error.cause().contains(what), "{error}");
+        }
+    }
+}
