@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 use clap::error::ErrorKind;
+use clap::parser::ValueSource;
 use runns_cli::definition;
 use runns_shared::error::{Error, Result, status};
 
+use crate::part::Wait;
 use crate::verb::{build, clean, status as report};
 
 /// What the command line asks for.
@@ -113,7 +115,10 @@ fn only_for_entering(verb: &str) -> String {
 
 fn build_options(matches: &mut ArgMatches) -> build::Options {
     let seconds = matches.get_one::<u32>("wait").copied().unwrap_or(30);
-    let wait = (!matches.get_flag("no-wait")).then(|| Duration::from_secs(seconds.into()));
+    let wait = (!matches.get_flag("no-wait")).then(|| Wait {
+        time: Duration::from_secs(seconds.into()),
+        fixed: matches.value_source("wait") == Some(ValueSource::CommandLine),
+    });
     let publish = matches
         .remove_many::<OsString>("publish")
         .map(Iterator::collect)

@@ -17,6 +17,7 @@ pub mod wireguard;
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::finding::Finding;
 use crate::host::{Before, HostState, remove_made_directory};
@@ -31,6 +32,15 @@ use runns_shared::error::{Context, Error, Result};
 use runns_shared::plan::Plan;
 use runns_shared::record::Record;
 
+/// How long to wait for a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wait {
+    /// The time.
+    pub time: Duration,
+    /// Whether it holds also for a tunnel with several servers, of which the first may be silent.
+    pub fixed: bool,
+}
+
 /// Where a part is made or unmade.
 pub struct Site<'a> {
     /// The namespace: its plan, and what of it is there.
@@ -43,7 +53,7 @@ pub struct Site<'a> {
     /// its inode number. If `None`, it is what the name leads to.
     pub namespace: Option<File>,
     /// How long to wait for each tunnel; not at all if `None`.
-    pub wait: Option<std::time::Duration>,
+    pub wait: Option<Wait>,
     /// The host before this build, which is restored if it fails.
     pub before: Before,
 }

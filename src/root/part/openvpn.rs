@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
-use super::{Part, Site};
+use super::{Part, Site, Wait};
 use crate::confine;
 use crate::facts::pushed::decides;
 use crate::finding::Finding;
@@ -32,22 +32,25 @@ use crate::tunnel::check;
 use crate::tunnel::daemons::unrecorded;
 use crate::tunnel::keeper;
 use crate::tunnel::launch::{PROGRAM, daemon_name, has_way, remove_devices};
-use crate::tunnel::management::Management;
+use crate::tunnel::login::{Login, Question};
+use crate::tunnel::management::{Follow, Management, Patience};
 use crate::tunnel::profile::Profile;
 use crate::tunnel::source;
 use runns_shared::config::is_domain;
 use runns_shared::error::{Context, Error, Result, words as words_of};
-use runns_shared::escape::{escape, show};
+use runns_shared::escape::{quote, show};
 use runns_shared::inside::{Inside, Route};
 use runns_shared::output;
 use runns_shared::output::warn;
-use runns_shared::plan::Plan;
+use runns_shared::plan::{Plan, Request};
 use runns_shared::record::Daemon;
 use runns_shared::tunnel::TunnelState;
 use runns_sys::process::{self, Fork};
 
 /// From SIGTERM to SIGKILL.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest time that is added for servers that do not answer, before those that do are tried.
+const MOST_PATIENCE: Duration = Duration::from_secs(300);
 /// How long a keeper may take to start its daemon, or to find out why it does not start.
 const STARTING: Duration = Duration::from_secs(15);
 
@@ -83,8 +86,8 @@ impl Part for OpenVpn {
         }
         for (index, config) in files.iter().enumerate() {
             let mut management = start(site, index, config)?;
-            if let Some(patience) = site.wait {
-                follow(site, index, &mut management, patience)?;
+            if let Some(wait) = site.wait {
+                follow(site, index, &mut management, wait)?;
             }
             management.send(keeper::STAY)?;
         }
@@ -322,12 +325,7 @@ fn become_keeper(site: &Site, index: usize, build: UnixStream) -> Result<Infalli
 }
 
 /// Follows a daemon until it is connected and its device is set up in the namespace.
-fn follow(
-    site: &Site,
-    index: usize,
-    management: &mut Management,
-    patience: Duration,
-) -> Result<()> {
+fn follow(site: &Site, index: usize, management: &mut Management, wait: Wait) -> Result<()> {
     let request = &site.plan().request;
     let shown = show(&request.vpn[index]);
     let cannot = |error: Error| {
@@ -343,9 +341,20 @@ fn follow(
             output::complain(&format!("{shown}: {step}"));
         }
     };
-    let ask = |kind: &str, with_user: bool| ask(&shown, kind, with_user);
+    let tell = |words: &str| output::complain(&format!("{shown}: {words}"));
+    let profile = Profile::read(&request.vpn[index])?;
+    let ask = |question: &Question| ask(&shown, question);
+    let by_hand = by_hand(request);
     management
-        .wait(Instant::now() + patience, &ask, &progress)
+        .wait(Follow {
+            login: Login::new(&profile, &ask, &by_hand),
+            patience: patience(&profile, wait),
+            longer: (wait.fixed && profile.servers().len() > 1)
+                .then(|| format!("{by_hand} --wait {}", needed(&profile, wait.time).as_secs())),
+            retry: profile.value("auth-retry").unwrap_or_default(),
+            progress: &progress,
+            tell: &tell,
+        })
         .map_err(cannot)?;
     if !TunnelState::load(&request.name, index).up {
         let name = daemon_name(site.plan());
@@ -360,26 +369,36 @@ fn follow(
     Ok(())
 }
 
-/// Asks for a password on the terminal.
-fn ask(shown: &str, kind: &str, with_user: bool) -> Result<(String, String)> {
+/// Asks on the terminal, if there is one.
+fn ask(shown: &str, question: &Question) -> Result<Option<String>> {
     if !std::io::stdin().is_terminal() {
-        return Err(Error::new(
-            "ask",
-            format!("it needs a password ({}), and there is no terminal to ask on", escape(kind.as_bytes())),
-        )
-        .hint("put it into a file that only root can read, and set auth-user-pass or askpass to that file"));
+        return Ok(None);
     }
-    let user = if with_user {
-        prompt::ask(&format!("{shown}: user name: "), true)?
-    } else {
-        String::new()
-    };
-    let what = if with_user {
-        "password"
-    } else {
-        "password of the private key"
-    };
-    Ok((user, prompt::ask(&format!("{shown}: {what}: "), false)?))
+    prompt::ask(&format!("{shown}: {}: ", question.what), question.echo).map(Some)
+}
+
+/// The command that asks for what a build without a terminal could not ask for.
+fn by_hand(request: &Request) -> String {
+    match &request.section {
+        Some(section) => format!("sudo runns-exec build -s {}", quote(section)),
+        None => format!("sudo runns-exec build -n {}", request.name),
+    }
+}
+
+/// How long it may take until the last server was tried. OpenVPN goes to the next one when one has
+/// been silent for its time.
+fn needed(profile: &Profile, time: Duration) -> Duration {
+    time + profile.time_for_others().min(MOST_PATIENCE)
+}
+
+fn patience(profile: &Profile, wait: Wait) -> Patience {
+    Patience {
+        least: wait.time,
+        most: match wait.fixed {
+            true => wait.time,
+            false => needed(profile, wait.time),
+        },
+    }
 }
 
 fn what(config: &Path) -> String {
@@ -444,9 +463,9 @@ fn restart(site: &mut Site, index: usize, config: &Path) -> Result<()> {
     turn_ipv6_off(site)?;
     let mut management = start(site, index, config)?;
     // If it does not connect in time, it goes on trying.
-    let followed = site.wait.map_or(Ok(()), |patience| {
-        follow(site, index, &mut management, patience)
-    });
+    let followed = site
+        .wait
+        .map_or(Ok(()), |wait| follow(site, index, &mut management, wait));
     management.send(keeper::STAY)?;
     followed
 }

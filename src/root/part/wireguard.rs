@@ -19,7 +19,7 @@ use caps::Capability;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
-use super::{Part, Site};
+use super::{Part, Site, Wait};
 use crate::confine::{self, Identity, view::View};
 use crate::finding::Finding;
 use crate::host::{make_directory_for_now, remove_made_directory};
@@ -258,9 +258,9 @@ fn bring_up(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
         &namespace,
         &setup(&plan, device, &config),
     )?;
-    if let Some(patience) = site.wait {
+    if let Some(Wait { time, .. }) = site.wait {
         output::step(|| format!("waiting for the first handshake of {}", device.inside));
-        wait_for_handshake(&namespace, device, &config, in_kernel, patience)?;
+        wait_for_handshake(&namespace, device, &config, in_kernel, time)?;
     }
     let dns = config.dns.unwrap_or(runns_shared::config::Dns {
         servers: Vec::new(),

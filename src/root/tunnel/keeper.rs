@@ -25,8 +25,10 @@ use nix::unistd::Pid;
 
 use super::device::{install, route_beside, set_up};
 use super::environment::{Room, Routing, Variables, is_used, pushed_dns, routes_beside, setup};
+use super::event::{Event, Need, parse, reason};
 use super::launch::{Tunnel, inside_name, outside_name};
-use super::management::{Event, LONGEST, parse, reason};
+use super::login::{self, Login};
+use super::management::LONGEST;
 use crate::etc_netns;
 use crate::facts::{pushed, resolver};
 use crate::kernel::netlink::Netlink;
@@ -181,6 +183,10 @@ struct Keeper {
     build_lines: Lines,
     /// Lines for build for which there was no room in the socket.
     unsent: Vec<u8>,
+    /// Whether build follows the connection.
+    follow: bool,
+    /// Whether the login had a one-time code.
+    coded: bool,
     /// Whether to go on without build.
     stay: bool,
     signals: SignalFd,
@@ -231,6 +237,8 @@ impl Keeper {
             build: build.take(),
             build_lines: Lines::default(),
             unsent: Vec::new(),
+            follow,
+            coded: false,
             stay: false,
             signals,
             event: None,
@@ -419,16 +427,50 @@ impl Keeper {
                 }
             }
             Event::State(state, remark) => self.note_state(&state, &remark),
-            Event::Fatal(cause) => self.note_down(reason(&[cause])),
-            Event::Need(..) if self.build.is_none() => {
-                self.note_down(Some(
-                    "it asks for a password: clean the namespace and build it again",
-                ));
+            Event::Fatal(cause) => self.note_down(reason(&[cause]).as_deref()),
+            Event::Need(need) => {
+                self.coded |= need.challenge.is_some();
+                // As long as build follows, it answers.
+                if self.is_alone() {
+                    self.answer(&need);
+                }
+            }
+            Event::Refused(kind, reason) if kind == login::AUTH => self.refused(reason.as_deref()),
+            Event::Message(message) if self.is_alone() => {
+                self.note_down(login::unanswered_message(&message).as_deref());
             }
             Event::Log(text) => self.note_pushed(&text)?,
             _ => {}
         }
         Ok(())
+    }
+
+    /// Whether nobody else answers the daemon.
+    fn is_alone(&self) -> bool {
+        self.build.is_none() || !self.follow
+    }
+
+    /// OpenVPN sends the login again when it connects again. With a code that holds only once, this
+    /// fails.
+    fn refused(&mut self, reason: Option<&str>) {
+        let mut words = login::refusal(reason, &self.tunnel.profile);
+        let asks = reason.is_some_and(login::is_challenge);
+        if self.coded && !asks && reason.is_none() {
+            words = "the server asks for a new one-time code".to_string();
+        }
+        self.coded |= asks;
+        self.note_down(Some(&words));
+    }
+
+    /// Answers from the file of `auth-user-pass`. A one-time code is in no file, and nobody is there
+    /// to be asked.
+    fn answer(&mut self, need: &Need) {
+        let nobody = |_: &login::Question| Ok(None);
+        let answer = Login::new(&self.tunnel.profile, &nobody, "").answer(need);
+        match answer {
+            Ok(commands) => commands.iter().for_each(|command| self.send(command)),
+            Err(_) => self.note_down(Some(&login::unanswered(need))),
+        }
     }
 
     fn note_state(&mut self, state: &str, remark: &str) {
@@ -451,7 +493,7 @@ impl Keeper {
             "RECONNECTING" | "EXITING" => {
                 self.connected = false;
                 self.pushed = None;
-                self.note_down(Some(why_down(remark)));
+                self.note_down(why_down(remark));
             }
             _ => {}
         }
@@ -656,17 +698,18 @@ fn connect(tunnel: &Tunnel, daemon: &Daemon) -> Result<UnixStream> {
     }
 }
 
-/// Why a tunnel went down, from OpenVPN's name for it (init.c and sig.c of its sources).
-fn why_down(signal: &str) -> &'static str {
-    match signal {
+/// Why a tunnel went down, from OpenVPN's name for it (init.c and sig.c of its sources); `None` if
+/// it was told before.
+fn why_down(signal: &str) -> Option<&'static str> {
+    Some(match signal {
         "SIGTERM" | "SIGINT" | "sigterm" | "sigint" => "it was stopped",
-        "auth-failure" => "authentication failed",
+        "auth-failure" => return None,
         "ping-restart" | "ping-exit" => "the server does not answer any more",
         "tls-error" => "the TLS negotiation failed",
         "connection-reset" | "remote-exit" => "the server closed the connection",
         "server_poll" => "no answer from the server",
         _ => "the connection was lost",
-    }
+    })
 }
 
 #[cfg(test)]

@@ -284,8 +284,13 @@ impl Tunnel {
             b"--management-hold",
             b"--management-up-down",
         ]);
-        if ask {
+        let answered = self.profile.credentials()?.is_some();
+        if ask || answered {
             add(&[b"--management-query-passwords"]);
+        }
+        // Its keeper answers from the file (see `login`).
+        if answered {
+            add(&[b"--auth-user-pass"]);
         }
         // tls-verify checks the server, and so is the one script that is not left out.
         if self.profile.value("tls-verify").is_none() {

@@ -7,126 +7,31 @@ use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use super::attempts::{Attempts, server_in};
+use super::event::{Event, SHOWN, describe_state, parse, reason, reason_in};
+use super::login::{Login, Refusal, Reply};
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::escape;
+use runns_sys::process;
 
 /// The longest line that is read from the socket, in bytes. OpenVPN's own are at most some 10 KiB.
 pub const LONGEST: usize = 1 << 16;
 /// How many lines of the daemon's log are kept for the hint of an error.
 const LAST_LINES: usize = 5;
-/// How many characters of each are shown. OpenVPN's longest are lists of pushed options.
-const SHOWN: usize = 400;
-
-/// A line from the daemon.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// The state of the connection: OpenVPN's name for it, and its description.
-    State(String, String),
-    /// It needs a password: `Auth` (with a user name) or `Private Key`.
-    Need(String, bool),
-    /// The other end refused the password of this kind.
-    Refused(String),
-    /// It is exiting, for this reason.
-    Fatal(String),
-    /// A line of its log.
-    Log(String),
-    /// The tunnel came up or is going down: UP or DOWN. Variables follow.
-    UpDown(String),
-    /// A variable of that event, `NAME=VALUE`; `END` after the last.
-    Variable(String),
-    /// Anything else.
-    Other,
-}
-
-/// Parses one line.
-pub fn parse(line: &str) -> Event {
-    let Some((kind, rest)) = line.strip_prefix('>').and_then(|line| line.split_once(':')) else {
-        return Event::Other;
-    };
-    let quoted = || rest.split('\'').nth(1).unwrap_or_default().to_string();
-    match kind {
-        "STATE" => {
-            let mut fields = rest.split(',').skip(1);
-            let state = fields.next().unwrap_or_default().to_string();
-            Event::State(state, fields.next().unwrap_or_default().to_string())
-        }
-        "PASSWORD" if rest.starts_with("Need ") => {
-            Event::Need(quoted(), rest.contains("username/password"))
-        }
-        "PASSWORD" if rest.starts_with("Verification Failed") => Event::Refused(quoted()),
-        "FATAL" => Event::Fatal(rest.to_string()),
-        "UPDOWN" => match rest.strip_prefix("ENV,") {
-            Some(variable) => Event::Variable(variable.to_string()),
-            None => Event::UpDown(rest.to_string()),
-        },
-        "LOG" => Event::Log(rest.splitn(3, ',').nth(2).unwrap_or_default().to_string()),
-        _ => Event::Other,
-    }
-}
-
-/// A state in plain words; `None` for states that are not worth showing.
-pub fn describe_state(state: &str) -> Option<&'static str> {
-    Some(match state {
-        "RESOLVE" => "resolving the server's name",
-        "TCP_CONNECT" | "WAIT" => "connecting",
-        "AUTH" | "AUTH_PENDING" => "authenticating",
-        "GET_CONFIG" => "getting the configuration",
-        "ASSIGN_IP" | "ADD_ROUTES" => "setting up the device",
-        "RECONNECTING" => "connecting again",
-        "CONNECTED" => "connected",
-        _ => return None,
-    })
-}
-
-/// The reason for a failure, in plain words: that of the latest line in the daemon's log that has a
-/// known one.
-pub fn reason(lines: &[String]) -> Option<&'static str> {
-    const REASONS: [(&str, &str); 12] = [
-        // Patterns and reasons; the first pattern that a line contains decides.
-        (
-            "AUTH_FAILED",
-            "authentication failed: the server refused user name or password",
-        ),
-        ("certificate has expired", "a certificate has expired"),
-        (
-            "certificate is not yet valid",
-            "a certificate is not valid yet (is the clock right?)",
-        ),
-        (
-            "VERIFY ERROR",
-            "the server's certificate could not be verified",
-        ),
-        (
-            "VERIFY KU ERROR",
-            "the server's certificate is not a server certificate",
-        ),
-        (
-            "VERIFY EKU ERROR",
-            "the server's certificate is not a server certificate",
-        ),
-        (
-            "Cannot resolve host address",
-            "the server's name was not found",
-        ),
-        ("RESOLVE: Cannot", "the server's name was not found"),
-        ("Connection refused", "the server refused the connection"),
-        ("Network is unreachable", "the server cannot be reached"),
-        ("TLS key negotiation failed", "no answer from the server"),
-        (
-            "TLS Error: TLS handshake failed",
-            "the TLS handshake with the server failed",
-        ),
-    ];
-    lines.iter().rev().find_map(|line| {
-        REASONS
-            .iter()
-            .find(|(sign, _)| line.contains(sign))
-            .map(|(_, reason)| *reason)
-    })
-}
 
 /// What is said of a daemon that closed its socket.
 const EXITED: &str = "OpenVPN exited";
+
+/// How much longer the server gives for the rest of a login (`AUTH_PENDING,timeout SECONDS`).
+fn pending(state: &str, remark: &str) -> Duration {
+    /// Whatever the server says.
+    const MOST: u64 = 600;
+    let seconds = remark
+        .strip_prefix("timeout ")
+        .filter(|_| state == "AUTH_PENDING");
+    let seconds = seconds.and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(0).min(MOST))
+}
 
 /// Whether the daemon closed the socket. A daemon that is killed before it read all that was sent
 /// resets the connection (unix(7)).
@@ -142,11 +47,33 @@ pub struct Management {
     reader: BufReader<UnixStream>,
     lines: VecDeque<String>,
     state: String,
+    attempts: Attempts,
 }
 
-/// Asks for the password of a kind, and for the user name too if the second argument says so;
-/// returns user name and password.
-pub type Credentials<'a> = &'a dyn Fn(&str, bool) -> Result<(String, String)>;
+/// How long to wait for a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// From the beginning, or from when every server was tried.
+    pub least: Duration,
+    /// Until every server was tried.
+    pub most: Duration,
+}
+
+/// How build follows a connection until it is established.
+pub struct Follow<'a> {
+    /// Answers what the daemon asks for.
+    pub login: Login<'a>,
+    /// How long.
+    pub patience: Patience,
+    /// The command that waits until every server was tried, if this one may not.
+    pub longer: Option<String>,
+    /// The `auth-retry` of the file.
+    pub retry: &'a str,
+    /// Is told each step.
+    pub progress: &'a dyn Fn(&str),
+    /// Is told what the user has to do.
+    pub tell: &'a dyn Fn(&str),
+}
 
 impl Management {
     /// A connection by way of the daemon's keeper.
@@ -155,6 +82,7 @@ impl Management {
             reader: BufReader::new(stream),
             lines: VecDeque::new(),
             state: String::new(),
+            attempts: Attempts::default(),
         }
     }
 
@@ -170,46 +98,110 @@ impl Management {
         }
     }
 
-    /// Lets the daemon connect, and follows it until it is connected. `progress` is called with
-    /// each step.
-    pub fn wait(
-        &mut self,
-        deadline: Instant,
-        credentials: Credentials,
-        progress: &dyn Fn(&str),
-    ) -> Result<()> {
+    /// Lets the daemon connect, and follows it until it is connected.
+    pub fn wait(&mut self, mut follow: Follow) -> Result<()> {
+        // It asks again after a login that was not enough, instead of exiting.
+        let asks_again = follow.retry != "nointeract";
+        if asks_again {
+            self.send("auth-retry interact")?;
+        }
         for command in ["hold off", "hold release"] {
             self.send(command)?;
         }
+        let mut deadline = Instant::now() + follow.patience.most;
         loop {
-            match parse(&self.line(deadline)?) {
+            let line = self.line(deadline).map_err(|error| match &follow.longer {
+                Some(longer) if self.ran_out(deadline) => {
+                    Error::new("connect", error.cause()).hint(longer)
+                }
+                _ => error,
+            })?;
+            match parse(&line) {
                 Event::State(state, _) if state == "CONNECTED" => {
-                    progress("connected");
+                    (follow.progress)("connected");
+                    if asks_again && follow.retry != "interact" {
+                        self.send("auth-retry none")?;
+                    }
                     return Ok(());
                 }
-                Event::State(state, remark) => {
-                    describe_state(&state).into_iter().for_each(progress);
-                    self.state = state;
-                    if remark == "auth-failure" {
-                        self.lines.push_back("AUTH_FAILED".to_string());
+                event => {
+                    // The time in which somebody types does not count.
+                    let before = Instant::now();
+                    let asks = matches!(event, Event::Need(_) | Event::Message(_));
+                    deadline = self.handle(event, &mut follow, deadline)?;
+                    if asks {
+                        deadline += before.elapsed();
                     }
                 }
-                Event::Need(kind, with_user) => {
-                    self.answer(&kind, credentials(&kind, with_user)?, with_user)?
-                }
-                Event::Refused(_) => return Err(self.failure("AUTH_FAILED")),
-                Event::Fatal(cause) => return Err(self.failure(&cause)),
-                Event::Log(line) => {
-                    let fatal = line.contains("VERIFY ERROR") || line.contains("AUTH_FAILED");
-                    self.keep(line);
-                    if fatal {
-                        return Err(self.failure(""));
-                    }
-                }
-                // UpDown and Variable are the keeper's business, which does not pass them on.
-                Event::UpDown(_) | Event::Variable(_) | Event::Other => {}
             }
         }
+    }
+
+    /// Handles what the daemon says before it is connected; returns until when to wait for more.
+    fn handle(&mut self, event: Event, follow: &mut Follow, deadline: Instant) -> Result<Instant> {
+        match event {
+            Event::State(state, remark) => {
+                describe_state(&state).into_iter().for_each(follow.progress);
+                let more = pending(&state, &remark);
+                self.state = state;
+                return Ok(deadline.max(Instant::now() + more));
+            }
+            Event::Need(need) => {
+                for command in follow.login.answer(&need)? {
+                    self.send(&command)?;
+                }
+            }
+            Event::Refused(kind, reason) => self.refused(follow, &kind, reason.as_deref())?,
+            Event::Message(message) => match follow.login.message(&message)? {
+                Reply::Send(command) => self.send(&command)?,
+                Reply::Tell(words) => (follow.tell)(&words),
+                Reply::Nothing => {}
+            },
+            Event::Fatal(cause) => return Err(self.failure(&cause)),
+            Event::Log(line) => {
+                let came_round = self.note(&line);
+                self.keep(line);
+                if self.attempts.are_hopeless() {
+                    return Err(self.failure(""));
+                }
+                if came_round {
+                    return Ok(deadline.min(Instant::now() + follow.patience.least));
+                }
+            }
+            // UpDown and Variable are the keeper's business, which does not pass them on.
+            Event::UpDown(_) | Event::Variable(_) | Event::Other => {}
+        }
+        Ok(deadline)
+    }
+
+    /// Whether the time is up before every server was tried.
+    fn ran_out(&self, deadline: Instant) -> bool {
+        Instant::now() >= deadline && !self.attempts.came_round()
+    }
+
+    /// A login that was not accepted.
+    fn refused(&mut self, follow: &mut Follow, kind: &str, reason: Option<&str>) -> Result<()> {
+        match follow.login.refused(kind, reason) {
+            Ok(Refusal::Retried) => {
+                let words = follow.login.refusal(kind, reason);
+                (follow.progress)(&words);
+                self.attempts.note(&words, false);
+                Ok(())
+            }
+            // With nointeract, it would send the old login again.
+            Ok(Refusal::Challenge) if follow.retry == "nointeract" => self.send("forget-passwords"),
+            Ok(Refusal::Challenge) => Ok(()),
+            Err(error) => Err(self.with_log(error.cause())),
+        }
+    }
+
+    /// Notes what a line of the log says of a server; whether every server was tried now.
+    fn note(&mut self, line: &str) -> bool {
+        let came_round = server_in(line).is_some_and(|server| self.attempts.begin(server));
+        if let Some((words, is_final)) = reason_in(line) {
+            self.attempts.note(&words, is_final);
+        }
+        came_round
     }
 
     fn keep(&mut self, line: String) {
@@ -219,26 +211,12 @@ impl Management {
         self.lines.push_back(line.chars().take(SHOWN).collect());
     }
 
-    /// Answers a request for a password, which goes through the socket only.
-    fn answer(
-        &mut self,
-        kind: &str,
-        (user, password): (String, String),
-        with_user: bool,
-    ) -> Result<()> {
-        let quote = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
-        if with_user {
-            self.send(&format!("username {} {}", quote(kind), quote(&user)))?;
-        }
-        self.send(&format!("password {} {}", quote(kind), quote(&password)))
-    }
-
     /// Reads the next line, waiting until `deadline`.
     pub fn line(&mut self, deadline: Instant) -> Result<String> {
         let mut bytes = Vec::new();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || runns_sys::process::was_interrupted() {
+            if left.is_zero() || process::was_interrupted() {
                 return Err(self.timeout());
             }
             // Wait in short intervals, so that a signal is noticed.
@@ -269,7 +247,7 @@ impl Management {
 
     fn timeout(&self) -> Error {
         let cause = match self.state.as_str() {
-            _ if runns_sys::process::was_interrupted() => "interrupted by a signal",
+            _ if process::was_interrupted() => "interrupted by a signal",
             // It reports nothing while it waits for a name to be resolved.
             "" | "RESOLVE" => {
                 "the server's name was not found in time (is it right, and does the host's DNS work?)"
@@ -279,26 +257,28 @@ impl Management {
             "GET_CONFIG" => "the server did not send the configuration in time",
             _ => "the connection was not established in time",
         };
-        self.with_log(reason(&self.all_lines()).unwrap_or(cause))
+        let error = self.with_log(&self.attempts.summary(cause).unwrap_or(cause.to_string()));
+        match process::was_interrupted() {
+            true => self.with_log(cause),
+            false => error,
+        }
     }
 
     fn all_lines(&self) -> Vec<String> {
         self.lines.iter().cloned().collect()
     }
 
-    /// The failure, with a known reason from `cause` or the log if there is one, else with `cause`
-    /// or, if that is empty, the last line of the log.
+    /// The failure, with a known reason from `cause` or of the servers if there is one, else with
+    /// `cause` or, if that is empty, the last line of the log.
     fn failure(&self, cause: &str) -> Error {
-        let mut lines = self.all_lines();
-        lines.push(cause.to_string());
-        let last: String = lines
-            .iter()
-            .rfind(|line| !line.is_empty())
-            .into_iter()
-            .flat_map(|line| line.chars())
-            .take(SHOWN)
-            .collect();
-        self.with_log(reason(&lines).unwrap_or(&escape(last.as_bytes())))
+        let known = reason(&[cause.to_string()]).or_else(|| self.attempts.summary("no answer"));
+        let last = || self.all_lines().into_iter().rfind(|line| !line.is_empty());
+        let cause = match cause {
+            _ if known.is_some() => known.unwrap_or_default(),
+            "" => escape(last().unwrap_or_default().as_bytes()),
+            cause => escape(cause.chars().take(SHOWN).collect::<String>().as_bytes()),
+        };
+        self.with_log(&cause)
     }
 
     fn with_log(&self, cause: &str) -> Error {
@@ -313,46 +293,5 @@ impl Management {
         } else {
             error.hint(format!("its log ends with: {}", log.join(" | ")))
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_of_the_protocol() {
-        let state = parse(">STATE:1700000000,CONNECTED,SUCCESS,10.8.0.2,192.0.2.1,1194,,");
-        assert_eq!(state, Event::State("CONNECTED".into(), "SUCCESS".into()));
-        assert_eq!(
-            parse(">PASSWORD:Need 'Auth' username/password"),
-            Event::Need("Auth".into(), true)
-        );
-        assert_eq!(
-            parse(">PASSWORD:Need 'Private Key' password"),
-            Event::Need("Private Key".into(), false)
-        );
-        assert_eq!(
-            parse(">PASSWORD:Verification Failed: 'Auth'"),
-            Event::Refused("Auth".into())
-        );
-        assert_eq!(parse(">LOG:1700000000,W,a,b"), Event::Log("a,b".into()));
-        assert_eq!(parse(">UPDOWN:UP"), Event::UpDown("UP".into()));
-        assert_eq!(
-            parse(">UPDOWN:ENV,dev=tun0"),
-            Event::Variable("dev=tun0".into())
-        );
-        assert_eq!(parse("SUCCESS: hold release succeeded"), Event::Other);
-        assert_eq!(parse(">"), Event::Other);
-    }
-
-    #[test]
-    fn the_latest_reason_counts() {
-        let lines = [
-            "TLS key negotiation failed to occur".to_string(),
-            "VERIFY ERROR: certificate has expired".into(),
-        ];
-        assert_eq!(reason(&lines), Some("a certificate has expired"));
-        assert_eq!(reason(&["all is well".to_string()]), None);
     }
 }

@@ -1,11 +1,15 @@
 //! Tunnels: their devices, their configuration and control, and their files in /run/runns/NAME.d.
 
+pub mod attempts;
 pub mod check;
+pub mod credentials;
 pub mod daemons;
 pub mod device;
 pub mod environment;
+pub mod event;
 pub mod keeper;
 pub mod launch;
+pub mod login;
 pub mod management;
 pub mod options;
 pub mod profile;

@@ -16,8 +16,9 @@ const MARK: &[u8] = b"\xef\xbb\xbf";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
     words: Vec<OsString>,
-    /// Whether it is a block with the contents of a file (`<ca>`), which are not kept.
-    inline: bool,
+    /// Of a block with the contents of a file (`<ca>`), those contents; of all but
+    /// `<auth-user-pass>` only that they are there.
+    inside: Option<Vec<u8>>,
     /// Whether OpenVPN goes on if it does not know it.
     optional: bool,
 }
@@ -32,16 +33,21 @@ impl Line {
         }
         Self {
             words,
-            inline: false,
+            inside: None,
             optional,
         }
     }
 
     /// A block with the contents of a file.
-    fn block(tag: &[u8]) -> Self {
+    fn block(tag: &[u8], inside: &[u8]) -> Self {
+        let kept = if tag == b"auth-user-pass" {
+            inside
+        } else {
+            &[]
+        };
         Self {
             words: vec![OsStr::from_bytes(tag).to_owned()],
-            inline: true,
+            inside: Some(kept.to_vec()),
             optional: false,
         }
     }
@@ -52,14 +58,19 @@ impl Line {
             .filter(|words| !words.is_empty())
             .map(|words| Self {
                 words,
-                inline: false,
+                inside: None,
                 optional: false,
             })
     }
 
     /// Whether it is a block with the contents of a file.
     pub fn is_inline(&self) -> bool {
-        self.inline
+        self.inside.is_some()
+    }
+
+    /// The contents of a block, as far as they are kept.
+    pub fn inside(&self) -> Option<&[u8]> {
+        self.inside.as_deref()
     }
 
     /// Whether OpenVPN goes on if it does not know it (`setenv opt`).
@@ -133,7 +144,7 @@ impl Parsed {
                     );
                 } else {
                     self.text.extend_from_slice(inside);
-                    self.lines.push(Line::block(tag));
+                    self.lines.push(Line::block(tag, inside));
                 }
                 self.text.extend_from_slice(end);
                 continue;

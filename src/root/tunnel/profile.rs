@@ -5,10 +5,12 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::dir::{Dir, Entry};
 use nix::sys::stat::lstat;
 
+use super::credentials::Credentials;
 use super::options::{Line, parse, words};
 use super::source::{Companions, Kind, of_root, read};
 use crate::confine::view::{Copy, normal};
@@ -215,10 +217,51 @@ impl Profile {
         self.all("remote").filter_map(server).collect()
     }
 
+    /// How long all servers but one may be silent before OpenVPN tries the last (openvpn(8),
+    /// hand-window, connect-timeout and connect-retry, with their defaults).
+    pub fn time_for_others(&self) -> Duration {
+        let seconds = |option: &str, usual: u64| {
+            let given = self.value(option).and_then(|value| value.parse().ok());
+            given.unwrap_or(usual)
+        };
+        let connect = seconds("connect-timeout", seconds("server-poll-timeout", 120));
+        let handshake = seconds("hand-window", 60).min(connect);
+        let pause = seconds("connect-retry", 5);
+        let each = self.servers().into_iter().map(|server| {
+            let silent = if server.contains("/udp") {
+                handshake
+            } else {
+                connect
+            };
+            silent.saturating_add(pause)
+        });
+        Duration::from_secs(each.skip(1).fold(0, u64::saturating_add))
+    }
+
     /// Whether OpenVPN asks for user name and password.
     pub fn asks_login(&self) -> bool {
         let last = self.all("auth-user-pass").last();
         last.is_some_and(|line| !line.is_inline() && matches!(line.value(), "" | "stdin"))
+    }
+
+    /// User name and password of the file, or the block, of `auth-user-pass`, as they are now. What
+    /// cannot be read as such is for the daemon.
+    pub fn credentials(&self) -> Result<Option<Credentials>> {
+        let Some(line) = self.all("auth-user-pass").last() else {
+            return Ok(None);
+        };
+        if let Some(inside) = line.inside() {
+            return Ok(Credentials::parse(inside));
+        }
+        let Some(name) = line.arguments().first().filter(|name| *name != "stdin") else {
+            return Ok(None);
+        };
+        let named = Named {
+            by: line,
+            path: self.directory.join(name),
+        };
+        let text = of_root(&named.path, LARGEST).map_err(|error| self.refusal(&named, &error))?;
+        Ok(text.and_then(|text| Credentials::parse(&text)))
     }
 
     /// The directory in which the daemon runs.
@@ -296,7 +339,9 @@ impl Profile {
             }
         }
         let mut room = LARGEST_COPIED;
-        for named in self.files()? {
+        let answered = self.credentials()?.is_some();
+        let is_ours = |named: &Named| answered && named.by.option() == "auth-user-pass";
+        for named in self.files()?.into_iter().filter(|named| !is_ours(named)) {
             let at = normal(&named.path);
             if !seen.insert(at.clone()) {
                 continue;

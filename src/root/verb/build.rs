@@ -4,7 +4,6 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::prepare;
 use crate::confine;
@@ -13,7 +12,7 @@ use crate::finding::Finding;
 use crate::host::{Before, HostState};
 use crate::kernel::netlink::{Netlink, Network};
 use crate::lock::Lock;
-use crate::part::{Site, firewall};
+use crate::part::{Site, Wait, firewall};
 use crate::seen::{Seen, Subject};
 use crate::{repair, walk};
 use runns_privileged::netns;
@@ -52,7 +51,7 @@ pub struct Options {
     /// Change nothing.
     pub dry_run: bool,
     /// How long to wait for each tunnel; not at all if `None`.
-    pub wait: Option<Duration>,
+    pub wait: Option<Wait>,
 }
 
 /// Builds a namespace.
@@ -100,7 +99,7 @@ fn rehearse(wanted: &Wanted) -> Result<()> {
     }
 }
 
-fn build(wanted: &Wanted, lock: &Lock, wait: Option<Duration>) -> Result<()> {
+fn build(wanted: &Wanted, lock: &Lock, wait: Option<Wait>) -> Result<()> {
     let host = Netlink::here()?;
     if let Some(record) = wanted.recorded()? {
         standing(wanted, &record)?;

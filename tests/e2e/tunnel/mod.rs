@@ -4,6 +4,7 @@
 //! The uplink carries IPv4 and IPv6 and leads to [`FAR`] and [`FAR6`], so that packets that leave
 //! outside a tunnel get there as well, and are seen on the way.
 
+mod challenge;
 mod confined;
 mod files;
 mod flows;
@@ -14,6 +15,7 @@ mod kill_switch;
 mod openvpn;
 mod provider;
 mod reload;
+mod remotes;
 mod repair;
 mod soak;
 mod storm;

@@ -1,0 +1,266 @@
+//! Lines of OpenVPN's management interface (management-notes.txt of its sources).
+
+use runns_shared::escape::escape;
+
+/// How many characters of a line of the log are shown. OpenVPN's longest are lists of pushed
+/// options.
+pub const SHOWN: usize = 400;
+
+/// A line from the daemon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The state of the connection: OpenVPN's name for it, and its description.
+    State(String, String),
+    /// It needs a password.
+    Need(Need),
+    /// The other end refused the password of this kind, perhaps with a reason.
+    Refused(String, Option<String>),
+    /// The server says something in the middle of a login.
+    Message(String),
+    /// It is exiting, for this reason.
+    Fatal(String),
+    /// A line of its log.
+    Log(String),
+    /// The tunnel came up or is going down: UP or DOWN. Variables follow.
+    UpDown(String),
+    /// A variable of that event, `NAME=VALUE`; `END` after the last.
+    Variable(String),
+    /// Anything else.
+    Other,
+}
+
+/// What it needs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Need {
+    /// OpenVPN's word for what the password is for: `Auth`, `Private Key`, `HTTP Proxy`.
+    pub kind: String,
+    /// Whether it needs a user name as well.
+    pub with_user: bool,
+    /// The question for a one-time code that comes with it.
+    pub challenge: Option<StaticChallenge>,
+}
+
+/// The question of `static-challenge`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StaticChallenge {
+    /// The question.
+    pub text: String,
+    /// Whether the answer may be seen.
+    pub echo: bool,
+    /// Whether the answer follows the password, without a separator (from OpenVPN 2.7).
+    pub concatenate: bool,
+}
+
+impl Need {
+    /// From `Need 'KIND' username/password SC:FLAGS,TEXT`.
+    fn parse(rest: &str) -> Self {
+        let (kind, rest) = quotation(rest);
+        let challenge = rest.split_once(" SC:").and_then(|(_, challenge)| {
+            let (flags, text) = challenge.split_once(',')?;
+            let flags: u32 = flags.parse().ok()?;
+            Some(StaticChallenge {
+                text: text.to_string(),
+                echo: flags & 1 != 0,
+                concatenate: flags & 2 != 0,
+            })
+        });
+        Self {
+            kind: kind.to_string(),
+            with_user: rest.starts_with(" username/password"),
+            challenge,
+        }
+    }
+}
+
+/// What stands between the first two apostrophes, and what follows.
+fn quotation(text: &str) -> (&str, &str) {
+    let inside = text.split_once('\'').map_or("", |(_, inside)| inside);
+    inside.split_once('\'').unwrap_or((inside, ""))
+}
+
+/// Parses one line.
+pub fn parse(line: &str) -> Event {
+    let Some((kind, rest)) = line.strip_prefix('>').and_then(|line| line.split_once(':')) else {
+        return Event::Other;
+    };
+    match kind {
+        "STATE" => {
+            let mut fields = rest.split(',').skip(1);
+            let state = fields.next().unwrap_or_default().to_string();
+            Event::State(state, fields.next().unwrap_or_default().to_string())
+        }
+        "PASSWORD" if rest.starts_with("Need ") => Event::Need(Need::parse(rest)),
+        "PASSWORD" if rest.starts_with("Verification Failed") => {
+            let (kind, rest) = quotation(rest);
+            let reason = rest
+                .split_once("['")
+                .and_then(|(_, reason)| reason.strip_suffix("']"));
+            Event::Refused(kind.to_string(), reason.map(str::to_string))
+        }
+        "INFOMSG" => Event::Message(rest.to_string()),
+        "FATAL" => Event::Fatal(rest.to_string()),
+        "UPDOWN" => match rest.strip_prefix("ENV,") {
+            Some(variable) => Event::Variable(variable.to_string()),
+            None => Event::UpDown(rest.to_string()),
+        },
+        "LOG" => Event::Log(rest.splitn(3, ',').nth(2).unwrap_or_default().to_string()),
+        _ => Event::Other,
+    }
+}
+
+/// A word of a command, as OpenVPN reads it.
+pub fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// A state in plain words; `None` for states that are not worth showing.
+pub fn describe_state(state: &str) -> Option<&'static str> {
+    Some(match state {
+        "RESOLVE" => "resolving the server's name",
+        "TCP_CONNECT" | "WAIT" => "connecting",
+        "AUTH" | "AUTH_PENDING" => "authenticating",
+        "GET_CONFIG" => "getting the configuration",
+        "ASSIGN_IP" | "ADD_ROUTES" => "setting up the device",
+        "RECONNECTING" => "connecting again",
+        "CONNECTED" => "connected",
+        _ => return None,
+    })
+}
+
+/// Why a connection failed, in plain words, and whether trying it again is of no use.
+type Reason = (String, bool);
+
+/// The reason in a line of the daemon's log, if it has a known one.
+pub fn reason_in(line: &str) -> Option<Reason> {
+    const REASONS: [(&str, &str, bool); 11] = [
+        // Patterns and reasons; the first pattern that a line contains decides.
+        ("certificate has expired", "a certificate has expired", true),
+        (
+            "certificate is not yet valid",
+            "a certificate is not valid yet (is the clock right?)",
+            true,
+        ),
+        (
+            "VERIFY ERROR",
+            "the server's certificate could not be verified",
+            true,
+        ),
+        (
+            "VERIFY KU ERROR",
+            "the server's certificate is not a server certificate",
+            true,
+        ),
+        (
+            "VERIFY EKU ERROR",
+            "the server's certificate is not a server certificate",
+            true,
+        ),
+        (
+            "Cannot resolve host address",
+            "the server's name was not found",
+            false,
+        ),
+        ("RESOLVE: Cannot", "the server's name was not found", false),
+        (
+            "Connection refused",
+            "the server refused the connection",
+            false,
+        ),
+        (
+            "Network is unreachable",
+            "the server cannot be reached",
+            false,
+        ),
+        (
+            "TLS key negotiation failed",
+            "no answer from the server",
+            false,
+        ),
+        (
+            "TLS Error: TLS handshake failed",
+            "the TLS handshake with the server failed",
+            false,
+        ),
+    ];
+    // What the server offers and the file does not accept, or the reverse: a cipher, say.
+    if let Some(cause) = line.strip_prefix("OPTIONS ERROR: ") {
+        let cause: String = cause.chars().take(SHOWN).collect();
+        return Some((escape(cause.as_bytes()), true));
+    }
+    let found = REASONS.iter().find(|(sign, ..)| line.contains(sign));
+    found.map(|(_, reason, is_final)| (reason.to_string(), *is_final))
+}
+
+/// The reason of the latest line that has a known one.
+pub fn reason(lines: &[String]) -> Option<String> {
+    let latest = lines.iter().rev().find_map(|line| reason_in(line));
+    latest.map(|(reason, _)| reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_the_protocol() {
+        let state = parse(">STATE:1700000000,CONNECTED,SUCCESS,10.8.0.2,192.0.2.1,1194,,");
+        assert_eq!(state, Event::State("CONNECTED".into(), "SUCCESS".into()));
+        let need = |kind: &str, with_user, challenge| {
+            Event::Need(Need {
+                kind: kind.to_string(),
+                with_user,
+                challenge,
+            })
+        };
+        assert_eq!(
+            parse(">PASSWORD:Need 'Auth' username/password"),
+            need("Auth", true, None)
+        );
+        let challenge = StaticChallenge {
+            text: "Your PIN, please".into(),
+            echo: true,
+            concatenate: false,
+        };
+        assert_eq!(
+            parse(">PASSWORD:Need 'Auth' username/password SC:1,Your PIN, please"),
+            need("Auth", true, Some(challenge))
+        );
+        assert_eq!(
+            parse(">PASSWORD:Need 'Private Key' password"),
+            need("Private Key", false, None)
+        );
+        assert_eq!(
+            parse(">PASSWORD:Verification Failed: 'Auth'"),
+            Event::Refused("Auth".into(), None)
+        );
+        assert_eq!(
+            parse(">PASSWORD:Verification Failed: 'Auth' ['CRV1:R:x:YQ==:It's a PIN']"),
+            Event::Refused("Auth".into(), Some("CRV1:R:x:YQ==:It's a PIN".into()))
+        );
+        assert_eq!(
+            parse(">INFOMSG:CR_TEXT:R:PIN"),
+            Event::Message("CR_TEXT:R:PIN".into())
+        );
+        assert_eq!(parse(">LOG:1700000000,W,a,b"), Event::Log("a,b".into()));
+        assert_eq!(parse(">UPDOWN:UP"), Event::UpDown("UP".into()));
+        assert_eq!(
+            parse(">UPDOWN:ENV,dev=tun0"),
+            Event::Variable("dev=tun0".into())
+        );
+        assert_eq!(parse("SUCCESS: hold release succeeded"), Event::Other);
+        assert_eq!(parse(">"), Event::Other);
+    }
+
+    #[test]
+    fn the_latest_reason_counts() {
+        let lines = [
+            "TLS key negotiation failed to occur".to_string(),
+            "VERIFY ERROR: certificate has expired".into(),
+        ];
+        assert_eq!(
+            reason(&lines),
+            Some("a certificate has expired".to_string())
+        );
+        assert_eq!(reason(&["all is well".to_string()]), None);
+    }
+}
