@@ -31,10 +31,10 @@ fuzz_target!(|text: &str| {
     assert!(!config.allow_unmanaged || text.to_ascii_lowercase().contains("allowunmanaged"));
     for (at, section) in config.sections.iter().enumerate() {
         assert!(NetnsName::new(section.netns.as_str()).is_ok());
-        for interface in section.interface_in.iter().chain(&section.interface_out) {
+        for interface in section.interface_in.iter().chain(&section.request.uplink) {
             assert!(IfaceName::new(interface.as_str()).is_ok());
         }
-        for file in section.vpn.iter().chain(&section.resolve) {
+        for file in section.request.vpn.iter().chain(&section.request.resolve) {
             assert!(file.is_absolute());
             assert!(
                 !file
@@ -48,7 +48,8 @@ fuzz_target!(|text: &str| {
                 "a value is taken literally"
             );
         }
-        for list in section.access.users.iter().chain(&section.access.groups) {
+        let access = &section.request.access;
+        for list in access.users.iter().chain(&access.groups) {
             assert!(!list.is_empty(), "a list is never empty");
             for name in list {
                 assert!(

@@ -3,14 +3,14 @@
 
 use libfuzzer_sys::fuzz_target;
 use runns_shared::name::NetnsName;
-use runns_shared::plan::MAX_NUMBER;
 use runns_shared::record::Record;
+use runns_shared::subnet::MAX_NUMBER;
 
 fuzz_target!(|text: &str| {
     let Ok(record) = Record::parse(text) else {
         return;
     };
-    assert!(NetnsName::new(record.plan.request.name.as_str()).is_ok());
+    assert!(NetnsName::new(record.plan.name.as_str()).is_ok());
     assert!(
         record.plan.number.get() <= MAX_NUMBER,
         "{}",

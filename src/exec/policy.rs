@@ -231,7 +231,7 @@ impl Decision {
         let mut records: Vec<&Record> = self.record.iter().collect();
         for other in &self.others {
             let inode = other.identity.map(|identity| identity.inode);
-            if inode == Some(netns.inode()) && netns.is_also(&other.plan.request.name)? {
+            if inode == Some(netns.inode()) && netns.is_also(&other.plan.name)? {
                 records.push(other);
             }
         }
@@ -240,7 +240,8 @@ impl Decision {
         let by_record = records
             .iter()
             .any(|record| record.plan.request.no_new_privs);
-        self.no_new_privs = by_record || sections.iter().any(|section| section.no_new_privs);
+        self.no_new_privs =
+            by_record || sections.iter().any(|section| section.request.no_new_privs);
         Ok(netns)
     }
 
@@ -280,7 +281,8 @@ impl Decision {
         self.check(&same, None)?;
         let sections = self.sections(&same, None)?;
         let by_record = same.iter().any(|record| record.plan.request.no_new_privs);
-        self.no_new_privs |= by_record || sections.iter().any(|section| section.no_new_privs);
+        self.no_new_privs |=
+            by_record || sections.iter().any(|section| section.request.no_new_privs);
         Ok(())
     }
 
@@ -291,13 +293,13 @@ impl Decision {
             return Ok(());
         }
         for section in self.sections(records, netns)? {
-            self.check_list(&section.access)?;
+            self.check_list(&section.request.access)?;
         }
         for Record { state, plan, .. } in records {
             if *state != State::Built {
                 let cause = format!(
                     "it is namespace {}, which is being built or cleaned",
-                    plan.request.name
+                    plan.name
                 );
                 return Err(refuse(&self.name, cause));
             }
@@ -310,18 +312,15 @@ impl Decision {
     /// `records` comes from, or whose name leads to `netns`, too.
     fn sections(&self, records: &[&Record], netns: Option<&Netns>) -> Result<Vec<&Section>> {
         let is_of_record = |section: &Section| {
-            records
-                .iter()
-                .map(|record| &record.plan.request)
-                .any(|request| {
-                    let built_from = request.section.as_deref();
-                    section.netns == request.name
-                        || built_from.is_some_and(|name| name.eq_ignore_ascii_case(&section.name))
-                })
+            records.iter().map(|record| &record.plan).any(|plan| {
+                let built_from = plan.request.section.as_deref();
+                section.netns == plan.name
+                    || built_from.is_some_and(|name| name.eq_ignore_ascii_case(&section.name))
+            })
         };
         let mut found = Vec::new();
         for section in &self.config.sections {
-            if !section.access.is_restricted() && !section.no_new_privs {
+            if !section.request.access.is_restricted() && !section.request.no_new_privs {
                 continue;
             }
             let named = section.netns == self.name || is_of_record(section);

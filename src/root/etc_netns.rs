@@ -6,12 +6,12 @@ use crate::host::{make_directory_for_now, remove_made_directory};
 use crate::kernel::file;
 use crate::lock::Lock;
 use runns_privileged::view::{ETC_NETNS, NAME_SERVICES};
-use runns_shared::config::Dns;
 use runns_shared::error::{Context, Result};
 use runns_shared::escape::show;
 use runns_shared::name::NetnsName;
 use runns_shared::plan::Resolver;
 use runns_shared::record::Record;
+use runns_shared::request::Dns;
 
 /// The beginning of every file that build creates in /etc/netns. After a reboot the record is gone
 /// but the file is not: this mark identifies it.
@@ -32,7 +32,7 @@ pub fn write(lock: &Lock, record: &mut Record) -> Result<()> {
     let Some(resolver) = &record.plan.resolver else {
         return Ok(());
     };
-    let directory = directory(&record.plan.request.name);
+    let directory = directory(&record.plan.name);
     // The services' directories must exist to be masked for programs inside. An existing one may
     // belong to its service; one whose parent (/run/systemd, say) does not exist will never have a
     // service.

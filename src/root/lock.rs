@@ -42,12 +42,12 @@ impl Lock {
     pub fn save(&self, record: &Record) -> Result<()> {
         let text = serde_json::to_string_pretty(record)
             .map_err(|error| Error::new("write a record", error))?;
-        self.write_file(&path(&record.plan.request.name), &text)
+        self.write_file(&path(&record.plan.name), &text)
     }
 
     /// Reserves the namespace's number, which is in its record already.
     pub fn reserve(&self, record: &Record) -> Result<()> {
-        let path = reservation(record.plan.number, &record.plan.request.name);
+        let path = reservation(record.plan.number, &record.plan.name);
         File::create(&path)
             .map(drop)
             .cannot(|| format!("create {}", show(&path)))
@@ -55,7 +55,7 @@ impl Lock {
 
     /// Removes a record. It is not an error if there is none.
     pub fn remove(&self, record: &Record) -> Result<()> {
-        let name = &record.plan.request.name;
+        let name = &record.plan.name;
         // By its name: the number in a damaged record is not known.
         for (_, number) in Record::names_and_numbers()?
             .1
@@ -78,7 +78,7 @@ impl Lock {
         let Some(text) = hosts::text_with(&hosts::line(host))? else {
             return Ok(());
         };
-        let path = hosts::path(&plan.request.name);
+        let path = hosts::path(&plan.name);
         self.write_file(&path, text)?;
         let time = TimeSpec::new(seconds, nanoseconds);
         utimensat(

@@ -22,7 +22,7 @@ pub fn path(name: &NetnsName) -> PathBuf {
 /// Opens the namespace at the recorded name; `None` if there is none, or if it is not the one that
 /// was built.
 pub fn open_recorded(record: &Record) -> Result<Option<File>> {
-    let path = path(&record.plan.request.name);
+    let path = path(&record.plan.name);
     let Some(identity) = record.identity else {
         return Ok(None);
     };

@@ -78,7 +78,7 @@ pub fn run(site: &Site) -> Result<()> {
     let Some(earlier) = passed()? else {
         return Ok(());
     };
-    let interface = site.plan().request.interface.to_string();
+    let interface = site.plan().interface.to_string();
     let deadline = Instant::now() + PATIENCE;
     // Usually the first packet gets through at once, and nothing has to be waited for.
     let mut sent = vec![in_namespace(open(site)?.as_fd(), || {
@@ -140,7 +140,7 @@ pub fn pass(subjects: &[&Subject]) -> Result<Vec<Option<bool>>> {
                     send(FAR)
                 }
             })?;
-            let interface = subject.record.plan.request.interface.to_string();
+            let interface = subject.record.plan.interface.to_string();
             sent[at].extend(ports.into_iter().map(|port| (interface.clone(), port)));
         }
         let passed = passed()?.unwrap_or_default();
@@ -294,7 +294,7 @@ fn disguise(socket: &impl AsFd) -> Result<(), Errno> {
 /// Why no packet got through, as an error that names the rule. A host without a route is warned of
 /// only: it may get one later, by a lease for example.
 fn explain(site: &Site, target: Ipv4Addr, failure: Option<ErrorKind>) -> Result<()> {
-    let interface = &site.plan().request.interface;
+    let interface = &site.plan().interface;
     let refuse = |cause: String| Error::new(format!("forward the traffic of {interface}"), cause);
     match dropping_rule(site, target)? {
         Some(rule) => {

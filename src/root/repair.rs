@@ -10,12 +10,12 @@ use runns_shared::config::Config;
 use runns_shared::error::{Error, Result};
 use runns_shared::escape::{one_line, quote, show};
 use runns_shared::output;
-use runns_shared::plan::Request;
+use runns_shared::plan::Plan;
 use runns_shared::record::{Record, State};
 
 /// All that is not as it was built.
 pub fn look(subject: &Subject) -> Vec<Finding> {
-    let name = &subject.record.plan.request.name;
+    let name = &subject.record.plan.name;
     let unfinished = |what: &str| {
         let cure = format!("wait for it; if it was interrupted: sudo runns-exec clean {name}");
         vec![Finding::down(what, "not finished").cure(cure)]
@@ -119,8 +119,9 @@ fn unmendable(finding: &Finding) -> Error {
         .fold(error, |error, cure| error.hint(cure))
 }
 
-/// The command that builds, or mends, what was built by this request.
-pub fn command(request: &Request, config: Option<&Config>) -> String {
+/// The command that builds, or mends, what was built by this plan.
+pub fn command(plan: &Plan, config: Option<&Config>) -> String {
+    let request = &plan.request;
     let mut words = vec!["sudo runns-exec build".to_string()];
     let section = request.section.as_ref().and_then(|section| {
         words.push(format!("-s {}", quote(section)));
@@ -136,29 +137,25 @@ pub fn command(request: &Request, config: Option<&Config>) -> String {
         }
     };
     let text = |value: &dyn ToString| value.to_string();
-    let name = request.name.to_string();
+    let name = plan.name.to_string();
     let known = section
         .map(|section| section.netns.to_string())
         .or(by_section.then(|| name.clone()));
     add("-n", Some(name), known);
-    let interface = request.interface.to_string();
+    let interface = plan.interface.to_string();
     let default = section.and_then(|section| section.interface_in.as_ref().map(|name| text(name)));
-    let default = default.or_else(|| Some(request.name.default_interface().to_string()));
+    let default = default.or_else(|| Some(plan.name.default_interface().to_string()));
     add("-i", Some(interface), default);
     if !by_section || section.is_some() {
         let uplink =
-            section.and_then(|section| section.interface_out.as_ref().map(|name| text(name)));
+            section.and_then(|section| section.request.uplink.as_ref().map(|name| text(name)));
         add("-o", request.uplink.as_ref().map(|name| text(name)), uplink);
     }
-    let of_section: Vec<&str> = section.map_or(Vec::new(), |section| {
-        section.neighbours.all("Publish").collect()
-    });
-    for port in request
-        .neighbours
-        .all("Publish")
-        .filter(|port| !of_section.contains(port))
-    {
-        add("--publish", Some(port.to_string()), None);
+    let of_section = section.map(|section| &section.request.exceptions.published);
+    for port in &request.exceptions.published {
+        if of_section.is_none_or(|ports| !ports.contains(port)) {
+            add("--publish", Some(port.to_string()), None);
+        }
     }
     if request.resolve_named {
         add("-r", request.resolve.as_ref().map(show), None);

@@ -240,11 +240,11 @@ fn status(examined: Examined, processes: Option<usize>, zone: &Zone) -> Status {
     });
     let tunnels = 0..request.vpn.len() + request.wireguard.len();
     Status {
-        namespace: request.name.to_string(),
+        namespace: plan.name.to_string(),
         state: state.max().unwrap_or(Health::Ok),
         address: request
             .has_veth()
-            .then(|| format!("{}/{}", plan.subnet().inside(), plan.subnet().prefix)),
+            .then(|| format!("{}/{}", plan.subnet().inside(), plan.subnet().prefix())),
         uplink: request.uplink.as_ref().map(ToString::to_string),
         kill_switch: request.kill_switch,
         resolver: resolver::current(plan).map(|resolver| Resolver {
@@ -262,7 +262,7 @@ fn status(examined: Examined, processes: Option<usize>, zone: &Zone) -> Status {
 }
 
 fn problems(found: Vec<Finding>, plan: &Plan, seen: &Seen) -> Vec<Problem> {
-    let again = || repair::command(&plan.request, seen.config());
+    let again = || repair::command(plan, seen.config());
     let problem = |finding: Finding| Problem {
         what: one_line(&finding.to_string()),
         cure: one_line(&finding.cure.clone().unwrap_or_else(again)),

@@ -9,12 +9,12 @@ use crate::facts::uplinks::{Bound, is_own_group};
 use crate::kernel::netlink::{Link, Netlink, in_namespace};
 use crate::part::veth::pair;
 use runns_privileged::netns::{self, Netns, identity_here};
-use runns_shared::access::Access;
 use runns_shared::error::Result;
 use runns_shared::name::{IfaceName, NetnsName};
-use runns_shared::neighbours::Neighbours;
-use runns_shared::plan::{Number, PREFIX, Plan, Request};
+use runns_shared::plan::Plan;
 use runns_shared::record::{Identity, Record, State, VERSION};
+use runns_shared::request::Request;
+use runns_shared::subnet::{Number, PREFIX};
 use runns_shared::tunnel::directory;
 
 /// A record from which the namespace `name` can be cleaned.
@@ -43,29 +43,13 @@ pub fn reconstruct(name: &NetnsName) -> Result<Record> {
     // The part that stops daemons and removes their files is asked if there are any.
     let tunnels = Some(directory(name)).filter(|directory| directory.exists());
     let request = Request {
-        name: name.clone(),
-        section: None,
-        interface: veth.as_ref().map_or_else(
-            || Ok(name.default_interface()),
-            |link| IfaceName::new(&link.name),
-        )?,
         uplink: veth
             .as_ref()
             .map(|link| Bound::uplink_of(link.group))
             .transpose()?
             .flatten(),
-        resolve: None,
-        resolve_named: false,
-        dns: None,
-        dns_lock: None,
         vpn: tunnels.into_iter().collect(),
-        wireguard: Vec::new(),
-        userspace: None,
-        kill_switch: false,
-        ipv6: None,
-        neighbours: Neighbours::default(),
-        access: Access::default(),
-        no_new_privs: false,
+        ..Request::default()
     };
     let nobodys = Number::all().last().unwrap_or_else(|| unreachable!());
     // No namespace has this one: what is at its name is an empty file, if anything.
@@ -75,6 +59,11 @@ pub fn reconstruct(name: &NetnsName) -> Result<Record> {
         proc_inode: 0,
     }));
     let plan = Plan {
+        name: name.clone(),
+        interface: veth.as_ref().map_or_else(
+            || Ok(name.default_interface()),
+            |link| IfaceName::new(&link.name),
+        )?,
         request,
         number: number.unwrap_or(nobodys),
         resolver: None,
@@ -112,8 +101,7 @@ fn veth(host: &Netlink, name: &NetnsName, namespace: Option<&Netns>) -> Result<O
 fn number(host: &Netlink, link: &Link) -> Result<Option<Number>> {
     let is_own = |address: Ipv4Addr| Number::all().find(|number| number.host() == address);
     let addresses = host.addresses()?.into_iter();
-    let own = addresses.filter(|(index, network)| *index == link.index && network.prefix == PREFIX);
-    Ok(own
-        .filter_map(|(_, network)| is_own(network.address))
-        .next())
+    let own =
+        addresses.filter(|(index, network)| *index == link.index && network.prefix_len() == PREFIX);
+    Ok(own.filter_map(|(_, network)| is_own(network.addr())).next())
 }

@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::AsFd;
 
+use ipnet::Ipv4Net;
+
 use crate::finding::Finding;
-use crate::kernel::netlink::{Link, Netlink, Network, Route, in_namespace};
+use crate::kernel::netlink::{Link, Netlink, Route, in_namespace};
 use crate::kernel::nfnetlink;
 use crate::kernel::sysctl::sysctl;
 use crate::namespace;
@@ -26,7 +28,7 @@ pub struct Seen {
     handed_over: Vec<Inside>,
     netlink: OnceCell<Result<Netlink>>,
     links: OnceCell<Result<Vec<Link>>>,
-    addresses: OnceCell<Result<Vec<(u32, Network)>>>,
+    addresses: OnceCell<Result<Vec<(u32, Ipv4Net)>>>,
     routes: OnceCell<Result<Vec<Route>>>,
     config: OnceCell<Option<Config>>,
     findings: RefCell<BTreeMap<String, Result<Vec<Finding>>>>,
@@ -69,7 +71,7 @@ impl Seen {
     }
 
     /// The host's IPv4 addresses, each with the index of its device.
-    pub fn addresses(&self) -> Result<&[(u32, Network)]> {
+    pub fn addresses(&self) -> Result<&[(u32, Ipv4Net)]> {
         let addresses = self.addresses.get_or_init(|| self.netlink()?.addresses());
         addresses.as_deref().map_err(Clone::clone)
     }
@@ -127,7 +129,7 @@ impl Seen {
     }
 
     fn inside(&self, record: &Record) -> Result<Option<Inside>> {
-        let name = &record.plan.request.name;
+        let name = &record.plan.name;
         if self.root {
             let (privilege, netns) = (Privilege::take()?, netns::open(name)?);
             return netns::visit(&privilege, &netns, |_| Ok(()), || netns::look_here(name))

@@ -14,14 +14,14 @@ use std::path::{Path, PathBuf};
 
 use ini::{Ini, ParseOption};
 use nix::dir::{Dir, Type};
-use serde::Serialize;
 
 use crate::access::Access;
 use crate::error::{Context, Error, Result};
 use crate::escape::{escape, show};
-use crate::json::{self, Fields};
+use crate::exceptions::{Exceptions, HostAccess, Published, networks};
 use crate::name::{IfaceName, NetnsName};
-use crate::neighbours::{self, Neighbours};
+use crate::request::{Dns, Request};
+use crate::subnet::Subnet;
 use crate::suggest::nearest;
 use crate::trusted::{self, MAX_TEXT, Trust};
 
@@ -64,25 +64,6 @@ const USERSPACE: &str = "WG_QUICK_USERSPACE_IMPLEMENTATION";
 /// The option before the first section.
 const GLOBAL_OPTION: &str = "AllowUnmanaged";
 
-/// Name servers and search domains, as a line of a WireGuard configuration has them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Dns {
-    /// At least one.
-    pub servers: Vec<IpAddr>,
-    /// Domains to search (resolv.conf(5)).
-    pub search: Vec<String>,
-}
-
-impl Dns {
-    /// From a record.
-    pub fn from_fields(fields: &Fields) -> json::Result<Self> {
-        Ok(Self {
-            servers: fields.list("servers", json::address),
-            search: fields.list("search", json::text),
-        })
-    }
-}
-
 /// One section: one namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Section {
@@ -94,30 +75,8 @@ pub struct Section {
     pub netns: NetnsName,
     /// InterfaceIn.
     pub interface_in: Option<IfaceName>,
-    /// InterfaceOut.
-    pub interface_out: Option<IfaceName>,
-    /// Resolve, an absolute path.
-    pub resolve: Option<PathBuf>,
-    /// DNS.
-    pub dns: Option<Dns>,
-    /// DNSLock, if given.
-    pub dns_lock: Option<bool>,
-    /// vpn, absolute paths in order.
-    pub vpn: Vec<PathBuf>,
-    /// WireGuard, absolute paths in order.
-    pub wireguard: Vec<PathBuf>,
-    /// WG_QUICK_USERSPACE_IMPLEMENTATION: a program's name, or an absolute path.
-    pub userspace: Option<PathBuf>,
-    /// KillSwitch.
-    pub kill_switch: bool,
-    /// IPv6, if given.
-    pub ipv6: Option<bool>,
-    /// The options of that module.
-    pub neighbours: Neighbours,
-    /// AllowUsers and AllowGroups.
-    pub access: Access,
-    /// NoNewPrivs.
-    pub no_new_privs: bool,
+    /// The other options.
+    pub request: Request,
 }
 
 /// The text of the configuration, file by file.
@@ -466,7 +425,12 @@ impl Options<'_> {
             .transpose()
     }
 
-    fn parse<T>(&self, option: &str, value: &str, parse: impl Fn(&str) -> Result<T>) -> Result<T> {
+    fn parse<T>(
+        &self,
+        option: &str,
+        value: &str,
+        parse: impl FnOnce(&str) -> Result<T>,
+    ) -> Result<T> {
         parse(value).map_err(|error| {
             self.refuse(
                 option,
@@ -493,21 +457,17 @@ impl Options<'_> {
 
     /// Under the kill switch the tunnel is the only way out: there is one, and without a veth
     /// nothing that is for one.
-    fn check_kill_switch(&self, on: bool) -> Result<()> {
-        let given = |option: &str| {
-            self.values
-                .iter()
-                .any(|(key, _)| key.eq_ignore_ascii_case(option))
-        };
-        if on && !given("vpn") && !given("WireGuard") {
+    fn check_kill_switch(&self, request: &Request) -> Result<()> {
+        let given = |option: &str| self.all(option).next().is_some();
+        if request.kill_switch && !request.has_tunnel() {
             return Err(self.refuse(
                 "KillSwitch",
                 "without vpn or WireGuard there would be no way out at all",
             ));
         }
         const OF_VETH: [&str; 4] = ["InterfaceIn", "InterfaceOut", "Subnet", "MTU"];
-        let has_veth = !on || self.neighbours().opens();
-        match OF_VETH.into_iter().find(|option| !has_veth && given(option)) {
+        let lacks_veth = !request.has_veth();
+        match OF_VETH.into_iter().find(|option| lacks_veth && given(option)) {
             Some(option) => Err(self.refuse(
                 option,
                 "has no effect with KillSwitch=yes, which creates no veth pair without Publish, HostAccess or Bypass",
@@ -516,14 +476,50 @@ impl Options<'_> {
         }
     }
 
-    fn neighbours(&self) -> Neighbours {
-        let line = |(key, value): &(&str, String)| {
-            let option = neighbours::OPTIONS
-                .iter()
-                .find(|option| option.eq_ignore_ascii_case(key))?;
-            Some(format!("{option}={value}"))
+    fn exceptions(&self) -> Result<Exceptions> {
+        let mut exceptions = Exceptions {
+            published: Vec::new(),
+            host_access: self.one("HostAccess", HostAccess::parse)?,
+            bypassed: self.one("Bypass", networks)?.unwrap_or_default(),
         };
-        Neighbours(self.values.iter().filter_map(line).collect())
+        for value in self.all("Publish") {
+            let publish = |word: &str| exceptions.publish(Published::parse(word)?);
+            self.parse("Publish", value, publish)?;
+        }
+        Ok(exceptions)
+    }
+
+    fn paths(&self, option: &str) -> Result<Vec<PathBuf>> {
+        self.all(option)
+            .map(|value| self.parse(option, value, absolute))
+            .collect()
+    }
+
+    fn request(&self) -> Result<Request> {
+        Ok(Request {
+            section: None,
+            uplink: self.one("InterfaceOut", |value| IfaceName::new(value))?,
+            resolve: self.one("Resolve", absolute)?,
+            resolve_named: false,
+            dns: self.one("DNS", dns)?,
+            dns_lock: self.one("DNSLock", yes_or_no)?,
+            vpn: self.paths("vpn")?,
+            wireguard: self.paths("WireGuard")?,
+            userspace: self.one(USERSPACE, program)?,
+            kill_switch: self.one("KillSwitch", yes_or_no)?.unwrap_or(false),
+            ipv6: self.one("IPv6", yes_or_no)?,
+            exceptions: self.exceptions()?,
+            subnet: self.one("Subnet", Subnet::parse)?,
+            mtu: self.one("MTU", mtu)?,
+            post_build: self.one("PostBuild", absolute)?,
+            pre_clean: self.one("PreClean", absolute)?,
+            hook_timeout: self.one("HookTimeout", seconds)?,
+            access: Access {
+                users: self.one("AllowUsers", list)?,
+                groups: self.one("AllowGroups", list)?,
+            },
+            no_new_privs: self.one("NoNewPrivs", yes_or_no)?.unwrap_or(false),
+        })
     }
 
     fn section(&self, name: &str) -> Result<Section> {
@@ -546,36 +542,35 @@ impl Options<'_> {
                 "cannot be combined with Resolve: both name the servers to ask",
             ));
         }
-        let kill_switch = self.one("KillSwitch", yes_or_no)?.unwrap_or(false);
-        self.check_kill_switch(kill_switch)?;
+        let request = self.request()?;
+        self.check_kill_switch(&request)?;
         Ok(Section {
             name: name.to_string(),
             file: self.path.to_path_buf(),
             netns,
             interface_in: self.one("InterfaceIn", |value| IfaceName::new(value))?,
-            interface_out: self.one("InterfaceOut", |value| IfaceName::new(value))?,
-            resolve: self.one("Resolve", absolute)?,
-            dns: self.one("DNS", dns)?,
-            dns_lock: self.one("DNSLock", yes_or_no)?,
-            vpn: self
-                .all("vpn")
-                .map(|value| self.parse("vpn", value, absolute))
-                .collect::<Result<_>>()?,
-            wireguard: self
-                .all("WireGuard")
-                .map(|value| self.parse("WireGuard", value, absolute))
-                .collect::<Result<_>>()?,
-            userspace: self.one(USERSPACE, program)?,
-            kill_switch,
-            ipv6: self.one("IPv6", yes_or_no)?,
-            neighbours: self.neighbours(),
-            access: Access {
-                users: self.one("AllowUsers", list)?,
-                groups: self.one("AllowGroups", list)?,
-            },
-            no_new_privs: self.one("NoNewPrivs", yes_or_no)?.unwrap_or(false),
+            request,
         })
     }
+}
+
+/// In bytes.
+fn mtu(value: &str) -> Result<u32> {
+    // The least that IPv4 hosts have to cope with (RFC 791), and the most that a veth has.
+    let mtu = value.parse().ok().filter(|mtu| (576..=65535).contains(mtu));
+    mtu.ok_or_else(|| {
+        Error::new(
+            "read an MTU",
+            "expected a number of bytes from 576 to 65535",
+        )
+    })
+}
+
+fn seconds(value: &str) -> Result<u32> {
+    let seconds = value.parse().ok();
+    seconds
+        .filter(|seconds| (1..=86_400).contains(seconds))
+        .ok_or_else(|| Error::new("read a time", "expected seconds, from 1 to 86400"))
 }
 
 fn yes_or_no(value: &str) -> Result<bool> {
@@ -725,14 +720,14 @@ mod tests {
         );
         assert_eq!(work.interface_in.as_ref().unwrap().as_str(), "vpnWorkd");
         assert_eq!(
-            work.vpn,
+            work.request.vpn,
             [
                 PathBuf::from("/etc/openvpn/work.conf"),
                 PathBuf::from("/etc/openvpn/myvps.conf")
             ]
         );
         assert_eq!(
-            work.access.users.as_deref().unwrap(),
+            work.request.access.users.as_deref().unwrap(),
             ["alice", "bob", "1000"]
         );
         assert!(config.section("WORK", Path::new("/x")).is_ok());
@@ -742,7 +737,7 @@ mod tests {
     fn values_are_taken_as_they_stand() {
         let config = parse("[a]\nvpn=/etc/a b#c;d=\"e\\n.conf\n").unwrap();
         assert_eq!(
-            config.sections[0].vpn,
+            config.sections[0].request.vpn,
             [PathBuf::from("/etc/a b#c;d=\"e\\n.conf")]
         );
         let quoted = parse("[a]\nResolve=\"/etc/x\"\n");
@@ -756,9 +751,9 @@ mod tests {
             ),
             ("a\\", "b")
         );
-        assert_eq!(config.sections[0].vpn, [PathBuf::from("/etc/x\\")]);
+        assert_eq!(config.sections[0].request.vpn, [PathBuf::from("/etc/x\\")]);
         assert_eq!(
-            config.sections[0].access.users.as_deref(),
+            config.sections[0].request.access.users.as_deref(),
             Some(&["alice".to_string()][..])
         );
     }
@@ -847,7 +842,7 @@ mod tests {
     #[test]
     fn name_servers() {
         let config = parse("[w]\nDNS=10.0.0.1, fd00::1 example.org,lan\ndnslock=no\n").unwrap();
-        let dns = config.sections[0].dns.clone().unwrap();
+        let dns = config.sections[0].request.dns.clone().unwrap();
         assert_eq!(
             dns.servers,
             [
@@ -856,7 +851,7 @@ mod tests {
             ]
         );
         assert_eq!(
-            (dns.search, config.sections[0].dns_lock),
+            (dns.search, config.sections[0].request.dns_lock),
             (vec!["example.org".into(), "lan".into()], Some(false))
         );
         refused("[w]\nDNS=example.org\n", &["[w]", "DNS", "no server"]);

@@ -90,6 +90,11 @@ pub fn text(value: &Value) -> Result<String> {
         .ok_or_else(|| "it is not a text".to_string())
 }
 
+/// What `parse` reads from a text.
+pub fn parsed<T>(value: &Value, parse: fn(&str) -> crate::error::Result<T>) -> Result<T> {
+    parse(&text(value)?).map_err(|error| error.cause().to_string())
+}
+
 /// A switch.
 pub fn flag(value: &Value) -> Result<bool> {
     value
@@ -104,9 +109,24 @@ pub fn number(value: &Value) -> Result<u64> {
         .ok_or_else(|| "it is not a whole number".to_string())
 }
 
+/// A whole number of 32 bits.
+pub fn short_number(value: &Value) -> Result<u32> {
+    u32::try_from(number(value)?).map_err(|_| "it is too large".to_string())
+}
+
 /// A path.
 pub fn path(value: &Value) -> Result<PathBuf> {
     text(value).map(PathBuf::from)
+}
+
+/// A path from the root.
+pub fn absolute_path(value: &Value) -> Result<PathBuf> {
+    let path = path(value)?;
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err("expected a path that starts with /".to_string())
+    }
 }
 
 /// An address of either family.

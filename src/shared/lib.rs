@@ -9,7 +9,7 @@
 //! | [`account`], [`access`] | users and groups without NSS; who is on a list |
 //! | [`config`] | /etc/runns.conf |
 //! | [`plan`], [`record`], [`tunnel`], [`json`] | what a namespace consists of, as planned, as built, and how its tunnels are |
-//! | [`neighbours`] | published ports, access to the host, what bypasses a tunnel, subnet, MTU |
+//! | [`request`], [`exceptions`], [`subnet`] | what is asked for; published ports, access to the host, what bypasses a tunnel; subnets of veth pairs |
 //! | [`hosts`] | the hosts file of a namespace |
 //! | [`resolv_conf`] | name servers and the modules of nsswitch.conf |
 //! | [`proc`], [`clock`] | other processes, by /proc; times of day |
@@ -23,17 +23,19 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod escape;
+pub mod exceptions;
 pub mod hosts;
 pub mod inside;
 pub mod json;
 pub mod log;
 pub mod name;
-pub mod neighbours;
 pub mod output;
 pub mod plan;
 pub mod proc;
 pub mod record;
+pub mod request;
 pub mod resolv_conf;
+pub mod subnet;
 pub mod suggest;
 pub mod table;
 pub mod trusted;

@@ -10,8 +10,9 @@ use crate::error::{Context, Error, Result};
 use crate::escape::show;
 use crate::json::{self, Fields};
 use crate::name::NetnsName;
-use crate::plan::{Number, Plan};
+use crate::plan::Plan;
 use crate::proc::{Proc, Stat};
+use crate::subnet::Number;
 use crate::trusted::{self, Trust};
 
 /// Where records are.
@@ -19,9 +20,9 @@ pub const DIRECTORY: &str = "/run/runns";
 const SUFFIX: &str = ".json";
 const RESERVATION: &str = ".number-";
 
-/// The version of records that are written now. A release that writes another one reads those of
-/// the last release. A record without one is of version 1.
-pub const VERSION: u64 = 3;
+/// The version of records that are written now. It grows with each change after which an earlier
+/// release would misread one; a release reads its own and those of the last one.
+pub const VERSION: u64 = 4;
 
 /// How far the namespace has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -192,7 +193,7 @@ impl Record {
         let path = path(name);
         let record = Self::parse(text)
             .map_err(|cause| Error::new(format!("read {}", show(&path)), cause))?;
-        if record.plan.request.name != *name {
+        if record.plan.name != *name {
             return Err(Error::new(
                 format!("use {}", show(&path)),
                 "it belongs to another namespace",
@@ -208,9 +209,16 @@ impl Record {
     }
 
     fn from_fields(fields: &Fields) -> json::Result<Self> {
-        let version = fields.optional("version", json::number).unwrap_or(1);
-        if version > VERSION {
-            return Err("a later version of runns-exec wrote it".to_string());
+        let version = fields.required("version", json::number)?;
+        if version != VERSION {
+            let which = if version > VERSION {
+                "a later"
+            } else {
+                "an earlier"
+            };
+            return Err(format!(
+                "{which} version of runns-exec wrote it, in format {version}; this one reads format {VERSION}"
+            ));
         }
         Ok(Self {
             version,
@@ -288,6 +296,16 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn other_versions_are_refused() {
+        let cause =
+            |version: u64| Record::parse(&format!("{{\"version\":{version}}}")).unwrap_err();
+        assert!(cause(VERSION + 1).starts_with("a later version"));
+        assert!(cause(VERSION - 1).starts_with("an earlier version"));
+        assert_eq!(cause(VERSION), "field state is missing");
+        assert_eq!(Record::parse("{}").unwrap_err(), "field version is missing");
+    }
 
     #[test]
     fn this_process_is_known() {

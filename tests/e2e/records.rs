@@ -13,8 +13,9 @@ fn built(config: &str) -> Host {
 }
 
 /// What spoils a record.
-const SPOILED: [&str; 6] = [
-    "sed -i 's/\"version\": 3/\"version\": 4/' PATH",
+const SPOILED: [&str; 7] = [
+    "sed -i 's/\"version\": 4/\"version\": 3/' PATH",
+    "sed -i 's/\"version\": 4/\"version\": 5/' PATH",
     "truncate -s 100 PATH",
     ">PATH",
     "sed -i 's/\"state\"/\"condition\"/' PATH",

@@ -1,9 +1,10 @@
 //! rtnetlink as the parts use it, checked with ip(8).
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 
-use runns_exec_root::kernel::netlink::{Hardware, MAIN_TABLE, Netlink, Network, Packets};
+use ipnet::Ipv4Net;
+use runns_exec_root::kernel::netlink::{Hardware, MAIN_TABLE, Netlink, Packets};
 use runns_shared::name::IfaceName;
 
 use crate::support::Net;
@@ -11,11 +12,8 @@ use crate::support::Net;
 const OUTER: Hardware = [0x0a, 0, 0, 0, 0, 1];
 const INNER: Hardware = [0x0a, 0, 0, 0, 0, 2];
 
-fn network(address: [u8; 4], prefix: u8) -> Network {
-    Network {
-        address: Ipv4Addr::from(address),
-        prefix,
-    }
+fn network(address: [u8; 4], prefix: u8) -> Ipv4Net {
+    Ipv4Net::new(address.into(), prefix).unwrap()
 }
 
 fn veth() -> (Net, Net, Netlink, u32) {
@@ -72,7 +70,7 @@ fn a_pair_has_one_end_in_each_namespace() {
             .contains("link/ether 0a:00:00:00:00:02")
     );
     netlink
-        .add_neighbour(index, Ipv4Addr::new(172, 24, 1, 2).into(), INNER)
+        .add_neighbour(index, IpAddr::from([172, 24, 1, 2]), INNER)
         .unwrap();
     assert!(
         host.ip("neighbour show dev vpn1")
@@ -152,7 +150,7 @@ fn a_table_that_fails_closed() {
         .add_route(
             everywhere,
             17_240_001,
-            Some((index, Some(Ipv4Addr::new(172, 24, 1, 2)))),
+            Some((index, Some(IpAddr::from([172, 24, 1, 2])))),
         )
         .unwrap();
     let table = || host.ip("route show table 17240001");
@@ -174,7 +172,7 @@ fn a_table_that_fails_closed() {
         .filter(|route| route.table == 17_240_001)
         .collect();
     assert!(
-        own.len() == 1 && !own[0].unicast && own[0].network == everywhere,
+        own.len() == 1 && !own[0].unicast && own[0].network == everywhere.into(),
         "{own:?}"
     );
     netlink.delete_route(own[0]).unwrap();
@@ -245,7 +243,7 @@ fn routes_of_all_tables_and_kinds_are_listed() {
     let find = |address| {
         routes
             .iter()
-            .find(|route| route.network == network(address, 16))
+            .find(|route| route.network == network(address, 16).into())
             .unwrap()
     };
     assert_eq!(

@@ -211,16 +211,14 @@ fn line(finding: &Finding) -> String {
     format!("{word}  {}: {}\n", finding.check, one_line(&finding.detail))
 }
 
-/// The ways that the section opens on purpose: no leak, but to be known.
+/// The exceptions that the section makes on purpose: no leak, but to be known.
 fn opened(decision: &Decision) -> Option<Finding> {
-    let neighbours = &decision.record.as_ref()?.plan.request.neighbours;
-    let ways: Vec<&str> = neighbours.opening().collect();
-    let detail = ways.join(", ");
-    (!ways.is_empty()).then_some(Finding {
+    let exceptions = &decision.record.as_ref()?.plan.request.exceptions;
+    exceptions.any().then(|| Finding {
         check: "opened",
         ok: Some(true),
         word: Some("OPEN      "),
-        detail,
+        detail: exceptions.opening().join(", "),
     })
 }
 

@@ -1,9 +1,12 @@
 //! Exceptions to the tunnel, for people: published ports, servers of the host, networks that bypass
 //! it.
 
+use ipnet::IpNet;
+
 use super::veth::Veth;
-use runns_shared::neighbours::{Cidr, HostAccess, Port};
-use runns_shared::plan::{Plan, Request};
+use runns_shared::exceptions::{HostAccess, Port};
+use runns_shared::plan::Plan;
+use runns_shared::request::Request;
 
 /// What findings are about.
 pub const WHAT: &str = "ways beside the tunnel";
@@ -28,9 +31,7 @@ fn words(request: &Request, way: &Veth) -> String {
         .collect();
     match &way.access {
         HostAccess::Yes => words.push("all servers of the host are reached".to_string()),
-        HostAccess::Ports(ports) if ports.is_empty() => {
-            words.push("no server of the host is reached".to_string())
-        }
+        HostAccess::No => words.push("no server of the host is reached".to_string()),
         HostAccess::Ports(ports) => {
             let ports: Vec<String> = ports.iter().map(Port::to_string).collect();
             words.push(format!(
@@ -40,7 +41,7 @@ fn words(request: &Request, way: &Veth) -> String {
         }
     }
     if !way.bypassed.is_empty() {
-        let networks: Vec<String> = way.bypassed.iter().map(cidr).collect();
+        let networks: Vec<String> = way.bypassed.iter().map(IpNet::to_string).collect();
         let uplink = request
             .uplink
             .as_ref()
@@ -50,14 +51,9 @@ fn words(request: &Request, way: &Veth) -> String {
     words.join("; ")
 }
 
-fn cidr((address, prefix): &Cidr) -> String {
-    format!("{address}/{prefix}")
-}
-
 /// What was opened on purpose, for `status` and `check`; nothing if nothing was.
 pub fn opened(plan: &Plan) -> Option<String> {
-    let neighbours = &plan.request.neighbours;
-    let is_asked = neighbours.opening().next().is_some();
     let way = Veth::of(plan).ok()??;
+    let is_asked = plan.request.exceptions.any();
     is_asked.then(|| words(&plan.request, &way))
 }

@@ -6,7 +6,7 @@ use super::uplinks::is_own_group;
 use super::veth::Veth;
 use crate::kernel::netlink::Netlink;
 use runns_shared::error::Result;
-use runns_shared::neighbours::HostAccess;
+use runns_shared::exceptions::HostAccess;
 use runns_shared::plan::{Plan, Resolver};
 
 /// What the table depends on.
@@ -53,21 +53,18 @@ fn addresses_of_host(host: &Netlink, way: &Veth) -> Result<(Vec<Ipv4Addr>, Vec<I
     let all: Vec<Ipv4Addr> = host
         .addresses()?
         .into_iter()
-        .filter(|(index, network)| !groups.contains(index) && !network.address.is_loopback())
-        .map(|(_, network)| network.address)
+        .filter(|(index, network)| !groups.contains(index) && !network.addr().is_loopback())
+        .map(|(_, network)| network.addr())
         .chain([way.subnet.host()])
         .collect();
     let reached = |address: &Ipv4Addr| {
-        way.access != HostAccess::Ports(Vec::new()) || way.resolvers.contains(&IpAddr::V4(*address))
+        way.access != HostAccess::No || way.resolvers.contains(&IpAddr::V4(*address))
     };
     let mut reached: Vec<Ipv4Addr> = all.into_iter().filter(reached).collect();
     reached.sort_unstable();
     reached.dedup();
     let mut reached_v6 = Vec::new();
-    if let Some(pair) = way
-        .ipv6
-        .filter(|_| way.access != HostAccess::Ports(Vec::new()))
-    {
+    if let Some(pair) = way.ipv6.filter(|_| way.access != HostAccess::No) {
         let is_other =
             |address: &Ipv6Addr| !address.is_loopback() && !address.is_unicast_link_local();
         let theirs = host

@@ -3,11 +3,13 @@
 
 use std::net::Ipv6Addr;
 
-use crate::kernel::netlink::NetworkV6;
+use ipnet::Ipv6Net;
+
 use crate::kernel::sysctl::sysctl;
 use runns_shared::error::Result;
-use runns_shared::neighbours::HostAccess;
-use runns_shared::plan::{Plan, Request};
+use runns_shared::exceptions::{HostAccess, Published};
+use runns_shared::plan::Plan;
+use runns_shared::request::Request;
 
 /// The first words of all subnets: "runns" in ASCII. With a length of 48 bits, the prefix in
 /// `table/host.nft`.
@@ -37,7 +39,7 @@ impl Pair {
 
     /// The same on a host that has IPv6, or not.
     pub fn on(plan: &Plan, has_ipv6: bool) -> Result<Option<Self>> {
-        if !has_ipv6 || !is_asked(&plan.request)? {
+        if !has_ipv6 || !is_asked(&plan.request) {
             return Ok(None);
         }
         let address = |last| {
@@ -52,16 +54,13 @@ impl Pair {
     }
 
     /// The subnet.
-    pub fn network(&self) -> NetworkV6 {
+    pub fn network(&self) -> Ipv6Net {
         Self::network_of(self.host)
     }
 
     /// The subnet that an address of a pair is in.
-    pub fn network_of(address: Ipv6Addr) -> NetworkV6 {
-        (
-            Ipv6Addr::from_bits(address.to_bits() >> (128 - LENGTH) << (128 - LENGTH)),
-            LENGTH,
-        )
+    pub fn network_of(address: Ipv6Addr) -> Ipv6Net {
+        Ipv6Net::new_assert(address, LENGTH).trunc()
     }
 }
 
@@ -70,18 +69,18 @@ pub fn leaves(request: &Request) -> bool {
     request.ipv6 == Some(true) && !request.has_tunnel()
 }
 
-fn is_asked(request: &Request) -> Result<bool> {
-    let neighbours = &request.neighbours;
+fn is_asked(request: &Request) -> bool {
+    let exceptions = &request.exceptions;
     if !request.has_veth() || request.ipv6 == Some(false) {
-        return Ok(false);
+        return false;
     }
     let beside = request.has_tunnel()
-        && (neighbours.access(true)? != HostAccess::Ports(Vec::new())
-            || neighbours
-                .bypassed()?
+        && (exceptions.access(true) != HostAccess::No
+            || exceptions
+                .bypassed
                 .iter()
-                .any(|network| network.0.is_ipv6()));
-    Ok(leaves(request) || beside || neighbours.published()?.iter().any(|port| port.has_ipv6()))
+                .any(|network| network.addr().is_ipv6()));
+    leaves(request) || beside || exceptions.published.iter().any(Published::has_ipv6)
 }
 
 /// Whether this kernel has IPv6.

@@ -53,13 +53,13 @@ pub fn gather(own: Own, state: &HostState) -> Result<Option<Facts>> {
     let (records, unreadable) = Record::readable()?;
     let name = match own {
         Own::Nobody => None,
-        Own::With(plan) => Some(&plan.request.name),
+        Own::With(plan) => Some(&plan.name),
         Own::Without(name) => Some(name),
     };
     let others = || {
         records
             .iter()
-            .filter(|record| Some(&record.plan.request.name) != name)
+            .filter(|record| Some(&record.plan.name) != name)
     };
     let is_guarded = others().any(|record| record.plan.request.has_veth())
         || unreadable.iter().any(|one| Some(one) != name);

@@ -2,8 +2,10 @@
 
 use std::net::{IpAddr, UdpSocket};
 
-use runns_shared::config::Dns;
+use ipnet::IpNet;
+
 use runns_shared::plan::Plan;
+use runns_shared::request::Dns;
 use runns_shared::tunnel::TunnelState;
 
 /// Whether the resolver is left to the tunnels.
@@ -23,7 +25,7 @@ pub fn collect(plan: &Plan) -> Dns {
         search: Vec::new(),
     };
     for index in 0..plan.request.vpn.len() + plan.request.wireguard.len() {
-        let state = TunnelState::load(&plan.request.name, index);
+        let state = TunnelState::load(&plan.name, index);
         // What a WireGuard file names is the administrator's choice; what a server pushes is not.
         let is_pushed = index < plan.request.vpn.len();
         dns.servers.extend(
@@ -42,23 +44,13 @@ pub fn collect(plan: &Plan) -> Dns {
 pub fn is_outside(plan: &Plan, server: IpAddr) -> bool {
     // ::ffff:192.0.2.1 is asked as 192.0.2.1.
     let server = server.to_canonical();
-    let bypassed = plan.request.neighbours.bypassed().unwrap_or_default();
-    let subnet = plan.subnet();
-    let own = (IpAddr::V4(subnet.network), subnet.prefix);
+    let own = IpNet::V4(plan.subnet().network());
+    let bypassed = &plan.request.exceptions.bypassed;
     bypassed
         .iter()
         .chain([&own])
-        .any(|network| contains(*network, server))
+        .any(|network| network.contains(&server))
         || is_of_host(server)
-}
-
-fn contains((network, prefix): (IpAddr, u8), address: IpAddr) -> bool {
-    let bits = |address: IpAddr| match address {
-        IpAddr::V4(address) => u128::from(address.to_bits()) << 96,
-        IpAddr::V6(address) => address.to_bits(),
-    };
-    let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
-    network.is_ipv4() == address.is_ipv4() && (bits(network) ^ bits(address)) & mask == 0
 }
 
 /// Whether the host has this address: asked by binding a socket, which sends nothing.

@@ -5,12 +5,13 @@ use std::path::Path;
 
 use super::pushed;
 use crate::etc_netns::{NSSWITCH, RESOLV_CONF, directory, is_marked, text_of};
-use runns_shared::config::Dns;
 use runns_shared::error::Result;
 use runns_shared::escape::show;
 use runns_shared::name::NetnsName;
 use runns_shared::output::warn;
-use runns_shared::plan::{FROM_TUNNEL, Plan, Request, Resolver};
+use runns_shared::plan::{FROM_TUNNEL, Plan, Resolver};
+use runns_shared::request::Dns;
+use runns_shared::request::Request;
 use runns_shared::resolv_conf::{OWN_MODULES, servers};
 use runns_shared::trusted::{self, Trust};
 
@@ -20,8 +21,8 @@ pub const HOST_FILE: &str = "/etc/resolv.conf";
 const UPSTREAM_FILE: &str = "/run/systemd/resolve/resolv.conf";
 
 /// Decides which resolver the namespace gets, and reads the files that it is made from.
-pub fn decide(request: &Request) -> Result<Option<Resolver>> {
-    let own = directory(&request.name).join(RESOLV_CONF);
+pub fn decide(name: &NetnsName, request: &Request) -> Result<Option<Resolver>> {
+    let own = directory(name).join(RESOLV_CONF);
     let (from, text) = if let Some(file) = &request.resolve {
         let text = if request.resolve_named {
             trusted::read_named(file)?
@@ -42,13 +43,13 @@ pub fn decide(request: &Request) -> Result<Option<Resolver>> {
         Some(text) => servers(text),
         None => servers(&trusted::read(&own, Trust::Strict)?),
     };
-    decided(request, from, text, servers).map(Some)
+    decided((name, request), from, text, servers).map(Some)
 }
 
 /// The resolver that asks the servers of `dns`.
-pub fn from_dns(request: &Request, from: &str, dns: &Dns) -> Result<Resolver> {
+pub fn from_dns(plan: &Plan, from: &str, dns: &Dns) -> Result<Resolver> {
     decided(
-        request,
+        (&plan.name, &plan.request),
         from.to_string(),
         Some(text_of(dns)),
         dns.servers.clone(),
@@ -56,7 +57,7 @@ pub fn from_dns(request: &Request, from: &str, dns: &Dns) -> Result<Resolver> {
 }
 
 fn decided(
-    request: &Request,
+    (name, request): (&NetnsName, &Request),
     from: String,
     text: Option<String>,
     servers: Vec<IpAddr>,
@@ -71,7 +72,7 @@ fn decided(
         text,
         servers,
         lock,
-        nsswitch: nsswitch(&request.name)?,
+        nsswitch: nsswitch(name)?,
     })
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, UdpSocket};
 
 use crate::host::HostState;
-use crate::kernel::netlink::{Netlink, Network, OWN_TABLES, Packets, Route};
+use crate::kernel::netlink::{Hop, Netlink, OWN_TABLES, Packets, Route};
 use crate::lock::Lock;
 use runns_shared::error::{Error, Result};
 use runns_shared::name::IfaceName;
@@ -143,14 +143,9 @@ pub fn reachable(host: &Netlink, uplink: Option<&IfaceName>) -> Result<Option<Op
         .find(|(index, _)| *index == link.index)
         .map(|(_, subnet)| subnet);
     // Its first or second address: whichever is not the host's own.
-    let neighbour = own.filter(|subnet| subnet.prefix <= 30).map(|subnet| {
-        let first = masked(subnet).address.to_bits() + 1;
-        Ipv4Addr::from_bits(if first == subnet.address.to_bits() {
-            first + 1
-        } else {
-            first
-        })
-    });
+    let neighbour = own
+        .filter(|subnet| subnet.prefix_len() <= 30)
+        .and_then(|subnet| subnet.hosts().find(|address| *address != subnet.addr()));
     Ok(neighbour.map(Some))
 }
 
@@ -167,18 +162,18 @@ pub fn has_way(uplink: Option<&IfaceName>, routes: &[Route]) -> Result<bool> {
         let is_its = bound.map_or(!OWN_TABLES.contains(&route.table), |table| {
             route.table == table
         });
-        route.unicast && route.network.prefix <= 1 && is_its
+        route.unicast && route.network.prefix_len() <= 1 && is_its
     };
     Ok(routes.iter().any(leads_out))
 }
 
 /// The next hop of the host's best default route through device `index`. The two halves into which
 /// VPNs split a default route count as default routes.
-pub fn default_hop(routes: &[Route], index: u32) -> Option<(u32, Option<Ipv4Addr>)> {
+pub fn default_hop(routes: &[Route], index: u32) -> Option<Hop> {
     routes
         .iter()
         .filter(|route| {
-            route.unicast && route.network.prefix <= 1 && !OWN_TABLES.contains(&route.table)
+            route.unicast && route.network.prefix_len() <= 1 && !OWN_TABLES.contains(&route.table)
         })
         .filter_map(|route| {
             Some((
@@ -188,15 +183,4 @@ pub fn default_hop(routes: &[Route], index: u32) -> Option<(u32, Option<Ipv4Addr
         })
         .min_by_key(|(metric, _)| *metric)
         .map(|(_, hop)| hop)
-}
-
-/// The network, with the bits after the prefix 0.
-pub fn masked(network: Network) -> Network {
-    let mask = u32::MAX
-        .checked_shl(32 - u32::from(network.prefix.min(32)))
-        .unwrap_or(0);
-    Network {
-        address: Ipv4Addr::from_bits(network.address.to_bits() & mask),
-        ..network
-    }
 }

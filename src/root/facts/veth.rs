@@ -2,12 +2,14 @@
 
 use std::net::IpAddr;
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
 use super::ipv6::{Pair, is_there};
-use crate::kernel::netlink::{Network, NetworkV6};
 use runns_shared::error::Result;
+use runns_shared::exceptions::{HostAccess, Published};
 use runns_shared::name::IfaceName;
-use runns_shared::neighbours::{Cidr, HostAccess, Published, Subnet};
-use runns_shared::plan::{FROM_TUNNEL, Plan, Request};
+use runns_shared::plan::{FROM_TUNNEL, Plan};
+use runns_shared::subnet::Subnet;
 
 /// The name of the end inside.
 pub const INSIDE: &str = "eth0";
@@ -30,7 +32,7 @@ pub struct Veth {
     /// They can because the section says so, not by default.
     pub asks: bool,
     /// Networks that are reached through the veth although there is a tunnel.
-    pub bypassed: Vec<Cidr>,
+    pub bypassed: Vec<IpNet>,
     /// Name servers of the administrator's choice, which are always reached.
     pub resolvers: Vec<IpAddr>,
     /// The namespace has a tunnel.
@@ -64,15 +66,15 @@ impl Veth {
         let leaks = request.has_tunnel() && !request.kill_switch;
         let is_locked = plan.resolver.as_ref().is_some_and(|resolver| resolver.lock);
         Ok(Some(Self {
-            interface: request.interface.clone(),
+            interface: plan.interface.clone(),
             subnet: plan.subnet(),
             ipv6: Pair::on(plan, has_ipv6)?,
             uplink: request.uplink.clone(),
-            published: request.neighbours.published()?,
-            access: request.neighbours.access(request.has_tunnel())?,
-            asks: asks_for_host(request)?,
+            published: request.exceptions.published.clone(),
+            access: request.exceptions.access(request.has_tunnel()),
+            asks: request.exceptions.names_host(),
             bypassed: if request.has_tunnel() {
-                request.neighbours.bypassed()?
+                request.exceptions.bypassed.clone()
             } else {
                 Vec::new()
             },
@@ -94,26 +96,19 @@ impl Veth {
     }
 
     /// The IPv4 networks of [`Self::bypassed`].
-    pub fn bypassed_v4(&self) -> impl Iterator<Item = Network> {
-        self.bypassed
-            .iter()
-            .filter_map(|(address, prefix)| match address {
-                IpAddr::V4(address) => Some(Network {
-                    address: *address,
-                    prefix: *prefix,
-                }),
-                IpAddr::V6(_) => None,
-            })
+    pub fn bypassed_v4(&self) -> impl Iterator<Item = Ipv4Net> {
+        self.bypassed.iter().filter_map(|network| match network {
+            IpNet::V4(network) => Some(*network),
+            IpNet::V6(_) => None,
+        })
     }
 
     /// The IPv6 networks of [`Self::bypassed`].
-    pub fn bypassed_v6(&self) -> impl Iterator<Item = NetworkV6> {
-        self.bypassed
-            .iter()
-            .filter_map(|(address, prefix)| match address {
-                IpAddr::V4(_) => None,
-                IpAddr::V6(address) => Some((*address, *prefix)),
-            })
+    pub fn bypassed_v6(&self) -> impl Iterator<Item = Ipv6Net> {
+        self.bypassed.iter().filter_map(|network| match network {
+            IpNet::V4(_) => None,
+            IpNet::V6(network) => Some(*network),
+        })
     }
 
     /// The published ports that are reached by IPv6.
@@ -122,10 +117,4 @@ impl Veth {
             .iter()
             .filter(|port| self.ipv6.is_some() && port.has_ipv6())
     }
-}
-
-/// Whether the section names servers of the host, which opens the host's INPUT chain for them.
-fn asks_for_host(request: &Request) -> Result<bool> {
-    let says = request.neighbours.all("HostAccess").next().is_some();
-    Ok(says && request.neighbours.access(true)? != HostAccess::Ports(Vec::new()))
 }

@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use futures_util::{Stream, StreamExt};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use rtnetlink::packet_core::{
@@ -33,8 +34,8 @@ use rtnetlink::{Handle, IpVersion, LinkMessageBuilder, LinkUnspec, RouteMessageB
 use tokio::runtime::{Builder, Runtime};
 
 use runns_shared::error::{Context, Error, Result, words};
+use runns_shared::exceptions::Protocol;
 use runns_shared::name::IfaceName;
-use runns_shared::neighbours::Protocol;
 
 /// The routing tables that are ours. Rules that lead to them are ours, too.
 pub const OWN_TABLES: RangeInclusive<u32> = 17_240_000..=17_259_999;
@@ -78,34 +79,21 @@ pub struct Link {
     pub peer: Option<u32>,
 }
 
-/// An IPv4 network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network {
-    /// Its address; bits after the prefix are ignored.
-    pub address: Ipv4Addr,
-    /// The prefix length.
-    pub prefix: u8,
-}
+/// All of IPv4.
+pub const EVERYWHERE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0);
+/// All of IPv6.
+pub const EVERYWHERE_V6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0);
 
-impl Network {
-    /// Whether the two networks have an address in common.
-    pub fn overlaps(&self, other: &Self) -> bool {
-        let prefix = self.prefix.min(other.prefix).min(32);
-        let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-        (self.address.to_bits() ^ other.address.to_bits()) & mask == 0
-    }
-}
+/// Where a route leads: the index of a device, and the gateway if there is one.
+pub type Hop = (u32, Option<IpAddr>);
 
-/// An IPv6 network: its address and its prefix length.
-pub type NetworkV6 = (Ipv6Addr, u8);
-
-/// An IPv4 route in any table.
+/// A route of either family, in any table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// Its destination.
-    pub network: Network,
-    /// Its next hops: the interface index, and the gateway if there is one.
-    pub hops: Vec<(u32, Option<Ipv4Addr>)>,
+    pub network: IpNet,
+    /// Its next hops.
+    pub hops: Vec<Hop>,
     /// Its table.
     pub table: u32,
     /// Its metric; the lowest is preferred.
@@ -113,6 +101,13 @@ pub struct Route {
     /// Whether it is a unicast route, not a local, broadcast or unreachable one.
     pub unicast: bool,
     message: RouteMessage,
+}
+
+impl Route {
+    /// Whether it leads to `network`, and is in `table`.
+    pub fn is_to(&self, network: impl Into<IpNet>, table: u32) -> bool {
+        self.unicast && self.network == network.into() && self.table == table
+    }
 }
 
 impl Netlink {
@@ -199,9 +194,9 @@ impl Netlink {
     }
 
     /// The IPv4 addresses of all devices, each with its device's index.
-    pub fn addresses(&self) -> Result<Vec<(u32, Network)>> {
+    pub fn addresses(&self) -> Result<Vec<(u32, Ipv4Net)>> {
         let v4 = |(index, address, prefix)| match address {
-            IpAddr::V4(address) => Some((index, Network { address, prefix })),
+            IpAddr::V4(address) => Some((index, Ipv4Net::new(address, prefix).ok()?)),
             IpAddr::V6(_) => None,
         };
         Ok(self
@@ -240,43 +235,26 @@ impl Netlink {
         Ok(messages.iter().filter_map(one).collect())
     }
 
-    /// The unicast IPv6 routes of all tables: network and table.
-    pub fn routes_v6(&self) -> Result<Vec<(NetworkV6, u32)>> {
-        let mut request = RouteMessage::default();
-        request.header.address_family = AddressFamily::Inet6;
-        let messages = self.collect(
-            "list the routes",
-            self.handle.route().get(request).execute(),
-        )?;
-        let route = |message: RouteMessage| {
-            let mut address = Ipv6Addr::UNSPECIFIED;
-            let mut table = u32::from(message.header.table);
-            for attribute in &message.attributes {
-                match attribute {
-                    RouteAttribute::Destination(RouteAddress::Inet6(destination)) => {
-                        address = *destination
-                    }
-                    RouteAttribute::Table(number) => table = *number,
-                    _ => {}
-                }
-            }
-            ((address, message.header.destination_prefix_length), table)
-        };
-        let unicast = messages
-            .into_iter()
-            .filter(|message| message.header.kind == RouteType::Unicast);
-        Ok(unicast.map(route).collect())
-    }
-
     /// The IPv4 routes of all tables.
     pub fn routes(&self) -> Result<Vec<Route>> {
+        self.routes_of(AddressFamily::Inet)
+    }
+
+    /// The routes of a family, of all tables.
+    pub fn routes_of(&self, family: AddressFamily) -> Result<Vec<Route>> {
         let mut request = RouteMessage::default();
-        request.header.address_family = AddressFamily::Inet;
+        request.header.address_family = family;
         let messages = self.collect(
             "list the routes",
             self.handle.route().get(request).execute(),
         )?;
-        Ok(messages.into_iter().map(route).collect())
+        // A kernel without IPv6 lists the routes of the families that it has.
+        let is_asked = |message: &RouteMessage| message.header.address_family == family;
+        Ok(messages
+            .into_iter()
+            .filter(is_asked)
+            .filter_map(route)
+            .collect())
     }
 
     /// Creates a veth pair: `host` here, in `group`, and `inside` in the network namespace `netns`,
@@ -472,11 +450,11 @@ impl Netlink {
     }
 
     /// Adds an IPv4 address to device `index`.
-    pub fn add_address(&self, index: u32, network: Network) -> Result<()> {
-        let request = self
-            .handle
-            .address()
-            .add(index, IpAddr::V4(network.address), network.prefix);
+    pub fn add_address(&self, index: u32, network: Ipv4Net) -> Result<()> {
+        let request =
+            self.handle
+                .address()
+                .add(index, IpAddr::V4(network.addr()), network.prefix_len());
         self.act("add an address", request.execute())
     }
 
@@ -497,7 +475,7 @@ impl Netlink {
     /// several routes to one network, the kernel uses the one with the lowest metric.
     pub fn add_device_route(
         &self,
-        to: (IpAddr, u8),
+        to: IpNet,
         index: u32,
         gateway: Option<IpAddr>,
         metric: u32,
@@ -505,14 +483,14 @@ impl Netlink {
         let what = "add a route";
         let wrong = || Error::new(what, "its addresses are of different families");
         let mut route = RouteMessageBuilder::<IpAddr>::new()
-            .destination_prefix(to.0, to.1)
+            .destination_prefix(to.addr(), to.prefix_len())
             .map_err(|_| wrong())?
             .output_interface(index)
             .priority(metric)
             .protocol(RouteProtocol::Boot);
         if let Some(gateway) = gateway {
             route = route.gateway(gateway).map_err(|_| wrong())?;
-        } else if to.0.is_ipv4() {
+        } else if to.addr().is_ipv4() {
             route = route.scope(rtnetlink::packet_route::route::RouteScope::Link);
         }
         self.act(
@@ -559,14 +537,12 @@ impl Netlink {
         self.act("set an MTU", self.handle.link().change(message).execute())
     }
 
-    /// Adds an IPv4 route to `network` to `table`: through `hop`, or an unreachable route if that
-    /// is `None`.
-    pub fn add_route(
-        &self,
-        network: Network,
-        table: u32,
-        hop: Option<(u32, Option<Ipv4Addr>)>,
-    ) -> Result<()> {
+    /// Adds a route to `network` to `table`: through `hop`, or an unreachable route if that is
+    /// `None`.
+    pub fn add_route(&self, network: impl Into<IpNet>, table: u32, hop: Option<Hop>) -> Result<()> {
+        let what = "add a route";
+        let wrong = || Error::new(what, "its addresses are of different families");
+        let network = network.into();
         // The main table is only written to inside the namespace: the route gets the protocol that
         // `ip route add` gives it.
         let protocol = if table == MAIN_TABLE {
@@ -574,64 +550,34 @@ impl Netlink {
         } else {
             OWN_PROTOCOL
         };
-        let mut route = RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(network.address, network.prefix)
+        let mut route = RouteMessageBuilder::<IpAddr>::new()
+            .destination_prefix(network.addr(), network.prefix_len())
+            .map_err(|_| wrong())?
             .table_id(table)
             .protocol(protocol);
         route = match hop {
-            // Our own table has no route to the gateway's subnet, hence onlink.
-            Some((index, Some(gateway))) if table != MAIN_TABLE => {
-                route.output_interface(index).gateway(gateway).onlink()
+            Some((index, Some(gateway))) => {
+                let route = route
+                    .output_interface(index)
+                    .gateway(gateway)
+                    .map_err(|_| wrong())?;
+                // Our own table has no route to the gateway's subnet.
+                if table == MAIN_TABLE {
+                    route
+                } else {
+                    route.onlink()
+                }
             }
-            Some((index, Some(gateway))) => route.output_interface(index).gateway(gateway),
-            Some((index, None)) => route
+            Some((index, None)) if network.addr().is_ipv4() => route
                 .output_interface(index)
                 .scope(rtnetlink::packet_route::route::RouteScope::Link),
+            Some((index, None)) => route.output_interface(index),
             // The highest metric: the kernel prefers every other route.
             None => route.kind(RouteType::Unreachable).priority(u32::MAX),
         };
         self.act(
-            "add a route",
+            what,
             self.handle.route().add(route.build()).replace().execute(),
-        )
-    }
-
-    /// Like [`Self::add_route`], for a table of our own.
-    pub fn add_route_v6(
-        &self,
-        to: NetworkV6,
-        table: u32,
-        hop: Option<(u32, Option<Ipv6Addr>)>,
-    ) -> Result<()> {
-        let mut route = RouteMessageBuilder::<Ipv6Addr>::new()
-            .destination_prefix(to.0, to.1)
-            .table_id(table);
-        route = match hop {
-            Some((index, Some(gateway))) => route.output_interface(index).gateway(gateway).onlink(),
-            Some((index, None)) => route.output_interface(index),
-            None => route.kind(RouteType::Unreachable).priority(u32::MAX),
-        };
-        self.act(
-            "add a route",
-            self.handle
-                .route()
-                .add(route.protocol(OWN_PROTOCOL).build())
-                .replace()
-                .execute(),
-        )
-    }
-
-    /// Removes a route to a network from a table of our own.
-    pub fn delete_route_v6(&self, to: NetworkV6, table: u32) -> Result<()> {
-        let route = RouteMessageBuilder::<Ipv6Addr>::new()
-            .destination_prefix(to.0, to.1)
-            .table_id(table);
-        self.forgiving(
-            "remove a route",
-            self.handle
-                .route()
-                .del(route.protocol(OWN_PROTOCOL).build())
-                .execute(),
         )
     }
 
@@ -959,13 +905,18 @@ fn link(message: &LinkMessage) -> Link {
     }
 }
 
-fn route(message: RouteMessage) -> Route {
-    let mut address = Ipv4Addr::UNSPECIFIED;
+/// A route; `None` if its family is neither IPv4 nor IPv6.
+fn route(message: RouteMessage) -> Option<Route> {
+    let mut address = match message.header.address_family {
+        AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        _ => return None,
+    };
     let (mut table, mut metric) = (u32::from(message.header.table), 0);
     let mut hops = Vec::new();
     for attribute in &message.attributes {
         match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(destination)) => address = *destination,
+            RouteAttribute::Destination(destination) => address = address_of(destination)?,
             RouteAttribute::Table(number) => table = *number,
             RouteAttribute::Priority(priority) => metric = *priority,
             RouteAttribute::MultiPath(paths) => {
@@ -979,45 +930,27 @@ fn route(message: RouteMessage) -> Route {
             _ => {}
         }
     }
-    let network = Network {
-        address,
-        prefix: message.header.destination_prefix_length,
-    };
-    let unicast = message.header.kind == RouteType::Unicast;
-    Route {
-        network,
+    Some(Route {
+        network: IpNet::new(address, message.header.destination_prefix_length).ok()?,
         hops,
         table,
         metric,
-        unicast,
+        unicast: message.header.kind == RouteType::Unicast,
         message,
-    }
-}
-
-fn gateway(attributes: &[RouteAttribute]) -> Option<Ipv4Addr> {
-    attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => Some(*gateway),
-        _ => None,
     })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn network(address: [u8; 4], prefix: u8) -> Network {
-        Network {
-            address: address.into(),
-            prefix,
-        }
+fn address_of(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
+        RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
+        _ => None,
     }
+}
 
-    #[test]
-    fn overlap_is_of_the_shorter_prefix() {
-        let subnet = network([172, 24, 5, 0], 24);
-        assert!(subnet.overlaps(&network([172, 16, 0, 0], 12)));
-        assert!(subnet.overlaps(&network([172, 24, 5, 77], 32)));
-        assert!(!subnet.overlaps(&network([172, 24, 6, 0], 24)));
-        assert!(subnet.overlaps(&network([0, 0, 0, 0], 0)));
-    }
+fn gateway(attributes: &[RouteAttribute]) -> Option<IpAddr> {
+    attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(gateway) => address_of(gateway),
+        _ => None,
+    })
 }

@@ -52,11 +52,11 @@ impl Part for Firewalld {
 
     fn describe(&self, plan: &Plan) -> Option<String> {
         let is_there = plan.request.has_veth() && tool::find("firewall-offline-cmd").is_some();
-        is_there.then(|| format!("{} in zone {ZONE} of firewalld", plan.request.interface))
+        is_there.then(|| format!("{} in zone {ZONE} of firewalld", plan.interface))
     }
 
     fn apply(&self, site: &mut Site) -> Result<()> {
-        let interface = &site.plan().request.interface;
+        let interface = &site.plan().interface;
         if !Path::new(ZONE_FILE).exists() {
             HostState::update(site.lock, |host| host.firewalld_zone = true)?;
         }
@@ -68,7 +68,7 @@ impl Part for Firewalld {
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
-        let interface = &site.plan().request.interface;
+        let interface = &site.plan().interface;
         let removed = if is_running() {
             remove(interface)?
         } else {
@@ -87,7 +87,7 @@ impl Part for Firewalld {
         if !seen.root {
             return Ok(Vec::new());
         }
-        let interface = &subject.record.plan.request.interface;
+        let interface = &subject.record.plan.interface;
         let mut found = Vec::new();
         let running = seen.text("firewalld", || Ok(is_running().to_string()))? == "true";
         // All interfaces that firewalld has in zones, as busctl(1) prints them.

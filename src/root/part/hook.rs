@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -32,7 +32,6 @@ use runns_privileged::{Privilege, netns};
 use runns_shared::error::{Context, Error, Result, words};
 use runns_shared::escape::show;
 use runns_shared::log;
-use runns_shared::neighbours::{Hook, Moment};
 use runns_shared::output;
 use runns_shared::plan::Plan;
 use runns_shared::record::{Record, State};
@@ -44,18 +43,54 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How often to look whether it has ended, or whether somebody wants it to.
 const ROUND: Duration = Duration::from_millis(20);
 
+/// How long it may take, in seconds, unless HookTimeout says so.
+const TIMEOUT: u32 = 30;
+
+/// When root runs a program inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// When all is built.
+    Built,
+    /// Before anything is removed.
+    Cleaned,
+}
+
+/// A program that root runs inside.
+struct Hook {
+    /// The option that names it.
+    option: &'static str,
+    /// Its absolute path.
+    path: PathBuf,
+    /// How long it may take.
+    timeout: Duration,
+}
+
+impl Hook {
+    /// That of a plan, if it names one for this moment.
+    fn of(plan: &Plan, moment: Moment) -> Option<Self> {
+        let request = &plan.request;
+        let (option, path) = match moment {
+            Moment::Built => ("PostBuild", &request.post_build),
+            Moment::Cleaned => ("PreClean", &request.pre_clean),
+        };
+        Some(Self {
+            option,
+            path: path.clone()?,
+            timeout: Duration::from_secs(request.hook_timeout.unwrap_or(TIMEOUT).into()),
+        })
+    }
+}
+
 /// What PostBuild sets up.
 pub struct PostBuild;
 
 impl Part for PostBuild {
     fn is_in(&self, plan: &Plan) -> bool {
-        ["PostBuild", "PreClean"]
-            .iter()
-            .any(|option| plan.request.neighbours.all(option).next().is_some())
+        plan.request.post_build.is_some() || plan.request.pre_clean.is_some()
     }
 
     fn describe(&self, plan: &Plan) -> Option<String> {
-        let hook = plan.request.neighbours.hook(Moment::Built).ok()??;
+        let hook = Hook::of(plan, Moment::Built)?;
         Some(format!(
             "what {} sets up inside (PostBuild)",
             show(&hook.path)
@@ -79,11 +114,9 @@ impl Part for PostBuild {
         Ok(false)
     }
 
-    /// Whether what it says can be read; what a program has set up is not known.
-    fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
-        let neighbours = &subject.record.plan.request.neighbours;
-        neighbours.hook(Moment::Built)?;
-        neighbours.hook(Moment::Cleaned).map(|_| Vec::new())
+    /// What a program has set up is not known.
+    fn look(&self, _subject: &Subject) -> Result<Vec<Finding>> {
+        Ok(Vec::new())
     }
 }
 
@@ -98,7 +131,7 @@ fn empty(site: &Site) -> Result<()> {
 /// Checks, before anything is made, that the programs can be run.
 fn check(plan: &Plan) -> Result<()> {
     for moment in [Moment::Built, Moment::Cleaned] {
-        if let Some(hook) = plan.request.neighbours.hook(moment)? {
+        if let Some(hook) = Hook::of(plan, moment) {
             locate(&hook)?;
         }
     }
@@ -121,13 +154,13 @@ fn locate(hook: &Hook) -> Result<()> {
 
 /// Runs what belongs to this moment, if anything does.
 pub fn run(site: &Site, moment: Moment) -> Result<()> {
-    let Some(hook) = site.plan().request.neighbours.hook(moment)? else {
+    let Some(hook) = Hook::of(site.plan(), moment) else {
         return Ok(());
     };
     locate(&hook)?;
     let shown = format!("{} {}", hook.option, show(&hook.path));
     output::step(|| format!("running {shown} inside"));
-    log::notice(|| format!("{}: running {shown}", site.plan().request.name));
+    log::notice(|| format!("{}: running {shown}", site.plan().name));
     let cannot = || format!("run {shown}");
     // It is closed when the program starts. Until then, it takes the reason why that cannot be.
     let mut failure = File::from(memfd_create(c"runns", MFdFlags::MFD_CLOEXEC).cannot(cannot)?);
@@ -279,7 +312,7 @@ fn become_hook(
     process::set_disposition(Signal::SIGPIPE, Disposition::Default).cannot(|| "restore SIGPIPE")?;
     umask(Mode::from_bits_truncate(0o022));
     chdir("/").cannot(|| "enter /")?;
-    let name = &record.plan.request.name;
+    let name = &record.plan.name;
     let privilege = Privilege::take()?;
     let built = record
         .identity
@@ -323,7 +356,7 @@ fn environment(plan: &Plan) -> Vec<CString> {
     };
     let variables = [
         ("PATH", tool::PATH.to_string()),
-        ("RUNNS_NETNS", request.name.to_string()),
+        ("RUNNS_NETNS", plan.name.to_string()),
         ("RUNNS_INTERFACE", of_veth(INSIDE.to_string())),
         ("RUNNS_ADDRESS", of_veth(plan.subnet().inside().to_string())),
         (

@@ -27,8 +27,11 @@ impl Part for Inside {
     fn is_in(&self, plan: &Plan) -> bool {
         let request = &plan.request;
         let is_locked = plan.resolver.as_ref().is_some_and(|resolver| resolver.lock);
-        let has = |option| request.neighbours.all(option).next().is_some();
-        is_locked || request.has_tunnel() || has("Publish") || has("HostAccess")
+        let exceptions = &request.exceptions;
+        is_locked
+            || request.has_tunnel()
+            || !exceptions.published.is_empty()
+            || exceptions.host_access.is_some()
     }
 
     fn describe(&self, plan: &Plan) -> Option<String> {

@@ -91,11 +91,10 @@ impl Part for Ipv6 {
 /// Whether another namespace has IPv6 on its veth pair.
 fn another_has_it(site: &Site) -> Result<bool> {
     let (records, unreadable) = Record::readable()?;
-    let name = &site.plan().request.name;
+    let name = &site.plan().name;
     // One that cannot be read may have it.
-    let has_it = |record: &Record| {
-        record.plan.request.name != *name && !matches!(Pair::of(&record.plan), Ok(None))
-    };
+    let has_it =
+        |record: &Record| record.plan.name != *name && !matches!(Pair::of(&record.plan), Ok(None));
     Ok(unreadable.iter().any(|other| other != name) || records.iter().any(has_it))
 }
 

@@ -45,14 +45,11 @@ impl Part for NetworkNamespace {
     }
 
     fn describe(&self, plan: &Plan) -> Option<String> {
-        Some(format!(
-            "network namespace {}",
-            path(&plan.request.name).display()
-        ))
+        Some(format!("network namespace {}", path(&plan.name).display()))
     }
 
     fn check(&self, plan: &Plan) -> Result<()> {
-        let name = &plan.request.name;
+        let name = &plan.name;
         let place = path(name);
         if std::fs::symlink_metadata(&place).is_err() {
             return Ok(());
@@ -68,7 +65,7 @@ impl Part for NetworkNamespace {
     }
 
     fn apply(&self, site: &mut Site) -> Result<()> {
-        let name = site.plan().request.name.clone();
+        let name = site.plan().name.clone();
         prepare_directory(site)?;
         mark_host(site.lock)?;
         let (identity, file) = create(&limits()?)?;
@@ -113,7 +110,7 @@ pub fn withdraw(site: &Site) -> Result<bool> {
     if let Some(namespace) = site.open_namespace()? {
         Netlink::inside(namespace.as_fd())?.strip()?;
     }
-    let path = path(&site.plan().request.name);
+    let path = path(&site.plan().name);
     let Ok(stat) = std::fs::symlink_metadata(&path) else {
         return Ok(false);
     };
@@ -275,7 +272,7 @@ fn attach(namespace: &impl AsRawFd, path: &Path) -> Result<()> {
 
 /// Gives a namespace whose name is gone, but which has processes in it, its name back.
 fn attach_again(site: &Site) -> Result<()> {
-    let path = path(&site.plan().request.name);
+    let path = path(&site.plan().name);
     let file = open_by_process(&site.record).ok_or_else(|| {
         Error::new(
             format!("mount the namespace on {}", path.display()),
@@ -302,14 +299,11 @@ fn is_nsfs(stat: &std::fs::Metadata) -> bool {
 }
 
 fn look(subject: &Subject) -> Result<Vec<Finding>> {
-    let request = &subject.record.plan.request;
-    let place = path(&request.name);
+    let name = &subject.record.plan.name;
+    let place = path(name);
     let (what, anew) = (
         show(&place),
-        format!(
-            "sudo runns-exec clean {}, then build it again",
-            request.name
-        ),
+        format!("sudo runns-exec clean {}, then build it again", name),
     );
     let Some(inside) = &subject.inside else {
         let mounted = std::fs::symlink_metadata(&place).ok();

@@ -42,7 +42,7 @@ use runns_shared::escape::{quote, show};
 use runns_shared::inside::{Inside, Route};
 use runns_shared::output;
 use runns_shared::output::warn;
-use runns_shared::plan::{Plan, Request};
+use runns_shared::plan::Plan;
 use runns_shared::record::Daemon;
 use runns_shared::tunnel::TunnelState;
 use runns_sys::process::{self, Fork};
@@ -75,7 +75,7 @@ impl Part for OpenVpn {
     fn apply(&self, site: &mut Site) -> Result<()> {
         let files = site.plan().request.vpn.clone();
         if !files.is_empty() {
-            tunnel::make_directories(&site.plan().request.name)?;
+            tunnel::make_directories(&site.plan().name)?;
             write_hosts(site)?;
             turn_ipv6_off(site)?;
             if site.wait.is_none() && decides(site.plan()) {
@@ -112,7 +112,7 @@ impl Part for OpenVpn {
         for index in 0..site.plan().request.vpn.len() {
             stopped |= remove_devices(site.plan(), &site.host, site.open_namespace()?, index)?;
         }
-        tunnel::remove_directories(&site.plan().request.name)?;
+        tunnel::remove_directories(&site.plan().name)?;
         Ok(stopped)
     }
 
@@ -231,7 +231,7 @@ fn write_hosts(site: &Site) -> Result<()> {
     }
     let mut text = lines.into_bytes();
     text.extend(tunnel::launch::read_live(Path::new("/etc/hosts"))?);
-    file::write(&tunnel::hosts_file(&request.name), text)
+    file::write(&tunnel::hosts_file(&site.plan().name), text)
 }
 
 /// The host names in the `remote` lines of a configuration; addresses need no lookup.
@@ -308,7 +308,7 @@ fn become_keeper(site: &Site, index: usize, build: UnixStream) -> Result<Infalli
     } else {
         keeper::ALONE
     };
-    let (name, index) = (site.plan().request.name.to_string(), index.to_string());
+    let (name, index) = (site.plan().name.to_string(), index.to_string());
     let words = [
         &program.to_string_lossy(),
         keeper::NAME,
@@ -344,7 +344,7 @@ fn follow(site: &Site, index: usize, management: &mut Management, wait: Wait) ->
     let tell = |words: &str| output::complain(&format!("{shown}: {words}"));
     let profile = Profile::read(&request.vpn[index])?;
     let ask = |question: &Question| ask(&shown, question);
-    let by_hand = by_hand(request);
+    let by_hand = by_hand(site.plan());
     management
         .wait(Follow {
             login: Login::new(&profile, &ask, &by_hand),
@@ -356,7 +356,7 @@ fn follow(site: &Site, index: usize, management: &mut Management, wait: Wait) ->
             tell: &tell,
         })
         .map_err(cannot)?;
-    if !TunnelState::load(&request.name, index).up {
+    if !TunnelState::load(&site.plan().name, index).up {
         let name = daemon_name(site.plan());
         return Err(cannot(Error::new(
             "connect",
@@ -378,10 +378,10 @@ fn ask(shown: &str, question: &Question) -> Result<Option<String>> {
 }
 
 /// The command that asks for what a build without a terminal could not ask for.
-fn by_hand(request: &Request) -> String {
-    match &request.section {
+fn by_hand(plan: &Plan) -> String {
+    match &plan.request.section {
         Some(section) => format!("sudo runns-exec build -s {}", quote(section)),
-        None => format!("sudo runns-exec build -n {}", request.name),
+        None => format!("sudo runns-exec build -n {}", plan.name),
     }
 }
 
@@ -437,7 +437,7 @@ fn look(subject: &Subject, index: usize) -> Result<Option<Finding>> {
 
 /// Stops a tunnel's keeper and daemon, as far as they still run, and starts them anew.
 fn restart(site: &mut Site, index: usize, config: &Path) -> Result<()> {
-    let name = site.plan().request.name.clone();
+    let name = site.plan().name.clone();
     let mut old = Vec::new();
     for running in [&mut site.record.daemons, &mut site.record.keepers] {
         old.extend(

@@ -19,8 +19,7 @@ pub struct PushedResolver;
 
 /// Tells which pushed servers are not used.
 fn warn_of_refused(plan: &Plan) {
-    let states =
-        (0..plan.request.vpn.len()).map(|index| TunnelState::load(&plan.request.name, index));
+    let states = (0..plan.request.vpn.len()).map(|index| TunnelState::load(&plan.name, index));
     for server in states
         .flat_map(|state| state.servers)
         .filter(|server| is_outside(plan, *server))
@@ -46,9 +45,9 @@ impl Part for PushedResolver {
         if dns.servers.is_empty() {
             return Ok(());
         }
-        etc_netns::remove(site.lock, &site.plan().request.name)?;
+        etc_netns::remove(site.lock, &site.plan().name)?;
         site.record.files.clear();
-        let resolver = from_dns(&site.plan().request, FROM_TUNNEL, &dns)?;
+        let resolver = from_dns(site.plan(), FROM_TUNNEL, &dns)?;
         site.record.plan.resolver = Some(resolver);
         site.save()?;
         etc_netns::write(site.lock, &mut site.record)?;

@@ -47,17 +47,17 @@ impl Part for Resolver {
     }
 
     fn apply(&self, site: &mut Site) -> Result<()> {
-        etc_netns::remove_leftovers(&site.plan().request.name)?;
+        etc_netns::remove_leftovers(&site.plan().name)?;
         etc_netns::write(site.lock, &mut site.record)
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
-        etc_netns::remove(site.lock, &site.plan().request.name)
+        etc_netns::remove(site.lock, &site.plan().name)
     }
 
     fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
         let plan = &subject.record.plan;
-        let directory = directory(&plan.request.name);
+        let directory = directory(&plan.name);
         let Some(resolver) = current(plan) else {
             return Ok(Vec::new());
         };
@@ -73,7 +73,7 @@ impl Part for Resolver {
         if resolver.text.is_none() && !own.exists() {
             let cure = format!(
                 "put it back, or: sudo runns-exec clean {}, then build it again",
-                plan.request.name
+                plan.name
             );
             found.push(Finding::degraded(show(&own), "gone").cure(cure));
         }
@@ -84,7 +84,7 @@ impl Part for Resolver {
         let Some(resolver) = current(site.plan()) else {
             return Ok(());
         };
-        let directory = directory(&site.plan().request.name);
+        let directory = directory(&site.plan().name);
         if std::fs::symlink_metadata(&directory).is_ok_and(|data| !data.is_dir()) {
             std::fs::remove_file(&directory).cannot(|| format!("remove {}", show(&directory)))?;
         }
@@ -119,7 +119,7 @@ fn check(plan: &Plan) -> Result<()> {
         (NSSWITCH, &resolver.nsswitch),
     ] {
         let (ours, namesake) = (
-            directory(&plan.request.name).join(name),
+            directory(&plan.name).join(name),
             Path::new("/etc").join(name),
         );
         if std::fs::symlink_metadata(&namesake).is_err() && (text.is_some() || ours.exists()) {

@@ -7,14 +7,16 @@
 //! Mark, rule and table belong to the uplink, not to the namespace: a packet meets as many rules as
 //! there are uplinks.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use ipnet::{IpNet, Ipv4Net};
 
 use super::{Part, Site};
 use crate::facts::ipv6::is_there;
-use crate::facts::uplinks::{Bound, PRIORITY, default_hop, masked};
+use crate::facts::uplinks::{Bound, PRIORITY, default_hop};
 use crate::finding::Finding;
 use crate::host::HostState;
-use crate::kernel::netlink::{AddressFamily, Link, Netlink, Network, NetworkV6, Packets, Route};
+use crate::kernel::netlink::{
+    AddressFamily, EVERYWHERE, EVERYWHERE_V6, Hop, Link, Netlink, Packets, Route,
+};
 use crate::kernel::sysctl::{set_sysctl, sysctl};
 use crate::seen::Seen;
 use crate::seen::Subject;
@@ -23,12 +25,6 @@ use runns_shared::name::IfaceName;
 use runns_shared::output::warn;
 use runns_shared::plan::Plan;
 use runns_shared::record::Record;
-
-const EVERYWHERE_V6: NetworkV6 = (Ipv6Addr::UNSPECIFIED, 0);
-const EVERYWHERE: Network = Network {
-    address: Ipv4Addr::UNSPECIFIED,
-    prefix: 0,
-};
 
 /// The part.
 pub struct Uplink;
@@ -62,7 +58,7 @@ impl Part for Uplink {
     fn undo(&self, site: &mut Site) -> Result<bool> {
         let rules = site
             .host
-            .delete_rules(&Packets::From(&site.plan().request.interface))?;
+            .delete_rules(&Packets::From(&site.plan().interface))?;
         Ok(forget_unused(site, None)? | (rules > 0))
     }
 
@@ -95,26 +91,24 @@ pub fn forget_unused(site: &Site, kept: Option<&IfaceName>) -> Result<bool> {
     let others = Record::all()?;
     let is_used = |uplink: &str| {
         kept.is_some_and(|kept| kept.as_str() == uplink)
-            || others
-                .iter()
-                .map(|record| &record.plan.request)
-                .any(|request| {
-                    request.name != site.plan().request.name
-                        && request
-                            .uplink
-                            .as_ref()
-                            .is_some_and(|name| name.as_str() == uplink)
-                })
+            || others.iter().map(|record| &record.plan).any(|plan| {
+                plan.name != site.plan().name
+                    && plan
+                        .request
+                        .uplink
+                        .as_ref()
+                        .is_some_and(|name| name.as_str() == uplink)
+            })
     };
     let host = HostState::load()?;
     let mut removed = false;
     for (uplink, number) in host.uplinks.iter().filter(|(uplink, _)| !is_used(uplink)) {
         let bound = Bound::numbered(*number);
         site.host.delete_rules(&bound.packets())?;
-        delete_table(&site.host, bound.table())?;
+        delete_table(&site.host, AddressFamily::Inet, bound.table())?;
         site.host
             .delete_rules_of(AddressFamily::Inet6, &bound.packets())?;
-        site.host.delete_route_v6(EVERYWHERE_V6, bound.table())?;
+        delete_table(&site.host, AddressFamily::Inet6, bound.table())?;
         HostState::update(site.lock, |host| {
             host.uplinks.remove(uplink);
         })?;
@@ -138,7 +132,7 @@ fn close_ipv6(host: &Netlink, bound: Bound) -> Result<()> {
     if !is_there()? {
         return Ok(());
     }
-    host.add_route_v6(EVERYWHERE_V6, bound.table(), None)?;
+    host.add_route(EVERYWHERE_V6, bound.table(), None)?;
     host.add_rule_of(
         AddressFamily::Inet6,
         &bound.packets(),
@@ -147,29 +141,24 @@ fn close_ipv6(host: &Netlink, bound: Bound) -> Result<()> {
     )
 }
 
-fn delete_table(host: &Netlink, table: u32) -> Result<usize> {
-    let routes: Vec<Route> = host
-        .routes()?
-        .into_iter()
+fn delete_table(host: &Netlink, family: AddressFamily, table: u32) -> Result<()> {
+    host.routes_of(family)?
+        .iter()
         .filter(|route| route.table == table)
-        .collect();
-    for route in &routes {
-        host.delete_route(route)?;
-    }
-    Ok(routes.len())
+        .try_for_each(|route| host.delete_route(route))
 }
 
 /// A destination and its next hop.
-type Hop = (Network, (u32, Option<Ipv4Addr>));
+type Way = (IpNet, Hop);
 
 /// The routes, beside the unreachable one, by which traffic is to leave through `uplink`:
 /// everywhere by its gateway or, if it has none, to its own subnets.
-fn wanted_routes(addresses: &[(u32, Network)], routes: &[Route], link: &Link) -> Vec<Hop> {
+fn wanted_routes(addresses: &[(u32, Ipv4Net)], routes: &[Route], link: &Link) -> Vec<Way> {
     if let Some(hop) = default_hop(routes, link.index) {
-        return vec![(EVERYWHERE, hop)];
+        return vec![(EVERYWHERE.into(), hop)];
     }
     let own = addresses.iter().filter(|(index, _)| *index == link.index);
-    own.map(|(_, subnet)| (masked(*subnet), (link.index, None)))
+    own.map(|(_, subnet)| (subnet.trunc().into(), (link.index, None)))
         .collect()
 }
 
@@ -182,7 +171,7 @@ fn set_routes(host: &Netlink, table: u32, uplink: &IfaceName) -> Result<()> {
         &routes,
         &host.need_link(uplink.as_str())?,
     );
-    if !wanted.iter().any(|(network, _)| network.prefix == 0) {
+    if !wanted.iter().any(|(network, _)| network.prefix_len() == 0) {
         warn(&format!(
             "{uplink} has no gateway: only its own subnets ({}) are reachable",
             wanted.len()
@@ -209,7 +198,7 @@ fn set_routes(host: &Netlink, table: u32, uplink: &IfaceName) -> Result<()> {
     Ok(())
 }
 
-fn is_wanted(route: &Route, wanted: &[Hop]) -> bool {
+fn is_wanted(route: &Route, wanted: &[Way]) -> bool {
     wanted
         .iter()
         .any(|(network, hop)| *network == route.network && route.hops == [*hop])
@@ -264,7 +253,7 @@ fn look(seen: &Seen, uplink: &IfaceName) -> Result<Vec<Finding>> {
         .collect();
     if !in_table
         .iter()
-        .any(|route| !route.unicast && route.network == EVERYWHERE)
+        .any(|route| !route.unicast && route.network == EVERYWHERE.into())
     {
         found.push(Finding::degraded(
             &what,
@@ -291,10 +280,10 @@ fn look(seen: &Seen, uplink: &IfaceName) -> Result<Vec<Finding>> {
         return Ok(found);
     };
     let wanted = wanted_routes(seen.addresses()?, routes, link);
-    let has = |hop: &Hop| {
+    let has = |way: &Way| {
         in_table
             .iter()
-            .any(|route| route.unicast && is_wanted(route, std::slice::from_ref(hop)))
+            .any(|route| route.unicast && is_wanted(route, std::slice::from_ref(way)))
     };
     if !link.up {
         found.push(

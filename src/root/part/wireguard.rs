@@ -74,7 +74,7 @@ impl Part for WireGuard {
     fn apply(&self, site: &mut Site) -> Result<()> {
         let files = site.plan().request.wireguard.clone();
         if !files.is_empty() {
-            tunnel::make_directories(&site.plan().request.name)?;
+            tunnel::make_directories(&site.plan().name)?;
         }
         for (index, file) in files.iter().enumerate() {
             let device = Device::new(site.plan(), index);
@@ -90,7 +90,7 @@ impl Part for WireGuard {
             removed |= remove(site, &Device::new(&plan, index))?;
         }
         remove_made_directory(site.lock, Path::new(SOCKETS))?;
-        tunnel::remove_directories(&plan.request.name)?;
+        tunnel::remove_directories(&plan.name)?;
         Ok(removed)
     }
 
@@ -262,7 +262,7 @@ fn bring_up(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
         output::step(|| format!("waiting for the first handshake of {}", device.inside));
         wait_for_handshake(&namespace, device, &config, in_kernel, time)?;
     }
-    let dns = config.dns.unwrap_or(runns_shared::config::Dns {
+    let dns = config.dns.unwrap_or(runns_shared::request::Dns {
         servers: Vec::new(),
         search: Vec::new(),
     });
@@ -274,11 +274,7 @@ fn bring_up(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
         servers: dns.servers,
         search: dns.search,
     };
-    tunnel::save(
-        &state,
-        &plan.request.name,
-        plan.request.vpn.len() + device.number,
-    )
+    tunnel::save(&state, &plan.name, plan.request.vpn.len() + device.number)
 }
 
 /// How the device is set up inside.
@@ -672,7 +668,7 @@ fn mend(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
         .iter()
         .all(|daemon| daemon.config != file || daemon.is_running());
     let is_recorded = TunnelState::load(
-        &site.plan().request.name,
+        &site.plan().name,
         site.plan().request.vpn.len() + device.number,
     )
     .up;
@@ -683,7 +679,7 @@ fn mend(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
     remove(site, device)?;
     site.record.daemons.retain(|daemon| daemon.config != file);
     site.save()?;
-    tunnel::make_directories(&site.plan().request.name)?;
+    tunnel::make_directories(&site.plan().name)?;
     bring_up(site, file, device)
 }
 

@@ -9,10 +9,9 @@ use std::path::Path;
 use super::{host, inside};
 use crate::facts::veth::Veth;
 use crate::facts::{self, uplinks::Bound};
-use runns_shared::access::Access;
-use runns_shared::name::{IfaceName, NetnsName};
-use runns_shared::neighbours::Neighbours;
-use runns_shared::plan::{Number, Plan, Request, Resolver};
+use runns_shared::config::Config;
+use runns_shared::plan::{Plan, Resolver};
+use runns_shared::subnet::Number;
 
 /// A name for the file, and the lines of the section.
 const SECTIONS: [(&str, &str); 17] = [
@@ -54,49 +53,27 @@ const SECTIONS: [(&str, &str); 17] = [
 ];
 
 fn plan(section: &str) -> Plan {
-    let name = NetnsName::new("a").unwrap();
-    let mut request = Request {
-        section: None,
-        interface: name.default_interface(),
-        name,
-        uplink: None,
-        resolve: None,
-        resolve_named: false,
-        dns: None,
-        dns_lock: None,
-        vpn: Vec::new(),
-        wireguard: Vec::new(),
-        userspace: None,
-        kill_switch: false,
-        ipv6: None,
-        neighbours: Neighbours::default(),
-        no_new_privs: false,
-        access: Access::default(),
+    let line = |word| match word {
+        "vpn" => "vpn=/etc/a.ovpn",
+        "wireguard" => "WireGuard=/etc/a.conf",
+        option => option,
     };
-    let mut resolver = None;
-    for word in section.split(' ').filter(|word| !word.is_empty()) {
-        match word.split_once('=') {
-            None if word == "vpn" => request.vpn.push("/etc/a.ovpn".into()),
-            None => request.wireguard.push("/etc/a.conf".into()),
-            Some(("IPv6", _)) => request.ipv6 = Some(true),
-            Some(("DNS", server)) => {
-                resolver = Some(Resolver {
-                    from: "DNS".to_string(),
-                    text: None,
-                    nsswitch: None,
-                    servers: vec![server.parse().unwrap()],
-                    lock: true,
-                })
-            }
-            Some(("KillSwitch", _)) => request.kill_switch = true,
-            Some(("InterfaceOut", uplink)) => {
-                request.uplink = Some(IfaceName::new(uplink).unwrap())
-            }
-            Some(_) => request.neighbours.0.push(word.to_string()),
-        }
-    }
+    let lines: Vec<&str> = section.split_whitespace().map(line).collect();
+    let text = format!("[a]\n{}\n", lines.join("\n"));
+    let config = Config::parse(&text, Path::new("golden")).unwrap();
+    let section = config.sections.into_iter().next().unwrap();
+    let dns = section.request.dns.as_ref();
+    let resolver = dns.map(|dns| Resolver {
+        from: "DNS".to_string(),
+        text: None,
+        nsswitch: None,
+        servers: dns.servers.clone(),
+        lock: true,
+    });
     Plan {
-        request,
+        interface: section.netns.default_interface(),
+        name: section.netns,
+        request: section.request,
         number: Number::new(1).unwrap(),
         resolver,
         host: None,

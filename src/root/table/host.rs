@@ -14,7 +14,7 @@ use crate::facts::Facts;
 use crate::facts::uplinks::Bound;
 use crate::facts::veth::Veth;
 use crate::kernel::nft::{TABLE, set};
-use runns_shared::neighbours::{HostAccess, Protocol, Published};
+use runns_shared::exceptions::{HostAccess, Protocol, Published};
 
 /// The chains, which are the same on every host.
 const CHAINS: &str = include_str!("host.nft");
@@ -58,7 +58,7 @@ fn permissions(veths: &[Veth]) -> String {
         veths.iter().flat_map(elements).collect()
     };
     let host_ports = |veth: &Veth| match &veth.access {
-        HostAccess::Yes => Vec::new(),
+        HostAccess::Yes | HostAccess::No => Vec::new(),
         HostAccess::Ports(ports) => ports
             .iter()
             .map(|port| format!("{} . {}", port.protocol, port.number))

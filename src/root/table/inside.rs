@@ -15,7 +15,7 @@ use super::Element;
 use crate::facts::inside::Facts;
 use crate::facts::veth::{INSIDE, Veth};
 use crate::kernel::nft::{TABLE, set};
-use runns_shared::neighbours::{HostAccess, Protocol, Published};
+use runns_shared::exceptions::{HostAccess, Protocol, Published};
 
 /// What belongs to a connection that came in by the veth.
 pub const MARK: u32 = 0x7275_0001;
@@ -315,19 +315,22 @@ fn from_outside(way: &Veth) -> String {
 fn beside(way: &Veth) -> String {
     let mut text = String::new();
     let ports = match &way.access {
-        HostAccess::Ports(ports) if way.killed => {
-            let ports = ports
-                .iter()
-                .map(|port| format!("{} . {}", port.protocol, port.number));
-            text += &set(
-                "set",
-                "host_ports",
-                "inet_proto . inet_service",
-                ports.collect(),
-            );
-            "meta l4proto . th dport @host_ports"
-        }
-        _ => "",
+        HostAccess::Ports(ports) => ports.as_slice(),
+        HostAccess::Yes | HostAccess::No => &[],
+    };
+    let ports = if way.killed && way.access != HostAccess::Yes {
+        let ports = ports
+            .iter()
+            .map(|port| format!("{} . {}", port.protocol, port.number));
+        text += &set(
+            "set",
+            "host_ports",
+            "inet_proto . inet_service",
+            ports.collect(),
+        );
+        "meta l4proto . th dport @host_ports"
+    } else {
+        ""
     };
     let rest = if way.killed { "drop\n" } else { "" };
     let mut names = "";
@@ -395,8 +398,8 @@ fn by_the_tunnel(way: &Veth, shared: &[Shared]) -> String {
         "ip6 saddr @host_v6 drop".to_string(),
     ]);
     rules.extend(["saddr", "daddr"].map(|end| format!("ip {end} {} drop", way.subnet)));
-    if let Some((network, prefix)) = way.ipv6.map(|pair| pair.network()) {
-        rules.extend(["saddr", "daddr"].map(|end| format!("ip6 {end} {network}/{prefix} drop")));
+    if let Some(network) = way.ipv6.map(|pair| pair.network()) {
+        rules.extend(["saddr", "daddr"].map(|end| format!("ip6 {end} {network} drop")));
     }
     rules.extend(
         shared

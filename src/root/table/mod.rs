@@ -10,7 +10,7 @@ mod golden;
 
 use std::net::IpAddr;
 
-use runns_shared::neighbours::Cidr;
+use ipnet::IpNet;
 
 /// An address or network as an element of a set, which has one family.
 struct Element {
@@ -29,13 +29,12 @@ impl Element {
             .collect()
     }
 
-    fn networks(networks: &[Cidr]) -> Vec<Self> {
-        let text = |(address, prefix): &Cidr| format!("{address}/{prefix}");
+    fn networks(networks: &[IpNet]) -> Vec<Self> {
         networks
             .iter()
             .map(|network| Self {
-                is_v4: network.0.is_ipv4(),
-                text: text(network),
+                is_v4: network.addr().is_ipv4(),
+                text: network.to_string(),
             })
             .collect()
     }

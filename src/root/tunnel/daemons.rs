@@ -24,7 +24,7 @@ pub fn unrecorded(plan: &Plan) -> Vec<Daemon> {
     let is_ours = |pid: &i32| match daemon::user_of(*pid) {
         Some(0) => {
             daemon::command_line(*pid).get(1..3)
-                == Some(&[keeper::NAME.to_string(), plan.request.name.to_string()])
+                == Some(&[keeper::NAME.to_string(), plan.name.to_string()])
                 && is_this_program(*pid)
         }
         Some(user) => users.contains(&user),

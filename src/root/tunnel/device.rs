@@ -4,8 +4,10 @@ use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 
+use ipnet::IpNet;
+
 use super::wgquick::Prefix;
-use crate::kernel::netlink::{Netlink, in_namespace};
+use crate::kernel::netlink::{Hop, Netlink, in_namespace};
 use crate::kernel::sysctl::{set_sysctl, sysctl};
 use runns_shared::error::{Context, Result};
 use runns_shared::inside::Inside;
@@ -117,7 +119,7 @@ fn fill(inside: &Netlink, setup: &Setup, has_ipv6: bool) -> Result<()> {
         }
         for part in parts(*network, setup.split_default) {
             inside.add_device_route(
-                masked(part),
+                destination(part)?,
                 link.index,
                 *gateway,
                 FIRST_METRIC + setup.order,
@@ -129,12 +131,7 @@ fn fill(inside: &Netlink, setup: &Setup, has_ipv6: bool) -> Result<()> {
 
 /// Routes `networks` by `hop`, a device inside and its gateway, in place of the routes that an
 /// earlier call for the same tunnel made.
-pub fn route_beside(
-    inside: &Netlink,
-    networks: &[Prefix],
-    hop: (u32, Ipv4Addr),
-    order: u32,
-) -> Result<()> {
+pub fn route_beside(inside: &Netlink, networks: &[Prefix], hop: Hop, order: u32) -> Result<()> {
     let metric = FIRST_METRIC + order;
     let is_ours = |route: &crate::kernel::netlink::Route| {
         route.metric == metric && route.hops.iter().any(|to| to.0 == hop.0)
@@ -143,7 +140,7 @@ pub fn route_beside(
         inside.delete_route(route)?;
     }
     for network in networks {
-        inside.add_device_route(masked(*network), hop.0, Some(hop.1.into()), metric)?;
+        inside.add_device_route(destination(*network)?, hop.0, hop.1, metric)?;
     }
     Ok(())
 }
@@ -192,6 +189,14 @@ fn halves(network: Prefix) -> Vec<Prefix> {
 
 fn network_of(address: IpAddr, prefix: u8) -> Prefix {
     (address, prefix)
+}
+
+/// The network of a route.
+fn destination((address, prefix): Prefix) -> Result<IpNet> {
+    let network = IpNet::new(address, prefix).map_err(|error| error.to_string());
+    network
+        .map(|network| network.trunc())
+        .cannot(|| format!("add a route to {address}/{prefix}"))
 }
 
 /// The network's address: the bits after the prefix are cleared.

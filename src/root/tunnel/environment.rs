@@ -10,8 +10,9 @@ use super::device::{EVERYWHERE, Setup};
 use super::options::Line;
 use super::profile::Profile;
 use super::wgquick::Prefix;
-use runns_shared::config::{Dns, is_domain};
+use runns_shared::config::is_domain;
 use runns_shared::error::{Error, Result};
+use runns_shared::request::Dns;
 
 /// How many name servers and search domains are used at most. A resolver asks three servers
 /// (resolv.conf(5)).

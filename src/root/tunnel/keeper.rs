@@ -348,7 +348,7 @@ impl Keeper {
 
     fn complain(&self, result: Result<()>) {
         if let Err(error) = result {
-            log::refused(|| format!("tunnel of {}: {error}", self.tunnel.request().name));
+            log::refused(|| format!("tunnel of {}: {error}", self.tunnel.name()));
         }
     }
 
@@ -479,7 +479,7 @@ impl Keeper {
                 self.connected = true;
                 // With persist-tun, the device has stayed, and nothing that was pushed has changed.
                 if self.up {
-                    let state = TunnelState::load(&self.tunnel.request().name, self.tunnel.index);
+                    let state = TunnelState::load(self.tunnel.name(), self.tunnel.index);
                     if !state.up {
                         self.save(TunnelState {
                             up: true,
@@ -516,16 +516,12 @@ impl Keeper {
     }
 
     fn save(&self, state: TunnelState) {
-        self.complain(tunnel::save(
-            &state,
-            &self.tunnel.request().name,
-            self.tunnel.index,
-        ));
+        self.complain(tunnel::save(&state, self.tunnel.name(), self.tunnel.index));
     }
 
     /// Records that the tunnel is down. A known reason replaces an unknown one, but stays itself.
     fn note_down(&self, reason: Option<&str>) {
-        let state = TunnelState::load(&self.tunnel.request().name, self.tunnel.index);
+        let state = TunnelState::load(self.tunnel.name(), self.tunnel.index);
         let (since, earlier) = if state.up {
             (clock::now(), None)
         } else {
@@ -596,7 +592,7 @@ impl Keeper {
     /// Records that the tunnel is up, and updates the resolver and the DNS lock if the pushed name
     /// servers have changed.
     fn came_up(&self, variables: &Variables) -> Result<()> {
-        let name = &self.tunnel.request().name;
+        let name = self.tunnel.name();
         // The resolver is decided at the end of build.
         let record = Record::load(name)?
             .filter(|record| record.identity == self.tunnel.record.identity)
@@ -679,7 +675,7 @@ impl Keeper {
 fn connect(tunnel: &Tunnel, daemon: &Daemon) -> Result<UnixStream> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match UnixStream::connect(tunnel::socket(&tunnel.request().name, tunnel.index)) {
+        match UnixStream::connect(tunnel::socket(tunnel.name(), tunnel.index)) {
             Ok(stream) => {
                 stream
                     .set_write_timeout(Some(PATIENCE))

@@ -28,16 +28,18 @@ use super::profile::Profile;
 use crate::confine::{self, Identity, view::View};
 use crate::kernel::daemon;
 use crate::kernel::file;
-use crate::kernel::netlink::{MAIN_TABLE, Netlink, Network, Route, in_namespace};
+use crate::kernel::netlink::{EVERYWHERE, Hop, MAIN_TABLE, Netlink, Route, in_namespace};
 use crate::kernel::tool;
 use crate::namespace;
 use crate::tunnel;
 use runns_privileged::view::ETC_NETNS;
 use runns_shared::error::{Context, Error, Result, words as cause};
 use runns_shared::escape::{escape, show};
+use runns_shared::name::NetnsName;
 use runns_shared::output;
-use runns_shared::plan::{Plan, Request};
+use runns_shared::plan::Plan;
 use runns_shared::record::{Daemon, Record};
+use runns_shared::request::Request;
 use runns_shared::trusted;
 use runns_sys::process::{self, Fork};
 use runns_sys::tun::Kind;
@@ -58,7 +60,7 @@ const BESIDE_RULE: u32 = 1000;
 
 /// What the daemons are called in the system log.
 pub fn daemon_name(plan: &Plan) -> String {
-    format!("{PROGRAM}-{}", plan.request.name)
+    format!("{PROGRAM}-{}", plan.name)
 }
 
 /// Under the kill switch, the name of a device before it is moved into the namespace. It is unique
@@ -103,6 +105,11 @@ impl Tunnel {
         })
     }
 
+    /// The namespace's name.
+    pub fn name(&self) -> &NetnsName {
+        &self.record.plan.name
+    }
+
     /// What was asked for.
     pub fn request(&self) -> &Request {
         &self.record.plan.request
@@ -132,7 +139,7 @@ impl Tunnel {
     /// its device, and its way to the server. The process gets a mount namespace of its own, in
     /// which the directory is.
     pub fn prepare(&self) -> Result<()> {
-        let base = tunnel::daemon_directory(&self.request().name, self.index);
+        let base = tunnel::daemon_directory(self.name(), self.index);
         make_directory(&base, 0o755)?;
         unshare(CloneFlags::CLONE_NEWNS).cannot(|| "unshare the mount namespace")?;
         let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
@@ -140,7 +147,7 @@ impl Tunnel {
             .cannot(|| "make the mount namespace a slave")?;
         mount_tmpfs(&base, "mode=0755,size=24m,nr_inodes=64")?;
         make_directory(&base.join("etc"), 0o755)?;
-        let own = tunnel::own_directory(&self.request().name, self.index);
+        let own = tunnel::own_directory(self.name(), self.index);
         make_directory(&own, 0o700)?;
         mount_tmpfs(&own, "mode=0700,size=1m,nr_inodes=64")?;
         std::os::unix::fs::chown(&own, Some(self.user), Some(self.user))
@@ -154,7 +161,7 @@ impl Tunnel {
     /// have changed. A file that is replaced by renaming, as resolv.conf often is, would stay the
     /// old one in the daemon's view if it were mounted there.
     pub fn refresh(&self) -> Result<()> {
-        let etc = tunnel::daemon_directory(&self.request().name, self.index).join("etc");
+        let etc = tunnel::daemon_directory(self.name(), self.index).join("etc");
         for name in LIVE {
             let text = read_live(&self.source(name))?;
             let copy = etc.join(name);
@@ -167,10 +174,9 @@ impl Tunnel {
 
     /// Where the daemon's file `name` of /etc comes from.
     fn source(&self, name: &str) -> PathBuf {
-        let request = self.request();
         let own = [
-            Path::new(ETC_NETNS).join(request.name.as_str()).join(name),
-            tunnel::hosts_file(&request.name),
+            Path::new(ETC_NETNS).join(self.name().as_str()).join(name),
+            tunnel::hosts_file(self.name()),
         ];
         let of_host = Path::new("/etc").join(name);
         match own {
@@ -215,21 +221,17 @@ impl Tunnel {
             return Ok(());
         }
         let inside = Netlink::inside(self.namespace()?.as_fd())?;
-        let (index, gateway) = self.way(&inside)?;
-        let everywhere = Network {
-            address: std::net::Ipv4Addr::UNSPECIFIED,
-            prefix: 0,
-        };
+        let way = self.way(&inside)?;
         const { assert!(BESIDE_TABLE != MAIN_TABLE) };
-        inside.add_route(everywhere, BESIDE_TABLE, Some((index, Some(gateway))))?;
+        inside.add_route(EVERYWHERE, BESIDE_TABLE, Some(way))?;
         inside.add_user_rule(self.user, BESIDE_TABLE, BESIDE_RULE + self.index as u32)
     }
 
     /// The device and the gateway by which the namespace's traffic leaves beside the tunnel.
-    pub fn way(&self, inside: &Netlink) -> Result<(u32, std::net::Ipv4Addr)> {
+    pub fn way(&self, inside: &Netlink) -> Result<Hop> {
         Ok((
             inside.need_link(crate::facts::veth::INSIDE)?.index,
-            self.record.plan.subnet().host(),
+            Some(self.record.plan.subnet().host().into()),
         ))
     }
 
@@ -275,7 +277,7 @@ impl Tunnel {
             b"--cd",
             directory.as_bytes(),
         ]);
-        let socket = tunnel::socket(&request.name, self.index);
+        let socket = tunnel::socket(self.name(), self.index);
         // It waits for its keeper before it connects, so that the keeper sees every event.
         add(&[
             b"--management",
@@ -296,7 +298,7 @@ impl Tunnel {
         if self.profile.value("tls-verify").is_none() {
             add(&[b"--script-security", b"0"]);
         }
-        let own = tunnel::own_directory(&request.name, self.index);
+        let own = tunnel::own_directory(self.name(), self.index);
         add(&[
             b"--tmp-dir",
             own.as_os_str().as_bytes(),
@@ -377,7 +379,7 @@ impl Tunnel {
     }
 
     fn view(&self) -> Result<View> {
-        let name = &self.request().name;
+        let name = self.name();
         let mut view = View::new();
         view.show("/dev/net/tun", "/dev/net/tun");
         view.show("/dev/log", "/dev/log");
@@ -432,8 +434,7 @@ pub fn read_live(path: &Path) -> Result<Vec<u8>> {
 /// Whether the packets of the daemon of tunnel `index` leave by the veth pair (see
 /// [`Tunnel::make_way`]), looked at inside.
 pub fn has_way(inside: &Netlink, plan: &Plan, index: usize) -> Result<bool> {
-    let leads_out =
-        |route: &Route| route.table == BESIDE_TABLE && route.unicast && route.network.prefix == 0;
+    let leads_out = |route: &Route| route.is_to(EVERYWHERE, BESIDE_TABLE);
     Ok(inside.routes()?.iter().any(leads_out)
         && inside.has_user_rule(confine::user(plan, index), BESIDE_TABLE)?)
 }

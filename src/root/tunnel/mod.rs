@@ -109,7 +109,7 @@ pub fn condition(subject: &Subject, index: usize) -> Condition {
         .chain(&request.wireguard)
         .nth(index)
         .map_or(Path::new(""), PathBuf::as_path);
-    let state = TunnelState::load(&request.name, index);
+    let state = TunnelState::load(&record.plan.name, index);
     let daemon = record.daemons.iter().find(|daemon| daemon.config == config);
     let dead = daemon.is_some_and(|daemon| !daemon.is_running()) && subject.seen.sees_processes();
     let keeper = record.keepers.iter().find(|keeper| keeper.config == config);

@@ -4,8 +4,8 @@
 
 use std::net::IpAddr;
 
-use runns_shared::config::Dns;
 use runns_shared::error::{Error, Result};
+use runns_shared::request::Dns;
 
 /// An address with its prefix length.
 pub type Prefix = (IpAddr, u8);

@@ -5,27 +5,31 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use ipnet::{IpNet, Ipv4Net};
+
 use super::prepare;
 use crate::confine;
 use crate::facts::resolver;
 use crate::finding::Finding;
 use crate::host::{Before, HostState};
-use crate::kernel::netlink::{Netlink, Network};
+use crate::kernel::netlink::Netlink;
 use crate::lock::Lock;
 use crate::part::{Site, Wait, firewall};
 use crate::seen::{Seen, Subject};
 use crate::{repair, walk};
 use runns_privileged::netns;
-use runns_shared::config::{Config, DEFAULT_PATH, Dns, Section};
+use runns_shared::config::{Config, DEFAULT_PATH, Section};
 use runns_shared::error::{Context, Error, Result, status};
 use runns_shared::escape::{escape, one_line, show};
+use runns_shared::exceptions::{HostAccess, Published};
 use runns_shared::log;
 use runns_shared::name::{IfaceName, NetnsName};
-use runns_shared::neighbours::{HostAccess, Moment, Neighbours};
 use runns_shared::output;
 use runns_shared::output::warn;
-use runns_shared::plan::{MAX_NUMBER, Number, PREFIX, Plan, Request};
+use runns_shared::plan::Plan;
 use runns_shared::record::{Record, State, VERSION, etc_here};
+use runns_shared::request::Request;
+use runns_shared::subnet::{MAX_NUMBER, Number, PREFIX};
 
 /// The shortest prefix of a route that makes its network taken: shorter ones are defaults and
 /// halves of them.
@@ -90,10 +94,10 @@ fn rehearse(wanted: &Wanted) -> Result<()> {
     if !table.is_empty() {
         output::print(&format!("would load this nftables table:\n{table}"))?;
     }
-    match plan.request.neighbours.hook(Moment::Cleaned)? {
-        Some(hook) => output::print(&format!(
+    match &plan.request.pre_clean {
+        Some(path) => output::print(&format!(
             "clean would run {} inside first (PreClean)\n",
-            show(&hook.path)
+            show(path)
         )),
         None => Ok(()),
     }
@@ -140,7 +144,7 @@ fn build(wanted: &Wanted, lock: &Lock, wait: Option<Wait>) -> Result<()> {
         wait,
         before,
     };
-    let name = site.plan().request.name.clone();
+    let name = site.plan().name.clone();
     if let Err(error) = walk::build(&mut site).and_then(|()| finish(&mut site)) {
         for error in walk::undo(&mut site) {
             output::complain_error(&error);
@@ -181,17 +185,14 @@ fn report(verb: &str, plan: &Plan, record: Option<&Record>) -> String {
         .map(|part| format!("{verb} {}\n", one_line(part)))
         .collect();
     if record.is_some() {
-        lines.push(format!(
-            "enter it: runns-exec {} [COMMAND]\n",
-            plan.request.name
-        ));
+        lines.push(format!("enter it: runns-exec {} [COMMAND]\n", plan.name));
     }
     lines.concat()
 }
 
 /// What is recorded under this name is what was asked for, or it is in the way.
 fn standing(wanted: &Wanted, record: &Record) -> Result<()> {
-    let name = record.plan.request.name.clone();
+    let name = record.plan.name.clone();
     let refuse = |cause: &str| {
         Err(Error::new(format!("build namespace {name}"), cause)
             .hint(format!("sudo runns-exec clean {name}, then build it again")))
@@ -199,19 +200,19 @@ fn standing(wanted: &Wanted, record: &Record) -> Result<()> {
     if record.state != State::Built {
         return refuse("an earlier build or clean of it was interrupted");
     }
-    if wanted.request(name.clone()) != record.plan.request {
+    if !wanted.is(&record.plan) {
         return refuse("it is built already, but differently");
     }
     Ok(())
 }
 
 fn as_asked(record: &Record) -> String {
-    format!("{} is built already, as asked\n", record.plan.request.name)
+    format!("{} is built already, as asked\n", record.plan.name)
 }
 
 /// Mends what is no longer as it was built.
 fn mend(mut site: Site) -> Result<()> {
-    let name = site.plan().request.name.clone();
+    let name = site.plan().name.clone();
     site.lock.save_hosts(site.plan())?;
     let etc = etc_here();
     if site.record.etc != etc {
@@ -227,61 +228,35 @@ fn mend(mut site: Site) -> Result<()> {
     output::print(&format!("{name} is as it was built again\n"))
 }
 
-/// What the command line and the section ask for, with checked names.
+/// What the command line and the section ask for.
 struct Wanted {
+    /// The namespace; the next vpnX if `None`.
     name: Option<NetnsName>,
-    section: Option<String>,
+    /// The host's end of the veth pair; by default it follows from the name.
     interface: Option<IfaceName>,
-    uplink: Option<IfaceName>,
-    resolve: Option<PathBuf>,
-    resolve_named: bool,
-    dns: Option<Dns>,
-    dns_lock: Option<bool>,
-    vpn: Vec<PathBuf>,
-    wireguard: Vec<PathBuf>,
-    userspace: Option<PathBuf>,
-    kill_switch: bool,
-    ipv6: Option<bool>,
-    neighbours: Neighbours,
-    access: runns_shared::access::Access,
-    no_new_privs: bool,
+    request: Request,
 }
 
 impl Wanted {
     fn new(options: &Options) -> Result<Self> {
         let usage = |error: Error| error.with_status(status::USAGE);
-        let name = options
-            .name
-            .as_ref()
-            .map(NetnsName::new)
-            .transpose()
-            .map_err(usage)?;
-        let interface = options
-            .interface
-            .as_ref()
-            .map(IfaceName::new)
-            .transpose()
-            .map_err(usage)?;
-        let uplink = options
-            .uplink
-            .as_ref()
-            .map(IfaceName::new)
-            .transpose()
-            .map_err(usage)?;
-        let path = options
-            .config
-            .clone()
-            .unwrap_or_else(|| PathBuf::from(DEFAULT_PATH));
-        let path = absolute(&path)?;
+        let name = options.name.as_ref().map(NetnsName::new);
+        let interface = options.interface.as_ref().map(IfaceName::new);
+        let uplink = options.uplink.as_ref().map(IfaceName::new);
+        let mut wanted = Self {
+            name: name.transpose().map_err(usage)?,
+            interface: interface.transpose().map_err(usage)?,
+            request: Request {
+                uplink: uplink.transpose().map_err(usage)?,
+                ..Request::default()
+            },
+        };
+        let path = absolute(options.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH)))?;
         // A configuration that is wrong is told also where no section of it is asked for.
         let config = if options.config.is_some() {
             Config::load(&path)?
         } else {
             Config::load_default()?
-        };
-        let section = match &options.section {
-            Some(section) => Some(config.section(&section.to_string_lossy(), &path)?),
-            None => None,
         };
         if let Some((first, second)) = config.ambiguity() {
             warn(&format!(
@@ -289,52 +264,52 @@ impl Wanted {
                 first.name, second.name, first.netns
             ));
         }
-        for section in &config.sections {
-            let place = escape(section.name.as_bytes());
-            let of_file = |error: Error| {
-                Error::new(
-                    format!("use {}", show(&section.file)),
-                    format!("[{place}] {}", error.cause()),
-                )
-            };
-            section.neighbours.check().map_err(of_file)?;
+        if let Some(section) = &options.section {
+            let section = config.section(&section.to_string_lossy(), &path)?;
+            let of_default = path == Path::new(DEFAULT_PATH);
+            wanted.take(section, of_default.then(|| section.name.clone()));
         }
-        let mut neighbours =
-            section.map_or_else(Neighbours::default, |section| section.neighbours.clone());
-        neighbours.0.extend(
-            options
-                .publish
-                .iter()
-                .map(|word| format!("Publish={}", word.to_string_lossy())),
-        );
-        neighbours.check().map_err(usage)?;
-        let of_default = path == Path::new(DEFAULT_PATH);
-        Ok(Self {
-            name: name.or_else(|| section.map(|section| section.netns.clone())),
-            section: section
-                .filter(|_| of_default)
-                .map(|section| section.name.clone()),
-            interface: interface
-                .or_else(|| section.and_then(|section| section.interface_in.clone())),
-            uplink: uplink.or_else(|| section.and_then(|section| section.interface_out.clone())),
-            resolve_named: options.resolve.is_some(),
-            resolve: match &options.resolve {
-                Some(file) => Some(absolute(file)?),
-                None => section.and_then(|section| section.resolve.clone()),
-            },
-            dns: section
-                .and_then(|section| section.dns.clone())
-                .filter(|_| options.resolve.is_none()),
-            dns_lock: section.and_then(|section| section.dns_lock),
-            vpn: section.map_or(Vec::new(), |section: &Section| section.vpn.clone()),
-            wireguard: section.map_or(Vec::new(), |section| section.wireguard.clone()),
-            userspace: section.and_then(|section| section.userspace.clone()),
-            kill_switch: section.is_some_and(|section| section.kill_switch),
-            ipv6: section.and_then(|section| section.ipv6),
-            neighbours,
-            access: section.map_or_else(Default::default, |section| section.access.clone()),
-            no_new_privs: section.is_some_and(|section| section.no_new_privs),
-        })
+        if let Some(file) = &options.resolve {
+            wanted.request.resolve = Some(absolute(file)?);
+            wanted.request.resolve_named = true;
+            wanted.request.dns = None;
+        }
+        for word in &options.publish {
+            let mut publish = |word: &str| {
+                let port = Published::parse(word)?;
+                wanted.request.exceptions.publish(port)
+            };
+            let word = word.to_string_lossy();
+            publish(&word).map_err(|error| {
+                let action = format!("publish {}", escape(word.as_bytes()));
+                usage(error.within(action))
+            })?;
+        }
+        Ok(wanted)
+    }
+
+    /// Takes what was not asked for yet from a section, which is recorded as `name`.
+    fn take(&mut self, section: &Section, name: Option<String>) {
+        self.name.get_or_insert_with(|| section.netns.clone());
+        self.interface = self.interface.take().or(section.interface_in.clone());
+        let uplink = self.request.uplink.take();
+        self.request = Request {
+            section: name,
+            uplink: uplink.or(section.request.uplink.clone()),
+            ..section.request.clone()
+        };
+    }
+
+    /// The interface of the namespace `name`.
+    fn interface_of(&self, name: &NetnsName) -> IfaceName {
+        self.interface
+            .clone()
+            .unwrap_or_else(|| name.default_interface())
+    }
+
+    /// Whether that is what was built.
+    fn is(&self, plan: &Plan) -> bool {
+        self.interface_of(&plan.name) == plan.interface && self.request == plan.request
     }
 
     /// The record of the namespace that is asked for.
@@ -344,31 +319,6 @@ impl Wanted {
         };
         let hint = || format!("sudo runns-exec clean {name}, then build it again");
         Record::load(name).map_err(|error| error.hint(hint()))
-    }
-
-    /// The request for a namespace called `name`.
-    fn request(&self, name: NetnsName) -> Request {
-        Request {
-            interface: self
-                .interface
-                .clone()
-                .unwrap_or_else(|| name.default_interface()),
-            name,
-            section: self.section.clone(),
-            uplink: self.uplink.clone(),
-            resolve: self.resolve.clone(),
-            resolve_named: self.resolve_named,
-            dns: self.dns.clone(),
-            dns_lock: self.dns_lock,
-            vpn: self.vpn.clone(),
-            wireguard: self.wireguard.clone(),
-            userspace: self.userspace.clone(),
-            kill_switch: self.kill_switch,
-            ipv6: self.ipv6,
-            neighbours: self.neighbours.clone(),
-            access: self.access.clone(),
-            no_new_privs: self.no_new_privs,
-        }
     }
 
     /// Decides on a name, if none was asked for, and a subnet.
@@ -385,27 +335,16 @@ impl Wanted {
         let number = number.ok_or_else(|| {
             Error::new("find a subnet", "172.24.0.0 to 172.31.255.0 are all taken")
         })?;
-        let request = self.request(name.clone());
-        if let Some(subnet) = request.neighbours.own_subnet()? {
-            let wanted = Network {
-                address: subnet.network,
-                prefix: subnet.prefix,
-            };
-            if let Some(taken) = taken
-                .networks
-                .iter()
-                .find(|network| network.overlaps(&wanted))
-            {
-                let by = format!(
-                    "the host has an address or a route in {}/{}",
-                    taken.address, taken.prefix
-                );
+        if let Some(subnet) = self.request.subnet {
+            let overlaps = |network: &&Ipv4Net| overlap(network, &subnet.network());
+            if let Some(taken) = taken.networks.iter().find(overlaps) {
+                let by = format!("the host has an address or a route in {taken}");
                 return Err(
                     Error::new(format!("use Subnet={subnet}"), by).hint("choose another network")
                 );
             }
         }
-        decided(request, number)
+        self.decided(name.clone(), number)
     }
 
     /// `vpnX`, X one more than the greatest there is; further where its subnet or interface is
@@ -427,28 +366,31 @@ impl Wanted {
             let free = Number::new(number).ok_or_else(|| {
                 Error::new("choose a name", "no number is left above the greatest vpnX")
             })?;
-            let request = self.request(NetnsName::new(format!("vpn{number}"))?);
+            let name = NetnsName::new(format!("vpn{number}"))?;
+            let interface = self.interface_of(&name);
             let interface_taken =
-                self.interface.is_none() && host.link(request.interface.as_str())?.is_some();
+                self.interface.is_none() && host.link(interface.as_str())?.is_some();
             if taken.is_free(free) && !interface_taken {
-                return decided(request, free);
+                return self.decided(name, free);
             }
         }
     }
-}
 
-fn decided(request: Request, number: Number) -> Result<Plan> {
-    let resolver = resolver::decide(&request)?;
-    let access = request.neighbours.access(request.has_tunnel())?;
-    let mut plan = Plan {
-        request,
-        number,
-        resolver,
-        host: None,
-    };
-    let is_reached = plan.request.has_veth() && access != HostAccess::Ports(Vec::new());
-    plan.host = is_reached.then(|| plan.subnet().host().into());
-    Ok(plan)
+    fn decided(&self, name: NetnsName, number: Number) -> Result<Plan> {
+        let request = &self.request;
+        let access = request.exceptions.access(request.has_tunnel());
+        let mut plan = Plan {
+            resolver: resolver::decide(&name, request)?,
+            interface: self.interface_of(&name),
+            name,
+            request: request.clone(),
+            number,
+            host: None,
+        };
+        let is_reached = request.has_veth() && access != HostAccess::No;
+        plan.host = is_reached.then(|| plan.subnet().host().into());
+        Ok(plan)
+    }
 }
 
 /// `path` from the root; it need not exist.
@@ -464,7 +406,7 @@ struct Taken {
     /// Of what was built.
     names: Vec<NetnsName>,
     /// Networks of the host's addresses and routes, and of what was built.
-    networks: Vec<Network>,
+    networks: Vec<Ipv4Net>,
     /// Whether each subnet is, by its number.
     numbers: Vec<bool>,
 }
@@ -476,18 +418,23 @@ impl Taken {
             .iter()
             .cloned()
             .partition(|name| reserved.contains_key(name));
-        let mut networks: Vec<Network> = known.iter().map(|name| subnet(reserved[name])).collect();
+        let mut networks: Vec<Ipv4Net> =
+            known.iter().map(|name| reserved[name].network()).collect();
         for (name, text) in Record::texts(unknown)? {
-            networks.push(subnet(number_of(&name, &text)?));
+            networks.push(number_of(&name, &text)?.network());
         }
         networks.extend(host.addresses()?.into_iter().map(|(_, network)| network));
-        let routes = host.routes()?.into_iter().map(|route| route.network);
-        networks.extend(routes.filter(|network| network.prefix >= SHORTEST_TAKEN));
+        let routes = host.routes()?.into_iter();
+        let routes = routes.filter_map(|route| match route.network {
+            IpNet::V4(network) => Some(network),
+            IpNet::V6(_) => None,
+        });
+        networks.extend(routes.filter(|network| network.prefix_len() >= SHORTEST_TAKEN));
         let mut numbers = vec![false; usize::from(MAX_NUMBER) + 1];
         for network in &networks {
-            let is_in = |number: &Number| network.overlaps(&subnet(*number));
+            let is_in = |number: &Number| overlap(network, &number.network());
             // A network of 256 addresses or less is in one of ours, or in none.
-            match (network.prefix >= PREFIX, Number::of(network.address)) {
+            match (network.prefix_len() >= PREFIX, Number::of(network.addr())) {
                 (true, Some(number)) => numbers[usize::from(number.get())] = true,
                 (true, None) => {}
                 (false, _) => Number::all()
@@ -520,11 +467,9 @@ fn number_of(name: &NetnsName, text: &str) -> Result<Number> {
     Number::new(numbered.number).ok_or_else(|| cannot("there is no such subnet".to_string()))
 }
 
-fn subnet(number: Number) -> Network {
-    Network {
-        address: number.network(),
-        prefix: PREFIX,
-    }
+/// Whether two networks have an address in common.
+fn overlap(one: &Ipv4Net, other: &Ipv4Net) -> bool {
+    one.contains(&other.addr()) || other.contains(&one.addr())
 }
 
 /// Everything that can be known before the first change.
@@ -536,9 +481,9 @@ fn check(plan: &Plan, host: &Netlink) -> Result<()> {
             "an uplink has no effect with KillSwitch=yes, which creates no veth pair",
         ));
     }
-    if request.has_veth() && host.link(request.interface.as_str())?.is_some() {
+    if request.has_veth() && host.link(plan.interface.as_str())?.is_some() {
         return Err(Error::new(
-            format!("make interface {}", request.interface),
+            format!("make interface {}", plan.interface),
             "an interface of that name exists already",
         )
         .hint("choose another with -i or InterfaceIn"));

@@ -15,7 +15,8 @@ use crate::kernel::netlink::Netlink;
 use crate::kernel::prompt::prompt;
 use crate::lock::Lock;
 use crate::namespace;
-use crate::part::{Part, Site, firewalld, forwarding, hook, ipv6, netns, uplink, veth};
+use crate::part::hook::{self, Moment};
+use crate::part::{Part, Site, firewalld, forwarding, ipv6, netns, uplink, veth};
 use crate::salvage;
 use crate::table::load;
 use crate::tunnel::daemons;
@@ -25,7 +26,6 @@ use runns_shared::error::{Context, Error, Result, status};
 use runns_shared::escape::{escape, one_line};
 use runns_shared::log;
 use runns_shared::name::{IfaceName, NetnsName};
-use runns_shared::neighbours::Moment;
 use runns_shared::output;
 use runns_shared::record::{Record, State};
 
@@ -88,14 +88,12 @@ fn find(options: &Options, named: Option<NetnsName>) -> Result<NetnsName> {
     };
     let built: Vec<NetnsName> = Record::all()?
         .into_iter()
-        .map(|record| record.plan.request)
-        .filter(|request| {
-            request
-                .section
-                .as_ref()
-                .is_some_and(|built| built.eq_ignore_ascii_case(&section))
+        .map(|record| record.plan)
+        .filter(|plan| {
+            let built_from = plan.request.section.as_ref();
+            built_from.is_some_and(|built| built.eq_ignore_ascii_case(&section))
         })
-        .map(|request| request.name)
+        .map(|plan| plan.name)
         .collect();
     match &built[..] {
         [name] => Ok(name.clone()),
@@ -344,9 +342,7 @@ fn reattach(lock: &Lock, name: &NetnsName, uplink: IfaceName) -> Result<()> {
     // up in it, and the rules of both uplinks are there while the veth goes from one to the other.
     uplink::Uplink.apply(&mut site)?;
     load::host(lock, Own::With(site.plan()))?;
-    let link = site
-        .host
-        .need_link(site.plan().request.interface.as_str())?;
+    let link = site.host.need_link(site.plan().interface.as_str())?;
     veth::bind(&site, link.index)?;
     uplink::forget_unused(&site, Some(&uplink))?;
     load::host(lock, Own::With(site.plan()))?;

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
 use std::path::Path;
 
-use runns_shared::neighbours::Published;
+use runns_shared::exceptions::Published;
 
 /// The program that listens on the host's port, in words.
 pub fn of(port: &Published) -> Option<String> {

@@ -56,7 +56,7 @@ impl Part for Firewall {
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
-        load::host(site.lock, Own::Without(&site.plan().request.name)).map(|()| true)
+        load::host(site.lock, Own::Without(&site.plan().name)).map(|()| true)
     }
 
     fn is_beside(&self) -> bool {
@@ -150,7 +150,7 @@ fn check(plan: &Plan) -> Result<()> {
         return Ok(());
     };
     tool::need("nft", "nftables")?;
-    if plan.request.neighbours.all("Bypass").next().is_some() && !plan.request.has_tunnel() {
+    if !plan.request.exceptions.bypassed.is_empty() && !plan.request.has_tunnel() {
         warn("Bypass has no effect: there is no tunnel");
     }
     for port in &way.published {
@@ -163,16 +163,11 @@ fn check(plan: &Plan) -> Result<()> {
         };
         for record in Record::all()?
             .iter()
-            .filter(|record| record.plan.request.name != plan.request.name)
+            .filter(|record| record.plan.name != plan.name)
         {
-            let theirs = record
-                .plan
-                .request
-                .neighbours
-                .published()
-                .unwrap_or_default();
+            let theirs = &record.plan.request.exceptions.published;
             if theirs.iter().any(|other| other.conflicts(port)) {
-                return Err(taken(format!("namespace {}", record.plan.request.name)));
+                return Err(taken(format!("namespace {}", record.plan.name)));
             }
         }
         if let Some(by) = listener::of(port) {

@@ -1,10 +1,12 @@
 //! IPv6 on the two ends. No device gets a link-local address, and none listens to router
 //! advertisements; the ends are told each other's hardware address.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 
 use crate::facts::ipv6::{LENGTH, Pair};
-use crate::kernel::netlink::{Hardware, Link, MAIN_TABLE, Netlink};
+use crate::kernel::netlink::{
+    AddressFamily, EVERYWHERE_V6, Hardware, Link, MAIN_TABLE, Netlink, Route,
+};
 use crate::kernel::sysctl::{set_sysctl, sysctl};
 use runns_shared::error::Result;
 
@@ -46,8 +48,12 @@ const SETTINGS: [(&str, &str); 6] = [
 
 /// Whether the calling thread's network namespace has the default route that the pair is to have.
 pub fn is_routed(pair: &Pair) -> Result<bool> {
-    let everywhere = ((Ipv6Addr::UNSPECIFIED, 0), MAIN_TABLE);
-    Ok(!pair.leaves || Netlink::here()?.routes_v6()?.contains(&everywhere))
+    let leaves = |route: &Route| route.is_to(EVERYWHERE_V6, MAIN_TABLE);
+    Ok(!pair.leaves
+        || Netlink::here()?
+            .routes_of(AddressFamily::Inet6)?
+            .iter()
+            .any(leaves))
 }
 
 /// Whether an end is set up so, in the calling thread's network namespace.
@@ -67,8 +73,9 @@ pub fn fill(side: &Netlink, link: &Link, own: Ipv6Addr, other: (Ipv6Addr, Hardwa
     side.add_ip(link.index, own.into(), LENGTH)?;
     let network = Pair::network_of(own);
     // The kernel adds it with the address, and not again if somebody has removed it.
-    if !side.routes_v6()?.contains(&(network, MAIN_TABLE)) {
-        side.add_device_route((network.0.into(), LENGTH), link.index, None, KERNEL_METRIC)?;
+    let routes = side.routes_of(AddressFamily::Inet6)?;
+    if !routes.iter().any(|route| route.is_to(network, MAIN_TABLE)) {
+        side.add_device_route(network.into(), link.index, None, KERNEL_METRIC)?;
     }
     side.add_neighbour(link.index, other.0.into(), other.1)
 }
@@ -78,10 +85,5 @@ pub fn route(inside: &Netlink, index: u32, pair: &Pair) -> Result<()> {
     if !pair.leaves {
         return Ok(());
     }
-    inside.add_device_route(
-        (IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),
-        index,
-        Some(pair.host.into()),
-        METRIC,
-    )
+    inside.add_device_route(EVERYWHERE_V6.into(), index, Some(pair.host.into()), METRIC)
 }

@@ -8,21 +8,23 @@ use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
+use ipnet::Ipv4Net;
+
 use super::{Part, Site};
 use crate::facts::ipv6::Pair;
 use crate::facts::uplinks::{Bound, PRIORITY, UNBOUND_GROUP, is_own_group};
 use crate::facts::veth::INSIDE;
 use crate::finding::Finding;
 use crate::kernel::netlink::{
-    Hardware, Link, MAIN_TABLE, Netlink, Network, Packets, Route, in_namespace,
+    AddressFamily, EVERYWHERE, Hardware, Link, MAIN_TABLE, Netlink, Packets, Route, in_namespace,
 };
 use crate::kernel::sysctl::set_sysctl;
 use crate::probe;
 use crate::seen::Subject;
 use runns_shared::error::{Error, Result};
-use runns_shared::neighbours::Subnet;
 use runns_shared::output::step;
 use runns_shared::plan::Plan;
+use runns_shared::subnet::Subnet;
 
 /// The hardware addresses of the two ends, of a kind that anybody may assign (RFC 7042, 2.1). Each
 /// pair is a link of its own, so all have the same. Each end is told the other's for good:
@@ -31,11 +33,6 @@ use runns_shared::plan::Plan;
 /// replace one of the kernel's (systemd.link(5), MACAddressPolicy).
 const HARDWARE_HOST: Hardware = [0x0a, b'r', b'u', b'n', b's', 1];
 const HARDWARE_INSIDE: Hardware = [0x0a, b'r', b'u', b'n', b's', 2];
-
-const EVERYWHERE: Network = Network {
-    address: Ipv4Addr::UNSPECIFIED,
-    prefix: 0,
-};
 
 /// The part.
 pub struct Veth;
@@ -46,7 +43,7 @@ impl Part for Veth {
     }
 
     fn describe(&self, plan: &Plan) -> Option<String> {
-        let (interface, subnet) = (&plan.request.interface, plan.subnet());
+        let (interface, subnet) = (&plan.interface, plan.subnet());
         plan.request.has_veth().then(|| {
             format!(
                 "veth pair {interface} ({}/{prefix}) - {INSIDE} ({}/{prefix}, {})",
@@ -57,7 +54,7 @@ impl Part for Veth {
                 } else {
                     format!("default route via {}", subnet.host())
                 },
-                prefix = subnet.prefix,
+                prefix = subnet.prefix(),
             )
         })
     }
@@ -81,7 +78,7 @@ impl Part for Veth {
         let mut removed = false;
         if let Some(link) = site
             .host
-            .link(site.plan().request.interface.as_str())?
+            .link(site.plan().interface.as_str())?
             .filter(|link| link.veth)
         {
             site.host.delete_link(link.index)?;
@@ -114,7 +111,7 @@ impl Part for Veth {
         let namespace = site
             .open_namespace()?
             .ok_or_else(|| Error::new("mend the veth pair", "the namespace is gone"))?;
-        let name = site.plan().request.interface.clone();
+        let name = site.plan().interface.clone();
         let inside = Netlink::inside(namespace.as_fd())?;
         let taken = site.host.link(name.as_str())?;
         let Some((outer, inner)) = pair(&site.host.links()?, &inside.links()?, name.as_str())
@@ -149,7 +146,7 @@ impl Part for Veth {
 
 fn create(site: &Site, namespace: &File) -> Result<()> {
     let ends = (
-        (&site.plan().request.interface, HARDWARE_HOST),
+        (&site.plan().interface, HARDWARE_HOST),
         (INSIDE, HARDWARE_INSIDE),
     );
     site.host.add_veth(ends.0, UNBOUND_GROUP, ends.1, namespace)
@@ -157,20 +154,20 @@ fn create(site: &Site, namespace: &File) -> Result<()> {
 
 /// Sets both ends up. What is so already is not touched.
 fn set_up(site: &Site, namespace: &File, is_new: bool) -> Result<()> {
-    let (interface, subnet) = (&site.plan().request.interface, site.plan().subnet());
+    let (interface, subnet) = (&site.plan().interface, site.plan().subnet());
     let pair = Pair::of(site.plan())?;
     // Before it is brought up, so that it never gets a link-local address.
     ipv6::set_up(interface.as_str(), pair.as_ref())?;
     // Forwarding may be on for the host and yet off for new interfaces.
     set_sysctl(&forwarding(interface.as_str()), "1")?;
-    let mtu = site.plan().request.neighbours.own_mtu()?;
+    let mtu = site.plan().request.mtu;
     let link = site.host.need_link(interface.as_str())?;
     bind(site, link.index)?;
     if let Some(mtu) = mtu {
         site.host.set_mtu(link.index, mtu)?;
     }
     site.host
-        .add_ip(link.index, subnet.host().into(), subnet.prefix)?;
+        .add_ip(link.index, subnet.host().into(), subnet.prefix())?;
     site.host.set_up(link.index)?;
     introduce(
         &site.host,
@@ -192,7 +189,7 @@ fn set_up(site: &Site, namespace: &File, is_new: bool) -> Result<()> {
         inside.set_mtu(link.index, mtu)?;
     }
     in_namespace(namespace.as_fd(), || routes::prepare(site))?;
-    inside.add_ip(link.index, subnet.inside().into(), subnet.prefix)?;
+    inside.add_ip(link.index, subnet.inside().into(), subnet.prefix())?;
     inside.set_up(link.index)?;
     introduce(
         &inside,
@@ -214,14 +211,14 @@ fn set_up(site: &Site, namespace: &File, is_new: bool) -> Result<()> {
     inside.add_route(
         EVERYWHERE,
         MAIN_TABLE,
-        Some((link.index, Some(subnet.host()))),
+        Some((link.index, Some(subnet.host().into()))),
     )
 }
 
 fn remove_default_route(inside: &Netlink, index: u32) -> Result<()> {
     let leads_here = |route: &&Route| {
         let by_veth = route.hops.iter().any(|(hop, _)| *hop == index);
-        route.table == MAIN_TABLE && route.network == EVERYWHERE && by_veth
+        route.table == MAIN_TABLE && route.network == EVERYWHERE.into() && by_veth
     };
     inside
         .routes()?
@@ -255,15 +252,11 @@ pub fn bind(site: &Site, index: u32) -> Result<()> {
     else {
         return site.host.set_group(index, UNBOUND_GROUP);
     };
-    let by_interface = Packets::From(&request.interface);
+    let interface = &site.plan().interface;
+    let by_interface = Packets::From(interface);
     if let Err(error) = site.host.mark_arriving(index, bound.mark()) {
         // Kernels without the filter (CONFIG_NET_CLS_BPF): a rule for each such interface.
-        step(|| {
-            format!(
-                "using a routing rule for {} alone: {error}",
-                request.interface
-            )
-        });
+        step(|| format!("using a routing rule for {interface} alone: {error}"));
         site.host.delete_rules(&by_interface)?;
         site.host.add_rule(&by_interface, bound.table(), PRIORITY)?;
     } else {
@@ -314,7 +307,8 @@ fn is_pair(outer: &Link, inner: &Link) -> bool {
 
 fn look(subject: &Subject) -> Result<Vec<Finding>> {
     let request = &subject.record.plan.request;
-    let mut found = match subject.seen.link(request.interface.as_str())? {
+    let interface = &subject.record.plan.interface;
+    let mut found = match subject.seen.link(interface.as_str())? {
         Some(link) => look_outside(subject, link)?,
         None => vec![missing(subject)?],
     };
@@ -334,10 +328,10 @@ fn look(subject: &Subject) -> Result<Vec<Finding>> {
         found.push(down(&format!(
             "without its address {}/{}",
             subnet.inside(),
-            subnet.prefix
+            subnet.prefix()
         )));
     } else {
-        let network = (subnet.network.into(), subnet.prefix);
+        let network = (subnet.network().addr().into(), subnet.prefix());
         let by_default = |route: &runns_shared::inside::Route| {
             route.network == (Ipv4Addr::UNSPECIFIED.into(), 0)
                 && route.device == INSIDE
@@ -372,7 +366,12 @@ fn look_at_ipv6(subject: &Subject, what: &str) -> Result<Option<Finding>> {
         None => "IPv6 is on",
         Some(_) if off => "IPv6 is off",
         Some(pair) if !inside.has_address(pair.inside.into()) => "without its IPv6 address",
-        Some(pair) if !inside.has_route((pair.network().0.into(), pair.network().1), INSIDE) => {
+        Some(pair)
+            if !inside.has_route(
+                (pair.network().addr().into(), pair.network().prefix_len()),
+                INSIDE,
+            ) =>
+        {
             "the route to its IPv6 subnet is gone"
         }
         Some(pair) => match subject.deep()? {
@@ -390,7 +389,7 @@ fn look_at_ipv6(subject: &Subject, what: &str) -> Result<Option<Finding>> {
 
 /// The host's end has another name, or is gone.
 fn missing(subject: &Subject) -> Result<Finding> {
-    let interface = &subject.record.plan.request.interface;
+    let interface = &subject.record.plan.interface;
     let what = format!("interface {interface}");
     if let Some(inside) = subject.deep()? {
         if let Some((outer, _)) = pair(subject.seen.links()?, &inside.links, interface.as_str()) {
@@ -405,15 +404,12 @@ fn missing(subject: &Subject) -> Result<Finding> {
 
 fn look_outside(subject: &Subject, link: &Link) -> Result<Vec<Finding>> {
     let plan = &subject.record.plan;
-    let interface = &plan.request.interface;
+    let interface = &plan.interface;
     let what = format!("interface {interface}");
     let seen = subject.seen;
     let mut found = Vec::new();
     let subnet = plan.subnet();
-    let address = Network {
-        address: subnet.host(),
-        prefix: subnet.prefix,
-    };
+    let address = Ipv4Net::new_assert(subnet.host(), subnet.prefix());
     if subject
         .deep()?
         .is_some_and(|inside| !inside.links.iter().any(|inner| is_pair(link, inner)))
@@ -426,7 +422,7 @@ fn look_outside(subject: &Subject, link: &Link) -> Result<Vec<Finding>> {
     let inner = subject
         .deep()?
         .and_then(|inside| inside.links.iter().find(|inner| is_pair(link, inner)));
-    if let Some(mtu) = plan.request.neighbours.own_mtu()? {
+    if let Some(mtu) = plan.request.mtu {
         if link.mtu != mtu || inner.is_some_and(|inner| inner.mtu != mtu) {
             found.push(Finding::degraded(&what, format!("its MTU is not {mtu}")));
         }
@@ -442,7 +438,7 @@ fn look_outside(subject: &Subject, link: &Link) -> Result<Vec<Finding>> {
     if !seen.addresses()?.contains(&(link.index, address)) {
         found.push(Finding::down(
             &what,
-            format!("without its address {}/{}", address.address, address.prefix),
+            format!("without its address {address}"),
         ));
     } else if link.up
         && !seen
@@ -492,7 +488,10 @@ fn look_at_ipv6_outside(subject: &Subject, link: &Link, what: &str) -> Result<Op
         return Ok((!is_off).then(|| Finding::degraded(what, "IPv6 is on")));
     };
     let host = subject.seen.netlink()?;
-    let has_route = host.routes_v6()?.contains(&(pair.network(), MAIN_TABLE));
+    let has_route = host
+        .routes_of(AddressFamily::Inet6)?
+        .iter()
+        .any(|route| route.is_to(pair.network(), MAIN_TABLE));
     let how = if !link.up {
         return Ok(None);
     } else if !has_route || !host.addresses_v6()?.contains(&(link.index, pair.host)) {
@@ -515,23 +514,12 @@ fn restore_subnet(host: &Netlink, link: &Link, subnet: Subnet) -> Result<()> {
     {
         return Ok(());
     }
-    host.add_route(
-        Network {
-            address: subnet.network,
-            prefix: subnet.prefix,
-        },
-        MAIN_TABLE,
-        Some((link.index, None)),
-    )
+    host.add_route(subnet.network(), MAIN_TABLE, Some((link.index, None)))
 }
 
 fn is_subnet(route: &Route, link: &Link, subnet: Subnet) -> bool {
-    let subnet = Network {
-        address: subnet.network,
-        prefix: subnet.prefix,
-    };
     route.table == MAIN_TABLE
         && route.unicast
-        && route.network == subnet
+        && route.network == subnet.network().into()
         && route.hops.iter().any(|(index, _)| *index == link.index)
 }
