@@ -1,9 +1,22 @@
 //! What is not as it was built.
 
+/// What a finding is about, as far as somebody asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About {
+    /// The host's firewall.
+    Firewall,
+    /// A tunnel: its place among those of its kind.
+    Tunnel(usize),
+    /// Anything else.
+    Other,
+}
+
 /// Something that is not as it was built.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// What it is: `interface vpn1`.
+    /// What it is about.
+    pub about: About,
+    /// The same for people: `interface vpn1`.
     pub what: String,
     /// What is wrong with it: `down`.
     pub how: String,
@@ -17,6 +30,7 @@ impl Finding {
     /// The namespace works, but not as it was built.
     pub fn degraded(what: impl Into<String>, how: impl Into<String>) -> Self {
         Self {
+            about: About::Other,
             what: what.into(),
             how: how.into(),
             fatal: false,
@@ -30,6 +44,11 @@ impl Finding {
             fatal: true,
             ..Self::degraded(what, how)
         }
+    }
+
+    /// What it is about.
+    pub fn about(self, about: About) -> Self {
+        Self { about, ..self }
     }
 
     /// Building again does not mend it; this does.

@@ -36,7 +36,7 @@ fn look_at(part: &dyn Part, subject: &Subject) -> Vec<Finding> {
         return Vec::new();
     }
     let found = part.look(subject).unwrap_or_else(|error| {
-        let how = format!("cannot {}: {}", error_action(&error), error.cause());
+        let how = format!("cannot {}: {}", error.action(), error.cause());
         vec![
             Finding::degraded("examination", how)
                 .cure(error.hint_text().unwrap_or("see the message").to_string()),
@@ -51,15 +51,6 @@ fn look_at(part: &dyn Part, subject: &Subject) -> Vec<Finding> {
             ..finding
         })
         .collect()
-}
-
-/// What it was that failed.
-fn error_action(error: &Error) -> String {
-    let text = error.to_string();
-    let action = text
-        .strip_prefix("cannot ")
-        .and_then(|text| text.strip_suffix(error.cause()));
-    action.unwrap_or(&text).trim_end_matches(": ").to_string()
 }
 
 /// Looks anew at one part of the namespace.
@@ -87,12 +78,8 @@ pub fn run(site: &mut Site) -> Result<usize> {
             return Err(unmendable(finding));
         }
         output::step(|| format!("mending {what}"));
-        part.mend(site, &found).map_err(|error| {
-            let cause = format!("cannot {}: {}", error_action(&error), error.cause());
-            let hint = error.hint_text().map(str::to_string);
-            let error = Error::new(format!("mend {what}"), cause);
-            hint.into_iter().fold(error, Error::hint)
-        })?;
+        part.mend(site, &found)
+            .map_err(|error| error.as_cause_of(format!("mend {what}")))?;
         let left = look_again(part, &site.record);
         if let Some(finding) = left.first() {
             return Err(unmendable(finding));
@@ -161,17 +148,4 @@ pub fn command(plan: &Plan, config: Option<&Config>) -> String {
         add("-r", request.resolve.as_ref().map(show), None);
     }
     words.join(" ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_error_says_what_failed() {
-        assert_eq!(
-            error_action(&Error::new("use interface x", "it is gone")),
-            "use interface x"
-        );
-    }
 }

@@ -6,8 +6,8 @@ use std::io::IsTerminal;
 use serde::Serialize;
 
 use crate::facts::{exceptions, resolver, uplinks};
-use crate::finding::Finding;
-use crate::part::{self, wireguard};
+use crate::finding::{About, Finding};
+use crate::part::wireguard;
 use crate::seen::{Seen, Subject};
 use crate::tunnel::{self, Condition};
 use crate::{probe, repair, walk};
@@ -141,7 +141,7 @@ fn try_firewall(examined: Vec<&mut Examined>) {
         let is_hindered = namespace
             .found
             .iter()
-            .any(|finding| finding.fatal || finding.what == part::firewall::WHAT);
+            .any(|finding| finding.fatal || finding.about == About::Firewall);
         let has_veth = subject.seen.root && !subject.record.plan.request.kill_switch;
         has_veth && !is_hindered && has_way(subject)
     };

@@ -61,8 +61,15 @@ impl Error {
         self
     }
 
-    /// The same failure as part of a larger action, with the same hint and exit status.
+    /// The same failure under another name, with the same cause, hint and exit status.
     pub fn within(mut self, action: impl Into<String>) -> Self {
+        self.0.action = action.into();
+        self
+    }
+
+    /// This failure as the cause of that of a larger action, with the same hint and exit status.
+    pub fn as_cause_of(mut self, action: impl Into<String>) -> Self {
+        self.0.cause = format!("cannot {}: {}", self.0.action, self.0.cause);
         self.0.action = action.into();
         self
     }
@@ -81,6 +88,11 @@ impl Error {
     /// The hint alone.
     pub fn hint_text(&self) -> Option<&str> {
         self.0.hint.as_deref()
+    }
+
+    /// What could not be done: a verb and its object.
+    pub fn action(&self) -> &str {
+        &self.0.action
     }
 
     /// Why it failed, for a message of a larger action.
@@ -204,5 +216,22 @@ impl Cause for String {
 impl Cause for &str {
     fn describe(&self) -> String {
         (*self).to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_can_be_the_cause_of_another() {
+        let error = Error::new("find x", "it is gone").hint("make it");
+        assert_eq!((error.action(), error.cause()), ("find x", "it is gone"));
+        let outer = error.as_cause_of("repair y");
+        assert_eq!(
+            outer.to_string(),
+            "cannot repair y: cannot find x: it is gone"
+        );
+        assert_eq!(outer.hint_text(), Some("make it"));
     }
 }

@@ -69,7 +69,8 @@ pub fn leaves(request: &Request) -> bool {
     request.ipv6 == Some(true) && !request.has_tunnel()
 }
 
-fn is_asked(request: &Request) -> bool {
+/// Whether the veth pair is to have IPv6.
+pub fn is_asked(request: &Request) -> bool {
     let exceptions = &request.exceptions;
     if !request.has_veth() || request.ipv6 == Some(false) {
         return false;

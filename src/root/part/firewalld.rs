@@ -47,15 +47,17 @@ pub struct Firewalld;
 
 impl Part for Firewalld {
     fn is_in(&self, plan: &Plan) -> bool {
-        plan.request.has_veth() && tool::find("firewall-offline-cmd").is_some()
+        plan.request.has_veth()
     }
 
     fn describe(&self, plan: &Plan) -> Option<String> {
-        let is_there = plan.request.has_veth() && tool::find("firewall-offline-cmd").is_some();
-        is_there.then(|| format!("{} in zone {ZONE} of firewalld", plan.interface))
+        is_installed().then(|| format!("{} in zone {ZONE} of firewalld", plan.interface))
     }
 
     fn apply(&self, site: &mut Site) -> Result<()> {
+        if !is_installed() {
+            return Ok(());
+        }
         let interface = &site.plan().interface;
         if !Path::new(ZONE_FILE).exists() {
             HostState::update(site.lock, |host| host.firewalld_zone = true)?;
@@ -68,6 +70,9 @@ impl Part for Firewalld {
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
+        if !is_installed() {
+            return Ok(false);
+        }
         let interface = &site.plan().interface;
         let removed = if is_running() {
             remove(interface)?
@@ -103,6 +108,11 @@ impl Part for Firewalld {
         }
         Ok(found)
     }
+}
+
+/// Whether this host has firewalld. Without it there is nothing to do.
+fn is_installed() -> bool {
+    tool::find("firewall-offline-cmd").is_some()
 }
 
 /// Whether firewalld owns its name on the bus.

@@ -21,10 +21,8 @@ impl Part for Forwarding {
         plan.request.has_veth()
     }
 
-    fn describe(&self, plan: &Plan) -> Option<String> {
-        plan.request
-            .has_veth()
-            .then(|| "IPv4 forwarding".to_string())
+    fn describe(&self, _plan: &Plan) -> Option<String> {
+        Some("IPv4 forwarding".to_string())
     }
 
     fn apply(&self, site: &mut Site) -> Result<()> {

@@ -48,11 +48,12 @@ impl Part for Inside {
             .into_iter()
             .chain(locked)
             .collect();
-        if !lines.is_empty() {
-            return Some(lines.join("; "));
-        }
-        // The tunnel may bring a resolver.
-        plan.request.has_tunnel().then(|| WHAT.to_string())
+        // Without any, the tunnel may bring a resolver.
+        Some(if lines.is_empty() {
+            WHAT.to_string()
+        } else {
+            lines.join("; ")
+        })
     }
 
     fn check(&self, plan: &Plan) -> Result<()> {

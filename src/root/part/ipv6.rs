@@ -12,7 +12,7 @@
 
 use super::{Part, Site};
 use crate::facts::forwarding::{self, devices, remember_v6};
-use crate::facts::ipv6::{FORWARDING, LENGTH, Pair, is_there, leaves};
+use crate::facts::ipv6::{FORWARDING, LENGTH, Pair, is_asked, is_there, leaves};
 use crate::finding::Finding;
 use crate::host::HostState;
 use crate::kernel::sysctl::{restore_sysctls, set_sysctl, sysctl};
@@ -39,7 +39,7 @@ pub struct Ipv6;
 
 impl Part for Ipv6 {
     fn is_in(&self, plan: &Plan) -> bool {
-        !matches!(Pair::of(plan), Ok(None))
+        is_asked(&plan.request)
     }
 
     fn describe(&self, plan: &Plan) -> Option<String> {
@@ -93,13 +93,13 @@ fn another_has_it(site: &Site) -> Result<bool> {
     let (records, unreadable) = Record::readable()?;
     let name = &site.plan().name;
     // One that cannot be read may have it.
-    let has_it =
-        |record: &Record| record.plan.name != *name && !matches!(Pair::of(&record.plan), Ok(None));
+    let has_it = |record: &Record| record.plan.name != *name && is_asked(&record.plan.request);
     Ok(unreadable.iter().any(|other| other != name) || records.iter().any(has_it))
 }
 
 fn turn_forwarding_on(site: &mut Site) -> Result<()> {
-    if sysctl(FORWARDING)?.as_deref() == Some("1") {
+    // It is on, or this kernel has no IPv6.
+    if sysctl(FORWARDING)?.as_deref() != Some("0") {
         return Ok(());
     }
     remember_v6(site.lock)?;

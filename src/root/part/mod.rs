@@ -1,6 +1,9 @@
 //! What a namespace consists of. Each part creates, removes and examines itself in one file, and
-//! knows nothing of the others; [`crate::walk`] has their order.
+//! knows nothing of the others; [`crate::walk`] has their order. `example.rs` is a whole one, as a
+//! pattern for the next.
 
+#[cfg(test)]
+mod example;
 pub mod firewall;
 pub mod firewalld;
 pub mod forwarding;
@@ -114,11 +117,11 @@ impl Site<'_> {
 
 /// One part of a namespace.
 pub trait Part {
-    /// Whether this plan has it. It cannot fail: what a plan has in part, or so that it cannot be
-    /// read, is a part of it.
+    /// Whether this plan has it: a function of the plan alone, which cannot fail.
     fn is_in(&self, plan: &Plan) -> bool;
 
-    /// What it is, in a line for build's report; `None` if there is nothing to say.
+    /// What it is, in a line for build's report, of a plan that has it; `None` if there is nothing
+    /// to say.
     fn describe(&self, plan: &Plan) -> Option<String>;
 
     /// Checks whatever can be known before the first change, also for a plan that does not have

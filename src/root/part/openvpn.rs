@@ -19,7 +19,7 @@ use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use super::{Part, Site, Wait};
 use crate::confine;
 use crate::facts::pushed::decides;
-use crate::finding::Finding;
+use crate::finding::{About, Finding};
 use crate::kernel::daemon;
 use crate::kernel::file;
 use crate::kernel::netlink::{Netlink, in_namespace};
@@ -64,8 +64,11 @@ impl Part for OpenVpn {
 
     fn describe(&self, plan: &Plan) -> Option<String> {
         let files: Vec<String> = plan.request.vpn.iter().map(show).collect();
-        (!files.is_empty())
-            .then(|| format!("OpenVPN ({}): {}", daemon_name(plan), files.join(", ")))
+        Some(format!(
+            "OpenVPN ({}): {}",
+            daemon_name(plan),
+            files.join(", ")
+        ))
     }
 
     fn check(&self, plan: &Plan) -> Result<()> {
@@ -136,8 +139,10 @@ impl Part for OpenVpn {
 
     fn mend(&self, site: &mut Site, found: &[Finding]) -> Result<()> {
         let files = site.plan().request.vpn.clone();
-        let broken = |(_, config): &(usize, &std::path::PathBuf)| {
-            found.iter().any(|finding| finding.what == what(config))
+        let broken = |(index, _): &(usize, &std::path::PathBuf)| {
+            found
+                .iter()
+                .any(|finding| finding.about == About::Tunnel(*index))
         };
         let mut errors = Vec::new();
         for (index, config) in files.iter().enumerate().filter(broken) {
@@ -328,14 +333,7 @@ fn become_keeper(site: &Site, index: usize, build: UnixStream) -> Result<Infalli
 fn follow(site: &Site, index: usize, management: &mut Management, wait: Wait) -> Result<()> {
     let request = &site.plan().request;
     let shown = show(&request.vpn[index]);
-    let cannot = |error: Error| {
-        let hint = error.hint_text().map(str::to_string);
-        let error = Error::new(format!("bring up the tunnel of {shown}"), error.cause());
-        match hint {
-            Some(hint) => error.hint(hint),
-            None => error,
-        }
-    };
+    let cannot = |error: Error| error.within(format!("bring up the tunnel of {shown}"));
     let progress = |step: &str| {
         if std::io::stderr().is_terminal() {
             output::complain(&format!("{shown}: {step}"));
@@ -428,7 +426,7 @@ fn look(subject: &Subject, index: usize) -> Result<Option<Finding>> {
     let finding = tunnel
         .reason
         .or(lost.map(str::to_string))
-        .map(|how| Finding::degraded(what(&tunnel.config), how));
+        .map(|how| Finding::degraded(what(&tunnel.config), how).about(About::Tunnel(index)));
     Ok(finding.map(|finding| Finding {
         fatal: request.kill_switch,
         ..finding

@@ -21,7 +21,7 @@ use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
 use super::{Part, Site, Wait};
 use crate::confine::{self, Identity, view::View};
-use crate::finding::Finding;
+use crate::finding::{About, Finding};
 use crate::host::{make_directory_for_now, remove_made_directory};
 use crate::kernel::daemon;
 use crate::kernel::netlink::{Netlink, in_namespace};
@@ -64,7 +64,7 @@ impl Part for WireGuard {
 
     fn describe(&self, plan: &Plan) -> Option<String> {
         let files: Vec<String> = plan.request.wireguard.iter().map(show).collect();
-        (!files.is_empty()).then(|| format!("WireGuard: {}", files.join(", ")))
+        Some(format!("WireGuard: {}", files.join(", ")))
     }
 
     fn check(&self, plan: &Plan) -> Result<()> {
@@ -116,7 +116,8 @@ impl Part for WireGuard {
         let files = site.plan().request.wireguard.clone();
         let mut errors = Vec::new();
         for (index, file) in files.iter().enumerate() {
-            if found.iter().any(|finding| finding.what == what(file)) {
+            let is_its = |finding: &Finding| finding.about == About::Tunnel(index);
+            if found.iter().any(is_its) {
                 let mended = mend(site, file, &Device::new(site.plan(), index));
                 errors.extend(
                     mended
@@ -650,7 +651,7 @@ fn look(subject: &Subject, index: usize, file: &Path) -> Option<Finding> {
     })?;
     Some(Finding {
         fatal: plan.request.kill_switch,
-        ..Finding::degraded(what(file), how)
+        ..Finding::degraded(what(file), how).about(About::Tunnel(index))
     })
 }
 

@@ -52,7 +52,8 @@ const SECTIONS: [(&str, &str); 17] = [
     ),
 ];
 
-fn plan(section: &str) -> Plan {
+/// The plan of a section with these lines.
+pub fn plan(section: &str) -> Plan {
     let line = |word| match word {
         "vpn" => "vpn=/etc/a.ovpn",
         "wireguard" => "WireGuard=/etc/a.conf",

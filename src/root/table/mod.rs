@@ -6,7 +6,7 @@ pub mod inside;
 pub mod load;
 
 #[cfg(test)]
-mod golden;
+pub mod golden;
 
 use std::net::IpAddr;
 

@@ -9,7 +9,7 @@ use std::net::{IpAddr, UdpSocket};
 
 use super::{Part, Site};
 use crate::facts::{self, Own, forwarding, ipv6::Pair, uplinks::Bound, veth::Veth};
-use crate::finding::Finding;
+use crate::finding::{About, Finding};
 use crate::host::HostState;
 use crate::kernel::iptables;
 use crate::kernel::nfnetlink::generation_here;
@@ -23,7 +23,7 @@ use runns_shared::plan::Plan;
 use runns_shared::record::Record;
 
 /// What findings are about.
-pub const WHAT: &str = "firewall";
+const WHAT: &str = "firewall";
 
 /// The part.
 pub struct Firewall;
@@ -34,9 +34,7 @@ impl Part for Firewall {
     }
 
     fn describe(&self, plan: &Plan) -> Option<String> {
-        plan.request
-            .has_veth()
-            .then(|| format!("NAT and forwarding for {}", plan.subnet()))
+        Some(format!("NAT and forwarding for {}", plan.subnet()))
     }
 
     fn check(&self, plan: &Plan) -> Result<()> {
@@ -65,7 +63,9 @@ impl Part for Firewall {
 
     fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
         if subject.seen.root {
-            subject.seen.once(WHAT, look)
+            let found = subject.seen.once(WHAT, look)?;
+            let of_firewall = |finding: Finding| finding.about(About::Firewall);
+            Ok(found.into_iter().map(of_firewall).collect())
         } else {
             Ok(Vec::new())
         }

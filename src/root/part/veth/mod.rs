@@ -44,19 +44,17 @@ impl Part for Veth {
 
     fn describe(&self, plan: &Plan) -> Option<String> {
         let (interface, subnet) = (&plan.interface, plan.subnet());
-        plan.request.has_veth().then(|| {
-            format!(
-                "veth pair {interface} ({}/{prefix}) - {INSIDE} ({}/{prefix}, {})",
-                subnet.host(),
-                subnet.inside(),
-                if plan.request.kill_switch {
-                    "no default route".to_string()
-                } else {
-                    format!("default route via {}", subnet.host())
-                },
-                prefix = subnet.prefix(),
-            )
-        })
+        Some(format!(
+            "veth pair {interface} ({}/{prefix}) - {INSIDE} ({}/{prefix}, {})",
+            subnet.host(),
+            subnet.inside(),
+            if plan.request.kill_switch {
+                "no default route".to_string()
+            } else {
+                format!("default route via {}", subnet.host())
+            },
+            prefix = subnet.prefix(),
+        ))
     }
 
     fn apply(&self, site: &mut Site) -> Result<()> {
