@@ -345,7 +345,7 @@ fn dropping_rule(site: &Site, target: Ipv4Addr) -> Result<Option<Rule>> {
     let table = format!(
         "add table ip {TRACE_TABLE}\n\
          add chain ip {TRACE_TABLE} prerouting {{ type filter hook prerouting priority -2000000000; }}\n\
-         add rule ip {TRACE_TABLE} prerouting ip saddr {source} ip daddr {target} meta nftrace set 1\n"
+         add rule ip {TRACE_TABLE} prerouting ip saddr {source} ip daddr {target} th sport < 1024 meta nftrace set 1\n"
     );
     let mut monitor = Command::new(nft)
         .args(["monitor", "trace"])
@@ -413,7 +413,8 @@ fn watch(site: &Site, target: Ipv4Addr, lines: &mut Lines) -> Result<Option<Rule
     let deadline = Instant::now() + TRACE_PATIENCE;
     while Instant::now() < deadline {
         in_namespace(open(site)?.as_fd(), || send(target))?;
-        loop {
+        // Programs inside can send as well.
+        while Instant::now() < deadline {
             match lines.next(PAUSE) {
                 Ok(Some(line)) => {
                     let rule = parse_drop(&line);

@@ -609,3 +609,72 @@ fn loopback_servers_of_the_host_stay_closed_where_route_localnet_is_on() {
     host.run("pkill socat");
     host.ok("runns-exec clean vpn1 -fk");
 }
+
+/// IFACE HARDWARE-ADDRESS SOURCE PORT DESTINATION PORT: sends a UDP packet with any source.
+const FORGE: &str = r#"
+import socket, struct, sys
+interface, hardware, source, source_port, target, target_port = sys.argv[1:7]
+ends = socket.inet_aton(source) + socket.inet_aton(target)
+udp = struct.pack('!HHHH', int(source_port), int(target_port), 9, 0) + b'x'
+header = struct.pack('!BBHHHBBH', 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0) + ends
+total = sum(struct.unpack('!10H', header))
+total = (total & 0xffff) + (total >> 16)
+header = header[:10] + struct.pack('!H', ~total & 0xffff) + header[12:]
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind((interface, 0))
+s.send(bytes.fromhex(hardware.replace(':', '')) + s.getsockname()[4] + b'\x08\x00' + header + udp)
+"#;
+
+/// A packet from outside that claims to come from a namespace would begin a connection, of which
+/// whatever its sender sends afterwards would be the reply.
+#[test]
+fn what_claims_to_come_from_a_namespace_opens_nothing() {
+    let ask = |host: &Host, port: u16| {
+        host.root().inside(&host.internet.net).ok(&format!(
+            "sed \"s/^try:/s.bind(('', {port}))\\ntry:/\" /tmp/client.py | python3 - 172.24.0.2 80 udp"
+        ))
+    };
+    for options in ["", "HostAccess=no\n", "InterfaceOut=eth0\n"] {
+        let host = Host::new();
+        crate::neighbours::bring_programs(&host);
+        host.write("/tmp/forge.py", FORGE);
+        // The host was a router before, and believes any source.
+        host.ok("sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.eth0.rp_filter=0");
+        host.configure(&format!("[work]\n{options}"));
+        host.ok("runns-exec build -s work");
+        let _server = crate::neighbours::serve(&host, "ip netns exec work", 80);
+        let lan = host.root().inside(&host.internet.net);
+        lan.ok("ip route add 172.24.0.0/16 via 192.0.2.2");
+        let forge = || {
+            let hardware = host.ok("cat /sys/class/net/eth0/address");
+            lan.ok(&format!(
+                "python3 /tmp/forge.py eth0 {hardware} 172.24.0.2 80 192.0.2.1 5555"
+            ));
+        };
+        forge();
+        assert!(ask(&host, 5555).starts_with("failed"), "{options}");
+        // The kernel knows the subnet of a namespace whose record does not.
+        host.ok("echo x >/run/runns/work.json; runns-exec build -n other");
+        forge();
+        assert!(ask(&host, 5555).starts_with("failed"), "{options}");
+        host.ok("runns-exec clean other -fk; runns-exec clean work -fk");
+    }
+}
+
+#[test]
+fn the_test_packet_stays_on_a_host_that_rewrites_packets() {
+    for rule in [
+        "iptables -t mangle -A FORWARD -j TTL --ttl-set 64",
+        "iptables -t mangle -A PREROUTING -j TTL --ttl-inc 1",
+        "iptables -t mangle -A PREROUTING -j DSCP --set-dscp 0",
+        "nft 'add table ip q; add chain ip q f { type filter hook forward priority 0; }; add rule ip q f ip dscp set cs0'",
+    ] {
+        let (host, _web) = host();
+        host.ok(rule);
+        let uplink = Uplink::watch(&host);
+        host.ok("runns-exec build -n work && runns-exec status work");
+        let packets = uplink.packets();
+        assert!(packets.is_empty(), "{rule}: {packets:?}");
+        host.ok("runns-exec clean work -f");
+    }
+}

@@ -19,7 +19,8 @@ use runns_shared::record::{Record, State};
 
 use crate::host::HostState;
 use crate::kernel::iptables::Passing;
-use uplinks::Bound;
+use crate::kernel::netlink::Netlink;
+use uplinks::{Bound, is_own_group, masked};
 use veth::Veth;
 
 /// A namespace whose plan counts, whatever its record says.
@@ -40,6 +41,8 @@ pub struct Facts {
     pub veths: Vec<Veth>,
     /// The uplinks that namespaces are bound to.
     pub uplinks: BTreeMap<String, Bound>,
+    /// The IPv4 subnets of all veth pairs, also those whose record cannot be read.
+    pub subnets: BTreeSet<String>,
     /// Interfaces for which the host was no IPv4 router before builds made it one.
     pub not_routed: BTreeSet<String>,
     /// The same for IPv6.
@@ -68,7 +71,7 @@ pub fn gather(own: Own, state: &HostState) -> Result<Option<Facts>> {
         // Options that this version cannot read permit nothing either.
         veths.extend(Veth::of(&record.plan).ok().flatten());
     }
-    if let Own::With(plan) = own {
+    if let Some(plan) = own_plan(own) {
         veths.extend(Veth::of(plan)?);
     }
     // As long as the host forwards because of us, it must not do so for others.
@@ -76,10 +79,20 @@ pub fn gather(own: Own, state: &HostState) -> Result<Option<Facts>> {
     if veths.is_empty() && !is_guarded && !is_router {
         return Ok(None);
     }
+    let mut subnets: BTreeSet<String> = others()
+        .map(|record| &record.plan)
+        .chain(own_plan(own))
+        .filter(|plan| plan.request.has_veth())
+        .map(|plan| plan.subnet().to_string())
+        .collect();
+    if !unreadable.is_empty() {
+        subnets.extend(linked_subnets()?);
+    }
     veths.sort_by(|one, other| one.interface.cmp(&other.interface));
     let is_others = |name: &String| !veths.iter().any(|veth| veth.interface.as_str() == name);
     Ok(Some(Facts {
         uplinks: Bound::of(state),
+        subnets,
         not_routed: routed::not_routed(state)
             .into_iter()
             .filter(is_others)
@@ -90,6 +103,31 @@ pub fn gather(own: Own, state: &HostState) -> Result<Option<Facts>> {
             .collect(),
         veths,
     }))
+}
+
+fn own_plan(own: Own<'_>) -> Option<&Plan> {
+    match own {
+        Own::With(plan) => Some(plan),
+        Own::Nobody | Own::Without(_) => None,
+    }
+}
+
+/// The IPv4 subnets of the veths that the host has: the kernel knows them by their group.
+fn linked_subnets() -> Result<Vec<String>> {
+    let host = Netlink::here()?;
+    let own: BTreeSet<u32> = host
+        .links()?
+        .into_iter()
+        .filter(|link| is_own_group(link.group))
+        .map(|link| link.index)
+        .collect();
+    let subnets = host
+        .addresses()?
+        .into_iter()
+        .filter(|(index, _)| own.contains(index))
+        .map(|(_, address)| masked(address))
+        .map(|network| format!("{}/{}", network.address, network.prefix));
+    Ok(subnets.collect())
 }
 
 /// What has to pass iptables' tables.

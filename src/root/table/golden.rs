@@ -94,6 +94,7 @@ fn text(section: &str) -> String {
     let host = facts::Facts {
         veths: veth.iter().cloned().collect(),
         uplinks: uplinks.collect::<BTreeMap<_, _>>(),
+        subnets: veth.iter().map(|veth| veth.subnet.to_string()).collect(),
         not_routed_v6: not_routed.clone(),
         not_routed,
     };

@@ -27,7 +27,7 @@ pub fn text(facts: &Facts) -> String {
         "table {TABLE} {{\n{}{}{}{CHAINS}",
         permissions(&facts.veths),
         uplinks(facts),
-        PASSED
+        TEST_PACKETS
     );
     if facts.veths.iter().any(|veth| !veth.published.is_empty()) {
         text += &published(&facts.veths);
@@ -36,8 +36,9 @@ pub fn text(facts: &Facts) -> String {
     text + "}\n"
 }
 
-/// Test packets that got through, as long as a build waits for them.
-const PASSED: &str = "    set passed { type ifname . inet_service; size 65536; flags dynamic,timeout; timeout 10s; }\n";
+/// Test packets that are under way, and those that got through, as long as a build waits for them.
+const TEST_PACKETS: &str = "    set probing { type ifname . ipv4_addr . inet_service; size 65536; flags dynamic,timeout; timeout 10s; }
+    set passed { type ifname . inet_service; size 65536; flags dynamic,timeout; timeout 10s; }\n";
 
 /// The sets that say what namespaces may do.
 fn permissions(veths: &[Veth]) -> String {
@@ -122,8 +123,8 @@ fn permissions(veths: &[Veth]) -> String {
     .concat()
 }
 
-/// The sets that forbid: the uplinks, by group and by mark, and the interfaces for which the host
-/// is no router.
+/// The sets that forbid: the subnets of veths, the uplinks, by group and by mark, and the interfaces
+/// for which the host is no router.
 fn uplinks(facts: &Facts) -> String {
     let each = |element: &dyn Fn(&str, Bound) -> String| -> Vec<String> {
         facts
@@ -142,7 +143,9 @@ fn uplinks(facts: &Facts) -> String {
         of_family("ipv4", &facts.not_routed),
         of_family("ipv6", &facts.not_routed_v6),
     ];
+    let subnets = facts.subnets.iter().map(ToString::to_string).collect();
     [
+        set("set", "subnets", "ipv4_addr; flags interval", subnets),
         set(
             "set",
             "uplinks",

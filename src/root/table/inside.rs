@@ -25,7 +25,7 @@ pub const MARK: u32 = 0x7275_0001;
 /// sends something after a while.
 const FRESH: &str = "30s";
 const KNOWN: &str = "5m";
-/// New clients of one neighbour: a second, and at once.
+/// New peers of one address: a second, and at once.
 const RATE: u32 = 20;
 const BURST: u32 = 400;
 
@@ -165,8 +165,10 @@ fn chain(name: &str, hook: &str, rules: &[String]) -> String {
 /// UDP ports of one family that are published, where a tunnel is another way out. A server that
 /// listens on all addresses answers from the address of the tunnel, before connection tracking
 /// could tell what it answers. So it is remembered by which way each peer of such a port talks to
-/// it: `clients` by the veth, `tunnelled` by the tunnel. The way that comes first keeps the peer;
-/// what comes by the other is dropped, since the program would answer both from one socket.
+/// it: `clients` by the veth, `tunnelled` by the tunnel, `heard` by the tunnel while it has not been
+/// answered. The way that comes first keeps the peer as long as packets come by it, and a peer that
+/// the program has sent to through the tunnel stays there as long as packets come from anywhere;
+/// what comes by the other way is dropped, since the program would answer both from one socket.
 struct Shared {
     /// Of the names of sets and chains.
     suffix: &'static str,
@@ -234,8 +236,8 @@ impl Shared {
     }
 
     /// An element stands for a peer's address, its port, and ours, and is renewed by each packet.
-    /// One neighbour gets [`BURST`] elements of `clients` and [`RATE`] a second, so that a whole
-    /// /24 does not fill it in [`FRESH`]. A full set still serves the peers that are in it, and
+    /// One address gets [`BURST`] elements of `clients` and of `heard`, and [`RATE`] a second: a
+    /// whole /24 does not fill them in [`FRESH`]. A full set still serves the peers that are in it, and
     /// what it cannot take is dropped: nothing is sent to a peer whose way is not known.
     fn chains(&self) -> String {
         let Self {
@@ -259,9 +261,12 @@ impl Shared {
         format!(
             "set clients{s} {{ type {kind} . {peers}; timeout {FRESH}; }}\n\
              set tunnelled{s} {{ type {kind} . {peers}; timeout {KNOWN}; }}\n\
+             set heard{s} {{ type {kind} . {peers}; timeout {FRESH}; }}\n\
              set neighbours{s} {{ type {kind}; flags dynamic,timeout; size 65536; timeout 1m; }}\n\
+             set talkers{s} {{ type {kind}; flags dynamic,timeout; size 65536; timeout 1m; }}\n\
              chain from_client{s} {{\n\
-             {from} @tunnelled{s} drop\n\
+             {from} @tunnelled{s} update @tunnelled{s} {{ {from} timeout {KNOWN} }} drop\n\
+             {from} @heard{s} drop\n\
              ct status assured update @clients{s} {{ {from} timeout {KNOWN} }} return\n\
              {from} != @clients{s} update @neighbours{s} {{ {neighbour} limit rate over {RATE}/second burst {BURST} packets }} drop\n\
              update @clients{s} {{ {from} timeout {FRESH} }} return\n\
@@ -269,7 +274,10 @@ impl Shared {
              chain from_tunnel{s} {{\n\
              {from} @clients{s} drop\n\
              ct status assured update @tunnelled{s} {{ {from} timeout {KNOWN} }} return\n\
-             {from} != @tunnelled{s} update @tunnelled{s} {{ {from} timeout {FRESH} }}\n}}\n\
+             {from} @tunnelled{s} update @tunnelled{s} {{ {from} timeout {KNOWN} }} return\n\
+             {from} != @heard{s} update @talkers{s} {{ {neighbour} limit rate over {RATE}/second burst {BURST} packets }} drop\n\
+             update @heard{s} {{ {from} timeout {FRESH} }} return\n\
+             drop\n}}\n\
              chain to_peer{s} {{\n\
              {to} @clients{s} {to} != @tunnelled{s} {ip} saddr set {inside} meta mark set {MARK:#x} return\n\
              oifname \"lo\" return\n{beside}\n\

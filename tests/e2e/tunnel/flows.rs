@@ -217,6 +217,115 @@ fn a_flow_of_the_tunnel_stays_there_without_kill_switch() {
     a_flow_of_the_tunnel_stays_there("");
 }
 
+/// A program with one socket that says something only when it is told to: PORT PEER PEERS-PORT.
+/// It prints what it receives, and sends to the peer as often as /tmp/say is created.
+const LISTENER: &str = r#"
+import os, socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(('', int(sys.argv[1])))
+s.settimeout(0.05)
+print('ready', flush=True)
+while True:
+    try:
+        print(s.recv(100).decode(), flush=True)
+    except TimeoutError:
+        pass
+    if os.path.exists('/tmp/say'):
+        s.sendto(b'said', (sys.argv[2], int(sys.argv[3])))
+        os.remove('/tmp/say')
+"#;
+
+/// The peer that speaks first, or not: ADDRESS PORT INSIDE HOST. It prints what it receives, sends
+/// to the address inside as long as there is a file /tmp/talk, and to the published port as long as
+/// there is /tmp/go; for each of the latter there is a byte in /tmp/sent.
+const SPEAKER: &str = r#"
+import os, socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind((sys.argv[1], int(sys.argv[2])))
+s.settimeout(0.05)
+print('ready', flush=True)
+while True:
+    try:
+        data, sender = s.recvfrom(100)
+        print(data.decode(), sender[0], flush=True)
+    except TimeoutError:
+        pass
+    if os.path.exists('/tmp/talk'):
+        s.sendto(b'data', (sys.argv[3], 6881))
+    if os.path.exists('/tmp/go'):
+        s.sendto(b'stranger', (sys.argv[4], 6881))
+        with open('/tmp/sent', 'a') as count:
+            count.write('x')
+"#;
+
+/// What is remembered of a flow does not run out under a stranger's packets: `set` has it.
+fn a_silent_program_keeps_its_peer(host: &Host, port: u16, set: &str) {
+    let lan = host.root().inside(&host.internet.net);
+    let peer = lan.spawn(&format!(
+        "exec python3 /tmp/speaker.py {FAR} {port} 10.8.0.2 192.0.2.2"
+    ));
+    let program = host.user("alice").spawn(&format!(
+        "exec runns-exec work -- python3 /tmp/listener.py 6881 {FAR} {port}"
+    ));
+    for process in [&peer, &program] {
+        wait_until("the programs", || {
+            process.stdout().contains("ready").then_some(())
+        });
+    }
+    let said = |times: usize| {
+        host.ok("touch /tmp/say && chmod 666 /tmp/say");
+        wait_until("the program's word", || {
+            (lines(&peer.stdout(), "said 10.8.0.2") >= times).then_some(())
+        });
+    };
+    let seen = watch(host, port);
+    if set == "heard" {
+        host.ok("touch /tmp/talk");
+        wait_until("the peer's word", || {
+            program.stdout().contains("data").then_some(())
+        });
+    } else {
+        said(1);
+    }
+    // Two seconds are left of it.
+    let element = format!("{FAR} . {port} . 6881");
+    host.ok(&format!(
+        "ip netns exec work nft 'delete element inet runns {set} {{ {element} }}; \
+            add element inet runns {set} {{ {element} timeout 30s expires 2s }}'"
+    ));
+    host.ok("rm -f /tmp/sent; touch /tmp/go");
+    wait_until("four seconds of strangers' packets", || {
+        (host
+            .run("wc -c </tmp/sent")
+            .stdout
+            .trim()
+            .parse::<usize>()
+            .is_ok_and(|sent| sent >= 80))
+        .then_some(())
+    });
+    host.ok("rm -f /tmp/talk");
+    assert!(!program.stdout().contains("stranger"), "{set}");
+    let before = lines(&peer.stdout(), "said 10.8.0.2");
+    said(before + 1);
+    wait_until("the strangers are seen", || {
+        seen.stdout().contains(".6881: ").then_some(())
+    });
+    assert!(!seen.stdout().contains(".6881 > "), "{}", seen.stdout());
+    host.ok("rm -f /tmp/go; pkill -f [l]istener.py; pkill -f [s]peaker.py");
+}
+
+#[test]
+fn a_flow_of_the_tunnel_stays_there_while_the_program_is_silent() {
+    let (host, _server) = host_with_tunnel("KillSwitch=yes\nPublish=6881/udp\n");
+    host.write("/tmp/listener.py", LISTENER);
+    host.write("/tmp/speaker.py", SPEAKER);
+    // /tmp is sticky, and the program removes the file.
+    host.ok("chmod 777 /tmp");
+    a_silent_program_keeps_its_peer(&host, 7000, "heard");
+    a_silent_program_keeps_its_peer(&host, 7001, "tunnelled");
+    host.ok("runns-exec clean work -fk");
+}
+
 /// By TCP, each connection has its own address inside. OWN-PORT PEER PEERS-PORT HOST: outside, the
 /// peer accepts a connection, then connects from the same port to the host's; inside, one program
 /// does both on its port.
