@@ -20,7 +20,7 @@ use runns_shared::record::{Record, State};
 use crate::host::HostState;
 use crate::kernel::iptables::Passing;
 use crate::kernel::netlink::Netlink;
-use uplinks::{Bound, is_own_group, masked};
+use uplinks::{Bound, is_own_group};
 use veth::Veth;
 
 /// A namespace whose plan counts, whatever its record says.
@@ -125,8 +125,7 @@ fn linked_subnets() -> Result<Vec<String>> {
         .addresses()?
         .into_iter()
         .filter(|(index, _)| own.contains(index))
-        .map(|(_, address)| masked(address))
-        .map(|network| format!("{}/{}", network.address, network.prefix));
+        .map(|(_, address)| address.trunc().to_string());
     Ok(subnets.collect())
 }
 
