@@ -47,20 +47,44 @@ pub fn need(program: &str, package: &str) -> Result<PathBuf> {
     })
 }
 
+/// How long names are looked up. A resolver that asks two servers gives up on each after 5 seconds
+/// (resolv.conf(5)).
+const LOOKUP: Duration = Duration::from_secs(10);
+/// How many names are looked up at once.
+const AT_ONCE: usize = 64;
+
 /// The addresses of a host name, resolved as the host's own programs resolve it (getent(1)); empty
 /// if there are none.
 pub fn addresses_of(name: &str) -> Vec<std::net::IpAddr> {
-    let found = run("getent", &["ahosts", name], "").unwrap_or_default();
-    let mut addresses = Vec::new();
-    for address in found
-        .lines()
-        .filter_map(|line| line.split_whitespace().next()?.parse().ok())
-    {
-        if !addresses.contains(&address) {
-            addresses.push(address);
+    addresses_of_all(&[name.to_string()]).remove(0)
+}
+
+/// [`addresses_of`] for many names, which are looked up at once. It ends after [`LOOKUP`]: without
+/// the network, each name would take longer.
+pub fn addresses_of_all(names: &[String]) -> Vec<Vec<std::net::IpAddr>> {
+    let deadline = Some(Instant::now() + LOOKUP);
+    let mut all = Vec::with_capacity(names.len());
+    for names in names.chunks(AT_ONCE) {
+        let lookups: Vec<Result<Child>> = names
+            .iter()
+            .map(|name| start("getent", &["ahosts", name]))
+            .collect();
+        for lookup in lookups {
+            let found = lookup.and_then(|child| finish("getent", child, "", deadline));
+            let mut addresses = Vec::new();
+            for address in found
+                .unwrap_or_default()
+                .lines()
+                .filter_map(|line| line.split_whitespace().next()?.parse().ok())
+            {
+                if !addresses.contains(&address) {
+                    addresses.push(address);
+                }
+            }
+            all.push(addresses);
         }
     }
-    addresses
+    all
 }
 
 /// Runs `program` with `input` on its stdin and returns its output. If it fails, its error output

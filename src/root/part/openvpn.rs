@@ -29,14 +29,13 @@ use crate::kernel::tool;
 use crate::seen::Subject;
 use crate::tunnel;
 use crate::tunnel::check;
-use crate::tunnel::daemons::unrecorded;
+use crate::tunnel::daemons::{is_outside, unrecorded};
 use crate::tunnel::keeper;
 use crate::tunnel::launch::{PROGRAM, daemon_name, has_way, remove_devices};
 use crate::tunnel::login::{Login, Question};
 use crate::tunnel::management::{Follow, Management, Patience};
 use crate::tunnel::profile::Profile;
 use crate::tunnel::source;
-use runns_shared::config::is_domain;
 use runns_shared::error::{Context, Error, Result, words as words_of};
 use runns_shared::escape::{quote, show};
 use runns_shared::inside::{Inside, Route};
@@ -192,11 +191,11 @@ fn turn_ipv6_off(site: &Site) -> Result<()> {
     })
 }
 
-/// Servers whose names are looked up, one after the other.
-const MOST_REMOTES: usize = 1024;
+/// Servers whose names are looked up.
+const MOST_NAMES: usize = 1024;
 
-/// Resolves the servers' names outside and writes a hosts(5) file for the daemons: the namespace's
-/// own resolver may be reachable only through the tunnel that they are to set up.
+/// Resolves the names of servers and proxies outside and writes a hosts(5) file for the daemons: the
+/// namespace's own resolver may be reachable only through the tunnel that they are to set up.
 fn write_hosts(site: &Site) -> Result<()> {
     let request = &site.plan().request;
     if request.kill_switch {
@@ -204,22 +203,15 @@ fn write_hosts(site: &Site) -> Result<()> {
     }
     let mut lines = String::new();
     for config in &request.vpn {
-        let names = remotes(&Profile::read(config)?);
-        if names.len() > MOST_REMOTES {
+        let names = Profile::read(config)?.names();
+        if names.len() > MOST_NAMES {
             let cause = format!(
-                "it names {} servers; without the kill switch, {MOST_REMOTES} are looked up at most",
+                "it names {} servers; without the kill switch, {MOST_NAMES} are looked up at most",
                 names.len()
             );
             return Err(Error::new(format!("use {}", show(config)), cause));
         }
-        for name in names {
-            if process::was_interrupted() {
-                return Err(Error::new(
-                    "look up the servers' names",
-                    "interrupted by a signal",
-                ));
-            }
-            let addresses = tool::addresses_of(&name);
+        for (name, addresses) in names.iter().zip(tool::addresses_of_all(&names)) {
             if addresses.is_empty() {
                 warn(&format!(
                     "{}: the server's name {name} was not found outside",
@@ -230,6 +222,12 @@ fn write_hosts(site: &Site) -> Result<()> {
                 .iter()
                 .for_each(|address| lines.push_str(&format!("{address} {name}\n")));
         }
+        if process::was_interrupted() {
+            return Err(Error::new(
+                "look up the servers' names",
+                "interrupted by a signal",
+            ));
+        }
     }
     if lines.is_empty() {
         return Ok(());
@@ -237,18 +235,6 @@ fn write_hosts(site: &Site) -> Result<()> {
     let mut text = lines.into_bytes();
     text.extend(tunnel::launch::read_live(Path::new("/etc/hosts"))?);
     file::write(&tunnel::hosts_file(&site.plan().name), text)
-}
-
-/// The host names in the `remote` lines of a configuration; addresses need no lookup.
-fn remotes(profile: &Profile) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    for host in profile.all("remote").map(|line| line.value()) {
-        let is_name = host.parse::<std::net::IpAddr>().is_err() && is_domain(host);
-        if is_name && !names.iter().any(|known| known == host) {
-            names.push(host.to_string());
-        }
-    }
-    names
 }
 
 /// Starts the keeper of a tunnel, which starts the daemon; returns the connection to it.
@@ -417,7 +403,11 @@ fn look(subject: &Subject, index: usize) -> Result<Option<Finding>> {
                 .any(|route| by_device(route) && route.network.1 <= 1)
     });
     let mut lost = lost.map(|_| "its default route is gone");
-    if let Some(inside) = subject.deep()?.filter(|_| !request.kill_switch) {
+    let daemon = subject.record.daemons.iter();
+    let outside = daemon
+        .filter(|daemon| daemon.config == tunnel.config)
+        .any(|daemon| is_outside(daemon.pid));
+    if let Some(inside) = subject.deep()?.filter(|_| !request.kill_switch && !outside) {
         let has_way = || has_way(&Netlink::here()?, plan, index);
         if !in_namespace(inside.file.as_fd(), has_way)? {
             lost = Some("the route to its server is gone");

@@ -14,8 +14,22 @@ const MOST: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Said {
     words: String,
-    /// Whether trying it again cannot help.
-    is_final: bool,
+    weight: Weight,
+    /// Whether it is of an earlier attempt.
+    is_old: bool,
+}
+
+/// How much a reason tells. One that tells more is not replaced by what follows from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Weight {
+    /// It follows from every other.
+    Consequence,
+    /// Nothing came back.
+    Silence,
+    /// The cause.
+    Cause,
+    /// Trying that server again cannot help.
+    Final,
 }
 
 /// All attempts.
@@ -37,20 +51,24 @@ impl Attempts {
             self.servers.push(server.to_string());
         }
         self.current = Some(server.to_string());
+        if let Some(said) = self.said.get_mut(server) {
+            said.is_old = true;
+        }
         let first = known && !self.came_round;
         self.came_round |= known;
         first
     }
 
-    /// The server that is being tried gave a reason. What is final is not replaced by what follows
-    /// from it.
-    pub fn note(&mut self, words: &str, is_final: bool) {
+    /// The server that is being tried gave a reason.
+    pub fn note(&mut self, words: &str, weight: Weight) {
         let server = self.current.clone().unwrap_or_default();
         let said = Said {
             words: words.to_string(),
-            is_final,
+            weight,
+            is_old: false,
         };
-        let keeps = |old: &Said| old.is_final && !is_final;
+        let keeps =
+            |old: &Said| old.weight > weight && (!old.is_old || old.weight == Weight::Final);
         if !self.said.get(&server).is_some_and(keeps) && self.said.len() < MOST {
             self.said.insert(server, said);
         }
@@ -58,7 +76,8 @@ impl Attempts {
 
     /// Whether every server was tried, and none can be used.
     pub fn are_hopeless(&self) -> bool {
-        let is_final = |server: &String| self.said.get(server).is_some_and(|said| said.is_final);
+        let weight = |server: &String| self.said.get(server).map(|said| said.weight);
+        let is_final = |server: &String| weight(server) == Some(Weight::Final);
         self.came_round && self.servers.iter().all(is_final)
     }
 
@@ -118,8 +137,8 @@ mod tests {
         let mut attempts = Attempts::default();
         assert_eq!(attempts.summary("silent"), None);
         assert!(!attempts.begin("a:1"));
-        attempts.note("bad certificate", true);
-        attempts.note("the TLS handshake failed", false);
+        attempts.note("bad certificate", Weight::Final);
+        attempts.note("the TLS handshake failed", Weight::Consequence);
         assert_eq!(attempts.summary("").as_deref(), Some("bad certificate"));
         assert!(!attempts.are_hopeless() && !attempts.begin("b:2"));
         assert_eq!(
@@ -129,7 +148,7 @@ mod tests {
         assert!(attempts.begin("a:1") && !attempts.begin("a:1"));
         assert!(!attempts.are_hopeless(), "b may still answer");
         attempts.begin("b:2");
-        attempts.note("bad certificate", true);
+        attempts.note("bad certificate", Weight::Final);
         assert!(attempts.are_hopeless());
     }
 

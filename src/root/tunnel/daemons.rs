@@ -37,6 +37,12 @@ pub fn unrecorded(plan: &Plan) -> Vec<Daemon> {
         .collect()
 }
 
+/// Whether a process is in the network namespace of this one.
+pub fn is_outside(pid: i32) -> bool {
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+    namespace(&pid.to_string()).is_some_and(|theirs| namespace("self") == Some(theirs))
+}
+
 /// Whether a process runs this program, or the one that it has replaced since.
 fn is_this_program(pid: i32) -> bool {
     let program = |pid: &str| {

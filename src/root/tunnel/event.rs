@@ -1,5 +1,6 @@
 //! Lines of OpenVPN's management interface (management-notes.txt of its sources).
 
+use super::attempts::Weight;
 use runns_shared::escape::escape;
 
 /// How many characters of a line of the log are shown. OpenVPN's longest are lists of pushed
@@ -127,68 +128,76 @@ pub fn describe_state(state: &str) -> Option<&'static str> {
     })
 }
 
-/// Why a connection failed, in plain words, and whether trying it again is of no use.
-type Reason = (String, bool);
+/// Why a connection failed, in plain words.
+type Reason = (String, Weight);
 
 /// The reason in a line of the daemon's log, if it has a known one.
 pub fn reason_in(line: &str) -> Option<Reason> {
-    const REASONS: [(&str, &str, bool); 11] = [
+    const REASONS: [(&str, &str, Weight); 11] = [
         // Patterns and reasons; the first pattern that a line contains decides.
-        ("certificate has expired", "a certificate has expired", true),
+        (
+            "certificate has expired",
+            "a certificate has expired",
+            Weight::Final,
+        ),
         (
             "certificate is not yet valid",
             "a certificate is not valid yet (is the clock right?)",
-            true,
+            Weight::Final,
         ),
         (
             "VERIFY ERROR",
             "the server's certificate could not be verified",
-            true,
+            Weight::Final,
         ),
         (
             "VERIFY KU ERROR",
             "the server's certificate is not a server certificate",
-            true,
+            Weight::Final,
         ),
         (
             "VERIFY EKU ERROR",
             "the server's certificate is not a server certificate",
-            true,
+            Weight::Final,
         ),
         (
             "Cannot resolve host address",
             "the server's name was not found",
-            false,
+            Weight::Cause,
         ),
-        ("RESOLVE: Cannot", "the server's name was not found", false),
+        (
+            "RESOLVE: Cannot",
+            "the server's name was not found",
+            Weight::Cause,
+        ),
         (
             "Connection refused",
             "the server refused the connection",
-            false,
+            Weight::Cause,
         ),
         (
             "Network is unreachable",
             "the server cannot be reached",
-            false,
+            Weight::Cause,
         ),
         (
             "TLS key negotiation failed",
             "no answer from the server",
-            false,
+            Weight::Silence,
         ),
         (
             "TLS Error: TLS handshake failed",
             "the TLS handshake with the server failed",
-            false,
+            Weight::Consequence,
         ),
     ];
     // What the server offers and the file does not accept, or the reverse: a cipher, say.
     if let Some(cause) = line.strip_prefix("OPTIONS ERROR: ") {
         let cause: String = cause.chars().take(SHOWN).collect();
-        return Some((escape(cause.as_bytes()), true));
+        return Some((escape(cause.as_bytes()), Weight::Final));
     }
     let found = REASONS.iter().find(|(sign, ..)| line.contains(sign));
-    found.map(|(_, reason, is_final)| (reason.to_string(), *is_final))
+    found.map(|(_, reason, weight)| (reason.to_string(), *weight))
 }
 
 /// The reason of the latest line that has a known one.

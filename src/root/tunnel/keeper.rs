@@ -571,21 +571,15 @@ impl Keeper {
         setup.name = inside_name(tunnel.index);
         setup.order = tunnel.index as u32;
         let namespace = tunnel.namespace()?;
-        if only_way {
-            return install(
-                &Netlink::here()?,
-                &outside_name(&tunnel.record.plan, tunnel.index),
-                &namespace,
-                &setup,
-            );
-        }
         let inside = Netlink::inside(namespace.as_fd())?;
-        route_beside(
-            &inside,
-            &routes_beside(variables),
-            tunnel.way(&inside)?,
-            setup.order,
-        )?;
+        if !only_way {
+            let beside = routes_beside(variables);
+            route_beside(&inside, &beside, tunnel.way(&inside)?, setup.order)?;
+        }
+        if tunnel.outside {
+            let name = outside_name(&tunnel.record.plan, tunnel.index);
+            return install(&Netlink::here()?, &name, &namespace, &setup);
+        }
         set_up(&inside, &namespace, &setup)
     }
 

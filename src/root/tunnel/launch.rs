@@ -1,8 +1,8 @@
 //! Starts an OpenVPN daemon: `openvpn --daemon openvpn-NAME --config FILE`, confined as
 //! [`crate::confine`] describes.
 //!
-//! The daemon runs in the namespace or, under the kill switch, outside. In either place it
-//! configures nothing itself: its device is made for it beforehand, and its keeper gives that
+//! The daemon runs in the namespace or, under the kill switch and where the veth pair does not lead
+//! to its servers, outside. In either place it configures nothing itself: its device is made for it beforehand, and its keeper gives that
 //! device the addresses and routes which the server pushed. So it needs no capability, and executes
 //! nothing.
 
@@ -10,6 +10,7 @@ use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{Read, Seek};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
@@ -84,6 +85,8 @@ pub struct Tunnel {
     pub profile: Profile,
     /// The daemon's user id.
     pub user: u32,
+    /// Whether the daemon runs outside of the namespace.
+    pub outside: bool,
 }
 
 impl Tunnel {
@@ -97,7 +100,16 @@ impl Tunnel {
             .ok_or_else(|| Error::new("start a tunnel", "there is no such tunnel"))?;
         let profile = Profile::read(file)?;
         let user = confine::user(&record.plan, index);
+        let request = &record.plan.request;
+        let beyond = profile.is_beyond_veth(&|name| in_hosts(&record.plan.name, name));
+        if beyond && !request.kill_switch && request.uplink.is_some() {
+            let cause = "its servers have only IPv6 addresses, or are on this host's loopback: the veth pair leads to neither, \
+                         and outside, its packets would leave through any uplink";
+            return Err(Error::new("start a tunnel", cause)
+                .hint("remove InterfaceOut, or use a server with an IPv4 address"));
+        }
         Ok(Self {
+            outside: beyond || request.kill_switch,
             record,
             index,
             profile,
@@ -130,7 +142,7 @@ impl Tunnel {
             .ok_or_else(|| Error::new("set up a tunnel", "the namespace is gone"))
     }
 
-    /// Whether the daemon runs outside.
+    /// Whether the tunnel is the only way out.
     pub fn kill_switch(&self) -> bool {
         self.request().kill_switch
     }
@@ -180,7 +192,7 @@ impl Tunnel {
         ];
         let of_host = Path::new("/etc").join(name);
         match own {
-            _ if self.kill_switch() => of_host,
+            _ if self.outside => of_host,
             [_, hosts] if name == "hosts" && hosts.exists() => hosts,
             [own, _] if own.exists() => own,
             _ => of_host,
@@ -195,7 +207,7 @@ impl Tunnel {
             Kind::Tun
         };
         self.remove_device()?;
-        if self.kill_switch() {
+        if self.outside {
             return device::create_for(
                 &outside_name(&self.record.plan, self.index),
                 kind,
@@ -214,10 +226,10 @@ impl Tunnel {
         remove_devices(&self.record.plan, &Netlink::here()?, namespace, self.index).map(drop)
     }
 
-    /// Without the kill switch: the daemon's own packets leave by the veth pair, whatever routes
-    /// lead into the tunnel.
+    /// For a daemon in the namespace: its own packets leave by the veth pair, whatever routes lead
+    /// into the tunnel.
     pub fn make_way(&self) -> Result<()> {
-        if self.kill_switch() {
+        if self.outside {
             return Ok(());
         }
         let inside = Netlink::inside(self.namespace()?.as_fd())?;
@@ -305,7 +317,7 @@ impl Tunnel {
             b"--ifconfig-noexec",
             b"--route-noexec",
         ]);
-        let device = if request.kill_switch {
+        let device = if self.outside {
             outside_name(&self.record.plan, self.index)
         } else {
             inside_name(self.index)
@@ -360,7 +372,7 @@ impl Tunnel {
         dup2_stdout(output).cannot(|| "redirect output")?;
         dup2_stderr(output).cannot(|| "redirect error output")?;
         let view = self.view()?;
-        if !self.kill_switch() {
+        if !self.outside {
             setns(self.namespace()?.as_fd(), CloneFlags::CLONE_NEWNET)
                 .cannot(|| "enter the network namespace")?;
         }
@@ -423,6 +435,17 @@ impl Tunnel {
     }
 }
 
+/// The addresses that the namespace's hosts(5) file for its daemons has for a name.
+fn in_hosts(namespace: &NetnsName, name: &str) -> Vec<IpAddr> {
+    let text = std::fs::read_to_string(tunnel::hosts_file(namespace)).unwrap_or_default();
+    let address = |line: &str| {
+        let mut words = line.split('#').next()?.split_whitespace();
+        let address = words.next()?.parse().ok()?;
+        words.any(|known| known == name).then_some(address)
+    };
+    text.lines().filter_map(address).collect()
+}
+
 /// What is in a file of /etc that the daemon reads again; nothing if it is not there.
 pub fn read_live(path: &Path) -> Result<Vec<u8>> {
     if !path.exists() {
@@ -448,11 +471,9 @@ pub fn remove_devices(
     index: usize,
 ) -> Result<bool> {
     let mut removed = false;
-    if plan.request.kill_switch {
-        if let Some(link) = host.link(&outside_name(plan, index))? {
-            host.delete_link(link.index)?;
-            removed = true;
-        }
+    if let Some(link) = host.link(&outside_name(plan, index))? {
+        host.delete_link(link.index)?;
+        removed = true;
     }
     if let Some(namespace) = namespace {
         let inside = Netlink::inside(namespace.as_fd())?;

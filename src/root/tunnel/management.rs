@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use super::attempts::{Attempts, server_in};
+use super::attempts::{Attempts, Weight, server_in};
 use super::event::{Event, SHOWN, describe_state, parse, reason, reason_in};
 use super::login::{Login, Refusal, Reply};
 use runns_shared::error::{Context, Error, Result};
@@ -185,7 +185,7 @@ impl Management {
             Ok(Refusal::Retried) => {
                 let words = follow.login.refusal(kind, reason);
                 (follow.progress)(&words);
-                self.attempts.note(&words, false);
+                self.attempts.note(&words, Weight::Cause);
                 Ok(())
             }
             // With nointeract, it would send the old login again.
@@ -198,8 +198,8 @@ impl Management {
     /// Notes what a line of the log says of a server; whether every server was tried now.
     fn note(&mut self, line: &str) -> bool {
         let came_round = server_in(line).is_some_and(|server| self.attempts.begin(server));
-        if let Some((words, is_final)) = reason_in(line) {
-            self.attempts.note(&words, is_final);
+        if let Some((words, weight)) = reason_in(line) {
+            self.attempts.note(&words, weight);
         }
         came_round
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
+use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use super::credentials::Credentials;
 use super::options::{Line, parse, words};
 use super::source::{Companions, Kind, of_root, read};
 use crate::confine::view::{Copy, normal};
+use runns_shared::config::is_domain;
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::show;
 use runns_shared::trusted::{self, MAX_TEXT, Trust};
@@ -215,6 +217,45 @@ impl Profile {
             Some(format!("{host}:{port}/{protocol}"))
         };
         self.all("remote").filter_map(server).collect()
+    }
+
+    /// The lines that name a proxy.
+    fn proxies(&self) -> impl Iterator<Item = &Line> {
+        self.all("http-proxy").chain(self.all("socks-proxy"))
+    }
+
+    /// The host names of servers and proxies; addresses need no lookup.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for host in self.all("remote").chain(self.proxies()).map(Line::value) {
+            let is_name = host.parse::<IpAddr>().is_err() && is_domain(host);
+            if is_name && !names.iter().any(|known| known == host) {
+                names.push(host.to_string());
+            }
+        }
+        names
+    }
+
+    /// Whether all that the daemon sends its packets to, servers or proxies, are where a veth pair
+    /// with IPv4 does not lead: at addresses of IPv6, or on this host's loopback. `addresses_of`
+    /// knows those of names.
+    pub fn is_beyond_veth(&self, addresses_of: &dyn Fn(&str) -> Vec<IpAddr>) -> bool {
+        let beyond = |address: &IpAddr| address.is_ipv6() || address.is_loopback();
+        let is_beyond = |line: &Line| {
+            let protocol = line.arguments().get(2).and_then(|word| word.to_str());
+            let protocol = protocol.or(self.value("proto")).unwrap_or_default();
+            let addresses = match line.value().parse() {
+                Ok(address) => vec![address],
+                Err(_) => addresses_of(line.value()),
+            };
+            (line.option() == "remote" && protocol.contains('6'))
+                || (!addresses.is_empty() && addresses.iter().all(beyond))
+        };
+        let peers: Vec<&Line> = match self.proxies().next() {
+            Some(_) => self.proxies().collect(),
+            None => self.all("remote").collect(),
+        };
+        !peers.is_empty() && peers.into_iter().all(is_beyond)
     }
 
     /// How long all servers but one may be silent before OpenVPN tries the last (openvpn(8),
@@ -536,11 +577,51 @@ mod tests {
     #[test]
     fn servers() {
         let text = "remote a.example 1194 udp\n<connection>\nremote b.example\n</connection>\nsetenv opt remote c.example\n";
-        let names: Vec<String> = profile(text)
-            .all("remote")
-            .map(|line| line.value().to_string())
-            .collect();
-        assert_eq!(names, ["a.example", "b.example", "c.example"]);
+        assert_eq!(
+            profile(text).names(),
+            ["a.example", "b.example", "c.example"]
+        );
+        let text = "remote 192.0.2.1\nremote a.example\nhttp-proxy p.example 3128\n";
+        assert_eq!(profile(text).names(), ["a.example", "p.example"]);
+    }
+
+    #[test]
+    fn where_a_veth_pair_does_not_lead() {
+        let known = |name: &str| match name {
+            "six.example" => vec!["2001:db8::1".parse().unwrap()],
+            "both.example" => ["2001:db8::1", "192.0.2.1"]
+                .map(|a| a.parse().unwrap())
+                .into(),
+            _ => Vec::new(),
+        };
+        for (text, beyond) in [
+            ("remote 2001:db8::1\n", true),
+            ("remote six.example 1194\nremote 127.0.0.1\n", true),
+            ("remote both.example\n", false),
+            ("remote both.example 1194 udp6\n", true),
+            ("proto udp6\nremote both.example\n", true),
+            ("remote unknown.example\n", false),
+            ("remote 192.0.2.1\nhttp-proxy 127.0.0.1 3128\n", true),
+            ("remote six.example\nhttp-proxy 192.0.2.1 3128\n", false),
+            ("dev tun\n", false),
+        ] {
+            assert_eq!(profile(text).is_beyond_veth(&known), beyond, "{text}");
+        }
+    }
+
+    #[test]
+    fn time_for_servers_that_are_silent() {
+        for (text, seconds) in [
+            ("remote a\n", 0),
+            ("remote a\nremote b\n", 65),
+            ("remote a 1 tcp\nremote b 1 tcp\n", 125),
+            (
+                "remote a\nremote b\nremote c\nhand-window 10\nconnect-retry 1\n",
+                22,
+            ),
+        ] {
+            assert_eq!(profile(text).time_for_others().as_secs(), seconds, "{text}");
+        }
     }
 
     #[test]

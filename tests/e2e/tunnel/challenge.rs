@@ -16,7 +16,7 @@ const STATIC_ANSWER: &str = "SCRV1:c2VjcmV0:MTIzNDU2";
 
 /// Types the second of each pair when what is shown ends with the first; says what was shown, and
 /// whether each answer was.
-const TYPIST: &str = r#"
+pub const TYPIST: &str = r#"
 import os, pty, sys
 answers = [pair.split("=>") for pair in sys.argv[2:]]
 pid, terminal = pty.fork()
@@ -31,8 +31,11 @@ while True:
     if not more:
         break
     seen += more
-    if answers and seen.endswith(answers[0][0].encode()):
-        os.write(terminal, answers.pop(0)[1].encode() + b"\n")
+    for answer in answers:
+        if seen.endswith(answer[0].encode()):
+            os.write(terminal, answer[1].encode() + b"\n")
+            answers.remove(answer)
+            break
 sys.stdout.write(seen.decode())
 if answers:
     print("NOT ASKED", answers)

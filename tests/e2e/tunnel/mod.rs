@@ -14,6 +14,7 @@ mod inherited;
 mod kill_switch;
 mod openvpn;
 mod provider;
+mod reach;
 mod reload;
 mod remotes;
 mod repair;
