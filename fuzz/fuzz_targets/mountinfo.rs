@@ -36,7 +36,7 @@ fuzz_target!(|bytes: &[u8]| {
     let point = format!("{:?}", Path::new(std::ffi::OsStr::from_bytes(bytes)));
     assert!(
         said.contains(&format!(
-            "id: 36, parent: 35, point: {point}, source: {bytes:?}"
+            "id: 36, parent: 35, root: [47], point: {point}, source: {bytes:?}"
         )),
         "{said}"
     );
