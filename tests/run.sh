@@ -122,5 +122,10 @@ completions bash runns-exec.bash
 completions zsh _runns-exec
 completions fish runns-exec.fish
 
+# In advance, since it takes longer than a test may. Without it, only the tests with it fail, and say why.
+case "${*:-last_release}" in
+    *last_release*) tests/last-release.sh >/dev/null || true ;;
+esac
+
 # shellcheck disable=SC2086 # a list of words
 cargo test --locked --no-fail-fast --workspace --lib --tests -- $set_aside "$@"

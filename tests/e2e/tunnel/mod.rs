@@ -12,6 +12,7 @@ mod held;
 mod hostile;
 mod inherited;
 mod kill_switch;
+mod last_release;
 mod openvpn;
 mod provider;
 mod reach;
