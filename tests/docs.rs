@@ -69,10 +69,27 @@ fn map_of(document: &str) -> Vec<String> {
     files
 }
 
+/// The modules in the table of the rooms of src/root.
+fn rooms(architecture: &str) -> Vec<String> {
+    let table = architecture
+        .split_once("| room | modules |")
+        .expect("the rooms")
+        .1;
+    let rows = table
+        .lines()
+        .skip(2)
+        .map_while(|line| line.strip_prefix("| "));
+    rows.filter_map(|row| row.split(" | ").nth(1))
+        .flat_map(code)
+        .map(|module| format!("src/root/{}", module.trim_end_matches("/*")))
+        .collect()
+}
+
 #[test]
 fn files_that_documents_name_exist() {
     let documents = [
         "CONTRIBUTING.md",
+        "RELEASE.md",
         "docs/ARCHITECTURE.md",
         "docs/PERFORMANCE.md",
         "docs/SECURITY.md",
@@ -128,6 +145,32 @@ fn chains_that_tunnels_names_exist() {
                 known.contains(name),
                 "TUNNELS.md: {marker}`{name}` does not exist"
             );
+        }
+    }
+}
+
+#[test]
+fn the_rooms_of_architecture_exist() {
+    let modules = rooms(&read("docs/ARCHITECTURE.md"));
+    assert!(modules.len() > 15, "{modules:?}");
+    for module in modules {
+        assert!(exists(&module), "there is no {module}");
+    }
+}
+
+#[test]
+fn targets_of_make_that_documents_name_exist() {
+    let makefile = read("Makefile");
+    let targets: BTreeSet<&str> = makefile
+        .lines()
+        .filter(|line| line.contains(" ## "))
+        .filter_map(|line| Some(line.split_once(':')?.0))
+        .collect();
+    for document in ["CONTRIBUTING.md", "RELEASE.md"] {
+        let text = read(document);
+        let lines = text.lines().map(str::trim_start);
+        for target in lines.filter_map(|line| line.strip_prefix("make ")?.split(' ').next()) {
+            assert!(targets.contains(target), "{document}: make {target}");
         }
     }
 }

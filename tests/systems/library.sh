@@ -192,9 +192,9 @@ is_down() {
     ! kill -0 "$nspawn" 2>/dev/null
 }
 
-# Runs a command in the system's namespaces, but not below its systemd.
+# Runs a command in the system's namespaces, but not below its systemd, for $limit seconds at most.
 enter() {
-    timeout 60 nsenter --target "$leader" --mount --uts --ipc --net --pid --cgroup --root --wd env -i \
+    timeout "${limit:-60}" nsenter --target "$leader" --mount --uts --ipc --net --pid --cgroup --root --wd env -i \
         PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 "$@"
 }
 

@@ -16,7 +16,6 @@ source=$(cd "$here/../.." && pwd)
 export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 cache=${CARGO_TARGET_DIR:-$source/target}/systems
 logs=$cache/logs
-time_limit=300
 jobs=${RUNNS_SYSTEMS_JOBS:-2}
 
 fail() {
@@ -110,6 +109,12 @@ packages_of() {
     (release=$2 packages='' && . "$here/scenarios/$1.sh" && echo "$packages")
 }
 
+# The seconds that scenario $1 may take.
+time_limit_of() {
+    # shellcheck disable=SC1090
+    (release='' && . "$here/scenarios/$1.sh" && echo "$time_limit")
+}
+
 # Builds the program, and unpacks the tarball of it in $cache/program: what scenarios install needs no toolchain. Under
 # sudo the toolchain is usually in the home directory of the user who called it: the installer finds it there.
 build_program() {
@@ -122,11 +127,23 @@ build_program() {
     tar -x -z --strip-components=1 -C "$cache/program" -f "$cache/program"/*.tar.gz
 }
 
+# The crates that the programs are built from, in $cache/crates, for the scenario that builds them: it has no network. Under
+# sudo, as above, the toolchain is that of the user who called it.
+fetch_crates() {
+    local home
+    home=$(getent passwd "${SUDO_USER:-root}" | cut -d: -f6)
+    rm -rf "$cache/crates"
+    (cd "$source" && PATH=$PATH:$home/.cargo/bin RUSTUP_HOME=${RUSTUP_HOME:-$home/.rustup} \
+        timeout 300 cargo vendor --locked "$cache/crates" >"$cache/crates.toml" 2>"$logs/crates") ||
+        fail "cannot fetch the crates: see $logs/crates"
+}
+
 # Runs scenario $2 on release $1, in namespaces of its own; sets $seconds.
 run_scenario() {
-    local release=$1 scenario=$2 log=$logs/$2.$1 group status=0 begin
+    local release=$1 scenario=$2 log=$logs/$2.$1 group status=0 begin time_limit
     # shellcheck disable=SC2046 # a list of words
     make_layer "$release" $(packages_of "$scenario" "$release")
+    time_limit=$(time_limit=300 && time_limit_of "$scenario")
     group=$cgroups/runns-systems.$$.$release.$scenario
     mkdir "$group"
     begin=$(date +%s%N)
@@ -219,6 +236,7 @@ mkdir -p "$logs"
 trap give_back EXIT
 find_cgroups
 build_program
+[[ " ${scenarios[*]} " != *' rust '* ]] || fetch_crates
 for release in "${releases[@]}"; do
     make_base "$release"
 done
