@@ -5,6 +5,7 @@
 #
 # Everything runs in a network and a mount namespace of its own, with /run on a tmpfs and a copy of /etc, so the machine
 # is not changed. With ENTRY=PROGRAM, a copy of that program is measured instead of a new build.
+# shellcheck disable=SC2016,SC2054,SC2012 # scripts for sh; commas between commands; numbers as names
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 rounds=${1:-2000}
