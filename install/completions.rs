@@ -12,8 +12,8 @@ use clap::{Arg, Command};
 use clap_complete::{Shell, generate};
 use runns_cli::definition;
 
-/// The subcommand that makes a namespace: no name that is there already can be meant.
-const MAKES: &str = "build";
+/// The subcommands that make something new: no name that is there already can be meant.
+const MAKE: [&str; 2] = ["build", "import"];
 
 fn main() -> ExitCode {
     let Some(script) = std::env::args().nth(1).and_then(|shell| script(&shell)) else {
@@ -49,7 +49,7 @@ fn generated(shell: Shell, name: &str) -> String {
 /// number.
 fn lister(subcommand: &str, placeholder: &str) -> Option<&'static str> {
     match placeholder {
-        "NAME" if subcommand != MAKES => Some("namespaces"),
+        "NAME" if !MAKE.contains(&subcommand) => Some("namespaces"),
         "SECTION" => Some("sections"),
         "IFACE" => Some("interfaces"),
         _ => None,
@@ -166,14 +166,12 @@ _runns_exec_complete() {
     # --name=x is three words here.
     [[ $cur == = ]] && cur=
     [[ $prev == = ]] && (( COMP_CWORD > 1 )) && prev=${COMP_WORDS[COMP_CWORD-2]}
-    if list=$(_runns_exec_value "$verb" "$prev"); then
+    if list=$(_runns_exec_value "$verb" "$prev") || { [[ $cur != -* ]] && list=$(_runns_exec_positional "$verb") && [[ -n $list ]]; }; then
         if [[ $list == - ]]; then
             mapfile -t COMPREPLY < <(compgen -f -- "$cur")
         else
             _runns_exec_add "$list" "$cur"
         fi
-    elif list=$(_runns_exec_positional "$verb") && [[ $cur != -* && -n $list ]]; then
-        _runns_exec_add "$list" "$cur"
     else
         _runns_exec "$1" "$cur" "$prev"
     fi
@@ -195,10 +193,7 @@ fn bash() -> String {
     let (mut values, mut positionals) = (String::new(), String::new());
     for (sub, arg, list) in with_values(&command) {
         if arg.is_positional() {
-            positionals.push_str(&format!(
-                "        {sub}) echo {} ;;\n",
-                list.unwrap_or_default()
-            ));
+            positionals.push_str(&format!("        {sub}) echo {} ;;\n", list.unwrap_or("-")));
         } else {
             let patterns: Vec<String> = spellings(arg)
                 .iter()

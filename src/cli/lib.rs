@@ -9,11 +9,11 @@ use std::ffi::OsString;
 use clap::{Arg, ArgAction, Command, value_parser};
 
 /// The subcommands of the program for root. runns-exec executes that program for them.
-pub const OF_ROOT: [&str; 2] = ["build", "clean"];
+pub const OF_ROOT: [&str; 3] = ["build", "clean", "import"];
 
 const USAGE: &str = "runns-exec [OPTIONS] NAME [--] [COMMAND [ARG]...]\n       \
                      runns-exec exec [OPTIONS] NAME [--] [COMMAND [ARG]...]\n       \
-                     runns-exec build|clean|list|check|status [OPTIONS] ...";
+                     runns-exec build|clean|import|list|check|status [OPTIONS] ...";
 
 const AFTER_HELP: &str = "\
 Without COMMAND, your shell is started. Nothing after NAME is taken as an option of runns-exec.
@@ -104,6 +104,11 @@ pub fn definition() -> Command {
             Command::new("clean")
                 .about("Remove what build made (root)")
                 .defer(define_clean),
+        )
+        .subcommand(
+            Command::new("import")
+                .about("Take over a VPN provider's files (root)")
+                .defer(define_import),
         )
         .subcommand(
             Command::new("check")
@@ -223,6 +228,60 @@ fn define_clean(command: Command) -> Command {
             "IFACE",
             "Only move the namespace to this uplink",
         ))
+}
+
+fn define_import(command: Command) -> Command {
+    const OF_IMPORT: [&str; 7] = [
+        "FILE",
+        "name",
+        "no-kill-switch",
+        "auth",
+        "build",
+        "replace",
+        "dry-run",
+    ];
+    command
+        .arg(
+            Arg::new("FILE")
+                .value_name("FILE")
+                .num_args(1..)
+                .required_unless_present_any(["remove", "list"])
+                .value_parser(value_parser!(OsString))
+                .help("OpenVPN or wg-quick file, or a .zip of them"),
+        )
+        .arg(value(
+            "name",
+            Some('n'),
+            "NAME",
+            "Name of the section and its namespace; of several, the beginning [default: the file's name]",
+        ))
+        .arg(flag(
+            "no-kill-switch",
+            None,
+            "Let traffic out beside the tunnel while it is down (KillSwitch=no)",
+        ))
+        .arg(value(
+            "auth",
+            None,
+            "FILE",
+            "File with user name and password, a line each; ask: keep none, let build ask",
+        ))
+        .arg(flag("build", None, "Build the namespace as well"))
+        .arg(flag(
+            "replace",
+            None,
+            "Replace what was imported under the same name",
+        ))
+        .arg(flag("dry-run", None, "Check the files, and change nothing"))
+        .arg(
+            value("remove", None, "SECTION", "Remove what was imported under this name")
+                .conflicts_with_all(OF_IMPORT),
+        )
+        .arg(
+            flag("list", None, "List what was imported")
+                .conflicts_with_all(OF_IMPORT)
+                .conflicts_with("remove"),
+        )
 }
 
 fn define_check(command: Command) -> Command {

@@ -69,7 +69,7 @@ fn dispatch(words: Vec<OsString>, invocation: &Invocation) -> Result<()> {
         Request::Status(options) => {
             verb::status::run(&options, arguments, environment).map(|never| match never {})
         }
-        Request::OfRoot => root_program::execute("build or clean", arguments, environment)
+        Request::OfRoot => root_program::execute("build, clean or import", arguments, environment)
             .map(|never| match never {}),
         Request::Print(text) => output::print(&text),
     }

@@ -9,9 +9,10 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use runns_cli::definition;
 use runns_shared::error::{Error, Result, status};
+use runns_shared::name::NetnsName;
 
 use crate::part::Wait;
-use crate::verb::{build, clean, status as report};
+use crate::verb::{build, clean, import, status as report};
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub enum Request {
     Build(build::Options),
     /// Remove a namespace.
     Clean(clean::Options),
+    /// Import a provider's files, or remove or list what was imported.
+    Import(import::Options),
     /// Show the state of the namespaces that were built.
     Status(report::Options),
     /// Print this text, that of --help or --version, and exit.
@@ -88,11 +91,12 @@ fn interpret(mut matches: ArgMatches) -> Result<Parsed> {
         .remove_subcommand()
         .ok_or_else(|| usage("no subcommand is given"))?;
     let request = match verb.as_str() {
-        "build" | "clean" | "status" if for_entering => {
+        "build" | "clean" | "import" | "status" if for_entering => {
             return Err(usage(only_for_entering(&verb)));
         }
         "build" => Request::Build(build_options(&mut sub)),
         "clean" => Request::Clean(clean_options(&mut sub)?),
+        "import" => Request::Import(import_options(&mut sub)?),
         "status" => Request::Status(report::Options {
             names: sub
                 .remove_many("NAME")
@@ -102,7 +106,7 @@ fn interpret(mut matches: ArgMatches) -> Result<Parsed> {
         }),
         _ => {
             return Err(usage(
-                "this program has only build, clean and status; runns-exec has the other subcommands",
+                "this program has only build, clean, import and status; runns-exec has the other subcommands",
             ));
         }
     };
@@ -135,6 +139,32 @@ fn build_options(matches: &mut ArgMatches) -> build::Options {
         wait,
         dry_run: matches.get_flag("dry-run"),
     }
+}
+
+fn import_options(matches: &mut ArgMatches) -> Result<import::Options> {
+    if matches.get_flag("list") {
+        return Ok(import::Options::List);
+    }
+    let mut take = |name: &str| matches.remove_one::<OsString>(name);
+    if let Some(name) = take("remove") {
+        return Ok(import::Options::Remove(name));
+    }
+    let (name, auth) = (take("name"), take("auth").map(PathBuf::from));
+    let name = name.map(|name| {
+        // Of several sections, it is the beginning of a name.
+        NetnsName::new(&name).map(|_| name.to_string_lossy().into_owned())
+    });
+    let files = matches.remove_many::<OsString>("FILE");
+    let given = |flag: &str| matches.get_flag(flag);
+    Ok(import::Options::Import(import::Wanted {
+        kill_switch: !given("no-kill-switch"),
+        build: given("build"),
+        replace: given("replace"),
+        dry_run: given("dry-run"),
+        files: files.into_iter().flatten().map(PathBuf::from).collect(),
+        name: name.transpose()?,
+        auth,
+    }))
 }
 
 fn clean_options(matches: &mut ArgMatches) -> Result<clean::Options> {

@@ -4,11 +4,12 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`cli`] | the command line |
-//! | [`verb`] | build, clean and status |
+//! | [`verb`] | build, clean, import and status |
 //! | [`report`] | how namespaces are |
 //! | [`walk`], [`repair`], [`salvage`] | the parts in their order; what can be told without a record |
 //! | [`part`] | the parts of a namespace: one file creates and removes each part |
 //! | [`tunnel`], [`probe`] | devices, files and keepers of tunnels; trying the host's firewall |
+//! | [`mod@import`] | providers' files: read with their owner's rights, checked, kept |
 //! | [`table`], [`seen`], [`finding`] | our nftables tables; what can be seen, and what is wrong |
 //! | [`facts`] | what the host and the records say, gathered once |
 //! | [`lock`], [`host`], [`namespace`], [`etc_netns`], [`confine`] | records, and what daemons may do |
@@ -24,6 +25,7 @@ pub mod etc_netns;
 pub mod facts;
 pub mod finding;
 pub mod host;
+pub mod import;
 pub mod kernel;
 pub mod lock;
 pub mod namespace;
@@ -101,6 +103,7 @@ fn dispatch(invocation: &Invocation) -> Result<bool> {
     match parsed.request {
         Request::Build(options) => verb::build::run(options)?,
         Request::Clean(options) => verb::clean::run(options)?,
+        Request::Import(options) => verb::import::run(options)?,
         Request::Status(options) => return verb::status::run(&options, handed_over),
         Request::Print(text) => output::print(&text)?,
     }

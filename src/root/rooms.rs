@@ -16,7 +16,7 @@ const ROOMS: [(&str, &[&str]); 10] = [
     ),
     ("facts", &["facts"]),
     ("tables", &["table", "seen", "finding"]),
-    ("contract", &["part", "probe", "tunnel"]),
+    ("contract", &["part", "probe", "tunnel", "import"]),
     ("parts", &["part/*"]),
     ("walk", &["walk", "repair", "salvage"]),
     ("report", &["report"]),

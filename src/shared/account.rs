@@ -10,6 +10,8 @@ pub struct User {
     pub name: String,
     /// Numeric user id.
     pub uid: u32,
+    /// The group that it logs in with.
+    pub gid: u32,
     /// Login shell; may be empty.
     pub shell: String,
 }
@@ -50,12 +52,13 @@ pub fn gid_of(name: &str) -> Option<u32> {
 
 fn parse_user(line: &str) -> Option<User> {
     let fields: Vec<&str> = line.split(':').collect();
-    let [name, _, uid, _, _, _, shell] = fields[..] else {
+    let [name, _, uid, gid, _, _, shell] = fields[..] else {
         return None;
     };
     Some(User {
         name: name.to_string(),
         uid: uid.parse().ok()?,
+        gid: gid.parse().ok()?,
         shell: shell.to_string(),
     })
 }

@@ -77,6 +77,26 @@ pub fn check(stat: &FileStat, path: &Path) -> Result<()> {
 /// checked, symlinks and the last component included: nobody but root can have it lead elsewhere
 /// afterwards.
 fn resolve(path: &Path, trust: Trust) -> Result<Option<PathBuf>> {
+    walk(path, &mut |stat, reached| {
+        let sticky = trust == Trust::AllowSticky && is_sticky(stat);
+        if sticky && stat.st_uid == 0 {
+            return Ok(());
+        }
+        check(stat, reached)
+    })
+}
+
+/// Whether it is a directory in which nobody can replace others' files.
+pub fn is_sticky(stat: &FileStat) -> bool {
+    kind(stat) == SFlag::S_IFDIR && stat.st_mode & 0o1000 != 0
+}
+
+/// What is called with each directory, symlink and file on a path.
+pub type Look<'a> = &'a mut dyn FnMut(&FileStat, &Path) -> Result<()>;
+
+/// Follows `path` and shows what is on the way to `look`, the last component included. Returns where
+/// it leads, without symlinks; `None` if there is no such file.
+pub fn walk(path: &Path, look: Look) -> Result<Option<PathBuf>> {
     let cannot = |errno: Errno| Error::new(format!("open {}", show(path)), words(errno));
     if !path.is_absolute() {
         return Err(Error::new(
@@ -86,7 +106,7 @@ fn resolve(path: &Path, trust: Trust) -> Result<Option<PathBuf>> {
     }
     let mut pending = components(path);
     let mut reached = PathBuf::from("/");
-    check(&lstat(&reached).map_err(cannot)?, &reached)?;
+    look(&lstat(&reached).map_err(cannot)?, &reached)?;
     let mut links = 0;
     while let Some(name) = pending.pop() {
         if name == ".." {
@@ -98,12 +118,7 @@ fn resolve(path: &Path, trust: Trust) -> Result<Option<PathBuf>> {
             Err(Errno::ENOENT) => return Ok(None),
             stat => stat.map_err(cannot)?,
         };
-        let sticky = trust == Trust::AllowSticky
-            && kind(&stat) == SFlag::S_IFDIR
-            && stat.st_mode & 0o1000 != 0;
-        if !(sticky && stat.st_uid == 0) {
-            check(&stat, &reached)?;
-        }
+        look(&stat, &reached)?;
         if kind(&stat) == SFlag::S_IFLNK {
             links += 1;
             if links > MAX_SYMLINKS {

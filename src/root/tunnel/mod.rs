@@ -27,6 +27,11 @@ use runns_shared::tunnel::{TunnelState, directory, state_file};
 use crate::kernel::file;
 use crate::seen::Subject;
 
+/// What `runns-exec import` keeps, in a directory for each section.
+pub const IMPORTED: &str = "/etc/runns";
+/// In such a directory: user name and password, a line each, for a file that asks for them.
+pub const LOGIN: &str = "auth";
+
 /// The directory of what the daemons need, which only root can enter.
 pub fn private_directory(name: &NetnsName) -> PathBuf {
     directory(name).join("private")

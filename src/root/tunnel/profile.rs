@@ -14,6 +14,7 @@ use nix::sys::stat::lstat;
 use super::credentials::Credentials;
 use super::options::{Line, parse, words};
 use super::source::{Companions, Kind, of_root, read};
+use super::{IMPORTED, LOGIN};
 use crate::confine::view::{Copy, normal};
 use runns_shared::config::is_domain;
 use runns_shared::error::{Context, Error, Result};
@@ -294,15 +295,25 @@ impl Profile {
         if let Some(inside) = line.inside() {
             return Ok(Credentials::parse(inside));
         }
-        let Some(name) = line.arguments().first().filter(|name| *name != "stdin") else {
-            return Ok(None);
-        };
+        let name = line.arguments().first().filter(|name| *name != "stdin");
         let named = Named {
             by: line,
-            path: self.directory.join(name),
+            path: match name {
+                Some(name) => self.directory.join(name),
+                None => match self.imported_login() {
+                    Some(path) => path,
+                    None => return Ok(None),
+                },
+            },
         };
         let text = of_root(&named.path, LARGEST).map_err(|error| self.refusal(&named, &error))?;
         Ok(text.and_then(|text| Credentials::parse(&text)))
+    }
+
+    /// Where import has put user name and password for a file that asks for them.
+    fn imported_login(&self) -> Option<PathBuf> {
+        let directory = self.file.parent()?;
+        (directory.parent() == Some(Path::new(IMPORTED))).then(|| directory.join(LOGIN))
     }
 
     /// The directory in which the daemon runs.

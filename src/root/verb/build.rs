@@ -35,6 +35,12 @@ use runns_shared::subnet::{MAX_NUMBER, Number, PREFIX};
 /// halves of them.
 const SHORTEST_TAKEN: u8 = 8;
 
+/// How long to wait for a tunnel unless another time is asked for.
+pub const WAIT: Wait = Wait {
+    time: std::time::Duration::from_secs(30),
+    fixed: false,
+};
+
 /// What the command line asks for; names are not checked yet.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Options {
@@ -56,6 +62,22 @@ pub struct Options {
     pub dry_run: bool,
     /// How long to wait for each tunnel; not at all if `None`.
     pub wait: Option<Wait>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            name: None,
+            section: None,
+            interface: None,
+            uplink: None,
+            resolve: None,
+            publish: Vec::new(),
+            config: None,
+            dry_run: false,
+            wait: Some(WAIT),
+        }
+    }
 }
 
 /// Builds a namespace.

@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod clean;
+pub mod import;
 pub mod status;
 
 use runns_privileged::capability::refuse_user_namespace;

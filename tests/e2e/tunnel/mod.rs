@@ -10,6 +10,7 @@ mod files;
 mod flows;
 mod held;
 mod hostile;
+mod import;
 mod inherited;
 mod kill_switch;
 mod last_release;

@@ -1,0 +1,449 @@
+//! What a provider hands out, made ready to be kept: configurations of tunnels, each with the files
+//! that it names.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`download`] | reads files with the rights of those whom their directory belongs to |
+//! | [`bundle`] | reads .zip archives |
+//! | [`store`] | /etc/runns and /etc/runns.conf.d: writes, lists and removes |
+
+pub mod bundle;
+pub mod download;
+pub mod store;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::confine::view::normal;
+use crate::tunnel::check::{self, Checked};
+use crate::tunnel::profile::Profile;
+use crate::tunnel::source::{Kind, of_root};
+use crate::tunnel::{IMPORTED, LOGIN};
+use bundle::Bundle;
+use download::Download;
+use runns_shared::error::{Error, Result};
+use runns_shared::escape::{escape, show};
+use runns_shared::name::NetnsName;
+use runns_shared::trusted::MAX_TEXT;
+
+/// The bytes of a file that a configuration names.
+const LARGEST_COMPANION: u64 = 16 << 20;
+/// How many there may be.
+const MOST_COMPANIONS: usize = 256;
+/// Where everybody finds the certificates of public authorities; files there are not copied.
+const PUBLIC: [&str; 4] = [
+    "/etc/ssl/certs",
+    "/etc/pki",
+    "/etc/ca-certificates",
+    "/usr/share/ca-certificates",
+];
+/// Options by which a configuration runs a program or loads a library, and those that name
+/// directories.
+const REFUSED: [(&str, &str); 5] = [
+    ("tls-verify", "it runs a program"),
+    ("plugin", "it loads a library"),
+    ("pkcs11-providers", "it loads a library"),
+    ("capath", "it names a directory"),
+    ("tls-export-cert", "it writes files"),
+];
+
+/// A configuration with its files.
+pub struct Import {
+    /// The section, and its namespace.
+    pub name: NetnsName,
+    /// Where it comes from, for messages.
+    pub source: PathBuf,
+    /// What is in it.
+    pub checked: Checked,
+    /// Its own place among the files.
+    pub main: PathBuf,
+    /// All files, by their place below the section's directory.
+    pub files: BTreeMap<PathBuf, Vec<u8>>,
+}
+
+impl Import {
+    /// The directory in which it is kept.
+    pub fn directory(&self) -> PathBuf {
+        directory(&self.name)
+    }
+}
+
+/// The directory of what is kept for a section.
+pub fn directory(name: &NetnsName) -> PathBuf {
+    Path::new(IMPORTED).join(name.as_str())
+}
+
+/// All that there is in `files`. `prefix` is -n: the name, or of several sections its beginning.
+/// The second value is what was left out of archives.
+pub fn read(files: &[PathBuf], prefix: Option<&str>) -> Result<(Vec<Import>, Vec<String>)> {
+    let (mut imports, mut unused) = (Vec::new(), Vec::new());
+    for path in files {
+        let download = Download::open(path)?;
+        let bytes = download.contents(bundle::LARGEST)?;
+        if bundle::is_archive(&bytes) {
+            let (found, others) = of_bundle(&download.path, &bytes, prefix)?;
+            imports.extend(found);
+            unused.extend(others);
+            continue;
+        }
+        if bytes.len() as u64 > MAX_TEXT {
+            let cause = format!("it is larger than {} MiB", MAX_TEXT >> 20);
+            return Err(Error::new(format!("use {}", show(&download.path)), cause));
+        }
+        let name = match prefix {
+            Some(name) if files.len() == 1 => NetnsName::new(name)?,
+            _ => name_of(&download.path, prefix)?,
+        };
+        let read = |relative: &Path, most| download.read(relative, most);
+        imports.push(checked(name, &download.path, bytes, &read)?);
+    }
+    let mut known: BTreeMap<String, &Import> = BTreeMap::new();
+    for import in &imports {
+        if let Some(other) = known.insert(import.name.as_str().to_ascii_lowercase(), import) {
+            let cause = format!(
+                "{} and {} would both be section {}",
+                show(&other.source),
+                show(&import.source),
+                import.name
+            );
+            return Err(Error::new("choose names", cause).hint("rename one of the files"));
+        }
+    }
+    Ok((imports, unused))
+}
+
+/// The configurations in an archive, and the files in it that none of them names.
+fn of_bundle(
+    path: &Path,
+    bytes: &[u8],
+    prefix: Option<&str>,
+) -> Result<(Vec<Import>, Vec<String>)> {
+    let bundle = Bundle::read(bytes, path)?;
+    let found = bundle.configurations();
+    if found.is_empty() {
+        let cause = "there is no OpenVPN or WireGuard configuration in it";
+        return Err(Error::new(format!("use the archive {}", show(path)), cause));
+    }
+    let mut used = BTreeSet::new();
+    let (mut imports, mut errors) = (Vec::new(), Vec::new());
+    for (place, text) in &found {
+        let source = path.join(place);
+        let is_twin = |other: &Path| other != *place && other.file_stem() == place.file_stem();
+        // Files of one name in several directories (udp/us.ovpn, tcp/us.ovpn) get that of theirs.
+        let named = match found.iter().any(|(other, _)| is_twin(other)) {
+            true => PathBuf::from(place.to_string_lossy().replace('/', "-")),
+            false => place.to_path_buf(),
+        };
+        let directory = place.parent().unwrap_or(Path::new(""));
+        let read = |relative: &Path, most: u64| {
+            let file = bundle.file(&directory.join(relative));
+            Ok(file
+                .filter(|contents| contents.len() as u64 <= most)
+                .map(<[u8]>::to_vec))
+        };
+        match name_of(&named, prefix).and_then(|name| checked(name, &source, text.to_vec(), &read))
+        {
+            Ok(import) => {
+                used.insert(place.to_path_buf());
+                used.extend(import.files.keys().map(|file| directory.join(file)));
+                imports.push(import);
+            }
+            Err(error) => errors.push(error),
+        }
+    }
+    errors.truncate(5);
+    if let Some(error) = Error::all(errors) {
+        return Err(error);
+    }
+    let unused = bundle.places().filter(|place| !used.contains(*place));
+    let unused = unused.map(show).collect();
+    Ok((imports, unused))
+}
+
+/// A section's name, made of a file's: `us-nyc.prod [udp].ovpn` gives `us-nyc.prod-udp`.
+fn name_of(file: &Path, prefix: Option<&str>) -> Result<NetnsName> {
+    const ENDINGS: [&str; 4] = ["ovpn", "conf", "txt", "config"];
+    let is_ending = file.extension().is_some_and(|extension| {
+        ENDINGS
+            .iter()
+            .any(|ending| extension.eq_ignore_ascii_case(ending))
+    });
+    let stem = if is_ending {
+        file.file_stem()
+    } else {
+        file.file_name()
+    };
+    let stem = stem.unwrap_or_default().to_string_lossy().into_owned();
+    let is_joined = |prefix: &str| prefix.ends_with(['-', '_', '.']);
+    let text = match prefix {
+        Some(prefix) if is_joined(prefix) => format!("{prefix}{stem}"),
+        Some(prefix) => format!("{prefix}-{stem}"),
+        None => stem,
+    };
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    let mut name = String::new();
+    let mut rest = text.as_str();
+    while let Some(first) = rest.chars().next() {
+        // What cannot stand in a name becomes one hyphen, with the hyphens around it.
+        let run = rest.find(|c| is_plain(c) && c != '-').unwrap_or(rest.len());
+        let gap = &rest[..run];
+        if gap.chars().all(is_plain) {
+            name.push_str(gap);
+        } else {
+            name.push('-');
+        }
+        rest = &rest[run..];
+        if run == 0 {
+            name.push(first);
+            rest = &rest[first.len_utf8()..];
+        }
+    }
+    let name = name.trim_start_matches(['-', '.']);
+    let name: String = name.chars().take(64).collect();
+    NetnsName::new(name.trim_end_matches(['-', '.'])).map_err(|_| {
+        let cause = "no name can be made of the file's";
+        Error::new(format!("choose a name for {}", show(file)), cause).hint("give one with -n")
+    })
+}
+
+/// Reads a file beside the configuration, of so many bytes at most.
+type Read<'a> = &'a dyn Fn(&Path, u64) -> Result<Option<Vec<u8>>>;
+
+/// Checks a configuration as build does, and collects the files that it names.
+fn checked(name: NetnsName, source: &Path, text: Vec<u8>, read: Read) -> Result<Import> {
+    let base = source.parent().unwrap_or(Path::new("/"));
+    let cannot = || format!("import {}", show(source));
+    let (files, refused) = (RefCell::new(BTreeMap::new()), RefCell::new(Vec::new()));
+    let companions = |path: &Path, most: u64| -> Result<Option<Vec<u8>>> {
+        let path = normal(path);
+        let Ok(relative) = path.strip_prefix(base) else {
+            let public = public(&path, most)?;
+            if public.is_none() {
+                refused
+                    .borrow_mut()
+                    .push(format!("{} is not beside it", show(&path)));
+            }
+            return Ok(public.or(Some(Vec::new())));
+        };
+        if let Some(known) = files.borrow().get(relative) {
+            return Ok(Clone::clone(known));
+        }
+        let found = read(relative, most).unwrap_or_else(|error| {
+            refused.borrow_mut().push(error.to_string());
+            Some(Vec::new())
+        });
+        files
+            .borrow_mut()
+            .insert(relative.to_path_buf(), found.clone());
+        Ok(found)
+    };
+    let refuse_options = || match Kind::of(&text) {
+        Ok(Kind::OpenVpn) => must_be_harmless(&Profile::new(source, &text, &companions)?),
+        _ => Ok(()),
+    };
+    let result = refuse_options().and_then(|()| {
+        let checked = check::check(source, &text, &companions)?;
+        for path in &checked.companions {
+            companions(path, LARGEST_COMPANION)?;
+        }
+        Ok(checked)
+    });
+    let refused = refused.into_inner();
+    if !refused.is_empty() {
+        let refused: BTreeSet<String> = refused.into_iter().collect();
+        let refused: Vec<String> = refused.into_iter().collect();
+        return Err(Error::new(cannot(), refused.join("; ")).hint(
+            "put the files that it names beside it, as regular files that its owner can read, without a path in their names",
+        ));
+    }
+    let checked = result.map_err(|error| error.within(cannot()))?;
+    let found = files.into_inner().into_iter();
+    let files = found.filter_map(|(place, contents)| Some((place, contents?)));
+    let import = Import {
+        main: main_file(&name, source, checked.kind),
+        source: source.to_path_buf(),
+        files: files.collect(),
+        name,
+        checked,
+    };
+    complete(import, text).map_err(|error| error.within(cannot()))
+}
+
+/// Adds the configuration itself, and checks that everything is found where it will be.
+fn complete(mut import: Import, text: Vec<u8>) -> Result<Import> {
+    let wrong = |why: String| Err(Error::new("import it", why));
+    if import.checked.servers.is_empty() {
+        return wrong("it names no server: it is no provider's configuration".to_string());
+    }
+    if import.files.len() > MOST_COMPANIONS {
+        return wrong(format!("it names more than {MOST_COMPANIONS} files"));
+    }
+    if import.checked.asks_login && import.files.contains_key(Path::new(LOGIN)) {
+        return wrong(format!(
+            "it names a file {LOGIN}, where user name and password are kept: rename that file"
+        ));
+    }
+    match import.files.insert(import.main.clone(), text.clone()) {
+        Some(other) if other != text => {
+            return wrong(format!(
+                "a file that it names is called {}, too",
+                show(&import.main)
+            ));
+        }
+        _ => {}
+    }
+    let directory = import.directory();
+    let absolute = RefCell::new(BTreeSet::new());
+    let kept = |path: &Path, most: u64| {
+        let path = normal(path);
+        match path.strip_prefix(&directory) {
+            Ok(relative) => Ok(import.files.get(relative).cloned()),
+            Err(_) => {
+                let public = public(&path, most)?;
+                if public.is_none() {
+                    absolute.borrow_mut().insert(show(&path));
+                }
+                Ok(public.or(Some(Vec::new())))
+            }
+        }
+    };
+    let result = check::check(&directory.join(&import.main), &text, &kept).and_then(|checked| {
+        let mut companions = checked.companions.iter();
+        companions.try_for_each(|path| kept(path, LARGEST_COMPANION).map(drop))
+    });
+    let absolute: Vec<String> = absolute.into_inner().into_iter().collect();
+    if !absolute.is_empty() {
+        return wrong(format!(
+            "it names files by absolute paths, where they would not be found: {}",
+            absolute.join(", ")
+        ));
+    }
+    result.map(|()| import)
+}
+
+/// A certificate of a public authority, which root keeps and everybody may read.
+fn public(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
+    let is_public = PUBLIC.iter().any(|directory| path.starts_with(directory));
+    let may_everybody = || {
+        std::fs::metadata(path)
+            .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o004 != 0)
+    };
+    match is_public && may_everybody() {
+        true => of_root(path, most),
+        false => Ok(None),
+    }
+}
+
+/// Refuses what a file from the internet has no business with.
+fn must_be_harmless(profile: &Profile) -> Result<()> {
+    let is_directory = |option: &str| {
+        let mut lines = profile.all(option);
+        lines.any(|line| line.arguments().get(1).is_some_and(|word| word == "dir"))
+    };
+    let refused = REFUSED
+        .iter()
+        .find(|(option, _)| profile.value(option).is_some())
+        .copied()
+        .or_else(|| is_directory("crl-verify").then_some(("crl-verify", "it names a directory")));
+    match refused {
+        Some((option, why)) => Err(Error::new(
+            "import it",
+            format!("it contains {option}: {why}, which import does not take from a file"),
+        )
+        .hint("if you trust it, name it in a section of your own (runns.conf(5))")),
+        None => Ok(()),
+    }
+}
+
+/// The configuration's own name, if a line of /etc/runns.conf.d can contain it.
+fn main_file(name: &NetnsName, source: &Path, kind: Kind) -> PathBuf {
+    let own = source.file_name().unwrap_or_default();
+    let text = own.to_str().unwrap_or_default();
+    let is_plain = !text.is_empty()
+        && escape(text.as_bytes()) == text
+        && text.trim() == text
+        && !text.starts_with('.')
+        && text != LOGIN;
+    match (is_plain, kind) {
+        (true, _) => PathBuf::from(own),
+        (false, Kind::OpenVpn) => PathBuf::from(format!("{name}.ovpn")),
+        (false, Kind::WireGuard) => PathBuf::from(format!("{name}.conf")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_sections() {
+        let name = |file: &str, prefix| {
+            name_of(Path::new(file), prefix).map(|name| name.as_str().to_string())
+        };
+        for (file, wanted) in [
+            ("/d/us-nyc.prod [udp].ovpn", "us-nyc.prod-udp"),
+            ("a--b.conf", "a--b"),
+            ("a - b.conf", "a-b"),
+            ("US Los Angeles #42.OVPN", "US-Los-Angeles-42"),
+            ("wg0.conf", "wg0"),
+            ("v1.2", "v1.2"),
+            ("Zürich.ovpn", "Z-rich"),
+            ("(new) x\n.ovpn", "new-x"),
+            ("..ovpn..ovpn", "ovpn"),
+        ] {
+            assert_eq!(name(file, None).as_deref(), Ok(wanted), "{file}");
+        }
+        assert_eq!(name("us.ovpn", Some("m")).as_deref(), Ok("m-us"));
+        assert_eq!(name("us.ovpn", Some("m_")).as_deref(), Ok("m_us"));
+        assert_eq!(name(&"x".repeat(99), None).unwrap().len(), 64);
+        assert!(name("[].ovpn", None).is_err() && name("--.conf", None).is_err());
+    }
+
+    fn import(text: &str, files: &[(&str, &str)]) -> Result<Import> {
+        let read = |relative: &Path, _: u64| {
+            let found = files.iter().find(|(name, _)| relative == Path::new(name));
+            Ok(found.map(|(_, contents)| contents.as_bytes().to_vec()))
+        };
+        let name = NetnsName::new("us").unwrap();
+        checked(name, Path::new("/home/a/us.ovpn"), text.into(), &read)
+    }
+
+    #[test]
+    fn files_come_from_beside_it() {
+        const START: &str = "client\ndev tun\nremote vpn.example 443 tcp\n";
+        let files = [
+            ("ca.crt", "CA"),
+            ("k/client.key", "KEY"),
+            ("more", "key k/client.key\n"),
+        ];
+        let found = import(&format!("{START}ca ca.crt\nconfig more\n"), &files).unwrap();
+        let places: Vec<String> = found.files.keys().map(show).collect();
+        assert_eq!(places, ["ca.crt", "k/client.key", "more", "us.ovpn"]);
+        for (line, part) in [
+            ("ca ../ca.crt", "/home/ca.crt is not beside it"),
+            (
+                "auth-user-pass ../../etc/shadow",
+                "/etc/shadow is not beside it",
+            ),
+            ("tls-auth /root/key 1", "/root/key is not beside it"),
+            ("config /etc/passwd", "/etc/passwd is not beside it"),
+            ("ca /home/a/ca.crt", "absolute paths"),
+            ("http-proxy h 1 /home/a/ca.crt", "absolute paths"),
+            ("cd /etc\nca passwd", "/etc/passwd is not beside it"),
+            (
+                "cert gone.crt\nkey gone.key",
+                "/home/a/gone.crt (cert), /home/a/gone.key (key)",
+            ),
+            ("tls-verify ./x", "tls-verify"),
+            ("setenv opt plugin /x.so", "plugin"),
+            ("crl-verify crl dir", "crl-verify"),
+        ] {
+            let error = import(&format!("{START}{line}\n"), &files).err().unwrap();
+            assert!(error.to_string().contains(part), "{line}: {error}");
+        }
+        let error = import("hello\n", &[]).err().unwrap();
+        assert!(error.cause().contains("no server"), "{error}");
+    }
+}

@@ -1,0 +1,361 @@
+//! What import keeps: the files of each section in /etc/runns/NAME, and the section in
+//! /etc/runns.conf.d/NAME.conf. The section is written last and removed first: files without one do
+//! nothing.
+
+use std::fs::{File, Permissions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+
+use super::{Import, directory};
+use crate::kernel::file::make_directory;
+use crate::namespace;
+use crate::tunnel::source::Kind;
+use crate::tunnel::{IMPORTED, LOGIN};
+use runns_shared::config::{self, Config, MOST_FILES, Section, Text};
+use runns_shared::error::{Context, Error, Result};
+use runns_shared::escape::{escape, quote, show};
+use runns_shared::name::NetnsName;
+use runns_shared::trusted::{self, MAX_TEXT};
+
+/// The first line of a file of ours in /etc/runns.conf.d.
+const MARK: &str = "# Made by runns-exec import, removed by runns-exec import --remove.";
+/// Begin and end of the name of what is not complete, or no longer.
+const UNFINISHED: (&str, &str) = (".", "~");
+
+/// The file of a section.
+pub fn section_file(name: &NetnsName) -> PathBuf {
+    Path::new(config::DIRECTORY).join(format!("{name}.conf"))
+}
+
+fn unfinished(path: &Path) -> PathBuf {
+    let (start, end) = UNFINISHED;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!("{start}{name}{end}"))
+}
+
+/// Whether this is the text of a file that import wrote.
+fn is_ours(text: &str) -> bool {
+    text.lines().next() == Some(MARK)
+}
+
+/// The names of what import has written, with the sections as they are today.
+pub fn imported<'a>(text: &Text, config: &'a Config) -> Vec<(NetnsName, Option<&'a Section>)> {
+    let named = |(path, text): &(PathBuf, String)| {
+        let name = NetnsName::new(path.file_stem()?).ok()?;
+        is_ours(text).then_some((name, path.clone()))
+    };
+    let section = |(name, path): (NetnsName, PathBuf)| {
+        let mut sections = config.sections.iter();
+        let section = sections.find(|section| {
+            section.file == path && section.name.eq_ignore_ascii_case(name.as_str())
+        });
+        (name, section)
+    };
+    text.more.iter().filter_map(named).map(section).collect()
+}
+
+/// The text of `name`'s file, if import wrote it; an error if anything else has the name.
+fn standing<'a>(name: &NetnsName, text: &'a Text, config: &Config) -> Result<Option<&'a str>> {
+    let path = section_file(name);
+    let cannot = || format!("import {name}");
+    let own = text.more.iter().find(|(file, _)| *file == path);
+    let own = own.map(|(_, text)| text.as_str());
+    if own.is_some_and(|text| !is_ours(text)) {
+        let cause = format!("{} exists, and import did not write it", show(&path));
+        return Err(Error::new(cannot(), cause).hint("choose another name with -n"));
+    }
+    let taken = config.sections.iter().find(|section| {
+        section.file != path
+            && (section.name.eq_ignore_ascii_case(name.as_str()) || section.netns == *name)
+    });
+    match taken {
+        Some(section) => {
+            let cause = format!(
+                "section [{}] of {} has that name",
+                escape(section.name.as_bytes()),
+                show(&section.file)
+            );
+            Err(Error::new(cannot(), cause).hint("choose another name with -n"))
+        }
+        None if own.is_none() && namespace::path(name).exists() => {
+            let error = Error::new(cannot(), "a namespace of that name exists");
+            Err(error.hint("choose another name with -n"))
+        }
+        None => Ok(own),
+    }
+}
+
+/// The text of a section's file. Of an `earlier` one, what the administrator has added stays.
+fn section_text(import: &Import, kill_switch: bool, earlier: Option<&str>) -> Result<String> {
+    let option = match import.checked.kind {
+        Kind::OpenVpn => "vpn",
+        Kind::WireGuard => "WireGuard",
+    };
+    let own = format!(
+        "[{}]\n{option}={}\nKillSwitch={}\n",
+        import.name,
+        import.directory().join(&import.main).display(),
+        if kill_switch { "yes" } else { "no" }
+    );
+    let Some(earlier) = earlier else {
+        return Ok(format!("{MARK}\n{own}"));
+    };
+    let (mut text, mut is_own, mut found) = (String::new(), false, false);
+    for line in earlier.lines() {
+        let bare = line.trim();
+        if let Some(name) = bare
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+        {
+            is_own = name.trim().eq_ignore_ascii_case(import.name.as_str());
+            if is_own {
+                found = true;
+                text.push_str(&own);
+                continue;
+            }
+        }
+        let key = bare.split('=').next().unwrap_or_default().trim();
+        let replaced = ["vpn", "WireGuard", "KillSwitch"];
+        if !(is_own && replaced.iter().any(|name| name.eq_ignore_ascii_case(key))) {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    if !found {
+        let path = section_file(&import.name);
+        let cause = format!("it has no section [{}] any more", import.name);
+        return Err(Error::new(format!("change {}", show(path)), cause));
+    }
+    Ok(text)
+}
+
+/// What is to be written, checked as a whole.
+pub struct Plan<'a> {
+    imports: &'a [Import],
+    /// The text of each section's file.
+    texts: Vec<String>,
+}
+
+impl<'a> Plan<'a> {
+    /// Decides what the files of `imports` will contain. The whole configuration must be right with
+    /// them. Without `replace`, nothing of these names may exist.
+    pub fn new(imports: &'a [Import], kill_switch: bool, replace: bool) -> Result<Self> {
+        let mut text = Text::read()?;
+        let config = text.parse()?;
+        let mut texts = Vec::new();
+        for import in imports {
+            let name = &import.name;
+            let earlier = standing(name, &text, &config)?;
+            let exists = earlier.is_some() || directory(name).exists();
+            if exists && !replace {
+                let cause = "it has been imported already";
+                return Err(Error::new(format!("import {name}"), cause)
+                    .hint("replace it with --replace, or choose another name with -n"));
+            }
+            texts.push(section_text(import, kill_switch, earlier)?);
+        }
+        for (import, new) in imports.iter().zip(&texts) {
+            let path = section_file(&import.name);
+            text.more.retain(|(file, _)| *file != path);
+            text.more.push((path, new.clone()));
+        }
+        text.more.sort_unstable();
+        let size: u64 = text.more.iter().map(|(_, text)| text.len() as u64).sum();
+        if text.more.len() > MOST_FILES || size > MAX_TEXT {
+            let cause = format!(
+                "it would contain more than {MOST_FILES} files, or more than {} MiB",
+                MAX_TEXT >> 20
+            );
+            return Err(Error::new(format!("add to {}", config::DIRECTORY), cause));
+        }
+        let config = text.parse()?;
+        if let Some((first, second)) = config.ambiguity() {
+            let cause = format!(
+                "[{}] and [{}] both name namespace {}",
+                escape(first.name.as_bytes()),
+                escape(second.name.as_bytes()),
+                first.netns
+            );
+            return Err(Error::new(format!("use {}", show(&second.file)), cause));
+        }
+        Ok(Self { imports, texts })
+    }
+
+    /// Writes it. Until all files have been written, under other names, nothing is changed.
+    pub fn write(&self) -> Result<()> {
+        make_place()?;
+        let result = self
+            .imports
+            .iter()
+            .zip(&self.texts)
+            .try_for_each(|(import, text)| {
+                write_files(import)?;
+                let path = unfinished(&section_file(&import.name));
+                write_file(&path, text.as_bytes(), 0o644)
+            });
+        let result = result
+            .and_then(|()| sync(Path::new(IMPORTED)))
+            .and_then(|()| self.put_in_place());
+        clear_unfinished()?;
+        result
+    }
+
+    fn put_in_place(&self) -> Result<()> {
+        let mut changed = Vec::new();
+        for import in self.imports {
+            let path = import.directory();
+            let new = unfinished(&path);
+            // What was there takes the place of what is new, and is removed with the unfinished.
+            let flags = match path.exists() {
+                true => RenameFlags::RENAME_EXCHANGE,
+                false => RenameFlags::RENAME_NOREPLACE,
+            };
+            let renamed = renameat2(AT_FDCWD, &new, AT_FDCWD, &path, flags);
+            if renamed.is_err() {
+                for (new, path, flags) in &changed {
+                    let _ = renameat2(AT_FDCWD, path, AT_FDCWD, new, *flags);
+                }
+            }
+            renamed.cannot(|| format!("create {}", show(&path)))?;
+            changed.push((new, path, flags));
+        }
+        sync(Path::new(IMPORTED))?;
+        for import in self.imports {
+            let path = section_file(&import.name);
+            std::fs::rename(unfinished(&path), &path)
+                .cannot(|| format!("write {}", show(&path)))?;
+        }
+        sync(Path::new(config::DIRECTORY))
+    }
+}
+
+/// Creates the directories, or checks them.
+fn make_place() -> Result<()> {
+    let path = Path::new(IMPORTED);
+    match std::fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => make_directory(path)?,
+        created => created.cannot(|| format!("create {IMPORTED}"))?,
+    }
+    make_directory(Path::new(config::DIRECTORY))?;
+    clear_unfinished()
+}
+
+/// Removes what an import that did not finish has left.
+fn clear_unfinished() -> Result<()> {
+    for directory in [IMPORTED, config::DIRECTORY] {
+        let entries = match std::fs::read_dir(directory) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            entries => entries.cannot(|| format!("list {directory}"))?,
+        };
+        for entry in entries {
+            let entry = entry.cannot(|| format!("list {directory}"))?;
+            let (path, name) = (entry.path(), entry.file_name());
+            let name = name.to_string_lossy();
+            let (start, end) = UNFINISHED;
+            // Editors have such names for files of their own.
+            let is_section = name.ends_with(&format!(".conf{end}"));
+            if !name.starts_with(start)
+                || !name.ends_with(end)
+                || directory == config::DIRECTORY && !is_section
+            {
+                continue;
+            }
+            match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                true => std::fs::remove_dir_all(&path),
+                false => std::fs::remove_file(&path),
+            }
+            .cannot(|| format!("remove {}", show(&path)))?;
+        }
+    }
+    Ok(())
+}
+
+fn write_files(import: &Import) -> Result<()> {
+    let base = unfinished(&import.directory());
+    let make = |path: &Path| {
+        let made = std::fs::DirBuilder::new().mode(0o700).create(path);
+        match made {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+            made => made.cannot(|| format!("create {}", show(path))),
+        }
+    };
+    make(&base)?;
+    for (place, contents) in &import.files {
+        let mut path = base.clone();
+        for word in place.parent().into_iter().flatten() {
+            path.push(word);
+            make(&path)?;
+        }
+        write_file(&base.join(place), contents, 0o600)?;
+    }
+    let mut directories: Vec<PathBuf> = vec![base.clone()];
+    for place in import.files.keys() {
+        directories.extend(place.ancestors().skip(1).map(|above| base.join(above)));
+    }
+    directories.iter().try_for_each(|path| sync(path))
+}
+
+/// Writes a new file that survives a crash, once its directory has been synced as well.
+fn write_file(path: &Path, contents: &[u8], mode: u32) -> Result<()> {
+    let write = || -> std::io::Result<()> {
+        let mut file = File::options()
+            .create_new(true)
+            .write(true)
+            .mode(mode)
+            .open(path)?;
+        file.set_permissions(Permissions::from_mode(mode))?;
+        file.write_all(contents)?;
+        file.sync_all()
+    };
+    write().cannot(|| format!("write {}", show(path)))
+}
+
+fn sync(directory: &Path) -> Result<()> {
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .cannot(|| format!("write {}", show(directory)))
+}
+
+/// The user name and password that are kept for a section.
+pub fn login(name: &NetnsName) -> Result<Option<Vec<u8>>> {
+    let path = directory(name).join(LOGIN);
+    trusted::read_bytes_if_there(&path, trusted::Trust::Strict)
+}
+
+/// Removes a section that was imported, and its files.
+pub fn remove(name: &NetnsName) -> Result<()> {
+    let cannot = || format!("remove {name}");
+    let text = Text::read()?;
+    let path = section_file(name);
+    let section = text.more.iter().find(|(file, _)| *file == path);
+    let files = directory(name);
+    if section.is_some_and(|(_, text)| !is_ours(text)) || section.is_none() && !files.exists() {
+        let config = text.parse().unwrap_or_default();
+        let imported = imported(&text, &config);
+        let names = imported.iter().map(|(name, _)| name.as_str());
+        let error = Error::new(cannot(), "import did not create it");
+        return Err(match runns_shared::suggest::nearest(name.as_str(), names) {
+            Some(near) => error.hint(format!("did you mean {near}?")),
+            None => error.hint("runns-exec import --list shows what it created"),
+        });
+    }
+    let gone = |removed: std::io::Result<()>| match removed {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed.cannot(cannot),
+    };
+    gone(std::fs::remove_file(&path))?;
+    sync(Path::new(config::DIRECTORY))?;
+    gone(std::fs::rename(&files, unfinished(&files)))?;
+    clear_unfinished()?;
+    // If it was the last one.
+    let _ = std::fs::remove_dir(IMPORTED);
+    Ok(())
+}
+
+/// The command that builds a section.
+pub fn build_command(name: &NetnsName) -> String {
+    format!("sudo runns-exec build -s {}", quote(name.as_str()))
+}

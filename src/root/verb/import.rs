@@ -1,0 +1,337 @@
+//! `runns-exec import`: from a provider's file to a section that can be built.
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use super::{build, prepare};
+use crate::import::store::{self, Plan, build_command, imported};
+use crate::import::{self, Import, download::Download};
+use crate::kernel::prompt;
+use crate::lock::Lock;
+use crate::tunnel::LOGIN;
+use crate::tunnel::check::check_named;
+use crate::tunnel::credentials::LONGEST;
+use crate::tunnel::source::Kind;
+use runns_shared::config::{Section, Text};
+use runns_shared::error::{Error, Result, status};
+use runns_shared::escape::{escape, show};
+use runns_shared::log;
+use runns_shared::name::NetnsName;
+use runns_shared::output::{self, warn};
+use runns_shared::record::Record;
+use runns_shared::table::{self, Heading};
+
+/// How many servers, and files that were left out, are named.
+const NAMED: usize = 3;
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Options {
+    /// Import files.
+    Import(Wanted),
+    /// --remove
+    Remove(OsString),
+    /// --list
+    List,
+}
+
+/// What is to be imported, and how.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// FILE, at least one.
+    pub files: Vec<PathBuf>,
+    /// -n
+    pub name: Option<String>,
+    /// Unless --no-kill-switch.
+    pub kill_switch: bool,
+    /// --auth
+    pub auth: Option<PathBuf>,
+    /// Build, too.
+    pub build: bool,
+    /// Replace what was imported under the same names.
+    pub replace: bool,
+    /// Change nothing.
+    pub dry_run: bool,
+}
+
+/// Imports, removes or lists.
+pub fn run(options: Options) -> Result<()> {
+    prepare("import")?;
+    match options {
+        Options::Import(wanted) => import(&wanted),
+        Options::Remove(name) => remove(&name),
+        Options::List => list(),
+    }
+}
+
+/// Where user name and password come from.
+enum Login {
+    /// They are kept with the files.
+    Kept(Vec<u8>),
+    /// build asks for them each time.
+    Asked,
+    /// They are kept already.
+    Earlier,
+}
+
+fn import(wanted: &Wanted) -> Result<()> {
+    let (mut imports, unused) = import::read(&wanted.files, wanted.name.as_deref())?;
+    let login = login(wanted, &imports)?;
+    for import in imports.iter_mut().filter(|one| one.checked.asks_login) {
+        let kept = match &login {
+            Login::Kept(text) => Some(text.clone()),
+            Login::Earlier => store::login(&import.name)?,
+            Login::Asked => None,
+        };
+        if let Some(text) = kept {
+            import.files.insert(PathBuf::from(LOGIN), text);
+        }
+    }
+    if wanted.dry_run {
+        Plan::new(&imports, wanted.kill_switch, wanted.replace)?;
+        return report(wanted, &imports, &unused);
+    }
+    let lock = Lock::take()?;
+    let result = keep(wanted, &imports);
+    lock.release();
+    result?;
+    report(wanted, &imports, &unused)?;
+    if !wanted.build {
+        return Ok(());
+    }
+    let built = imports.iter().map(|import| build(&import.name));
+    Error::all(built.filter_map(Result::err).collect()).map_or(Ok(()), Err)
+}
+
+/// Writes files and sections, while no build or clean runs.
+fn keep(wanted: &Wanted, imports: &[Import]) -> Result<()> {
+    let plan = Plan::new(imports, wanted.kill_switch, wanted.replace)?;
+    for import in imports.iter().filter(|_| wanted.build) {
+        must_not_be_built(&import.name, "build it again")?;
+    }
+    plan.write()?;
+    for import in imports {
+        let source = show(&import.source);
+        log::notice(|| format!("imported {} from {source}", import.name));
+    }
+    Ok(())
+}
+
+fn build(name: &NetnsName) -> Result<()> {
+    let hint = || build_command(name);
+    build::run(build::Options {
+        section: Some(name.as_str().into()),
+        ..build::Options::default()
+    })
+    .map_err(|error| error.hint(format!("the files are kept; to build it: {}", hint())))
+}
+
+/// User name and password for those files that ask for them: all of them get the same.
+fn login(wanted: &Wanted, imports: &[Import]) -> Result<Login> {
+    let asking: Vec<&Import> = imports
+        .iter()
+        .filter(|import| import.checked.asks_login)
+        .collect();
+    let Some(first) = asking.first() else {
+        if wanted
+            .auth
+            .as_deref()
+            .is_some_and(|file| file != Path::new("ask"))
+        {
+            warn("--auth has no effect: no file asks for a user name and a password");
+        }
+        return Ok(Login::Asked);
+    };
+    match &wanted.auth {
+        Some(file) if file == Path::new("ask") => return Ok(Login::Asked),
+        Some(file) => return credentials(file).map(Login::Kept),
+        None => {}
+    }
+    let earlier = asking.iter().map(|import| store::login(&import.name));
+    if earlier
+        .collect::<Result<Vec<_>>>()?
+        .iter()
+        .all(Option::is_some)
+    {
+        return Ok(Login::Earlier);
+    }
+    if wanted.dry_run || !std::io::stdin().is_terminal() {
+        return Ok(Login::Asked);
+    }
+    let shown = match asking.len() {
+        1 => first.name.to_string(),
+        several => format!("{several} sections"),
+    };
+    let user = prompt::ask(&format!("{shown}: user name: "), true)?;
+    let password = prompt::ask(&format!("{shown}: password: "), false)?;
+    two_lines(&format!("{user}\n{password}\n"))
+        .map(Login::Kept)
+        .map_err(|why| Error::new("keep user name and password", why))
+}
+
+/// The contents of a file with user name and password.
+fn credentials(file: &Path) -> Result<Vec<u8>> {
+    let download = Download::open(file)?;
+    let bytes = download.contents(4 * LONGEST as u64)?;
+    let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text");
+    text.and_then(|text| two_lines(&text))
+        .map_err(|why| Error::new(format!("use {}", show(&download.path)), why))
+}
+
+/// User name and password, each on a line, as OpenVPN reads them.
+fn two_lines(text: &str) -> Result<Vec<u8>, &'static str> {
+    let mut lines = text.trim_end_matches(['\r', '\n']).lines();
+    let (Some(user), Some(password), None) = (lines.next(), lines.next(), lines.next()) else {
+        return Err("expected two lines: user name and password");
+    };
+    let is_wrong =
+        |word: &str| word.is_empty() || word.len() > LONGEST || word.chars().any(|c| c == '\0');
+    if is_wrong(user) || is_wrong(password) {
+        return Err("user name and password are a line each, neither empty nor too long");
+    }
+    Ok(format!("{user}\n{password}\n").into_bytes())
+}
+
+/// Says what was imported, or would be.
+fn report(wanted: &Wanted, imports: &[Import], unused: &[String]) -> Result<()> {
+    let verb = match wanted.dry_run {
+        true => "would import",
+        false => "imported",
+    };
+    let mut text = String::new();
+    for import in imports {
+        let mut parts = vec![format!(
+            "{verb} {}: {}, kill switch {}",
+            import.name,
+            servers(import.checked.kind, &import.checked.servers),
+            if wanted.kill_switch { "on" } else { "off" }
+        )];
+        if !import.checked.left_out.is_empty() {
+            parts.push(format!("left out: {}", import.checked.left_out.join("; ")));
+        }
+        if import.checked.asks_login && !import.files.contains_key(Path::new(LOGIN)) {
+            parts.push("build will ask for user name and password".to_string());
+        }
+        text.push_str(&format!("{}\n", parts.join("; ")));
+    }
+    if !unused.is_empty() {
+        text.push_str(&format!("left out of the archive: {}\n", some(unused)));
+    }
+    if !wanted.build && !wanted.dry_run {
+        if let Some(import) = imports.first() {
+            let more = if imports.len() > 1 {
+                " (and so on)"
+            } else {
+                ""
+            };
+            text.push_str(&format!("next: {}{more}\n", build_command(&import.name)));
+        }
+    }
+    output::print(&text)
+}
+
+/// Protocol and servers, in a few words.
+fn servers(kind: Kind, servers: &[String]) -> String {
+    let what = match kind {
+        Kind::OpenVpn => "OpenVPN",
+        Kind::WireGuard => "WireGuard",
+    };
+    let shown: Vec<String> = servers
+        .iter()
+        .map(|server| escape(server.as_bytes()))
+        .collect();
+    format!("{what} to {}", some(&shown))
+}
+
+/// The first of `words`, and how many more there are.
+fn some(words: &[String]) -> String {
+    let named: Vec<&str> = words.iter().take(NAMED).map(String::as_str).collect();
+    match words.len() - named.len() {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
+}
+
+fn must_not_be_built(name: &NetnsName, then: &str) -> Result<()> {
+    let (records, _) = Record::readable()?;
+    let is_of_section = |record: &&Record| {
+        let section = record.plan.request.section.as_deref();
+        section.is_some_and(|section| section.eq_ignore_ascii_case(name.as_str()))
+    };
+    match records.iter().find(is_of_section) {
+        Some(record) => {
+            let namespace = &record.plan.name;
+            Err(Error::new(
+                format!("change {name}"),
+                format!("namespace {namespace} is built from it"),
+            )
+            .hint(format!("sudo runns-exec clean {namespace}, then {then}")))
+        }
+        None => Ok(()),
+    }
+}
+
+fn remove(name: &OsString) -> Result<()> {
+    let name = NetnsName::new(name).map_err(|error| error.with_status(status::USAGE))?;
+    let lock = Lock::take()?;
+    let result = must_not_be_built(&name, "remove it").and_then(|()| store::remove(&name));
+    lock.release();
+    result?;
+    log::notice(|| format!("removed import {name}"));
+    output::print(&format!("removed {name}\n"))
+}
+
+/// A row for each section that was imported.
+fn list() -> Result<()> {
+    const HEADINGS: [Heading; 4] = [
+        Heading("NAME", false),
+        Heading("KIND", false),
+        Heading("SERVER", false),
+        Heading("FILE", false),
+    ];
+    let text = Text::read()?;
+    let config = text.parse()?;
+    let rows: Vec<Vec<String>> = imported(&text, &config)
+        .iter()
+        .map(|(name, section)| {
+            let (kind, server, file) = section.and_then(described).unwrap_or_default();
+            vec![name.to_string(), kind.to_string(), server, file]
+        })
+        .collect();
+    let lines = table::lines(&HEADINGS, rows, table::terminal_width());
+    output::print(&format!("{}\n", lines.join("\n")))
+}
+
+/// Kind, first server and file of a section.
+fn described(section: &Section) -> Option<(&'static str, String, String)> {
+    let (kind, word, file) = match (
+        section.request.vpn.first(),
+        section.request.wireguard.first(),
+    ) {
+        (Some(file), _) => (Kind::OpenVpn, "openvpn", file),
+        (None, Some(file)) => (Kind::WireGuard, "wireguard", file),
+        (None, None) => return None,
+    };
+    let server = match check_named(file, kind) {
+        Ok(checked) => some(&checked.servers[..1.min(checked.servers.len())]),
+        Err(error) => format!("? ({})", error.cause()),
+    };
+    Some((word, escape(server.as_bytes()), show(file)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_name_and_password_are_two_lines() {
+        for good in ["a\nb", "a\r\nb\r\n", "a b\nc d\n\n"] {
+            assert!(two_lines(good).is_ok(), "{good:?}");
+        }
+        assert_eq!(two_lines("a\r\nb\r\n"), Ok(b"a\nb\n".to_vec()));
+        for bad in ["", "a", "a\n", "\nb\n", "a\nb\nc\n", "a\n\0\n"] {
+            assert!(two_lines(bad).is_err(), "{bad:?}");
+        }
+    }
+}
