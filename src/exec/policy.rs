@@ -68,28 +68,23 @@ fn refuse(name: &NetnsName, cause: impl std::fmt::Display) -> Error {
     Error::new(format!("enter namespace {name}"), cause)
 }
 
+/// Nobody enters while a build or a clean is at it, root included.
+fn check_finished(name: &NetnsName, record: Option<&Record>) -> Result<()> {
+    let (cause, work) = match record.map(|record| record.state) {
+        Some(State::Building) => ("it is being built, or its build was interrupted", "build"),
+        Some(State::Cleaning) => ("it is being cleaned, or its clean was interrupted", "clean"),
+        Some(State::Built) | None => return Ok(()),
+    };
+    let hint = format!("if no {work} is running: sudo runns-exec clean {name}");
+    Err(refuse(name, cause).hint(hint))
+}
+
 /// Decides by name, before anything is opened. Root is refused only by the record's state, whatever
 /// the configuration is like.
 pub fn decide(name: &NetnsName) -> Result<Decision> {
     let caller = Caller::current();
     let record = Record::load(name)?;
-    match record.as_ref().map(|record| record.state) {
-        Some(State::Building) => {
-            return Err(
-                refuse(name, "it is being built, or its build was interrupted").hint(format!(
-                    "if no build is running: sudo runns-exec clean {name}"
-                )),
-            );
-        }
-        Some(State::Cleaning) => {
-            return Err(
-                refuse(name, "it is being cleaned, or its clean was interrupted").hint(format!(
-                    "if no clean is running: sudo runns-exec clean {name}"
-                )),
-            );
-        }
-        Some(State::Built) | None => {}
-    }
+    check_finished(name, record.as_ref())?;
     let decision = |record, others, config, caller| Decision {
         name: name.clone(),
         record,

@@ -47,7 +47,7 @@ pub struct Status {
     tunnels: Vec<Tunnel>,
     /// `None` if they cannot be counted.
     processes: Option<usize>,
-    /// The ways beside the tunnel that were asked for.
+    /// The exceptions to the tunnel that were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     open: Option<String>,
     problems: Vec<Problem>,

@@ -12,7 +12,7 @@ use runns_privileged::netns::{self, Netns, identity_here};
 use runns_shared::error::Result;
 use runns_shared::name::{IfaceName, NetnsName};
 use runns_shared::plan::Plan;
-use runns_shared::record::{Identity, Record, State, VERSION};
+use runns_shared::record::{Identity, Record, State};
 use runns_shared::request::Request;
 use runns_shared::subnet::{Number, PREFIX};
 use runns_shared::tunnel::directory;
@@ -52,12 +52,6 @@ pub fn reconstruct(name: &NetnsName) -> Result<Record> {
         ..Request::default()
     };
     let nobodys = Number::all().last().unwrap_or_else(|| unreachable!());
-    // No namespace has this one: what is at its name is an empty file, if anything.
-    let identity = identity.or(Some(Identity {
-        cookie: 0,
-        inode: 0,
-        proc_inode: 0,
-    }));
     let plan = Plan {
         name: name.clone(),
         interface: veth.as_ref().map_or_else(
@@ -69,17 +63,15 @@ pub fn reconstruct(name: &NetnsName) -> Result<Record> {
         resolver: None,
         host: None,
     };
-    let (files, daemons, keepers) = (Vec::new(), Vec::new(), Vec::new());
+    // No namespace has this one: what is at its name is an empty file, if anything.
+    let nothing = Identity {
+        cookie: 0,
+        inode: 0,
+        proc_inode: 0,
+    };
     Ok(Record {
-        version: VERSION,
-        state: State::Cleaning,
-        plan,
-        identity,
-        files,
-        daemons,
-        keepers,
-        inside: None,
-        etc: None,
+        identity: identity.or(Some(nothing)),
+        ..Record::new(State::Cleaning, plan)
     })
 }
 

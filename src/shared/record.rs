@@ -182,6 +182,21 @@ fn files() -> Result<Vec<String>> {
 }
 
 impl Record {
+    /// One of which nothing is there yet.
+    pub fn new(state: State, plan: Plan) -> Self {
+        Self {
+            version: VERSION,
+            state,
+            plan,
+            identity: None,
+            files: Vec::new(),
+            daemons: Vec::new(),
+            keepers: Vec::new(),
+            inside: None,
+            etc: None,
+        }
+    }
+
     /// The record of `name`; `None` if it was not built. A file that is not root's is an error.
     pub fn load(name: &NetnsName) -> Result<Option<Self>> {
         let text = trusted::read_if_there(&path(name), Trust::Strict)?;

@@ -164,7 +164,7 @@ fn a_published_port_is_reached_from_the_lan_and_from_the_host_and_nothing_else_i
     }
     assert!(
         host.ok("runns-exec status")
-            .contains("port 8080:80/tcp of the host leads inside")
+            .contains("port 8080:80/tcp published")
     );
     assert!(
         host.run("runns-exec status --json work")

@@ -43,7 +43,7 @@ pub fn gather(host: &Netlink, plan: &Plan, resolver: Option<&Resolver>) -> Resul
 
 /// The addresses by which the host is reached from the namespace beside the tunnel: all that the
 /// host has or, if only the resolver is reached, that of the resolver.
-fn addresses_of_host(host: &Netlink, way: &Veth) -> Result<(Vec<Ipv4Addr>, Vec<Ipv6Addr>)> {
+fn addresses_of_host(host: &Netlink, veth: &Veth) -> Result<(Vec<Ipv4Addr>, Vec<Ipv6Addr>)> {
     let groups: Vec<u32> = host
         .links()?
         .iter()
@@ -55,16 +55,16 @@ fn addresses_of_host(host: &Netlink, way: &Veth) -> Result<(Vec<Ipv4Addr>, Vec<I
         .into_iter()
         .filter(|(index, network)| !groups.contains(index) && !network.addr().is_loopback())
         .map(|(_, network)| network.addr())
-        .chain([way.subnet.host()])
+        .chain([veth.subnet.host()])
         .collect();
     let reached = |address: &Ipv4Addr| {
-        way.access != HostAccess::No || way.resolvers.contains(&IpAddr::V4(*address))
+        veth.access != HostAccess::No || veth.resolvers.contains(&IpAddr::V4(*address))
     };
     let mut reached: Vec<Ipv4Addr> = all.into_iter().filter(reached).collect();
     reached.sort_unstable();
     reached.dedup();
     let mut reached_v6 = Vec::new();
-    if let Some(pair) = way.ipv6.filter(|_| way.access != HostAccess::No) {
+    if let Some(pair) = veth.ipv6.filter(|_| veth.access != HostAccess::No) {
         let is_other =
             |address: &Ipv6Addr| !address.is_loopback() && !address.is_unicast_link_local();
         let theirs = host

@@ -279,29 +279,7 @@ fn look(seen: &Seen, uplink: &IfaceName) -> Result<Vec<Finding>> {
         )));
         return Ok(found);
     };
-    let wanted = wanted_routes(seen.addresses()?, routes, link);
-    let has = |way: &Way| {
-        in_table
-            .iter()
-            .any(|route| route.unicast && is_wanted(route, std::slice::from_ref(way)))
-    };
-    if !link.up {
-        found.push(
-            Finding::down(&what, "down")
-                .cure(format!("sudo ip link set {uplink} up, then build again")),
-        );
-    } else if wanted.is_empty() {
-        found.push(
-            Finding::down(&what, "no address and no route")
-                .cure("configure it, then build again".to_string()),
-        );
-    } else if !wanted.iter().all(has)
-        || in_table
-            .iter()
-            .any(|route| route.unicast && !is_wanted(route, &wanted))
-    {
-        found.push(Finding::down(&what, "its routes are not those of the host"));
-    }
+    found.extend(look_at_routes(seen, link, &in_table, &what)?);
     if filters_strictly(uplink)? {
         found.push(Finding::degraded(
             &what,
@@ -312,4 +290,28 @@ fn look(seen: &Seen, uplink: &IfaceName) -> Result<Vec<Finding>> {
         found.push(Finding::down(&what, "it does not forward"));
     }
     Ok(found)
+}
+
+/// What is wrong with the uplink itself, or with the routes that lead through it, as its table has
+/// them.
+fn look_at_routes(
+    seen: &Seen,
+    link: &Link,
+    in_table: &[&Route],
+    what: &str,
+) -> Result<Option<Finding>> {
+    let wanted = wanted_routes(seen.addresses()?, seen.routes()?, link);
+    let unicast = || in_table.iter().filter(|route| route.unicast);
+    let has = |way: &Way| unicast().any(|route| is_wanted(route, &[*way]));
+    let down = |how: &str| Finding::down(what, how);
+    Ok(if !link.up {
+        let cure = format!("sudo ip link set {} up, then build again", link.name);
+        Some(down("down").cure(cure))
+    } else if wanted.is_empty() {
+        Some(down("no address and no route").cure("configure it, then build again"))
+    } else if !wanted.iter().all(has) || !unicast().all(|route| is_wanted(route, &wanted)) {
+        Some(down("its routes are not those of the host"))
+    } else {
+        None
+    })
 }

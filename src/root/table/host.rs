@@ -40,85 +40,77 @@ pub fn text(facts: &Facts) -> String {
 const TEST_PACKETS: &str = "    set probing { type ifname . ipv4_addr . inet_service; size 65536; flags dynamic,timeout; timeout 10s; }
     set passed { type ifname . inet_service; size 65536; flags dynamic,timeout; timeout 10s; }\n";
 
-/// The sets that say what namespaces may do.
-fn permissions(veths: &[Veth]) -> String {
-    let named = |is_in: &dyn Fn(&Veth) -> bool| -> Vec<String> {
-        veths
-            .iter()
-            .filter(|veth| is_in(veth))
-            .map(|veth| quoted(&veth.interface))
-            .collect()
+/// The veths that are in a set, by their names.
+fn named(veths: &[Veth], is_in: impl Fn(&Veth) -> bool) -> Vec<String> {
+    veths
+        .iter()
+        .filter(|veth| is_in(veth))
+        .map(|veth| quoted(&veth.interface))
+        .collect()
+}
+
+/// What belongs to each veth, behind its name.
+fn with_veth(veths: &[Veth], of: impl Fn(&Veth) -> Vec<String>) -> Vec<String> {
+    let elements = |veth: &Veth| {
+        let name = quoted(&veth.interface);
+        let of_veth = of(veth).into_iter();
+        of_veth.map(move |one| format!("{name} . {one}")).collect()
     };
-    let with_veth = |of: &dyn Fn(&Veth) -> Vec<String>| -> Vec<String> {
-        let elements = |veth: &Veth| {
-            of(veth)
-                .into_iter()
-                .map(|one| format!("{} . {one}", quoted(&veth.interface)))
-                .collect::<Vec<_>>()
-        };
-        veths.iter().flat_map(elements).collect()
-    };
-    let host_ports = |veth: &Veth| match &veth.access {
+    veths
+        .iter()
+        .flat_map(|veth| -> Vec<String> { elements(veth) })
+        .collect()
+}
+
+/// The ports of the host that programs inside can connect to.
+fn host_ports(veth: &Veth) -> Vec<String> {
+    match &veth.access {
         HostAccess::Yes | HostAccess::No => Vec::new(),
         HostAccess::Ports(ports) => ports
             .iter()
             .map(|port| format!("{} . {}", port.protocol, port.number))
             .collect(),
+    }
+}
+
+/// The sets that say what namespaces may do.
+fn permissions(veths: &[Veth]) -> String {
+    let named = |is_in: &dyn Fn(&Veth) -> bool| named(veths, is_in);
+    let resolvers = |is_v4| {
+        let of = |veth: &Veth| Element::of_family(Element::addresses(&veth.resolvers), is_v4);
+        with_veth(veths, of)
     };
-    let resolvers =
-        |is_v4| with_veth(&|veth| Element::of_family(Element::addresses(&veth.resolvers), is_v4));
-    let bypassed =
-        |is_v4| with_veth(&|veth| Element::of_family(Element::networks(&veth.bypassed), is_v4));
+    let bypassed = |is_v4| {
+        let of = |veth: &Veth| Element::of_family(Element::networks(&veth.bypassed), is_v4);
+        with_veth(veths, of)
+    };
     let leaving = |family: &str, leaves: &dyn Fn(&Veth) -> bool| -> Vec<String> {
-        named(leaves)
-            .into_iter()
-            .map(|veth| format!("{family} . {veth}"))
-            .collect()
+        let veths = named(leaves).into_iter();
+        veths.map(|veth| format!("{family} . {veth}")).collect()
     };
     let leaving = [
         leaving("ipv4", &|veth| !veth.killed),
         leaving("ipv6", &|veth| veth.ipv6.is_some_and(|pair| pair.leaves)),
     ];
+    let is_open = |veth: &Veth| veth.access == HostAccess::Yes;
+    let ports = "ifname . inet_proto . inet_service";
+    let (v4, v6) = ("ifname . ipv4_addr", "ifname . ipv6_addr");
+    let intervals = |types: &str| format!("{types}; flags interval");
     [
-        set(
-            "set",
-            "open",
-            "ifname",
-            named(&|veth| veth.access == HostAccess::Yes),
-        ),
+        set("set", "open", "ifname", named(&is_open)),
         set(
             "set",
             "opened",
             "ifname",
-            named(&|veth| veth.asks && veth.access == HostAccess::Yes),
+            named(&|veth| veth.asks && is_open(veth)),
         ),
-        set(
-            "set",
-            "host_ports",
-            "ifname . inet_proto . inet_service",
-            with_veth(&host_ports),
-        ),
-        set("set", "resolvers", "ifname . ipv4_addr", resolvers(true)),
-        set(
-            "set",
-            "resolvers_v6",
-            "ifname . ipv6_addr",
-            resolvers(false),
-        ),
+        set("set", "host_ports", ports, with_veth(veths, host_ports)),
+        set("set", "resolvers", v4, resolvers(true)),
+        set("set", "resolvers_v6", v6, resolvers(false)),
         set("set", "locked", "ifname", named(&|veth| veth.locked)),
         set("set", "leaving", "nf_proto . ifname", leaving.concat()),
-        set(
-            "set",
-            "bypassed",
-            "ifname . ipv4_addr; flags interval",
-            bypassed(true),
-        ),
-        set(
-            "set",
-            "bypassed_v6",
-            "ifname . ipv6_addr; flags interval",
-            bypassed(false),
-        ),
+        set("set", "bypassed", &intervals(v4), bypassed(true)),
+        set("set", "bypassed_v6", &intervals(v6), bypassed(false)),
     ]
     .concat()
 }
@@ -198,19 +190,15 @@ fn maps(veths: &[Veth], protocol: Protocol, is_v4: bool) -> String {
         .iter()
         .filter_map(|veth| Some((veth, veth.ends(is_v4)?)))
     {
-        let of_family = |port: &&Published| {
-            if is_v4 {
+        let is_meant = |port: &&Published| {
+            let has_family = if is_v4 {
                 port.has_ipv4()
             } else {
                 port.has_ipv6()
-            }
+            };
+            has_family && port.port.protocol == protocol
         };
-        for port in veth
-            .published
-            .iter()
-            .filter(|port| port.port.protocol == protocol)
-            .filter(of_family)
-        {
+        for port in veth.published.iter().filter(is_meant) {
             let (number, target) = (port.port.number, format!("{inside} . {}", port.inside));
             let address = port.address.filter(|address| !address.is_unspecified());
             match address {

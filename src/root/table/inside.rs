@@ -76,11 +76,11 @@ fn dns_lock(servers: &[IpAddr]) -> String {
 const DNS_LOCK: &str = include_str!("dns_lock.nft");
 
 /// What keeps published ports, the host and networks that bypass the tunnel apart from it.
-fn exceptions(way: &Veth, facts: &Facts) -> String {
-    let shared = Shared::of(way);
-    let mut text = coming_and_going(way, &shared);
+fn exceptions(veth: &Veth, facts: &Facts) -> String {
+    let shared = Shared::of(veth);
+    let mut text = coming_and_going(veth, &shared);
     text.extend(shared.iter().map(Shared::chains));
-    if way.has_tunnel {
+    if veth.has_tunnel {
         text += &set(
             "set",
             "host",
@@ -97,23 +97,23 @@ fn exceptions(way: &Veth, facts: &Facts) -> String {
             ("bypassed", "ipv4_addr", true),
             ("bypassed_v6", "ipv6_addr", false),
         ] {
-            let networks = Element::of_family(Element::networks(&way.bypassed), is_v4);
+            let networks = Element::of_family(Element::networks(&veth.bypassed), is_v4);
             text += &set("set", name, &format!("{kind}; flags interval"), networks);
         }
-        text += &from_outside(way);
-        text += &by_the_tunnel(way, &shared);
-        text += &beside(way);
-        text += &quiet(way);
+        text += &from_outside(veth);
+        text += &by_the_tunnel(veth, &shared);
+        text += &beside(veth);
+        text += &quiet(veth);
     }
     text
 }
 
 /// What comes in by the veth, and what answers it.
-fn coming_and_going(way: &Veth, shared: &[Shared]) -> String {
+fn coming_and_going(veth: &Veth, shared: &[Shared]) -> String {
     let by_veth = format!("iifname \"{INSIDE}\"");
     let mut arriving = vec![format!("{by_veth} ct state new ct mark set {MARK:#x}")];
-    if way.published.is_empty() {
-        return if way.killed {
+    if veth.published.is_empty() {
+        return if veth.killed {
             chain(
                 "arriving",
                 "filter hook prerouting priority mangle",
@@ -126,7 +126,7 @@ fn coming_and_going(way: &Veth, shared: &[Shared]) -> String {
     arriving.push(format!(
         "{by_veth} ct mark {MARK:#x} meta mark set {MARK:#x}"
     ));
-    if way.has_tunnel {
+    if veth.has_tunnel {
         // An error message about a flow that is not known here could be about one that runs through
         // the tunnel.
         arriving.push(format!(
@@ -186,8 +186,8 @@ struct Shared {
 }
 
 impl Shared {
-    fn of(way: &Veth) -> Vec<Self> {
-        if !way.has_tunnel {
+    fn of(veth: &Veth) -> Vec<Self> {
+        if !veth.has_tunnel {
             return Vec::new();
         }
         let v4 = Self {
@@ -195,18 +195,18 @@ impl Shared {
             protocol: "ip",
             kind: "ipv4_addr",
             neighbour: "ip saddr",
-            inside: way.subnet.inside().into(),
-            ports: udp_ports(way.published.iter().filter(|port| port.has_ipv4())).collect(),
-            killed: way.killed,
+            inside: veth.subnet.inside().into(),
+            ports: udp_ports(veth.published.iter().filter(|port| port.has_ipv4())).collect(),
+            killed: veth.killed,
         };
-        let v6 = way.ipv6.map(|pair| Self {
+        let v6 = veth.ipv6.map(|pair| Self {
             suffix: "_v6",
             protocol: "ip6",
             kind: "ipv6_addr",
             neighbour: "ip6 saddr & ffff:ffff:ffff:ffff::",
             inside: pair.inside.into(),
-            ports: udp_ports(way.published_v6()).collect(),
-            killed: way.killed,
+            ports: udp_ports(veth.published_v6()).collect(),
+            killed: veth.killed,
         });
         [Some(v4), v6]
             .into_iter()
@@ -292,14 +292,14 @@ impl Shared {
 
 /// What may begin from outside, should the host let more through: published ports, and what the
 /// host itself sends.
-fn from_outside(way: &Veth) -> String {
-    let ports = way
+fn from_outside(veth: &Veth) -> String {
+    let ports = veth
         .published
         .iter()
         .map(|port| format!("{} . {}", port.port.protocol, port.inside));
-    let mut admitted = vec![format!("ip saddr {} return", way.subnet.host())];
+    let mut admitted = vec![format!("ip saddr {} return", veth.subnet.host())];
     admitted.extend(
-        way.ipv6
+        veth.ipv6
             .map(|pair| format!("ip6 saddr {} return", pair.host)),
     );
     let begins = format!("iifname \"{INSIDE}\" ct state new jump from_outside");
@@ -320,13 +320,13 @@ fn from_outside(way: &Veth) -> String {
 
 /// What leaves by the veth beside a tunnel. Under the kill switch, whatever is not named is
 /// dropped.
-fn beside(way: &Veth) -> String {
+fn beside(veth: &Veth) -> String {
     let mut text = String::new();
-    let ports = match &way.access {
+    let ports = match &veth.access {
         HostAccess::Ports(ports) => ports.as_slice(),
         HostAccess::Yes | HostAccess::No => &[],
     };
-    let ports = if way.killed && way.access != HostAccess::Yes {
+    let ports = if veth.killed && veth.access != HostAccess::Yes {
         let ports = ports
             .iter()
             .map(|port| format!("{} . {}", port.protocol, port.number));
@@ -340,14 +340,14 @@ fn beside(way: &Veth) -> String {
     } else {
         ""
     };
-    let rest = if way.killed { "drop\n" } else { "" };
+    let rest = if veth.killed { "drop\n" } else { "" };
     let mut names = "";
-    if way.locked {
+    if veth.locked {
         for (name, kind, is_v4) in [
             ("named", "ipv4_addr", true),
             ("named_v6", "ipv6_addr", false),
         ] {
-            let servers = way
+            let servers = veth
                 .resolvers
                 .iter()
                 .filter(|server| server.is_ipv4() == is_v4);
@@ -379,14 +379,14 @@ fn beside(way: &Veth) -> String {
 /// names. A routing rule leads its query to where there is no route, for which IPv4 takes whatever
 /// is asked for to be on the link (net/ipv4/route.c, ip_route_output_key_hash_rcu). Everything else
 /// goes to the host, or on by it.
-fn quiet(way: &Veth) -> String {
-    if !way.quiet {
+fn quiet(veth: &Veth) -> String {
+    if !veth.quiet {
         return String::new();
     }
     let query = format!(
         "oifname \"{INSIDE}\" meta l4proto {{ tcp, udp }} th dport 53 ip daddr != @bypassed"
     );
-    let rule = format!("{query} rt ip nexthop != {} drop", way.subnet.host());
+    let rule = format!("{query} rt ip nexthop != {} drop", veth.subnet.host());
     chain(
         "by_bound_sockets",
         "filter hook output priority raw",
@@ -396,7 +396,7 @@ fn quiet(way: &Veth) -> String {
 
 /// What comes by a tunnel as if it were from what is beside it, or for the veth's own network,
 /// would be answered or passed on beside the tunnel: whoever serves the tunnel would reach the LAN.
-fn by_the_tunnel(way: &Veth, shared: &[Shared]) -> String {
+fn by_the_tunnel(veth: &Veth, shared: &[Shared]) -> String {
     let mut rules = vec![
         "ip saddr @bypassed drop".to_string(),
         "ip saddr @host drop".to_string(),
@@ -405,8 +405,8 @@ fn by_the_tunnel(way: &Veth, shared: &[Shared]) -> String {
         "ip6 saddr @bypassed_v6 drop".to_string(),
         "ip6 saddr @host_v6 drop".to_string(),
     ]);
-    rules.extend(["saddr", "daddr"].map(|end| format!("ip {end} {} drop", way.subnet)));
-    if let Some(network) = way.ipv6.map(|pair| pair.network()) {
+    rules.extend(["saddr", "daddr"].map(|end| format!("ip {end} {} drop", veth.subnet)));
+    if let Some(network) = veth.ipv6.map(|pair| pair.network()) {
         rules.extend(["saddr", "daddr"].map(|end| format!("ip6 {end} {network} drop")));
     }
     rules.extend(

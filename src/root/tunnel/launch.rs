@@ -332,13 +332,19 @@ impl Tunnel {
                 b"tun"
             },
         ]);
+        words.extend(self.adjustments());
+        Ok(words)
+    }
+
+    /// The options that depend on the file, the section and OpenVPN's version.
+    fn adjustments(&self) -> Vec<CString> {
+        let text = |bytes: &[u8]| CString::new(bytes).unwrap_or_default();
+        let mut words = Vec::new();
+        let mut add = |more: &[&[u8]]| words.extend(more.iter().map(|word| text(word)));
         // Below 3, OpenVPN does not report what the server pushed.
-        if self
-            .profile
-            .value("verb")
-            .and_then(|verb| verb.parse::<u8>().ok())
-            .is_none_or(|verb| verb < 3)
-        {
+        let verb = self.profile.value("verb");
+        let verb = verb.and_then(|verb| verb.parse::<u8>().ok());
+        if verb.is_none_or(|verb| verb < 3) {
             add(&[b"--verb", b"3"]);
         }
         let version = version();
@@ -350,12 +356,12 @@ impl Tunnel {
         if version >= (2, 7) {
             add(&[b"--dns-updown", b"disable"]);
         }
-        if request.ipv6 == Some(false) {
+        if self.request().ipv6 == Some(false) {
             for option in ["ifconfig-ipv6", "route-ipv6", "redirect-gateway ipv6"] {
                 add(&[b"--pull-filter", b"ignore", option.as_bytes()]);
             }
         }
-        Ok(words)
+        words
     }
 
     /// In the child: becomes the confined daemon. Its output goes to `said`.

@@ -27,7 +27,7 @@ use runns_shared::name::{IfaceName, NetnsName};
 use runns_shared::output;
 use runns_shared::output::warn;
 use runns_shared::plan::Plan;
-use runns_shared::record::{Record, State, VERSION, etc_here};
+use runns_shared::record::{Record, State, etc_here};
 use runns_shared::request::Request;
 use runns_shared::subnet::{MAX_NUMBER, Number, PREFIX};
 
@@ -145,15 +145,8 @@ fn build(wanted: &Wanted, lock: &Lock, wait: Option<Wait>) -> Result<()> {
         sysctls: Vec::new(),
     };
     let record = Record {
-        version: VERSION,
-        state: State::Building,
-        plan,
-        identity: None,
-        files: Vec::new(),
-        daemons: Vec::new(),
-        keepers: Vec::new(),
-        inside: None,
         etc: etc_here(),
+        ..Record::new(State::Building, plan)
     };
     lock.save(&record)
         .and_then(|()| lock.reserve(&record))

@@ -134,21 +134,13 @@ fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
         wait: None,
         before: Before::default(),
     };
-    let inside = site
-        .namespace
-        .as_ref()
-        .and(site.record.identity)
-        .map(|identity| identity.inode);
+    let identity = site.namespace.as_ref().and(site.record.identity);
+    let inside = identity.map(|identity| identity.inode);
     let others = inside.map_or(Ok(Vec::new()), |inode| strangers(&site, inode))?;
     if !others.is_empty() && !options.kill {
         confirm(name, &others)?;
     }
-    if site.record.state == State::Built {
-        // Whatever becomes of it, the rest is removed.
-        if let Err(error) = hook::run(&site, Moment::Cleaned) {
-            output::warn(&format!("{error}; going on without it"));
-        }
-    }
+    run_hook(&site);
     // From here on nobody can enter: the record forbids it. The name goes after the devices, which
     // a clean that follows one that was killed finds by it, and before the processes, which
     // something may start again.
@@ -163,15 +155,14 @@ fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
         errors.extend(lock.remove(&site.record).err());
     }
     log::notice(|| format!("cleaned {name}: removed {}", removed.join("; ")));
-    let mut report: String = removed
+    let lines = removed
         .iter()
-        .map(|part| format!("removed {}\n", one_line(part)))
-        .collect();
-    match finish(lock, options) {
-        Ok(line) => report.push_str(&line),
-        Err(error) => errors.push(error),
-    }
-    output::print(&report)?;
+        .map(|part| format!("removed {}\n", one_line(part)));
+    let last = finish(lock, options).unwrap_or_else(|error| {
+        errors.push(error);
+        String::new()
+    });
+    output::print(&lines.chain([last]).collect::<String>())?;
     match Error::all(errors) {
         Some(error) => {
             log::refused(|| format!("clean of {name}: {error}"));
@@ -180,6 +171,16 @@ fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
             )))
         }
         None => Ok(()),
+    }
+}
+
+/// Runs PreClean in a namespace that was built. Whatever becomes of it, the rest is removed.
+fn run_hook(site: &Site) {
+    if site.record.state != State::Built {
+        return;
+    }
+    if let Err(error) = hook::run(site, Moment::Cleaned) {
+        output::warn(&format!("{error}; going on without it"));
     }
 }
 

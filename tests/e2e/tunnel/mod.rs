@@ -6,6 +6,7 @@
 
 mod challenge;
 mod confined;
+mod exceptions;
 mod files;
 mod flows;
 mod held;
@@ -24,7 +25,6 @@ mod soak;
 mod storm;
 mod table;
 mod veth;
-mod ways;
 mod wireguard;
 
 use crate::support::{Background, Host, wait_until};

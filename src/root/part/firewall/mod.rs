@@ -146,14 +146,14 @@ fn is_of_host(address: IpAddr) -> bool {
 
 /// Checks that there is nft(8), and that each published port is free.
 fn check(plan: &Plan) -> Result<()> {
-    let Some(way) = Veth::of(plan)? else {
+    let Some(veth) = Veth::of(plan)? else {
         return Ok(());
     };
     tool::need("nft", "nftables")?;
     if !plan.request.exceptions.bypassed.is_empty() && !plan.request.has_tunnel() {
         warn("Bypass has no effect: there is no tunnel");
     }
-    for port in &way.published {
+    for port in &veth.published {
         let taken = |by: String| {
             Error::new(
                 format!("publish port {}", port.port),

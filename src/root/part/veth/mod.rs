@@ -152,50 +152,54 @@ fn create(site: &Site, namespace: &File) -> Result<()> {
 
 /// Sets both ends up. What is so already is not touched.
 fn set_up(site: &Site, namespace: &File, is_new: bool) -> Result<()> {
-    let (interface, subnet) = (&site.plan().interface, site.plan().subnet());
     let pair = Pair::of(site.plan())?;
+    set_up_outside(site, pair.as_ref(), is_new)?;
+    set_up_inside(site, namespace, pair.as_ref(), is_new)
+}
+
+fn set_up_outside(site: &Site, pair: Option<&Pair>, is_new: bool) -> Result<()> {
+    let (interface, subnet) = (&site.plan().interface, site.plan().subnet());
     // Before it is brought up, so that it never gets a link-local address.
-    ipv6::set_up(interface.as_str(), pair.as_ref())?;
+    ipv6::set_up(interface.as_str(), pair)?;
     // Forwarding may be on for the host and yet off for new interfaces.
     set_sysctl(&forwarding(interface.as_str()), "1")?;
-    let mtu = site.plan().request.mtu;
     let link = site.host.need_link(interface.as_str())?;
     bind(site, link.index)?;
-    if let Some(mtu) = mtu {
+    if let Some(mtu) = site.plan().request.mtu {
         site.host.set_mtu(link.index, mtu)?;
     }
     site.host
         .add_ip(link.index, subnet.host().into(), subnet.prefix())?;
     site.host.set_up(link.index)?;
-    introduce(
-        &site.host,
-        &link,
-        HARDWARE_HOST,
-        (subnet.inside(), HARDWARE_INSIDE),
-    )?;
-    if let Some(pair) = &pair {
+    let other = (subnet.inside(), HARDWARE_INSIDE);
+    introduce(&site.host, &link, HARDWARE_HOST, other)?;
+    if let Some(pair) = pair {
         ipv6::fill(&site.host, &link, pair.host, (pair.inside, HARDWARE_INSIDE))?;
     }
     // A new one has all routes.
-    if !is_new {
-        restore_subnet(&site.host, &link, subnet)?;
+    if is_new {
+        Ok(())
+    } else {
+        restore_subnet(&site.host, &link, subnet)
     }
-    in_namespace(namespace.as_fd(), || ipv6::set_up(INSIDE, pair.as_ref()))?;
+}
+
+fn set_up_inside(site: &Site, namespace: &File, pair: Option<&Pair>, is_new: bool) -> Result<()> {
+    let (request, subnet) = (&site.plan().request, site.plan().subnet());
+    in_namespace(namespace.as_fd(), || {
+        ipv6::set_up(INSIDE, pair)?;
+        routes::prepare(site)
+    })?;
     let inside = Netlink::inside(namespace.as_fd())?;
     let link = inside.need_link(INSIDE)?;
-    if let Some(mtu) = mtu {
+    if let Some(mtu) = request.mtu {
         inside.set_mtu(link.index, mtu)?;
     }
-    in_namespace(namespace.as_fd(), || routes::prepare(site))?;
     inside.add_ip(link.index, subnet.inside().into(), subnet.prefix())?;
     inside.set_up(link.index)?;
-    introduce(
-        &inside,
-        &link,
-        HARDWARE_INSIDE,
-        (subnet.host(), HARDWARE_HOST),
-    )?;
-    if let Some(pair) = &pair {
+    let other = (subnet.host(), HARDWARE_HOST);
+    introduce(&inside, &link, HARDWARE_INSIDE, other)?;
+    if let Some(pair) = pair {
         ipv6::fill(&inside, &link, pair.inside, (pair.host, HARDWARE_HOST))?;
         ipv6::route(&inside, link.index, pair)?;
     }
@@ -203,14 +207,11 @@ fn set_up(site: &Site, namespace: &File, is_new: bool) -> Result<()> {
         restore_subnet(&inside, &link, subnet)?;
     }
     routes::route(site, &inside, link.index)?;
-    if site.plan().request.kill_switch {
+    if request.kill_switch {
         return remove_default_route(&inside, link.index);
     }
-    inside.add_route(
-        EVERYWHERE,
-        MAIN_TABLE,
-        Some((link.index, Some(subnet.host().into()))),
-    )
+    let hop = (link.index, Some(subnet.host().into()));
+    inside.add_route(EVERYWHERE, MAIN_TABLE, Some(hop))
 }
 
 fn remove_default_route(inside: &Netlink, index: u32) -> Result<()> {
@@ -450,31 +451,28 @@ fn look_outside(subject: &Subject, link: &Link) -> Result<Vec<Finding>> {
         found.push(Finding::down(&what, "it does not forward"));
     }
     found.extend(look_at_ipv6_outside(subject, link, &what)?);
-    let bound = plan
-        .request
-        .uplink
-        .as_ref()
-        .map(Bound::to)
-        .transpose()?
-        .flatten();
-    if link.group != bound.map_or(UNBOUND_GROUP, Bound::group) {
-        found.push(Finding::down(
-            &what,
-            "in another group, which the firewall's rules are not for",
-        ));
-    }
-    if let Some(bound) = bound {
-        let host = seen.netlink()?;
-        if !host.marks_arriving(link.index, bound.mark())?
-            && !host.has_rule(&Packets::From(interface))?
-        {
-            found.push(Finding::down(
-                &what,
-                "what arrives is not bound to the uplink",
-            ));
-        }
-    }
+    found.extend(look_at_binding(subject, link, &what)?);
     Ok(found)
+}
+
+/// Whether the host's end is bound to the namespace's uplink.
+fn look_at_binding(subject: &Subject, link: &Link, what: &str) -> Result<Option<Finding>> {
+    let plan = &subject.record.plan;
+    let bound = plan.request.uplink.as_ref().map(Bound::to);
+    let bound = bound.transpose()?.flatten();
+    if link.group != bound.map_or(UNBOUND_GROUP, Bound::group) {
+        return Ok(Some(Finding::down(
+            what,
+            "in another group, which the firewall's rules are not for",
+        )));
+    }
+    let Some(bound) = bound else {
+        return Ok(None);
+    };
+    let host = subject.seen.netlink()?;
+    let is_bound = host.marks_arriving(link.index, bound.mark())?
+        || host.has_rule(&Packets::From(&plan.interface))?;
+    Ok((!is_bound).then(|| Finding::down(what, "what arrives is not bound to the uplink")))
 }
 
 /// IPv6 on the host's end.

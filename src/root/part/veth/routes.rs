@@ -46,10 +46,10 @@ fn leads(facts: &Facts) -> Option<&Veth> {
 
 /// Sets what replies need, in the calling thread's network namespace, where the veth is.
 pub fn prepare(site: &Site) -> Result<()> {
-    let Some(way) = Veth::of(site.plan())? else {
+    let Some(veth) = Veth::of(site.plan())? else {
         return Ok(());
     };
-    sysctls(&way)
+    sysctls(&veth)
         .iter()
         .try_for_each(|(name, value)| set_sysctl(name, value))
 }
@@ -74,22 +74,22 @@ struct Family {
 
 impl Family {
     /// Those that the veth has.
-    fn all(way: &Veth, facts: &Facts) -> Vec<Self> {
-        let gateway = way.subnet.host();
+    fn all(veth: &Veth, facts: &Facts) -> Vec<Self> {
+        let gateway = veth.subnet.host();
         let others = facts.host.iter().filter(|address| **address != gateway);
         let v4 = Self {
             family: AddressFamily::Inet,
             everywhere: EVERYWHERE.into(),
             gateway: gateway.into(),
-            own: way.subnet.network().into(),
-            bypassed: way.bypassed_v4().map(IpNet::V4).collect(),
+            own: veth.subnet.network().into(),
+            bypassed: veth.bypassed_v4().map(IpNet::V4).collect(),
             host: others.map(|address| IpAddr::V4(*address).into()).collect(),
-            publishes: !way.published.is_empty(),
-            udp: udp_ports(way.published.iter())
-                .filter(|_| way.killed)
+            publishes: !veth.published.is_empty(),
+            udp: udp_ports(veth.published.iter())
+                .filter(|_| veth.killed)
                 .collect(),
         };
-        let v6 = way.ipv6.map(|pair| {
+        let v6 = veth.ipv6.map(|pair| {
             let others = facts
                 .host_v6
                 .iter()
@@ -99,10 +99,10 @@ impl Family {
                 everywhere: EVERYWHERE_V6.into(),
                 gateway: pair.host.into(),
                 own: pair.network().into(),
-                bypassed: way.bypassed_v6().map(IpNet::V6).collect(),
+                bypassed: veth.bypassed_v6().map(IpNet::V6).collect(),
                 host: others.map(|address| IpAddr::V6(*address).into()).collect(),
-                publishes: way.published_v6().next().is_some(),
-                udp: udp_ports(way.published_v6()).collect(),
+                publishes: veth.published_v6().next().is_some(),
+                udp: udp_ports(veth.published_v6()).collect(),
             }
         });
         [v4].into_iter().chain(v6).collect()
@@ -115,15 +115,15 @@ impl Family {
     }
 
     /// The rules by which packets find the routes, each with its table and priority.
-    fn rules(&self, way: &Veth) -> Vec<(Packets<'static>, u32, u32)> {
+    fn rules(&self, veth: &Veth) -> Vec<(Packets<'static>, u32, u32)> {
         let mut rules = Vec::new();
         if self.publishes {
             rules.push((MARKED, ANSWERS, PRIORITY));
             let after_all = |port: &u16| (Packets::Udp(*port), ANSWERS, PRIORITY_AFTER_ALL);
             rules.extend(self.udp.iter().map(after_all));
         }
-        if way.has_tunnel {
-            if way.quiet {
+        if veth.has_tunnel {
+            if veth.quiet {
                 rules.extend(queries().map(|packets| (packets, NAMES, PRIORITY - 1)));
             }
             rules.push((Packets::All, BESIDE, PRIORITY + 1));
@@ -132,13 +132,13 @@ impl Family {
     }
 
     /// Sets the routes up, and then the rules that lead to them.
-    fn route(&self, way: &Veth, inside: &Netlink, index: u32) -> Result<()> {
+    fn route(&self, veth: &Veth, inside: &Netlink, index: u32) -> Result<()> {
         let hop = Some((index, Some(self.gateway)));
         if self.publishes {
             inside.add_route(self.everywhere, ANSWERS, hop)?;
         }
-        if way.has_tunnel {
-            if way.quiet {
+        if veth.has_tunnel {
+            if veth.quiet {
                 inside.add_route(self.everywhere, NAMES, None)?;
             }
             let wanted = self.beside();
@@ -163,7 +163,7 @@ impl Family {
                 )?;
             }
         }
-        self.rules(way)
+        self.rules(veth)
             .iter()
             .try_for_each(|(packets, table, priority)| {
                 inside.add_rule_of(self.family, packets, *table, *priority)
@@ -171,14 +171,14 @@ impl Family {
     }
 
     /// Whether all that [`Self::route`] sets up is there, and nothing else.
-    fn is_routed(&self, way: &Veth, inside: &Netlink) -> Result<bool> {
+    fn is_routed(&self, veth: &Veth, inside: &Netlink) -> Result<bool> {
         let routes = inside.routes_of(self.family)?;
         let beside: Vec<IpNet> = routes
             .iter()
             .filter(|route| route.table == BESIDE && route.unicast)
             .map(|route| route.network)
             .collect();
-        let wanted = if way.has_tunnel {
+        let wanted = if veth.has_tunnel {
             self.beside()
         } else {
             Vec::new()
@@ -189,7 +189,7 @@ impl Family {
         if !is_same || (self.publishes && !routes.iter().any(leads_back)) {
             return Ok(false);
         }
-        for (packets, ..) in self.rules(way) {
+        for (packets, ..) in self.rules(veth) {
             if !inside.has_rule_of(self.family, &packets)? {
                 return Ok(false);
             }
@@ -201,12 +201,12 @@ impl Family {
 /// Sets up the routes inside. The device is up by now.
 pub fn route(site: &Site, inside: &Netlink, index: u32) -> Result<()> {
     let facts = facts::inside::gather(&site.host, site.plan(), None)?;
-    let Some(way) = leads(&facts) else {
+    let Some(veth) = leads(&facts) else {
         return Ok(());
     };
-    Family::all(way, &facts)
+    Family::all(veth, &facts)
         .iter()
-        .try_for_each(|family| family.route(way, inside, index))
+        .try_for_each(|family| family.route(veth, inside, index))
 }
 
 /// Queries by sockets that are bound to the veth, for which the routes of the tunnel do not count.
@@ -218,14 +218,14 @@ fn queries() -> [Packets<'static>; 2] {
     })
 }
 
-fn sysctls(way: &Veth) -> &'static [(&'static str, &'static str)] {
+fn sysctls(veth: &Veth) -> &'static [(&'static str, &'static str)] {
     // A server's socket is marked as the connection was that it accepted, and the way back is
     // looked up by the mark.
     const MARKED: [(&str, &str); 2] = [
         ("net/ipv4/tcp_fwmark_accept", "1"),
         ("net/ipv4/conf/eth0/src_valid_mark", "1"),
     ];
-    if way.published.is_empty() {
+    if veth.published.is_empty() {
         &[]
     } else {
         &MARKED
@@ -236,10 +236,10 @@ fn sysctls(way: &Veth) -> &'static [(&'static str, &'static str)] {
 pub fn look_inside(subject: &Subject) -> Result<Vec<Finding>> {
     let facts = facts::inside::gather(subject.seen.netlink()?, &subject.record.plan, None)?;
     let mut found = Vec::new();
-    let (Some(way), Some(deep)) = (leads(&facts), subject.deep()?) else {
+    let (Some(veth), Some(deep)) = (leads(&facts), subject.deep()?) else {
         return Ok(found);
     };
-    let families = Family::all(way, &facts);
+    let families = Family::all(veth, &facts);
     let (is_set, is_routed) = in_namespace(deep.file.as_fd(), || {
         let is_set = |(name, value): &(&str, &str)| {
             sysctl(name).is_ok_and(|now| now.as_deref() == Some(*value))
@@ -247,9 +247,9 @@ pub fn look_inside(subject: &Subject) -> Result<Vec<Finding>> {
         let inside = Netlink::here()?;
         let mut is_routed = true;
         for family in &families {
-            is_routed = is_routed && family.is_routed(way, &inside)?;
+            is_routed = is_routed && family.is_routed(veth, &inside)?;
         }
-        Ok((sysctls(way).iter().all(is_set), is_routed))
+        Ok((sysctls(veth).iter().all(is_set), is_routed))
     })?;
     if !is_set {
         found.push(Finding::degraded(WHAT, "settings inside have changed"));

@@ -1,4 +1,4 @@
-//! Ways beside a tunnel that takes all traffic: answers leave as their questions came, and what
+//! Exceptions to a tunnel that takes all traffic: answers leave as their questions came, and what
 //! bypasses the tunnel never enters it.
 
 use super::{host, ping, tunnel_field};
@@ -7,16 +7,16 @@ use crate::support::openvpn::{self, OpenVpnServer};
 use crate::support::{Host, wait_until};
 
 #[test]
-fn ways_beside_openvpn_with_redirect_gateway() {
-    ways_beside_openvpn("");
+fn exceptions_to_openvpn_with_redirect_gateway() {
+    exceptions_to_openvpn("");
 }
 
 #[test]
-fn ways_beside_the_kill_switch() {
-    ways_beside_openvpn("KillSwitch=yes\n");
+fn exceptions_under_the_kill_switch() {
+    exceptions_to_openvpn("KillSwitch=yes\n");
 }
 
-fn ways_beside_openvpn(option: &str) {
+fn exceptions_to_openvpn(option: &str) {
     let host = host();
     bring_programs(&host);
     openvpn::make_certificates(&host);
