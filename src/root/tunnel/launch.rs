@@ -272,7 +272,6 @@ impl Tunnel {
     /// only keeps the daemon in the directory that it is in by then, when it goes into the
     /// background.
     fn words(&self, ask: bool, background: bool) -> Result<Vec<CString>> {
-        let request = self.request();
         let text = |bytes: &[u8]| CString::new(bytes).unwrap_or_default();
         let mut words = vec![text(tool::need(PROGRAM, "openvpn")?.as_os_str().as_bytes())];
         let mut add = |more: &[&[u8]]| words.extend(more.iter().map(|word| text(word)));
