@@ -155,8 +155,8 @@ fn a_daemon_that_cannot_start_undoes_the_build_and_says_why() {
     for (text, reason) in [
         ("client\nno-such-option-at-all\n", "no-such-option-at-all"),
         (
-            "client\ndev tun\nremote 192.0.2.1\nca missing.crt\ncert client.crt\nkey client.key\n",
-            "missing.crt",
+            "client\ndev tun\nremote 192.0.2.1\nca ca.crt\nproto no-such-protocol\n",
+            "no-such-protocol",
         ),
     ] {
         host.write("/etc/openvpn/myvps.conf", text);

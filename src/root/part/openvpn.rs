@@ -35,6 +35,7 @@ use crate::tunnel::launch::{PROGRAM, daemon_name, has_way, remove_devices};
 use crate::tunnel::login::{Login, Question};
 use crate::tunnel::management::{Follow, Management, Patience};
 use crate::tunnel::profile::Profile;
+use crate::tunnel::rehearsal::read_by_openvpn;
 use crate::tunnel::source;
 use runns_shared::error::{Context, Error, Result, words as words_of};
 use runns_shared::escape::{quote, show};
@@ -172,6 +173,14 @@ fn check(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
+/// Has OpenVPN read its files, for a build that changes nothing.
+pub fn rehearse(plan: &Plan) -> Result<()> {
+    for (index, config) in plan.request.vpn.iter().enumerate() {
+        read_by_openvpn(config, &Profile::read(config)?, confine::user(plan, index))?;
+    }
+    Ok(())
+}
+
 /// IPv6=no: disables IPv6 on the device that OpenVPN will create inside, whatever the server
 /// pushes.
 fn turn_ipv6_off(site: &Site) -> Result<()> {
@@ -256,7 +265,7 @@ fn start(site: &mut Site, index: usize, config: &Path) -> Result<Management> {
         .keepers
         .extend(Daemon::identify(pid.as_raw(), config));
     site.save()?;
-    let mut management = Management::new(ours);
+    let mut management = Management::new(ours, &daemon_name(site.plan()));
     let said = management
         .line(Instant::now() + STARTING)
         .map_err(|error| Error::new(cannot(), error.cause()))?;
@@ -346,9 +355,7 @@ fn follow(site: &Site, index: usize, management: &mut Management, wait: Wait) ->
             "connect",
             "it is connected, but its device could not be set up inside",
         ))
-        .hint(format!(
-            "the system log says why, under {name} and runns-exec"
-        )));
+        .hint(format!("journalctl -t {name} -t runns-exec")));
     }
     Ok(())
 }
@@ -413,8 +420,10 @@ fn look(subject: &Subject, index: usize) -> Result<Option<Finding>> {
             lost = Some("the route to its server is gone");
         }
     }
+    let told = |reason: String| format!("{reason} (journalctl -t {})", daemon_name(plan));
     let finding = tunnel
         .reason
+        .map(told)
         .or(lost.map(str::to_string))
         .map(|how| Finding::degraded(what(&tunnel.config), how).about(About::Tunnel(index)));
     Ok(finding.map(|finding| Finding {

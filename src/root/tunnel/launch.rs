@@ -263,8 +263,11 @@ impl Tunnel {
             let reason = self
                 .explain(ask)
                 .unwrap_or_else(|| error.cause().to_string());
-            let name = daemon_name(&self.record.plan);
-            Error::new(cannot(), reason).hint(format!("the system log may say more, under {name}"))
+            let error = Error::new(cannot(), reason);
+            match self.profile.advice() {
+                Some(advice) => error.hint(advice),
+                None => error.hint(format!("journalctl -t {}", daemon_name(&self.record.plan))),
+            }
         })
     }
 
@@ -490,7 +493,8 @@ pub fn remove_devices(
     Ok(removed)
 }
 
-fn mount_tmpfs(at: &Path, options: &str) -> Result<()> {
+/// Mounts a file system in memory.
+pub fn mount_tmpfs(at: &Path, options: &str) -> Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(
         Some("runns-exec:daemon"),
@@ -510,7 +514,8 @@ fn make_directory(path: &Path, mode: u32) -> Result<()> {
     make().cannot(|| format!("create {}", show(path)))
 }
 
-fn end_child(result: Result<Infallible>) -> ! {
+/// Ends a child that was to become OpenVPN, with what it printed as the reason.
+pub fn end_child(result: Result<Infallible>) -> ! {
     let Err(error) = result;
     output::complain_error(&error);
     process::exit_now(1)
@@ -567,7 +572,7 @@ fn adopted(config: &Path) -> Result<Daemon> {
 }
 
 /// The last line that is not empty or boilerplate.
-fn last_line(said: OwnedFd) -> Option<String> {
+pub fn last_line(said: OwnedFd) -> Option<String> {
     let mut file = File::from(said);
     let mut text = Vec::new();
     file.rewind().ok()?;

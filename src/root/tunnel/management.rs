@@ -44,6 +44,8 @@ fn hung_up(error: &std::io::Error) -> bool {
 
 /// A connection to a daemon.
 pub struct Management {
+    /// What the daemon is called in the system log.
+    log: String,
     reader: BufReader<UnixStream>,
     lines: VecDeque<String>,
     state: String,
@@ -77,8 +79,9 @@ pub struct Follow<'a> {
 
 impl Management {
     /// A connection by way of the daemon's keeper.
-    pub fn new(stream: UnixStream) -> Self {
+    pub fn new(stream: UnixStream, log: &str) -> Self {
         Self {
+            log: log.to_string(),
             reader: BufReader::new(stream),
             lines: VecDeque::new(),
             state: String::new(),
@@ -291,7 +294,11 @@ impl Management {
         if log.is_empty() {
             error
         } else {
-            error.hint(format!("its log ends with: {}", log.join(" | ")))
+            error.hint(format!(
+                "journalctl -t {}  # it ends with: {}",
+                self.log,
+                log.join(" | ")
+            ))
         }
     }
 }

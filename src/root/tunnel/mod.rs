@@ -13,6 +13,7 @@ pub mod login;
 pub mod management;
 pub mod options;
 pub mod profile;
+pub mod rehearsal;
 pub mod source;
 pub mod wgquick;
 

@@ -18,7 +18,7 @@ use super::{IMPORTED, LOGIN};
 use crate::confine::view::{Copy, normal};
 use runns_shared::config::is_domain;
 use runns_shared::error::{Context, Error, Result};
-use runns_shared::escape::show;
+use runns_shared::escape::{quote_path, show};
 use runns_shared::trusted::{self, MAX_TEXT, Trust};
 
 /// Options that run scripts on events that we handle ourselves; the usual ones change the host's
@@ -33,8 +33,10 @@ pub const SCRIPTS: [&str; 6] = [
 ];
 /// Options that write files. The daemon can write none, and logs to the system log.
 pub const WRITERS: [&str; 5] = ["log", "log-append", "status", "writepid", "replay-persist"];
-/// Options about the daemon's user and devices, which it cannot choose.
-const OURS: [&str; 6] = ["user", "group", "chroot", "dev-node", "tmp-dir", "setcon"];
+/// Options about the daemon's process, user and devices, which it cannot choose.
+const OURS: [&str; 7] = [
+    "user", "group", "chroot", "daemon", "dev-node", "tmp-dir", "setcon",
+];
 /// Options that name a file, and which of their arguments it is (add_option in options.c of
 /// OpenVPN's sources).
 const FILES: [(&str, usize); 17] = [
@@ -58,13 +60,12 @@ const FILES: [(&str, usize); 17] = [
 ];
 /// Those of them without whose file OpenVPN does not start (options_postprocess_filechecks in
 /// options.c). Only the last line with such an option counts.
-const NEEDED: [&str; 13] = [
+const NEEDED: [&str; 12] = [
     "askpass",
     "auth-user-pass",
     "ca",
     "cert",
     "crl-verify",
-    "dh",
     "extra-certs",
     "key",
     "pkcs12",
@@ -72,6 +73,44 @@ const NEEDED: [&str; 13] = [
     "tls-auth",
     "tls-crypt",
     "tls-crypt-v2",
+];
+/// Options of OpenVPN for Windows, which it does not know elsewhere.
+const OF_WINDOWS: [&str; 16] = [
+    "block-outside-dns",
+    "cryptoapicert",
+    "dhcp-pre-release",
+    "dhcp-release",
+    "dhcp-renew",
+    "ip-win32",
+    "pause-exit",
+    "rdns-internal-only",
+    "register-dns",
+    "service",
+    "show-net-up",
+    "tap-sleep",
+    "win-sys",
+    "windows-driver",
+    "allow-nonadmin",
+    "dhcp-internal",
+];
+/// Options of earlier versions (doc/man-sections/unsupported-options.rst of OpenVPN's sources).
+const OF_THE_PAST: [&str; 16] = [
+    "client-cert-not-required",
+    "comp-lzo",
+    "comp-noadapt",
+    "ifconfig-pool-linear",
+    "inetd",
+    "key-method",
+    "keysize",
+    "max-routes",
+    "ncp-disable",
+    "no-iv",
+    "no-replay",
+    "ns-cert-type",
+    "prng",
+    "secret",
+    "tls-remote",
+    "tun-ipv6",
 ];
 /// What can stand in the place of a file's name and is none.
 const NO_FILES: [&str; 5] = ["", "stdin", "none", "auto", "auto-nct"];
@@ -278,6 +317,35 @@ impl Profile {
             silent.saturating_add(pause)
         });
         Duration::from_secs(each.skip(1).fold(0, u64::saturating_add))
+    }
+
+    /// The command that removes options which OpenVPN may not know, if there are any, for a file
+    /// with which it does not start.
+    pub fn advice(&self) -> Option<String> {
+        let given = |options: &[&'static str]| -> Vec<&'static str> {
+            let lines = self.lines.iter().filter(|line| !line.is_optional());
+            let given: BTreeSet<&str> = lines.map(Line::option).collect();
+            let all = options.iter().copied();
+            all.filter(|option| given.contains(option)).collect()
+        };
+        let file = quote_path(&self.file)?;
+        let command = |options: &[&str], what: &str| {
+            let options = options.join("|");
+            format!("sudo sed -i -E '/^\\s*(--)?({options})\\b/d' {file}  # {what}")
+        };
+        let (windows, past) = (given(&OF_WINDOWS), given(&OF_THE_PAST));
+        match (&windows[..], &past[..]) {
+            ([], []) => None,
+            (_, ["tls-remote"]) => Some(format!(
+                "sudo sed -i -E 's/^\\s*tls-remote\\s+(.*)/verify-x509-name \\1 name/' {file}  # tls-remote is of an older OpenVPN"
+            )),
+            (options, []) => Some(command(options, "they are for Windows")),
+            ([], options) => Some(command(options, "they are for an older OpenVPN")),
+            (windows, past) => Some(command(
+                &[windows, past].concat(),
+                "they are for Windows, or for an older OpenVPN",
+            )),
+        }
     }
 
     /// Whether OpenVPN asks for user name and password.

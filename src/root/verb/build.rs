@@ -14,7 +14,7 @@ use crate::finding::Finding;
 use crate::host::{Before, HostState};
 use crate::kernel::netlink::Netlink;
 use crate::lock::Lock;
-use crate::part::{Site, Wait, firewall};
+use crate::part::{Site, Wait, firewall, openvpn};
 use crate::seen::{Seen, Subject};
 use crate::{repair, walk};
 use runns_privileged::netns;
@@ -111,6 +111,7 @@ fn rehearse(wanted: &Wanted) -> Result<()> {
     let host = Netlink::here()?;
     let plan = wanted.plan(&host)?;
     check(&plan, &host)?;
+    openvpn::rehearse(&plan)?;
     output::print(&report("would make", &plan, None))?;
     let table = firewall::planned(&plan)?;
     if !table.is_empty() {

@@ -6,6 +6,7 @@
 
 mod challenge;
 mod confined;
+mod corpus;
 mod exceptions;
 mod files;
 mod flows;

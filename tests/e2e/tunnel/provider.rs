@@ -142,3 +142,40 @@ fn the_own_address_is_the_first_of_a_peers_network() {
     assert!(ping(&host, "work", "fd20::1"));
     host.ok("runns-exec clean work -f");
 }
+
+#[test]
+fn options_that_openvpn_does_not_know_are_told_with_what_removes_them() {
+    let host = host();
+    openvpn::make_certificates(&host);
+    openvpn::configure_client(&host, "us [udp] work", 1194);
+    host.configure("[work]\nvpn=/etc/openvpn/us [udp] work.conf\n");
+    for (lines, option) in [
+        ("block-outside-dns\nregister-dns\n", "block-outside-dns"),
+        ("keysize 256\n", "keysize"),
+        ("tls-remote server\n", "tls-remote"),
+        ("service x 1\nkey-method 2\n", "service"),
+    ] {
+        host.root()
+            .run_with(
+                "cat >>\"/etc/openvpn/us [udp] work.conf\"",
+                lines.as_bytes(),
+            )
+            .ok();
+        let before = Snapshot::of(&host);
+        let file = "/etc/openvpn/us [udp] work.conf";
+        refused(&host, &[file, option, "hint: sudo sed -i "]);
+        before.assert_same(&Snapshot::of(&host));
+        // What the hint says helps.
+        let output = host.run("runns-exec build -s work");
+        let hint = output.stderr.split("hint: ").nth(1).expect("a hint");
+        host.ok(&hint.replace("sudo ", ""));
+        host.ok("runns-exec build -s work --dry-run");
+        host.ok("sed -i '/^verify-x509-name/d' \"/etc/openvpn/us [udp] work.conf\"");
+    }
+    // What else OpenVPN says is in its log, which the hint shows.
+    host.ok("echo 'proto nonsense' >>\"/etc/openvpn/us [udp] work.conf\"");
+    host.run("runns-exec build -s work")
+        .refused(1, &["nonsense", "hint: journalctl -t openvpn-work\n"]);
+    host.run("runns-exec build -s work --dry-run")
+        .refused(1, &["nonsense"]);
+}

@@ -1,0 +1,146 @@
+//! Has OpenVPN itself read a file, for a build that changes nothing: confined like the daemon, in a
+//! network namespace of its own that leads nowhere, up to where it would begin to connect.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
+
+use super::launch::{PROGRAM, end_child, last_line, mount_tmpfs};
+use super::profile::Profile;
+use crate::confine::{self, Identity, view::View};
+use crate::kernel::tool;
+use runns_shared::error::{Context, Error, Result, words as words_of};
+use runns_shared::escape::show;
+use runns_sys::net;
+use runns_sys::process::{self, Fork};
+
+/// How long it may take to read its options.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The port of its management interface, on which it waits once it has read them; in hexadecimal as
+/// well, as in /proc/PID/net/tcp, where state 0A is LISTEN (proc(5)).
+const PORT: (&str, &str) = ("7505", ":1D51 00000000:0000 0A");
+
+/// An error if OpenVPN refuses the options of this file. `user` is an id that nothing else has.
+pub fn read_by_openvpn(file: &Path, profile: &Profile, user: u32) -> Result<()> {
+    let cannot = || format!("use {}", show(file));
+    let said = memfd_create(c"openvpn", MFdFlags::MFD_CLOEXEC).cannot(cannot)?;
+    let words = words(file, profile)?;
+    let pid = match process::fork().cannot(cannot)? {
+        Fork::Child => end_child(become_reader(profile, &words, user, &said)),
+        Fork::Parent(pid) => pid,
+    };
+    let refused = wait(pid);
+    let _ = kill(pid, Signal::SIGKILL);
+    let _ = waitpid(pid, None);
+    if !refused {
+        return Ok(());
+    }
+    let cause = last_line(said).unwrap_or_else(|| "OpenVPN does not start with it".to_string());
+    let error = Error::new(cannot(), cause);
+    Err(match profile.advice() {
+        Some(advice) => error.hint(advice),
+        None => error,
+    })
+}
+
+/// Whether it ends before it listens. One that takes too long is given the benefit of the doubt.
+fn wait(pid: Pid) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    let sockets = format!("/proc/{pid}/net/tcp");
+    while Instant::now() < deadline && !process::was_interrupted() {
+        match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => {}
+            _ => return true,
+        }
+        if std::fs::read_to_string(&sockets).is_ok_and(|sockets| sockets.contains(PORT.1)) {
+            return false;
+        }
+        // Nothing announces the socket.
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    false
+}
+
+fn words(file: &Path, profile: &Profile) -> Result<Vec<CString>> {
+    let program = tool::need(PROGRAM, "openvpn")?;
+    let mut words = vec![
+        program.as_os_str().as_bytes(),
+        b"--config",
+        file.as_os_str().as_bytes(),
+        b"--cd",
+        profile.directory().as_os_str().as_bytes(),
+        b"--management",
+        b"127.0.0.1",
+        PORT.0.as_bytes(),
+        b"--management-hold",
+        b"--management-query-passwords",
+        b"--tmp-dir",
+        b"/tmp",
+        b"--ifconfig-noexec",
+        b"--route-noexec",
+    ];
+    if profile.credentials()?.is_some() {
+        words.push(b"--auth-user-pass");
+    }
+    let words = words.into_iter();
+    Ok(words
+        .map(|word| CString::new(word).unwrap_or_default())
+        .collect())
+}
+
+/// In the child: becomes OpenVPN, confined. Its output goes to `said`.
+fn become_reader(
+    profile: &Profile,
+    words: &[CString],
+    user: u32,
+    said: &OwnedFd,
+) -> Result<Infallible> {
+    setsid().cannot(|| "start a session")?;
+    let null = File::options().read(true).write(true).open("/dev/null");
+    dup2_stdin(null.cannot(|| "open /dev/null")?.as_fd()).cannot(|| "redirect input")?;
+    dup2_stdout(said).cannot(|| "redirect output")?;
+    dup2_stderr(said).cannot(|| "redirect error output")?;
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).cannot(|| "unshare namespaces")?;
+    let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+    mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)
+        .cannot(|| "make the mount namespace a slave")?;
+    let socket = UnixDatagram::unbound().cannot(|| "create a socket")?;
+    net::bring_up(&socket, "lo").cannot(|| "bring the loopback interface up")?;
+    mount_tmpfs(
+        Path::new("/tmp"),
+        &format!("mode=0700,uid={user},gid={user},size=1m,nr_inodes=64"),
+    )?;
+    let mut view = View::new();
+    view.show_writable(Path::new("/tmp"));
+    profile
+        .copies()?
+        .into_iter()
+        .for_each(|copy| view.copy(copy));
+    if profile.directory().is_dir() {
+        view.directory(profile.directory());
+    }
+    view.enter(user)?;
+    confine::enter_directory(profile.directory())?;
+    confine::give_up_root(&Identity {
+        user,
+        capability: None,
+        // It ends before it locks any.
+        lock_memory: false,
+    })?;
+    let words: Vec<&CStr> = words.iter().map(CString::as_c_str).collect();
+    let environment = CString::new(format!("PATH={}", tool::PATH)).unwrap_or_default();
+    let errno = process::execute(words[0], &words, &[&environment]);
+    Err(Error::new("execute OpenVPN", words_of(errno)))
+}
