@@ -12,7 +12,7 @@ use runns_privileged::netns::{self, Arrival, Netns};
 use runns_shared::access::Access;
 use runns_shared::config::{self, Config, DEFAULT_PATH, Section};
 use runns_shared::error::{Context, Error, Result};
-use runns_shared::escape::{escape, show};
+use runns_shared::escape::{escape, quote, show};
 use runns_shared::name::NetnsName;
 use runns_shared::record::{DIRECTORY, Record, State, etc_here};
 use runns_shared::suggest::nearest;
@@ -208,6 +208,20 @@ fn did_you_mean(name: &NetnsName, config: &Config) -> Option<String> {
     })
 }
 
+/// How to build the namespace that a section describes.
+fn how_to_build(name: &NetnsName, config: &Config) -> Option<String> {
+    let mut sections = config.sections.iter();
+    let section = &sections.find(|section| section.netns == *name)?.name;
+    let build = format!("sudo runns-exec build -s {}", quote(section));
+    // systemd has an escaping of its own for what is no name of ours (systemd.unit(5)).
+    Some(match NetnsName::new(section) {
+        Ok(unit) => {
+            format!("{build}  # or, also at each boot: sudo systemctl enable --now runns@{unit}")
+        }
+        Err(_) => build,
+    })
+}
+
 impl Decision {
     /// Opens the namespace, whose lists under other names must allow, too; if there is none, the
     /// error says what may have been meant.
@@ -216,7 +230,7 @@ impl Decision {
         let netns = netns::open(name).map_err(|error| match netns::is_missing(name) {
             true => {
                 let config = Config::load_default().unwrap_or_default();
-                let hint = did_you_mean(name, &config);
+                let hint = how_to_build(name, &config).or_else(|| did_you_mean(name, &config));
                 error.hint(hint.unwrap_or_else(|| {
                     "runns-exec status and ip netns list show the existing ones".to_string()
                 }))

@@ -23,7 +23,7 @@ use runns_shared::error::{Context, Error, Result, status};
 use runns_shared::escape::{escape, one_line, show};
 use runns_shared::exceptions::{HostAccess, Published};
 use runns_shared::log;
-use runns_shared::name::{IfaceName, NetnsName};
+use runns_shared::name::{IfaceName, NetnsName, RESERVED};
 use runns_shared::output;
 use runns_shared::output::warn;
 use runns_shared::plan::Plan;
@@ -201,7 +201,14 @@ fn report(verb: &str, plan: &Plan, record: Option<&Record>) -> String {
         .map(|part| format!("{verb} {}\n", one_line(part)))
         .collect();
     if record.is_some() {
-        lines.push(format!("enter it: runns-exec {} [COMMAND]\n", plan.name));
+        let exec = match RESERVED.contains(&plan.name.as_str()) {
+            true => "exec ",
+            false => "",
+        };
+        lines.push(format!(
+            "enter it: runns-exec {exec}{} [COMMAND]\n",
+            plan.name
+        ));
     }
     lines.concat()
 }

@@ -291,7 +291,17 @@ fn names_that_are_taken_and_a_configuration_with_errors() {
     host.ok("test ! -e /etc/runns.conf.d/us-nyc.prod-udp.conf && rmdir /etc/runns");
     // A reserved name works.
     host.ok(&import(&format!("-n log {file}")));
-    host.ok("runns-exec build -s log");
+    host.user("alice")
+        .run("runns-exec exec log -- true")
+        .refused(
+            125,
+            &[
+                "hint: sudo runns-exec build -s log ",
+                "systemctl enable --now runns@log",
+            ],
+        );
+    let said = host.ok("runns-exec build -s log");
+    assert!(said.contains("enter it: runns-exec exec log "), "{said}");
     assert!(ping(&host, "exec log", "10.8.0.1"));
 }
 
