@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds the last release, that is the commit in tests/LAST_RELEASE, as its own package.sh does, and prints the path of the
-# tarball. It is built once and kept in target/last-release.
+# tarball. It is built once and kept in target/last-release. Exit status 3 says that these sources do not have the history.
 set -eu
 umask 022
 exec </dev/null
@@ -13,7 +13,7 @@ tarball=$directory/$commit.tar.gz
 fail() {
     printf 'last-release.sh: cannot build the last release: %s\n' "$1" >&2
     printf 'hint: %s\n' "$2" >&2
-    exit 1
+    exit "${3:-1}"
 }
 
 repository() {
@@ -22,9 +22,9 @@ repository() {
 
 if [ ! -e "$tarball" ]; then
     repository rev-parse --git-dir >/dev/null 2>&1 ||
-        fail 'these sources are no git repository' 'clone the repository'
+        fail 'these sources are no git repository' 'clone the repository' 3
     repository cat-file -e "$commit^{commit}" 2>/dev/null ||
-        fail "the repository does not contain commit $commit" 'if the clone is shallow: git fetch --unshallow'
+        fail "the repository does not contain commit $commit" 'if the clone is shallow: git fetch --unshallow' 3
     rm -rf "$directory/source" "$directory/tarball"
     mkdir -p "$directory/source"
     repository archive "$commit" | tar -x -C "$directory/source"
