@@ -291,3 +291,15 @@ fn a_hostile_environment_changes_nothing() {
     root.ok("umask 0777; PATH=/tmp/bin:$PATH runns-exec clean a");
     assert_eq!(host.run("test -e /tmp/hijacked").status, 1);
 }
+
+/// Most of a build's time is that of the programs that it executes: nft for each of the two tables,
+/// and to see whether the test packet got through.
+#[test]
+fn a_build_executes_nft_three_times() {
+    let host = Host::new();
+    host.configure("[work]\nDNS=192.0.2.1\n");
+    host.ok("strace -f -qq -e trace=execve -o /tmp/trace runns-exec build -s work");
+    let executed = host.ok("grep 'execve(.*/nft\"' /tmp/trace | grep -v ENOENT");
+    assert_eq!(executed.lines().count(), 3, "{executed}");
+    host.ok("runns-exec status work");
+}

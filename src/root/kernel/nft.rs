@@ -275,6 +275,9 @@ fn sets(objects: &[Map<String, Value>]) -> impl Iterator<Item = &Value> {
 
 /// What nft(8) lists in JSON, object by object; nothing if there is no table.
 fn list(arguments: &[&str]) -> Result<Vec<Map<String, Value>>> {
+    if is_untouched() {
+        return Ok(Vec::new());
+    }
     match tool::run("nft", &[&["-j"], arguments].concat(), "") {
         Ok(text) => parse(&text),
         Err(_) if !exists()? => Ok(Vec::new()),
@@ -297,9 +300,16 @@ fn parse(text: &str) -> Result<Vec<Map<String, Value>>> {
 
 /// Whether the table exists in the calling thread's network namespace.
 fn exists() -> Result<bool> {
-    Ok(tool::run("nft", &["list", "tables"], "")?
-        .lines()
-        .any(|line| line == "table inet runns"))
+    Ok(!is_untouched()
+        && tool::run("nft", &["list", "tables"], "")?
+            .lines()
+            .any(|line| line == "table inet runns"))
+}
+
+/// Whether nothing was ever loaded in the calling thread's network namespace: its generation begins
+/// with 1 (net/netfilter/nf_tables_api.c, nf_tables_init_net).
+fn is_untouched() -> bool {
+    generation_here() == Some(1)
 }
 
 #[cfg(test)]
