@@ -183,6 +183,14 @@ fn define_build(command: Command) -> Command {
                 .help("Wait so long for each tunnel to come up"),
         )
         .arg(flag("no-wait", None, "Do not wait for the tunnels").conflicts_with("wait"))
+        .arg(
+            flag(
+                "change",
+                None,
+                "Change what is built to what the section says, under running programs",
+            )
+            .requires("section"),
+        )
         .arg(flag(
             "dry-run",
             None,

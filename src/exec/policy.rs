@@ -246,9 +246,7 @@ impl Decision {
         }
         self.check(&records, Some(&netns))?;
         let sections = self.sections(&records, Some(&netns))?;
-        let by_record = records
-            .iter()
-            .any(|record| record.plan.request.no_new_privs);
+        let by_record = records.iter().any(|record| is_without_privileges(record));
         self.no_new_privs =
             by_record || sections.iter().any(|section| section.request.no_new_privs);
         Ok(netns)
@@ -289,7 +287,7 @@ impl Decision {
         }
         self.check(&same, None)?;
         let sections = self.sections(&same, None)?;
-        let by_record = same.iter().any(|record| record.plan.request.no_new_privs);
+        let by_record = same.iter().any(|record| is_without_privileges(record));
         self.no_new_privs |=
             by_record || sections.iter().any(|section| section.request.no_new_privs);
         Ok(())
@@ -304,15 +302,17 @@ impl Decision {
         for section in self.sections(records, netns)? {
             self.check_list(&section.request.access)?;
         }
-        for Record { state, plan, .. } in records {
-            if *state != State::Built {
+        for record in records {
+            if record.state != State::Built {
                 let cause = format!(
                     "it is namespace {}, which is being built or cleaned",
-                    plan.name
+                    record.plan.name
                 );
                 return Err(refuse(&self.name, cause));
             }
-            self.check_list(&plan.request.access)?;
+            record
+                .plans()
+                .try_for_each(|plan| self.check_list(&plan.request.access))?;
         }
         Ok(())
     }
@@ -364,6 +364,11 @@ impl Decision {
         let lists: Vec<String> = [users, groups].into_iter().flatten().collect();
         (!lists.is_empty()).then(|| lists.join(" and "))
     }
+}
+
+/// Whether its commands run with no_new_privs.
+fn is_without_privileges(record: &Record) -> bool {
+    record.plans().any(|plan| plan.request.no_new_privs)
 }
 
 /// Root by way of sudo, in whose hands the command becomes root's too.

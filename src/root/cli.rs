@@ -137,6 +137,7 @@ fn build_options(matches: &mut ArgMatches) -> build::Options {
         publish,
         config: take("config").map(PathBuf::from),
         wait,
+        change: matches.get_flag("change"),
         dry_run: matches.get_flag("dry-run"),
     }
 }

@@ -33,23 +33,64 @@ pub fn write(lock: &Lock, record: &mut Record) -> Result<()> {
         return Ok(());
     };
     let directory = directory(&record.plan.name);
+    make_directories(lock, &directory)?;
+    for (name, text) in files(resolver) {
+        file::write(&directory.join(name), text)?;
+        record.files.push(name.to_string());
+    }
+    lock.save(record)
+}
+
+/// Makes the directories of what a namespace with a resolver of its own has.
+fn make_directories(lock: &Lock, directory: &Path) -> Result<()> {
     // The services' directories must exist to be masked for programs inside. An existing one may
     // belong to its service; one whose parent (/run/systemd, say) does not exist will never have a
     // service.
     let services = NAME_SERVICES.iter().map(Path::new);
     let services =
         services.filter(|path| !path.exists() && path.parent().is_some_and(Path::exists));
-    for made in [Path::new(ETC_NETNS), &directory]
+    [Path::new(ETC_NETNS), directory]
         .into_iter()
         .chain(services)
+        .try_for_each(|made| make_directory_for_now(lock, made))
+}
+
+/// Brings the files to those of `resolver`. One that stays is rewritten where it is, for programs
+/// that have it mounted.
+pub fn exchange(lock: &Lock, record: &mut Record, resolver: Option<&Resolver>) -> Result<()> {
+    let directory = directory(&record.plan.name);
+    let files = resolver.map_or(Vec::new(), files);
+    if !files.is_empty() {
+        make_directories(lock, &directory)?;
+    }
+    for (name, text) in &files {
+        let path = directory.join(name);
+        match std::fs::symlink_metadata(&path) {
+            Ok(data) if data.is_file() && is_marked(&path) => {
+                if std::fs::read(&path).ok().as_deref() != Some(text.as_bytes()) {
+                    file::overwrite(&path, text)?;
+                }
+            }
+            _ => file::write(&path, text)?,
+        }
+    }
+    let names = files.iter().map(|(name, _)| name.to_string()).collect();
+    let old = std::mem::replace(&mut record.files, names);
+    // Whoever enters needs those that are recorded.
+    lock.save(record)?;
+    for path in old
+        .iter()
+        .filter(|name| !record.files.contains(name))
+        .map(|name| directory.join(name))
+        .filter(|path| is_marked(path))
     {
-        make_directory_for_now(lock, made)?;
+        std::fs::remove_file(&path).cannot(|| format!("remove {}", show(&path)))?;
     }
-    for (name, text) in files(resolver) {
-        file::write(&directory.join(name), text)?;
-        record.files.push(name.to_string());
+    if files.is_empty() {
+        remove_made_directory(lock, &directory)?;
+        remove_made_directory(lock, Path::new(ETC_NETNS))?;
     }
-    lock.save(record)
+    Ok(())
 }
 
 /// Removes what [`write`] created; returns whether there was anything.

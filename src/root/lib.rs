@@ -21,6 +21,7 @@
 
 pub mod cli;
 pub mod confine;
+pub mod difference;
 pub mod etc_netns;
 pub mod facts;
 pub mod finding;
@@ -30,6 +31,7 @@ pub mod kernel;
 pub mod lock;
 pub mod namespace;
 pub mod part;
+pub mod plans;
 pub mod probe;
 pub mod repair;
 pub mod report;
@@ -39,6 +41,7 @@ pub mod table;
 pub mod tunnel;
 pub mod verb;
 pub mod walk;
+pub mod wanted;
 
 #[cfg(test)]
 mod rooms;

@@ -69,8 +69,11 @@ impl Lock {
         remove_file(&path(name))
     }
 
-    /// Leaves the hosts file of a namespace that reaches the host.
+    /// Leaves the hosts file of a namespace that reaches the host; another one has none.
     pub fn save_hosts(&self, plan: &Plan) -> Result<()> {
+        if plan.host.is_none() {
+            return remove_file(&hosts::path(&plan.name));
+        }
         let (Some(host), Some((seconds, nanoseconds, _))) = (plan.host, hosts::stamp()?) else {
             return Ok(());
         };

@@ -23,11 +23,23 @@ pub fn look(subject: &Subject) -> Vec<Finding> {
     match subject.record.state {
         State::Building => unfinished("build"),
         State::Cleaning => unfinished("clean"),
-        State::Built => all()
+        State::Built => half_changed(subject.record)
             .into_iter()
-            .flat_map(|part| look_at(part, subject))
+            .chain(all().into_iter().flat_map(|part| look_at(part, subject)))
             .collect(),
     }
+}
+
+/// A change that failed half-way, or that was killed.
+fn half_changed(record: &Record) -> Option<Finding> {
+    let finding = if record.closed {
+        Finding::down
+    } else {
+        Finding::degraded
+    };
+    let section = record.plan.request.section.as_deref();
+    let cure = change_command(section.unwrap_or(record.plan.name.as_str()));
+    (!record.earlier.is_empty()).then(|| finding("change", "not finished").cure(cure))
 }
 
 fn look_at(part: &dyn Part, subject: &Subject) -> Vec<Finding> {
@@ -104,6 +116,11 @@ fn unmendable(finding: &Finding) -> Error {
         .cure
         .iter()
         .fold(error, |error, cure| error.hint(cure))
+}
+
+/// The command that brings what is built to what its section says.
+pub fn change_command(section: &str) -> String {
+    format!("sudo runns-exec build -s {} --change", quote(section))
 }
 
 /// The command that builds, or mends, what was built by this plan.

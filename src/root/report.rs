@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 
 use serde::Serialize;
 
+use crate::difference::{self, Difference};
 use crate::facts::{exceptions, resolver, uplinks};
 use crate::finding::{About, Finding};
 use crate::part::wireguard;
@@ -18,7 +19,7 @@ use runns_shared::name::NetnsName;
 use runns_shared::output;
 use runns_shared::plan::Plan;
 use runns_shared::proc::{Network, Proc};
-use runns_shared::record::Record;
+use runns_shared::record::{Record, State};
 use runns_shared::table::{Heading, lines, terminal_width};
 
 /// How a namespace is.
@@ -51,6 +52,12 @@ pub struct Status {
     #[serde(skip_serializing_if = "Option::is_none")]
     open: Option<String>,
     problems: Vec<Problem>,
+    /// Where its section says something else by now. It is as it was built nevertheless.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    differences: Vec<Difference>,
+    /// The command that applies them.
+    #[serde(skip)]
+    apply: String,
     /// What only root can look at.
     unseen: Vec<&'static str>,
     /// Whether its record could be read.
@@ -179,6 +186,8 @@ fn unreadable(name: &NetnsName, cause: &str) -> Status {
             what: format!("record: {cause}"),
             cure: format!("sudo runns-exec clean {name}, then build it again"),
         }],
+        differences: Vec::new(),
+        apply: String::new(),
         unseen: Vec::new(),
         known: false,
     }
@@ -256,6 +265,8 @@ fn status(examined: Examined, processes: Option<usize>, zone: &Zone) -> Status {
         processes,
         open: exceptions::opened(plan),
         problems: problems(found, plan, seen),
+        differences: differences(subject),
+        apply: repair::change_command(request.section.as_deref().unwrap_or_default()),
         unseen: unseen(subject),
         known: true,
     }
@@ -268,6 +279,22 @@ fn problems(found: Vec<Finding>, plan: &Plan, seen: &Seen) -> Vec<Problem> {
         cure: one_line(&finding.cure.clone().unwrap_or_else(again)),
     };
     found.into_iter().map(problem).collect()
+}
+
+/// Where the section and what was built differ. What files contain is compared for root alone.
+fn differences(subject: &Subject) -> Vec<Difference> {
+    let (record, seen) = (subject.record, subject.seen);
+    let is_whole = record.state == State::Built
+        && record.earlier.is_empty()
+        && record.plan.request.section.is_some();
+    let Some(config) = seen.config().filter(|_| is_whole) else {
+        return Vec::new();
+    };
+    let mut differences = difference::from_section(record, config);
+    if seen.root {
+        differences.extend(difference::contents(&record.plan));
+    }
+    differences
 }
 
 fn unseen(subject: &Subject) -> Vec<&'static str> {
@@ -396,6 +423,13 @@ pub fn print(statuses: &[Status]) -> Result<()> {
         }
         for problem in &status.problems {
             text.push_str(&format!("  {}; mend it: {}\n", problem.what, problem.cure));
+        }
+        for difference in &status.differences {
+            text.push_str(&format!(
+                "  differs from its section: {}; apply it: {}\n",
+                one_line(&difference.to_string()),
+                one_line(&status.apply)
+            ));
         }
     }
     let mut unseen: Vec<&str> = Vec::new();

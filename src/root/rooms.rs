@@ -18,7 +18,10 @@ const ROOMS: [(&str, &[&str]); 10] = [
     ("tables", &["table", "seen", "finding"]),
     ("contract", &["part", "probe", "tunnel", "import"]),
     ("parts", &["part/*"]),
-    ("walk", &["walk", "repair", "salvage"]),
+    (
+        "walk",
+        &["walk", "repair", "salvage", "wanted", "plans", "difference"],
+    ),
     ("report", &["report"]),
     ("verbs", &["verb"]),
     ("command line", &["cli"]),

@@ -1,10 +1,12 @@
 //! The parts of a namespace in their order. build, status and repair walk it forwards; clean, and a
 //! build that failed, walk it backwards.
 
+use crate::facts::Own;
 use crate::part::{
     Part, Site, firewall, firewalld, forwarding, hook, inside, ipv6, netns, openvpn, pushed,
     resolver, uplink, veth, wireguard,
 };
+use crate::table::load;
 use runns_shared::error::{Error, Result};
 
 /// The parts, in the order in which they are made: whatever restricts traffic before what carries
@@ -37,6 +39,27 @@ pub fn build(site: &mut Site) -> Result<()> {
             runns_shared::output::step(|| format!("making {what}"));
         }
         interrupted().and_then(|()| part.apply(site))?;
+    }
+    Ok(())
+}
+
+/// Brings what is there of the earlier plans to what the plan has, up to the first failure. The ways
+/// out that the plan does not have go before anything else, and those beside tunnels that are
+/// exchanged come back behind them: at no moment does more get out than by one of the plans. It may
+/// be called again, after it failed or was killed.
+pub fn change(site: &mut Site) -> Result<()> {
+    veth::close(site)?;
+    for part in all().into_iter().rev() {
+        part.end(site)?;
+    }
+    for part in all() {
+        interrupted()?;
+        part.change(site)?;
+    }
+    veth::open(site)?;
+    let uplink = site.plan().request.uplink.clone();
+    if uplink::forget_unused(site, uplink.as_ref())? {
+        load::host(site.lock, Own::With(site.plan()))?;
     }
     Ok(())
 }
@@ -96,16 +119,26 @@ pub fn undo_rest(site: &mut Site) -> Undone {
 
 fn undo_each(site: &mut Site, parts: impl Iterator<Item = &'static dyn Part>) -> Undone {
     let (mut removed, mut errors) = (Vec::new(), Vec::new());
+    let plans = site.record.plans().cloned().collect::<Vec<_>>();
+    // Should it be killed while another one stands in the place of the plan, the next clean has to
+    // know of all.
+    if !site.record.earlier.is_empty() {
+        site.record.earlier.clone_from(&plans);
+    }
     for part in parts {
-        // What this namespace does not have is somebody else's, whatever its name.
-        if !part.is_in(site.plan()) {
-            continue;
-        }
-        match part.undo(site) {
-            Ok(true) => removed.extend(part.describe(site.plan())),
-            Ok(false) => {}
-            Err(error) => errors.push(error),
+        for plan in &plans {
+            // What this namespace does not have is somebody else's, whatever its name.
+            if !part.is_in(plan) {
+                continue;
+            }
+            site.record.plan.clone_from(plan);
+            match part.undo(site) {
+                Ok(true) => removed.extend(part.describe(plan)),
+                Ok(false) => {}
+                Err(error) => errors.push(error),
+            }
         }
     }
+    removed.dedup();
     (removed, errors)
 }

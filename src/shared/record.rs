@@ -125,6 +125,13 @@ pub struct Record {
     /// What it shall consist of.
     #[serde(flatten)]
     pub plan: Plan,
+    /// While it is being changed, or if a change was not finished: the plans before this one, of
+    /// which something may still be there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<Plan>,
+    /// Until its tunnels have been exchanged, it has no way out beside them.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub closed: bool,
     /// Which namespace it is; absent before there is one.
     pub identity: Option<Identity>,
     /// Files below /etc/netns/NAME that build made and that must be there when somebody enters.
@@ -188,6 +195,8 @@ impl Record {
             version: VERSION,
             state,
             plan,
+            earlier: Vec::new(),
+            closed: false,
             identity: None,
             files: Vec::new(),
             daemons: Vec::new(),
@@ -195,6 +204,12 @@ impl Record {
             inside: None,
             etc: None,
         }
+    }
+
+    /// The plan, and those before it of a change that is not finished. What any of them forbids is
+    /// forbidden.
+    pub fn plans(&self) -> impl Iterator<Item = &Plan> {
+        self.earlier.iter().chain([&self.plan])
     }
 
     /// The record of `name`; `None` if it was not built. A file that is not root's is an error.
@@ -239,6 +254,8 @@ impl Record {
             version,
             state: fields.required("state", State::from_json)?,
             plan: Plan::from_fields(fields)?,
+            earlier: fields.list("earlier", |value| Fields::read(value, Plan::from_fields)),
+            closed: fields.flag("closed"),
             identity: fields.optional("identity", |value| {
                 Fields::read(value, Identity::from_fields)
             }),

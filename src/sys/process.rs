@@ -417,6 +417,11 @@ pub fn catch_interrupts() -> Result<(), Errno> {
     Ok(())
 }
 
+/// Forgets the signals that have come.
+pub fn forget_interrupts() {
+    INTERRUPTED.store(false, Ordering::Relaxed);
+}
+
 /// Whether a signal asked to stop.
 pub fn was_interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)

@@ -6,6 +6,7 @@ mod support;
 mod access;
 mod attack;
 mod build;
+mod change;
 mod clean;
 mod completions;
 mod configuration;

@@ -394,6 +394,16 @@ impl Netlink {
         })
     }
 
+    /// Removes what [`Self::mark_arriving`] set up, if anything.
+    pub fn unmark_arriving(&self, index: u32) -> Result<()> {
+        let mut request = self.handle.qdisc().del(index as i32);
+        request.message_mut().header.parent = TcHandle::INGRESS;
+        self.forgiving(
+            "stop marking the packets of an interface",
+            request.execute(),
+        )
+    }
+
     /// Whether the packets that arrive on device `index` are marked with `mark`.
     pub fn marks_arriving(&self, index: u32, mark: u32) -> Result<bool> {
         let filters = self
@@ -670,22 +680,9 @@ impl Netlink {
         Ok(rules.iter().any(is_it))
     }
 
-    /// Our rules for `packets`, whatever table they look them up in.
-    fn rules_of(&self, family: AddressFamily, packets: &Packets) -> Result<Vec<RuleMessage>> {
-        let ours = |rule: &RuleMessage| {
-            let is_own = |attribute: &RuleAttribute| matches!(attribute, RuleAttribute::Table(table) if OWN_TABLES.contains(table));
-            let has = |wanted: &RuleAttribute| rule.attributes.contains(wanted);
-            let is_certain = rule.attributes.iter().any(|attribute| {
-                use RuleAttribute::{FwMark, Iifname, Oifname, SourcePortRange};
-                matches!(
-                    attribute,
-                    FwMark(_) | Iifname(_) | Oifname(_) | SourcePortRange(_)
-                )
-            });
-            let matches = packets.attributes().iter().all(has)
-                && (!matches!(packets, Packets::All) || !is_certain);
-            matches && rule.attributes.iter().any(is_own)
-        };
+    /// Our rules of a family.
+    fn own_rules(&self, family: AddressFamily) -> Result<Vec<RuleMessage>> {
+        let is_own = |attribute: &RuleAttribute| matches!(attribute, RuleAttribute::Table(table) if OWN_TABLES.contains(table));
         let version = if family == AddressFamily::Inet6 {
             IpVersion::V6
         } else {
@@ -695,7 +692,30 @@ impl Netlink {
             "list the routing rules",
             self.handle.rule().get(version).execute(),
         )?;
+        let ours = |rule: &RuleMessage| rule.attributes.iter().any(is_own);
         Ok(rules.into_iter().filter(ours).collect())
+    }
+
+    /// Our rules for `packets`, whatever table they look them up in.
+    fn rules_of(&self, family: AddressFamily, packets: &Packets) -> Result<Vec<RuleMessage>> {
+        let rules = self.own_rules(family)?.into_iter();
+        Ok(rules.filter(|rule| packets.are_those_of(rule)).collect())
+    }
+
+    /// Removes our rules of a family except those for `kept`.
+    pub fn delete_other_rules(&self, family: AddressFamily, kept: &[Packets]) -> Result<()> {
+        let is_kept = |rule: &RuleMessage| kept.iter().any(|packets| packets.are_those_of(rule));
+        let rules = self.own_rules(family)?.into_iter();
+        rules
+            .filter(|rule| !is_kept(rule))
+            .try_for_each(|rule| self.delete_rule(rule))
+    }
+
+    fn delete_rule(&self, rule: RuleMessage) -> Result<()> {
+        self.forgiving(
+            "remove a routing rule",
+            self.handle.rule().del(rule).execute(),
+        )
     }
 
     /// Whether there is a rule of ours for `packets`.
@@ -716,13 +736,11 @@ impl Netlink {
     /// The same for packets of a family.
     pub fn delete_rules_of(&self, family: AddressFamily, packets: &Packets) -> Result<usize> {
         let rules = self.rules_of(family, packets)?;
-        for rule in &rules {
-            self.forgiving(
-                "remove a routing rule",
-                self.handle.rule().del(rule.clone()).execute(),
-            )?;
-        }
-        Ok(rules.len())
+        let count = rules.len();
+        rules
+            .into_iter()
+            .try_for_each(|rule| self.delete_rule(rule))?;
+        Ok(count)
     }
 
     /// Like [`Self::act`], but it is not an error if the object is gone already.
@@ -771,6 +789,19 @@ pub enum Packets<'a> {
 }
 
 impl Packets<'_> {
+    /// Whether a rule is for these packets.
+    fn are_those_of(&self, rule: &RuleMessage) -> bool {
+        use RuleAttribute::{FwMark, Iifname, Oifname, SourcePortRange};
+        let has = |wanted: &RuleAttribute| rule.attributes.contains(wanted);
+        let is_certain = rule.attributes.iter().any(|attribute| {
+            matches!(
+                attribute,
+                FwMark(_) | Iifname(_) | Oifname(_) | SourcePortRange(_)
+            )
+        });
+        self.attributes().iter().all(has) && (!matches!(self, Packets::All) || !is_certain)
+    }
+
     fn attributes(&self) -> Vec<RuleAttribute> {
         match self {
             Self::All => Vec::new(),

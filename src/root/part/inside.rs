@@ -7,6 +7,7 @@ use super::{Part, Site};
 use crate::facts::{self, exceptions, resolver};
 use crate::finding::Finding;
 use crate::kernel::netlink::in_namespace;
+use crate::kernel::nfnetlink::generation_here;
 use crate::kernel::nft::{self, Listed, Loaded};
 use crate::kernel::sysctl::set_sysctl;
 use crate::kernel::tool;
@@ -80,6 +81,13 @@ impl Part for Inside {
         })
     }
 
+    fn change(&self, site: &mut Site) -> Result<()> {
+        if self.is_in(site.plan()) && !holds(site)? {
+            site.load_inside()?;
+        }
+        Ok(())
+    }
+
     fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
         look(subject)
     }
@@ -94,6 +102,23 @@ impl Part for Inside {
     fn mend(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
         site.load_inside()
     }
+}
+
+/// Whether the namespace has the table that was loaded last, and that is the one that follows from
+/// the plan.
+fn holds(site: &Site) -> Result<bool> {
+    let Some(file) = site.open_namespace()? else {
+        return Ok(false);
+    };
+    let resolver = resolver::current(site.plan());
+    let body = text(&facts::inside::gather(
+        &site.host,
+        site.plan(),
+        resolver.as_ref(),
+    )?);
+    let generation = in_namespace(file.as_fd(), || Ok(generation_here()))?;
+    let recorded = site.record.inside.map(Loaded::from_record);
+    Ok(recorded.is_some_and(|loaded| loaded.holds(generation, &body)))
 }
 
 fn look(subject: &Subject) -> Result<Vec<Finding>> {

@@ -137,6 +137,26 @@ pub trait Part {
     /// made, or only half.
     fn undo(&self, site: &mut Site) -> Result<bool>;
 
+    /// When the plan has taken the place of earlier ones (see [`crate::walk::change`]): removes what
+    /// of it only they had. It may be called again.
+    fn end(&self, site: &mut Site) -> Result<()> {
+        let was_in = site.record.earlier.iter().any(|plan| self.is_in(plan));
+        if was_in && !self.is_in(site.plan()) {
+            self.undo(site)?;
+        }
+        Ok(())
+    }
+
+    /// After that: makes it as the plan has it, and leaves alone what is so already. It may be
+    /// called again.
+    fn change(&self, site: &mut Site) -> Result<()> {
+        let always_was = site.record.earlier.iter().all(|plan| self.is_in(plan));
+        if always_was || !self.is_in(site.plan()) {
+            return Ok(());
+        }
+        self.apply(site)
+    }
+
     /// Compares it with what was built, from the kernel's own state, and changes nothing: what is
     /// wrong.
     fn look(&self, subject: &Subject) -> Result<Vec<Finding>>;

@@ -19,6 +19,7 @@ use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use super::{Part, Site, Wait};
 use crate::confine;
 use crate::facts::pushed::decides;
+use crate::facts::veth::INSIDE;
 use crate::finding::{About, Finding};
 use crate::kernel::daemon;
 use crate::kernel::file;
@@ -28,8 +29,10 @@ use crate::kernel::sysctl::{set_sysctl, sysctl};
 use crate::kernel::tool;
 use crate::seen::Subject;
 use crate::tunnel;
+use crate::tunnel::Digest;
 use crate::tunnel::check;
 use crate::tunnel::daemons::{is_outside, unrecorded};
+use crate::tunnel::device::route_beside;
 use crate::tunnel::keeper;
 use crate::tunnel::launch::{PROGRAM, daemon_name, has_way, remove_devices};
 use crate::tunnel::login::{Login, Question};
@@ -43,7 +46,7 @@ use runns_shared::inside::{Inside, Route};
 use runns_shared::output;
 use runns_shared::output::warn;
 use runns_shared::plan::Plan;
-use runns_shared::record::Daemon;
+use runns_shared::record::{Daemon, Record};
 use runns_shared::tunnel::TunnelState;
 use runns_sys::process::{self, Fork};
 
@@ -76,25 +79,7 @@ impl Part for OpenVpn {
     }
 
     fn apply(&self, site: &mut Site) -> Result<()> {
-        let files = site.plan().request.vpn.clone();
-        if !files.is_empty() {
-            tunnel::make_directories(&site.plan().name)?;
-            write_hosts(site)?;
-            turn_ipv6_off(site)?;
-            if site.wait.is_none() && decides(site.plan()) {
-                warn(
-                    "name servers that the VPN server pushes are not used with --no-wait: set DNS or Resolve",
-                );
-            }
-        }
-        for (index, config) in files.iter().enumerate() {
-            let mut management = start(site, index, config)?;
-            if let Some(wait) = site.wait {
-                follow(site, index, &mut management, wait)?;
-            }
-            management.send(keeper::STAY)?;
-        }
-        Ok(())
+        bring_up(site, |_| true)
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
@@ -117,6 +102,27 @@ impl Part for OpenVpn {
         }
         tunnel::remove_directories(&site.plan().name)?;
         Ok(stopped)
+    }
+
+    fn end(&self, site: &mut Site) -> Result<()> {
+        for plan in site.record.earlier.clone() {
+            for index in 0..plan.request.vpn.len() {
+                if !is_started(site.plan(), index) {
+                    stop(site, &plan, index)?;
+                    forget_ways(site, &plan, index)?;
+                    tunnel::forget(&plan.name, index)?;
+                }
+            }
+        }
+        if !site.plan().request.has_tunnel() {
+            tunnel::remove_directories(&site.plan().name)?;
+        }
+        Ok(())
+    }
+
+    fn change(&self, site: &mut Site) -> Result<()> {
+        let plan = site.plan().clone();
+        bring_up(site, |index| !is_started(&plan, index))
     }
 
     fn is_way_out(&self) -> bool {
@@ -337,7 +343,7 @@ fn follow(site: &Site, index: usize, management: &mut Management, wait: Wait) ->
     let tell = |words: &str| output::complain(&format!("{shown}: {words}"));
     let profile = Profile::read(&request.vpn[index])?;
     let ask = |question: &Question| ask(&shown, question);
-    let by_hand = by_hand(site.plan());
+    let by_hand = by_hand(&site.record);
     management
         .wait(Follow {
             login: Login::new(&profile, &ask, &by_hand),
@@ -369,10 +375,16 @@ fn ask(shown: &str, question: &Question) -> Result<Option<String>> {
 }
 
 /// The command that asks for what a build without a terminal could not ask for.
-fn by_hand(plan: &Plan) -> String {
-    match &plan.request.section {
-        Some(section) => format!("sudo runns-exec build -s {}", quote(section)),
-        None => format!("sudo runns-exec build -n {}", plan.name),
+fn by_hand(record: &Record) -> String {
+    let request = &record.plan.request;
+    let change = if record.earlier.is_empty() {
+        ""
+    } else {
+        " --change"
+    };
+    match &request.section {
+        Some(section) => format!("sudo runns-exec build -s {}{change}", quote(section)),
+        None => format!("sudo runns-exec build -n {}", record.plan.name),
     }
 }
 
@@ -432,22 +444,116 @@ fn look(subject: &Subject, index: usize) -> Result<Option<Finding>> {
     }))
 }
 
-/// Stops a tunnel's keeper and daemon, as far as they still run, and starts them anew.
-fn restart(site: &mut Site, index: usize, config: &Path) -> Result<()> {
-    let name = site.plan().name.clone();
+/// What tunnel `index` of a plan depends on.
+fn digest(plan: &Plan, index: usize) -> Result<Digest> {
+    let request = &plan.request;
+    let config = &request.vpn[index];
+    let mut files: Vec<_> = Profile::read(config)?
+        .copies()?
+        .into_iter()
+        .map(|copy| (copy.at, copy.contents))
+        .collect();
+    files.sort_unstable();
+    Ok(Digest::of((
+        "OpenVPN",
+        config,
+        files,
+        request.kill_switch,
+        request.ipv6,
+        // A daemon that runs outside without the kill switch is bound to no uplink.
+        !request.kill_switch && request.uplink.is_some(),
+    )))
+}
+
+/// Whether something that tunnel `index` depends on has changed since it was started.
+pub fn has_changed(plan: &Plan, index: usize) -> bool {
+    tunnel::started_with(&plan.name, index).is_some() && !is_started(plan, index)
+}
+
+/// Whether tunnel `index` of a plan is the one that was started.
+pub fn is_started(plan: &Plan, index: usize) -> bool {
+    let started = tunnel::started_with(&plan.name, index);
+    let has_it = index < plan.request.vpn.len() && started.is_some();
+    has_it && digest(plan, index).ok() == started
+}
+
+/// Starts those tunnels that are `meant`, and follows each until it is connected.
+fn bring_up(site: &mut Site, meant: impl Fn(usize) -> bool) -> Result<()> {
+    let files = site.plan().request.vpn.clone();
+    let meant: Vec<_> = files
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| meant(*index))
+        .collect();
+    if meant.is_empty() {
+        return Ok(());
+    }
+    tunnel::make_directories(&site.plan().name)?;
+    write_hosts(site)?;
+    turn_ipv6_off(site)?;
+    if site.wait.is_none() && decides(site.plan()) {
+        warn(
+            "name servers that the VPN server pushes are not used with --no-wait: set DNS or Resolve",
+        );
+    }
+    for (index, config) in meant {
+        let digest = digest(site.plan(), index)?;
+        let mut management = start(site, index, config)?;
+        if let Some(wait) = site.wait {
+            follow(site, index, &mut management, wait)?;
+        }
+        management.send(keeper::STAY)?;
+        tunnel::note_start(&site.plan().name, index, digest)?;
+    }
+    Ok(())
+}
+
+/// Stops the keeper and the daemon of tunnel `index` of a plan, as far as they still run.
+fn stop(site: &mut Site, plan: &Plan, index: usize) -> Result<()> {
+    let config = &plan.request.vpn[index];
     let mut old = Vec::new();
     for running in [&mut site.record.daemons, &mut site.record.keepers] {
         old.extend(
             running
                 .iter()
-                .filter(|daemon| daemon.config == config)
+                .filter(|daemon| daemon.config == *config)
                 .cloned(),
         );
-        running.retain(|daemon| daemon.config != config);
+        running.retain(|daemon| daemon.config != *config);
     }
     daemon::stop_all(&old, PATIENCE)?;
-    remove_devices(site.plan(), &site.host, site.open_namespace()?, index)?;
-    site.save()?;
+    // A build that was killed may not have recorded it.
+    let index_word = index.to_string();
+    let is_its = |keeper: &Daemon| daemon::command_line(keeper.pid).get(3) == Some(&index_word);
+    daemon::stop_found(
+        || unrecorded(plan).into_iter().filter(is_its).collect(),
+        PATIENCE,
+    )?;
+    daemon::end_user(confine::user(plan, index))?;
+    remove_devices(plan, &site.host, site.open_namespace()?, index)?;
+    site.save()
+}
+
+/// Removes the routes inside that the tunnel's server asked for beside the tunnel.
+fn forget_ways(site: &Site, plan: &Plan, index: usize) -> Result<()> {
+    let Some(namespace) = site.open_namespace()? else {
+        return Ok(());
+    };
+    let inside = Netlink::inside(namespace.as_fd())?;
+    match inside.link(INSIDE)? {
+        Some(link) => {
+            let hop = (link.index, Some(plan.subnet().host().into()));
+            route_beside(&inside, &[], hop, index as u32)
+        }
+        None => Ok(()),
+    }
+}
+
+/// Stops a tunnel's keeper and daemon, as far as they still run, and starts them anew.
+fn restart(site: &mut Site, index: usize, config: &Path) -> Result<()> {
+    let plan = site.plan().clone();
+    let name = plan.name.clone();
+    stop(site, &plan, index)?;
     // What it said last is no longer true, but its name servers are those that the namespace has.
     let state = TunnelState {
         up: false,
@@ -458,7 +564,9 @@ fn restart(site: &mut Site, index: usize, config: &Path) -> Result<()> {
     tunnel::save(&state, &name, index)?;
     write_hosts(site)?;
     turn_ipv6_off(site)?;
+    let digest = digest(&plan, index)?;
     let mut management = start(site, index, config)?;
+    tunnel::note_start(&name, index, digest)?;
     // If it does not connect in time, it goes on trying.
     let followed = site
         .wait

@@ -5,7 +5,7 @@ use super::{Part, Site};
 use crate::etc_netns;
 use crate::facts::Own;
 use crate::facts::pushed::{collect, decides, is_outside};
-use crate::facts::resolver::from_dns;
+use crate::facts::resolver::{decide, from_dns};
 use crate::finding::Finding;
 use crate::seen::Subject;
 use crate::table::load;
@@ -62,6 +62,31 @@ impl Part for PushedResolver {
     /// Nothing to do: the parts Resolver and Inside remove their files and rules.
     fn undo(&self, _site: &mut Site) -> Result<bool> {
         Ok(false)
+    }
+
+    /// Until the tunnels have been exchanged, the resolver was that of the earlier plan.
+    fn change(&self, site: &mut Site) -> Result<()> {
+        if !decides(site.plan()) {
+            return Ok(());
+        }
+        warn_of_refused(site.plan());
+        let (plan, dns) = (site.plan(), collect(site.plan()));
+        let resolver = if dns.servers.is_empty() {
+            decide(&plan.name, &plan.request)?
+        } else {
+            Some(from_dns(plan, FROM_TUNNEL, &dns)?)
+        };
+        if resolver == plan.resolver {
+            return Ok(());
+        }
+        site.record.plan.resolver.clone_from(&resolver);
+        site.save()?;
+        etc_netns::exchange(site.lock, &mut site.record, resolver.as_ref())?;
+        site.load_inside()?;
+        if site.plan().request.has_veth() {
+            load::host(site.lock, Own::With(site.plan()))?;
+        }
+        Ok(())
     }
 
     /// Nothing to do: the parts Resolver and Inside look at their files and rules.

@@ -55,6 +55,11 @@ impl Part for Resolver {
         etc_netns::remove(site.lock, &site.plan().name)
     }
 
+    fn change(&self, site: &mut Site) -> Result<()> {
+        let resolver = current(site.plan());
+        etc_netns::exchange(site.lock, &mut site.record, resolver.as_ref())
+    }
+
     fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
         let plan = &subject.record.plan;
         let directory = directory(&plan.name);

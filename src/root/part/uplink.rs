@@ -62,6 +62,20 @@ impl Part for Uplink {
         Ok(forget_unused(site, None)? | (rules > 0))
     }
 
+    /// Nothing yet: it goes when the veth is bound to another one.
+    fn end(&self, _site: &mut Site) -> Result<()> {
+        Ok(())
+    }
+
+    fn change(&self, site: &mut Site) -> Result<()> {
+        let uplink = &site.plan().request.uplink;
+        let mut earlier = site.record.earlier.iter();
+        if uplink.is_none() || earlier.all(|plan| plan.request.uplink == *uplink) {
+            return Ok(());
+        }
+        self.mend(site, &[])
+    }
+
     fn is_beside(&self) -> bool {
         true
     }

@@ -29,6 +29,7 @@ use crate::kernel::tool;
 use crate::namespace;
 use crate::seen::Subject;
 use crate::tunnel;
+use crate::tunnel::Digest;
 use crate::tunnel::device::{self, Setup, install};
 use crate::tunnel::source;
 use crate::tunnel::wgquick::{self, Config};
@@ -72,26 +73,40 @@ impl Part for WireGuard {
     }
 
     fn apply(&self, site: &mut Site) -> Result<()> {
-        let files = site.plan().request.wireguard.clone();
-        if !files.is_empty() {
-            tunnel::make_directories(&site.plan().name)?;
-        }
-        for (index, file) in files.iter().enumerate() {
-            let device = Device::new(site.plan(), index);
-            bring_up(site, file, &device).map_err(|error| error.within(bring_up_words(file)))?;
-        }
-        Ok(())
+        bring_up_those(site, |_| true)
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
         let plan = site.plan().clone();
         let mut removed = false;
         for index in 0..plan.request.wireguard.len() {
-            removed |= remove(site, &Device::new(&plan, index))?;
+            removed |= remove(site, &plan, &Device::new(&plan, index))?;
         }
         remove_made_directory(site.lock, Path::new(SOCKETS))?;
         tunnel::remove_directories(&plan.name)?;
         Ok(removed)
+    }
+
+    fn end(&self, site: &mut Site) -> Result<()> {
+        for plan in site.record.earlier.clone() {
+            let is_moved = plan.request.vpn.len() != site.plan().request.vpn.len();
+            for (index, file) in plan.request.wireguard.iter().enumerate() {
+                if is_moved || !is_started(site.plan(), index) {
+                    remove(site, &plan, &Device::new(&plan, index))?;
+                    tunnel::forget(&plan.name, plan.request.vpn.len() + index)?;
+                    site.record.daemons.retain(|daemon| daemon.config != *file);
+                }
+            }
+        }
+        if !self.is_in(site.plan()) {
+            remove_made_directory(site.lock, Path::new(SOCKETS))?;
+        }
+        site.save()
+    }
+
+    fn change(&self, site: &mut Site) -> Result<()> {
+        let plan = site.plan().clone();
+        bring_up_those(site, |index| !is_started(&plan, index))
     }
 
     fn is_way_out(&self) -> bool {
@@ -130,6 +145,45 @@ impl Part for WireGuard {
     }
 }
 
+/// Brings up the tunnels that are `meant`.
+fn bring_up_those(site: &mut Site, meant: impl Fn(usize) -> bool) -> Result<()> {
+    let files = site.plan().request.wireguard.clone();
+    for (index, file) in files.iter().enumerate().filter(|(index, _)| meant(*index)) {
+        tunnel::make_directories(&site.plan().name)?;
+        let device = Device::new(site.plan(), index);
+        bring_up(site, file, &device).map_err(|error| error.within(bring_up_words(file)))?;
+    }
+    Ok(())
+}
+
+/// What tunnel `index` of a plan depends on.
+fn digest(plan: &Plan, index: usize) -> Result<Digest> {
+    let request = &plan.request;
+    let file = &request.wireguard[index];
+    Ok(Digest::of((
+        "WireGuard",
+        file,
+        trusted::read_bytes(file, Trust::Strict)?,
+        &request.userspace,
+        request.kill_switch,
+        request.ipv6,
+    )))
+}
+
+/// Whether something that tunnel `index` depends on has changed since it was started.
+pub fn has_changed(plan: &Plan, index: usize) -> bool {
+    let place = plan.request.vpn.len() + index;
+    tunnel::started_with(&plan.name, place).is_some() && !is_started(plan, index)
+}
+
+/// Whether tunnel `index` of a plan is the one that was started.
+pub fn is_started(plan: &Plan, index: usize) -> bool {
+    let place = plan.request.vpn.len() + index;
+    let started = tunnel::started_with(&plan.name, place);
+    let has_it = index < plan.request.wireguard.len() && started.is_some();
+    has_it && digest(plan, index).ok() == started
+}
+
 fn bring_up_words(file: &Path) -> String {
     format!("bring up the tunnel of {}", show(file))
 }
@@ -162,10 +216,9 @@ impl Device {
 }
 
 /// Removes a device and the program that drives it; returns whether there was anything.
-fn remove(site: &Site, device: &Device) -> Result<bool> {
-    let mut removed =
-        daemon::stop_found(|| userspace_daemons(site.plan(), device.number), PATIENCE)?;
-    daemon::end_user(device.user(site.plan()))?;
+fn remove(site: &Site, plan: &Plan, device: &Device) -> Result<bool> {
+    let mut removed = daemon::stop_found(|| userspace_daemons(plan, device.number), PATIENCE)?;
+    daemon::end_user(device.user(plan))?;
     let _ = std::fs::remove_file(device.socket());
     if let Some(link) = site.host.link(&device.outside)? {
         site.host.delete_link(link.index)?;
@@ -236,6 +289,7 @@ fn bring_up(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
     let namespace = site
         .open_namespace()?
         .ok_or_else(|| Error::new("create the device", "the namespace is gone"))?;
+    let digest = digest(&plan, device.number)?;
     let mut config = read(file)?;
     config.setconf = resolve_endpoints(&config.setconf)?;
     let in_kernel = site.host.add_wireguard(&device.outside)?;
@@ -275,7 +329,9 @@ fn bring_up(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
         servers: dns.servers,
         search: dns.search,
     };
-    tunnel::save(&state, &plan.name, plan.request.vpn.len() + device.number)
+    let place = plan.request.vpn.len() + device.number;
+    tunnel::save(&state, &plan.name, place)?;
+    tunnel::note_start(&plan.name, place, digest)
 }
 
 /// How the device is set up inside.
@@ -677,7 +733,7 @@ fn mend(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
         return device::restore(&namespace, &setup(site.plan(), device, &read(file)?));
     }
     read(file)?;
-    remove(site, device)?;
+    remove(site, site.plan(), device)?;
     site.record.daemons.retain(|daemon| daemon.config != file);
     site.save()?;
     tunnel::make_directories(&site.plan().name)?;

@@ -65,6 +65,12 @@ pub fn loaded() -> Result<Option<Loaded>> {
     Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
 }
 
+/// Whether this table of the host was loaded last.
+pub fn is_loaded(body: &str) -> Result<bool> {
+    let text = trusted::read_if_there(Path::new(TEXT), Trust::Strict)?;
+    Ok(text.is_some_and(|text| text == nft::replacement(body)))
+}
+
 /// Loads the table inside that follows from the plan and the resolver that the namespace has now.
 pub fn inside(plan: &Plan, namespace: &File, host: &Netlink) -> Result<Option<Loaded>> {
     let resolver = resolver::current(plan);
@@ -73,10 +79,13 @@ pub fn inside(plan: &Plan, namespace: &File, host: &Netlink) -> Result<Option<Lo
 }
 
 /// Loads the table in the calling thread's network namespace, whatever it contained: at no moment
-/// is one without the lock that had it before. The rules come first, so that route_localnet admits
-/// nothing before they are in place.
+/// is one without the lock that had it before. As long as route_localnet is on, the rules are in
+/// place that keep it from admitting anything.
 fn inside_here(facts: &facts::inside::Facts) -> Result<Option<Loaded>> {
     let body = inside_table::text(facts);
+    if facts.locked.is_none() {
+        set_sysctl(ROUTE_LOCALNET, "0")?;
+    }
     // A namespace without any rule of ours needs no nft.
     let loaded = match body.is_empty() && Listed::is_absent()? {
         true => None,

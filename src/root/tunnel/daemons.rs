@@ -12,7 +12,9 @@ use runns_shared::record::{Daemon, Record};
 /// killed before it could record them.
 pub fn all(record: &Record) -> Vec<Daemon> {
     let recorded = record.daemons.iter().chain(&record.keepers).cloned();
-    recorded.chain(unrecorded(&record.plan)).collect()
+    recorded
+        .chain(record.plans().flat_map(unrecorded))
+        .collect()
 }
 
 /// Processes of this namespace that are not in the record: keepers, which are root's, and whatever

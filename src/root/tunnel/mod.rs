@@ -17,6 +17,7 @@ pub mod rehearsal;
 pub mod source;
 pub mod wgquick;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -57,6 +58,50 @@ pub fn socket(name: &NetnsName, index: usize) -> PathBuf {
 /// The hosts(5) file for the namespace's daemons.
 pub fn hosts_file(name: &NetnsName) -> PathBuf {
     directory(name).join("hosts")
+}
+
+/// The file with what tunnel `index` was started with (see [`started_with`]).
+fn start_file(name: &NetnsName, index: usize) -> PathBuf {
+    private_directory(name).join(format!("{index}.start"))
+}
+
+/// A digest of everything that a tunnel depends on: its kind and its options, and the contents of
+/// its files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Digest(u64);
+
+impl Digest {
+    /// That of these values.
+    pub fn of(values: impl Hash) -> Self {
+        let mut hasher = DefaultHasher::new();
+        values.hash(&mut hasher);
+        Self(hasher.finish())
+    }
+}
+
+/// What tunnel `index` was started with; `None` if it was not, or is being exchanged. Only root can
+/// read it: a weak password could be guessed from the digest of the file that it is in.
+pub fn started_with(name: &NetnsName, index: usize) -> Option<Digest> {
+    let text = std::fs::read_to_string(start_file(name, index)).ok()?;
+    text.trim().parse().ok().map(Digest)
+}
+
+/// Records what tunnel `index` was started with.
+pub fn note_start(name: &NetnsName, index: usize, digest: Digest) -> Result<()> {
+    file::write(&start_file(name, index), digest.0.to_string())
+}
+
+/// Forgets what was recorded of tunnel `index`.
+pub fn forget(name: &NetnsName, index: usize) -> Result<()> {
+    for path in [start_file(name, index), state_file(name, index)] {
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).cannot(|| format!("remove {}", show(&path)));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Creates the namespace's directories.

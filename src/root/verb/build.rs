@@ -5,23 +5,26 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::Ipv4Net;
 
-use super::prepare;
-use crate::confine;
-use crate::facts::resolver;
+use super::{change, prepare};
+use crate::difference;
 use crate::finding::Finding;
 use crate::host::{Before, HostState};
 use crate::kernel::netlink::Netlink;
 use crate::lock::Lock;
-use crate::part::{Site, Wait, firewall, openvpn};
+use crate::part::{Part, Site, Wait, firewall, netns::NetworkNamespace, openvpn};
+use crate::plans::{
+    LEAKY, check_interface, check_parts, decided, is_leaky, is_taken, of_host, overlap,
+};
 use crate::seen::{Seen, Subject};
+use crate::wanted::Wanted;
 use crate::{repair, walk};
 use runns_privileged::netns;
-use runns_shared::config::{Config, DEFAULT_PATH, Section};
+use runns_shared::config::{Config, DEFAULT_PATH};
 use runns_shared::error::{Context, Error, Result, status};
 use runns_shared::escape::{escape, one_line, show};
-use runns_shared::exceptions::{HostAccess, Published};
+use runns_shared::exceptions::Published;
 use runns_shared::log;
 use runns_shared::name::{IfaceName, NetnsName, RESERVED};
 use runns_shared::output;
@@ -30,10 +33,6 @@ use runns_shared::plan::Plan;
 use runns_shared::record::{Record, State, etc_here};
 use runns_shared::request::Request;
 use runns_shared::subnet::{MAX_NUMBER, Number, PREFIX};
-
-/// The shortest prefix of a route that makes its network taken: shorter ones are defaults and
-/// halves of them.
-const SHORTEST_TAKEN: u8 = 8;
 
 /// How long to wait for a tunnel unless another time is asked for.
 pub const WAIT: Wait = Wait {
@@ -58,6 +57,8 @@ pub struct Options {
     pub publish: Vec<OsString>,
     /// --config
     pub config: Option<PathBuf>,
+    /// Change what is built already to what is asked for.
+    pub change: bool,
     /// Change nothing.
     pub dry_run: bool,
     /// How long to wait for each tunnel; not at all if `None`.
@@ -74,6 +75,7 @@ impl Default for Options {
             resolve: None,
             publish: Vec::new(),
             config: None,
+            change: false,
             dry_run: false,
             wait: Some(WAIT),
         }
@@ -85,17 +87,20 @@ pub fn run(options: Options) -> Result<()> {
     prepare("build")?;
     let wanted = Wanted::new(&options)?;
     if options.dry_run {
-        return rehearse(&wanted);
+        return rehearse(&wanted, options.change);
     }
     let lock = Lock::take()?;
-    let result = build(&wanted, &lock, options.wait);
+    let result = build(&wanted, &lock, &options);
     lock.release();
     result
 }
 
 /// Says what building would do.
-fn rehearse(wanted: &Wanted) -> Result<()> {
-    if let Some(record) = wanted.recorded()? {
+fn rehearse(wanted: &Wanted, with_change: bool) -> Result<()> {
+    if let Some(record) = recorded(wanted, with_change)? {
+        if with_change && change::rehearse(wanted, &record)? {
+            return Ok(());
+        }
         standing(wanted, &record)?;
         let seen = Seen::new(Vec::new());
         let found = repair::look(&Subject::new(&record, &seen));
@@ -126,18 +131,32 @@ fn rehearse(wanted: &Wanted) -> Result<()> {
     }
 }
 
-fn build(wanted: &Wanted, lock: &Lock, wait: Option<Wait>) -> Result<()> {
+/// The record of what is to be built, repaired or changed.
+fn recorded(wanted: &Wanted, with_change: bool) -> Result<Option<Record>> {
+    if with_change {
+        change::recorded(wanted)
+    } else {
+        wanted.recorded()
+    }
+}
+
+fn build(wanted: &Wanted, lock: &Lock, options: &Options) -> Result<()> {
     let host = Netlink::here()?;
-    if let Some(record) = wanted.recorded()? {
-        standing(wanted, &record)?;
-        return mend(Site {
+    let wait = options.wait;
+    if let Some(record) = recorded(wanted, options.change)? {
+        let mut site = Site {
             record,
             lock,
             host,
             namespace: None,
             wait,
             before: Before::default(),
-        });
+        };
+        if options.change && change::run(&mut site, wanted)? {
+            return Ok(());
+        }
+        standing(wanted, &site.record)?;
+        return mend(site);
     }
     let plan = wanted.plan(&host)?;
     check(&plan, &host)?;
@@ -170,8 +189,8 @@ fn build(wanted: &Wanted, lock: &Lock, wait: Option<Wait>) -> Result<()> {
         return Err(error);
     }
     let plan = site.plan();
-    if plan.request.has_tunnel() && !plan.request.kill_switch {
-        warn("traffic leaves unprotected, by the host's own uplink, while the tunnel is down");
+    if is_leaky(plan) {
+        warn(LEAKY);
     }
     log::notice(|| format!("built {name}: {}", parts(plan).join("; ")));
     output::print(&report("made", plan, Some(&site.record)))
@@ -223,8 +242,31 @@ fn standing(wanted: &Wanted, record: &Record) -> Result<()> {
     if record.state != State::Built {
         return refuse("an earlier build or clean of it was interrupted");
     }
-    if !wanted.is(&record.plan) {
-        return refuse("it is built already, but differently");
+    let differences = difference::between(&record.plan, &name, wanted);
+    if !differences.is_empty() {
+        let differences: Vec<String> = differences.iter().map(ToString::to_string).collect();
+        let cause = format!(
+            "it is built already, but differently: {}",
+            differences.join("; ")
+        );
+        let error = Error::new(format!("build namespace {name}"), cause);
+        return Err(match &wanted.request.section {
+            Some(section) => error.hint(format!(
+                "to change it under running programs: {}",
+                repair::change_command(section)
+            )),
+            None => error.hint(format!("sudo runns-exec clean {name}, then build it again")),
+        });
+    }
+    let by_section = wanted.request.section.is_some();
+    for changed in difference::contents(&record.plan)
+        .iter()
+        .filter(|_| by_section)
+    {
+        warn(&format!(
+            "{} has changed since {name} was built; build --change applies it",
+            changed.built
+        ));
     }
     Ok(())
 }
@@ -233,9 +275,13 @@ fn as_asked(record: &Record) -> String {
     format!("{} is built already, as asked\n", record.plan.name)
 }
 
-/// Mends what is no longer as it was built.
+/// Finishes a change that was interrupted, and mends what is no longer as it was built.
 fn mend(mut site: Site) -> Result<()> {
     let name = site.plan().name.clone();
+    if !site.record.earlier.is_empty() {
+        change::finish(&mut site)?;
+        output::print(&format!("finished the change of {name}\n"))?;
+    }
     site.lock.save_hosts(site.plan())?;
     let etc = etc_here();
     if site.record.etc != etc {
@@ -249,15 +295,6 @@ fn mend(mut site: Site) -> Result<()> {
     }
     log::notice(|| format!("mended {name}"));
     output::print(&format!("{name} is as it was built again\n"))
-}
-
-/// What the command line and the section ask for.
-struct Wanted {
-    /// The namespace; the next vpnX if `None`.
-    name: Option<NetnsName>,
-    /// The host's end of the veth pair; by default it follows from the name.
-    interface: Option<IfaceName>,
-    request: Request,
 }
 
 impl Wanted {
@@ -311,39 +348,6 @@ impl Wanted {
         Ok(wanted)
     }
 
-    /// Takes what was not asked for yet from a section, which is recorded as `name`.
-    fn take(&mut self, section: &Section, name: Option<String>) {
-        self.name.get_or_insert_with(|| section.netns.clone());
-        self.interface = self.interface.take().or(section.interface_in.clone());
-        let uplink = self.request.uplink.take();
-        self.request = Request {
-            section: name,
-            uplink: uplink.or(section.request.uplink.clone()),
-            ..section.request.clone()
-        };
-    }
-
-    /// The interface of the namespace `name`.
-    fn interface_of(&self, name: &NetnsName) -> IfaceName {
-        self.interface
-            .clone()
-            .unwrap_or_else(|| name.default_interface())
-    }
-
-    /// Whether that is what was built.
-    fn is(&self, plan: &Plan) -> bool {
-        self.interface_of(&plan.name) == plan.interface && self.request == plan.request
-    }
-
-    /// The record of the namespace that is asked for.
-    fn recorded(&self) -> Result<Option<Record>> {
-        let Some(name) = &self.name else {
-            return Ok(None);
-        };
-        let hint = || format!("sudo runns-exec clean {name}, then build it again");
-        Record::load(name).map_err(|error| error.hint(hint()))
-    }
-
     /// Decides on a name, if none was asked for, and a subnet.
     fn plan(&self, host: &Netlink) -> Result<Plan> {
         let taken = Taken::find(host)?;
@@ -361,13 +365,10 @@ impl Wanted {
         if let Some(subnet) = self.request.subnet {
             let overlaps = |network: &&Ipv4Net| overlap(network, &subnet.network());
             if let Some(taken) = taken.networks.iter().find(overlaps) {
-                let by = format!("the host has an address or a route in {taken}");
-                return Err(
-                    Error::new(format!("use Subnet={subnet}"), by).hint("choose another network")
-                );
+                return Err(is_taken(subnet, taken));
             }
         }
-        self.decided(name.clone(), number)
+        decided(self, name.clone(), number)
     }
 
     /// `vpnX`, X one more than the greatest there is; further where its subnet or interface is
@@ -394,25 +395,9 @@ impl Wanted {
             let interface_taken =
                 self.interface.is_none() && host.link(interface.as_str())?.is_some();
             if taken.is_free(free) && !interface_taken {
-                return self.decided(name, free);
+                return decided(self, name, free);
             }
         }
-    }
-
-    fn decided(&self, name: NetnsName, number: Number) -> Result<Plan> {
-        let request = &self.request;
-        let access = request.exceptions.access(request.has_tunnel());
-        let mut plan = Plan {
-            resolver: resolver::decide(&name, request)?,
-            interface: self.interface_of(&name),
-            name,
-            request: request.clone(),
-            number,
-            host: None,
-        };
-        let is_reached = request.has_veth() && access != HostAccess::No;
-        plan.host = is_reached.then(|| plan.subnet().host().into());
-        Ok(plan)
     }
 }
 
@@ -446,13 +431,7 @@ impl Taken {
         for (name, text) in Record::texts(unknown)? {
             networks.push(number_of(&name, &text)?.network());
         }
-        networks.extend(host.addresses()?.into_iter().map(|(_, network)| network));
-        let routes = host.routes()?.into_iter();
-        let routes = routes.filter_map(|route| match route.network {
-            IpNet::V4(network) => Some(network),
-            IpNet::V6(_) => None,
-        });
-        networks.extend(routes.filter(|network| network.prefix_len() >= SHORTEST_TAKEN));
+        networks.extend(of_host(host)?);
         let mut numbers = vec![false; usize::from(MAX_NUMBER) + 1];
         for network in &networks {
             let is_in = |number: &Number| overlap(network, &number.network());
@@ -490,42 +469,9 @@ fn number_of(name: &NetnsName, text: &str) -> Result<Number> {
     Number::new(numbered.number).ok_or_else(|| cannot("there is no such subnet".to_string()))
 }
 
-/// Whether two networks have an address in common.
-fn overlap(one: &Ipv4Net, other: &Ipv4Net) -> bool {
-    one.contains(&other.addr()) || other.contains(&one.addr())
-}
-
 /// Everything that can be known before the first change.
 fn check(plan: &Plan, host: &Netlink) -> Result<()> {
-    let request = &plan.request;
-    if !request.has_veth() && request.uplink.is_some() {
-        return Err(Error::new(
-            "build",
-            "an uplink has no effect with KillSwitch=yes, which creates no veth pair",
-        ));
-    }
-    if request.has_veth() && host.link(plan.interface.as_str())?.is_some() {
-        return Err(Error::new(
-            format!("make interface {}", plan.interface),
-            "an interface of that name exists already",
-        )
-        .hint("choose another with -i or InterfaceIn"));
-    }
-    if let Some(uplink) = &request.uplink {
-        if host.link(uplink.as_str())?.is_none() {
-            return Err(Error::new(
-                format!("use uplink {}", escape(uplink.as_str().as_bytes())),
-                "there is no such interface",
-            )
-            .hint("ip -br link lists the existing ones"));
-        }
-    }
-    for name in request.access.unknown_names() {
-        warn(&format!(
-            "AllowUsers or AllowGroups names {}, which no account has",
-            escape(name.as_bytes())
-        ));
-    }
-    confine::check(plan)?;
-    walk::all().iter().try_for_each(|part| part.check(plan))
+    check_interface(plan, host)?;
+    NetworkNamespace.check(plan)?;
+    check_parts(plan, host)
 }

@@ -1,6 +1,7 @@
 //! The subcommands, one per file.
 
 pub mod build;
+pub mod change;
 pub mod clean;
 pub mod import;
 pub mod status;

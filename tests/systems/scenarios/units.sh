@@ -58,6 +58,13 @@ try_unit() {
     ok 'start again' in_system 'systemctl start runns@work'
     as_user alice 'runns-exec -d vpnWork -- sleep 300' >/dev/null
     ok 'reload' in_system 'systemctl reload runns@work'
+    in_system "sed -i 's/^NetworkNamespace=vpnWork$/&\\nMTU=1400/' /etc/runns.conf"
+    says 'status shows that the section has changed' 'MTU: not set -> 1400' in_system 'runns-exec status vpnWork'
+    ok 'reload of a changed section' in_system 'systemctl reload runns@work'
+    says 'it was applied' 'mtu 1400' in_system 'ip link show vpnWork'
+    ok 'the program goes on' in_system 'pgrep -x sleep'
+    in_system "sed -i '/^MTU=1400$/d' /etc/runns.conf"
+    ok 'reload of the section as it was' in_system 'systemctl reload runns@work'
     ok 'reload leaves the program alone' in_system 'pgrep -x sleep'
     ok 'restart' in_system 'systemctl restart runns@work'
     tunnelled 'restart'

@@ -42,19 +42,23 @@ impl Part for Firewall {
     }
 
     fn apply(&self, site: &mut Site) -> Result<()> {
-        if let Some(uplink) = &site.plan().request.uplink {
-            Bound::reserve(site.lock, uplink)?;
-        }
-        // What the host forwarded before is known before it forwards more.
-        forwarding::remember(site.lock)?;
-        if Pair::of(site.plan())?.is_some() {
-            forwarding::remember_v6(site.lock)?;
-        }
+        prepare(site)?;
         load::host(site.lock, Own::With(site.plan()))
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
         load::host(site.lock, Own::Without(&site.plan().name)).map(|()| true)
+    }
+
+    fn change(&self, site: &mut Site) -> Result<()> {
+        if !self.is_in(site.plan()) {
+            return Ok(());
+        }
+        prepare(site)?;
+        if look()?.is_empty() {
+            return Ok(());
+        }
+        load::host(site.lock, Own::With(site.plan()))
     }
 
     fn is_beside(&self) -> bool {
@@ -78,6 +82,19 @@ impl Part for Firewall {
     fn mend(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
         load::host(site.lock, Own::With(site.plan()))
     }
+}
+
+/// Records what the table's text depends on.
+fn prepare(site: &Site) -> Result<()> {
+    if let Some(uplink) = &site.plan().request.uplink {
+        Bound::reserve(site.lock, uplink)?;
+    }
+    // What the host forwarded before is known before it forwards more.
+    forwarding::remember(site.lock)?;
+    if Pair::of(site.plan())?.is_some() {
+        forwarding::remember_v6(site.lock)?;
+    }
+    Ok(())
 }
 
 /// The table that a build of `plan` would load; empty if it needs none.

@@ -13,7 +13,7 @@ use ipnet::Ipv4Net;
 use super::{Part, Site};
 use crate::facts::ipv6::Pair;
 use crate::facts::uplinks::{Bound, PRIORITY, UNBOUND_GROUP, is_own_group};
-use crate::facts::veth::INSIDE;
+use crate::facts::veth::{INSIDE, Veth as Facts};
 use crate::finding::Finding;
 use crate::kernel::netlink::{
     AddressFamily, EVERYWHERE, Hardware, Link, MAIN_TABLE, Netlink, Packets, Route, in_namespace,
@@ -24,6 +24,7 @@ use crate::seen::Subject;
 use runns_shared::error::{Error, Result};
 use runns_shared::output::step;
 use runns_shared::plan::Plan;
+use runns_shared::record::Record;
 use runns_shared::subnet::Subnet;
 
 /// The hardware addresses of the two ends, of a kind that anybody may assign (RFC 7042, 2.1). Each
@@ -91,6 +92,30 @@ impl Part for Veth {
             }
         }
         Ok(removed)
+    }
+
+    fn end(&self, site: &mut Site) -> Result<()> {
+        if self.is_in(site.plan()) || !self.undo(site)? {
+            return Ok(());
+        }
+        match site.open_namespace()? {
+            Some(namespace) => routes::unroute(&Netlink::inside(namespace.as_fd())?),
+            None => Ok(()),
+        }
+    }
+
+    fn change(&self, site: &mut Site) -> Result<()> {
+        let plan = site.plan();
+        if !self.is_in(plan)
+            || site
+                .record
+                .earlier
+                .iter()
+                .all(|earlier| is_same(earlier, plan))
+        {
+            return Ok(());
+        }
+        self.mend(site, &[])
     }
 
     fn is_way_out(&self) -> bool {
@@ -165,7 +190,7 @@ fn set_up_outside(site: &Site, pair: Option<&Pair>, is_new: bool) -> Result<()> 
     set_sysctl(&forwarding(interface.as_str()), "1")?;
     let link = site.host.need_link(interface.as_str())?;
     bind(site, link.index)?;
-    if let Some(mtu) = site.plan().request.mtu {
+    if let Some(mtu) = mtu(site) {
         site.host.set_mtu(link.index, mtu)?;
     }
     site.host
@@ -185,14 +210,14 @@ fn set_up_outside(site: &Site, pair: Option<&Pair>, is_new: bool) -> Result<()> 
 }
 
 fn set_up_inside(site: &Site, namespace: &File, pair: Option<&Pair>, is_new: bool) -> Result<()> {
-    let (request, subnet) = (&site.plan().request, site.plan().subnet());
+    let subnet = site.plan().subnet();
     in_namespace(namespace.as_fd(), || {
         ipv6::set_up(INSIDE, pair)?;
         routes::prepare(site)
     })?;
     let inside = Netlink::inside(namespace.as_fd())?;
     let link = inside.need_link(INSIDE)?;
-    if let Some(mtu) = request.mtu {
+    if let Some(mtu) = mtu(site) {
         inside.set_mtu(link.index, mtu)?;
     }
     inside.add_ip(link.index, subnet.inside().into(), subnet.prefix())?;
@@ -207,11 +232,71 @@ fn set_up_inside(site: &Site, namespace: &File, pair: Option<&Pair>, is_new: boo
         restore_subnet(&inside, &link, subnet)?;
     }
     routes::route(site, &inside, link.index)?;
-    if request.kill_switch {
-        return remove_default_route(&inside, link.index);
+    if has_default_route(&site.record) {
+        add_default_route(&inside, link.index, subnet)
+    } else {
+        remove_default_route(&inside, link.index)
     }
-    let hop = (link.index, Some(subnet.host().into()));
-    inside.add_route(EVERYWHERE, MAIN_TABLE, Some(hop))
+}
+
+/// The MTU of both ends; unchanged if `None`.
+fn mtu(site: &Site) -> Option<u32> {
+    /// ETH_DATA_LEN, which a veth is created with (drivers/net/veth.c).
+    const MTU: u32 = 1500;
+    let own = site.plan().request.mtu;
+    own.or((!site.record.earlier.is_empty()).then_some(MTU))
+}
+
+/// Whether two plans have the same veth pair, with the same routes.
+fn is_same(one: &Plan, other: &Plan) -> bool {
+    let view = |plan: &Plan| Some((Facts::of(plan).ok()??, plan.request.mtu));
+    view(one).is_some_and(|one| Some(one) == view(other))
+}
+
+/// Whether everything leaves through the veth pair for which there is no other route.
+fn has_default_route(record: &Record) -> bool {
+    !record.plan.request.kill_switch && !record.closed
+}
+
+fn add_default_route(inside: &Netlink, index: u32, subnet: Subnet) -> Result<()> {
+    inside.add_route(
+        EVERYWHERE,
+        MAIN_TABLE,
+        Some((index, Some(subnet.host().into()))),
+    )
+}
+
+/// Takes the way out beside the tunnels, if the plan has none, or until they have been exchanged.
+/// What bypasses them on purpose goes on.
+pub fn close(site: &Site) -> Result<()> {
+    if !has_default_route(&site.record) {
+        reserve_for_daemons(site)?;
+    }
+    let leaves =
+        |plan: &Plan| Pair::of(plan).is_ok_and(|pair| pair.is_some_and(|pair| pair.leaves));
+    if leaves(site.plan()) || !site.record.earlier.iter().any(leaves) {
+        return Ok(());
+    }
+    // The kernel removes all IPv6 routes through the device. Those that the plan has come back.
+    site.open_namespace()?.map_or(Ok(()), |namespace| {
+        in_namespace(namespace.as_fd(), || ipv6::set_up(INSIDE, None))
+    })
+}
+
+/// Gives that way out back.
+pub fn open(site: &mut Site) -> Result<()> {
+    site.record.closed = false;
+    site.save()?;
+    let request = &site.plan().request;
+    if !request.has_veth() || !has_default_route(&site.record) {
+        return Ok(());
+    }
+    let namespace = site
+        .open_namespace()?
+        .ok_or_else(|| Error::new("route the traffic inside", "the namespace is gone"))?;
+    let inside = Netlink::inside(namespace.as_fd())?;
+    let index = inside.need_link(INSIDE)?.index;
+    add_default_route(&inside, index, site.plan().subnet())
 }
 
 fn remove_default_route(inside: &Netlink, index: u32) -> Result<()> {
@@ -249,7 +334,14 @@ pub fn bind(site: &Site, index: u32) -> Result<()> {
         .transpose()?
         .flatten()
     else {
-        return site.host.set_group(index, UNBOUND_GROUP);
+        site.host.set_group(index, UNBOUND_GROUP)?;
+        // As long as it was bound, these led to its uplink.
+        if !site.record.earlier.is_empty() {
+            site.host
+                .delete_rules(&Packets::From(&site.plan().interface))?;
+            site.host.unmark_arriving(index)?;
+        }
+        return Ok(());
     };
     let interface = &site.plan().interface;
     let by_interface = Packets::From(interface);
@@ -305,7 +397,6 @@ fn is_pair(outer: &Link, inner: &Link) -> bool {
 }
 
 fn look(subject: &Subject) -> Result<Vec<Finding>> {
-    let request = &subject.record.plan.request;
     let interface = &subject.record.plan.interface;
     let mut found = match subject.seen.link(interface.as_str())? {
         Some(link) => look_outside(subject, link)?,
@@ -339,9 +430,13 @@ fn look(subject: &Subject) -> Result<Vec<Finding>> {
         if !inside.has_route(network, INSIDE) {
             found.push(down("the route to its subnet is gone"));
         }
-        match (request.kill_switch, inside.routes().iter().any(by_default)) {
-            (false, false) => found.push(down("the default route is gone")),
-            (true, true) => found.push(down("a default route leads there")),
+        let routes = inside.routes();
+        match (
+            has_default_route(subject.record),
+            routes.iter().any(by_default),
+        ) {
+            (true, false) => found.push(down("the default route is gone")),
+            (false, true) => found.push(down("a default route leads there")),
             _ => {}
         }
     }

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use crate::facts;
 use crate::facts::exceptions::WHAT;
 use crate::facts::inside::Facts;
+use crate::facts::ipv6::is_there;
 use crate::facts::veth::{INSIDE, Veth};
 use crate::finding::Finding;
 use crate::kernel::netlink::{
@@ -170,6 +171,15 @@ impl Family {
             })
     }
 
+    /// Whether a route in one of these tables is one that [`Self::route`] sets up.
+    fn has(&self, way: &Veth, route: &Route) -> bool {
+        match route.table {
+            ANSWERS => self.publishes,
+            NAMES => way.has_tunnel && way.quiet,
+            _ => way.has_tunnel && self.beside().contains(&route.network),
+        }
+    }
+
     /// Whether all that [`Self::route`] sets up is there, and nothing else.
     fn is_routed(&self, veth: &Veth, inside: &Netlink) -> Result<bool> {
         let routes = inside.routes_of(self.family)?;
@@ -201,12 +211,49 @@ impl Family {
 /// Sets up the routes inside. The device is up by now.
 pub fn route(site: &Site, inside: &Netlink, index: u32) -> Result<()> {
     let facts = facts::inside::gather(&site.host, site.plan(), None)?;
-    let Some(veth) = leads(&facts) else {
+    let veth = leads(&facts);
+    let families = veth.map_or(Vec::new(), |veth| Family::all(veth, &facts));
+    for (family, veth) in families.iter().zip(veth.iter().cycle()) {
+        family.route(veth, inside, index)?;
+    }
+    if site.record.earlier.is_empty() {
         return Ok(());
-    };
-    Family::all(veth, &facts)
+    }
+    // Those of earlier plans.
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let own = families.iter().find(|own| own.family == family);
+        remove_others(inside, family, own.zip(veth))?;
+    }
+    Ok(())
+}
+
+/// Removes all of it, for a namespace whose veth is gone.
+pub fn unroute(inside: &Netlink) -> Result<()> {
+    [AddressFamily::Inet, AddressFamily::Inet6]
+        .into_iter()
+        .try_for_each(|family| remove_others(inside, family, None))
+}
+
+/// Removes our rules and routes of a family except those that it has now.
+fn remove_others(
+    inside: &Netlink,
+    family: AddressFamily,
+    now: Option<(&Family, &Veth)>,
+) -> Result<()> {
+    if family == AddressFamily::Inet6 && !is_there()? {
+        return Ok(());
+    }
+    let rules = now.map_or(Vec::new(), |(own, veth)| own.rules(veth));
+    let kept: Vec<Packets> = rules.into_iter().map(|(packets, ..)| packets).collect();
+    inside.delete_other_rules(family, &kept)?;
+    let is_kept = |route: &Route| now.is_some_and(|(own, veth)| own.has(veth, route));
+    let is_stale =
+        |route: &&Route| [ANSWERS, BESIDE, NAMES].contains(&route.table) && !is_kept(route);
+    inside
+        .routes_of(family)?
         .iter()
-        .try_for_each(|family| family.route(veth, inside, index))
+        .filter(is_stale)
+        .try_for_each(|route| inside.delete_route(route))
 }
 
 /// Queries by sockets that are bound to the veth, for which the routes of the tunnel do not count.

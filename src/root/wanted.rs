@@ -1,0 +1,55 @@
+//! What the command line and a section of the configuration ask for, together.
+
+use runns_shared::config::Section;
+use runns_shared::error::Result;
+use runns_shared::name::{IfaceName, NetnsName};
+use runns_shared::record::Record;
+use runns_shared::request::Request;
+
+/// What the command line and the section ask for.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// The namespace; the next vpnX if `None`.
+    pub name: Option<NetnsName>,
+    /// The host's end of the veth pair; by default it follows from the name.
+    pub interface: Option<IfaceName>,
+    /// What it shall have.
+    pub request: Request,
+}
+
+impl Wanted {
+    /// What a section asks for by itself, recorded as `name`.
+    pub fn of_section(section: &Section, name: Option<String>) -> Self {
+        let mut wanted = Self::default();
+        wanted.take(section, name);
+        wanted
+    }
+
+    /// Takes what was not asked for yet from a section, which is recorded as `name`.
+    pub fn take(&mut self, section: &Section, name: Option<String>) {
+        self.name.get_or_insert_with(|| section.netns.clone());
+        self.interface = self.interface.take().or(section.interface_in.clone());
+        let uplink = self.request.uplink.take();
+        self.request = Request {
+            section: name,
+            uplink: uplink.or(section.request.uplink.clone()),
+            ..section.request.clone()
+        };
+    }
+
+    /// The interface of the namespace `name`.
+    pub fn interface_of(&self, name: &NetnsName) -> IfaceName {
+        self.interface
+            .clone()
+            .unwrap_or_else(|| name.default_interface())
+    }
+
+    /// The record of the namespace that is asked for.
+    pub fn recorded(&self) -> Result<Option<Record>> {
+        let Some(name) = &self.name else {
+            return Ok(None);
+        };
+        let hint = || format!("sudo runns-exec clean {name}, then build it again");
+        Record::load(name).map_err(|error| error.hint(hint()))
+    }
+}
