@@ -2,6 +2,8 @@
 //! 3.3, 4). Each case ends in 125 with one clear line; the command is not run, and nothing is
 //! changed.
 
+use runns_shared::record::VERSION;
+
 use crate::host_with_vpn1;
 use crate::support::{Host, Output, Snapshot};
 
@@ -330,7 +332,7 @@ fn records_of_namespaces_that_are_being_built_or_cleaned_or_gone_refuse() {
 
 fn record(state: &str, identity: &str) -> String {
     format!(
-        r#"{{"state":"{state}","name":"vpn1","section":null,"interface":"vpn1","uplink":null,"resolve":null,"vpn":[],
+        r#"{{"version":{VERSION},"state":"{state}","name":"vpn1","section":null,"interface":"vpn1","uplink":null,"resolve":null,"vpn":[],
             "access":{{"users":null,"groups":null}},"number":1,"identity":{identity}}}"#
     )
 }
