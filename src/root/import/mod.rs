@@ -280,11 +280,6 @@ fn complete(mut import: Import, text: Vec<u8>) -> Result<Import> {
     if import.files.len() > MOST_COMPANIONS {
         return wrong(format!("it names more than {MOST_COMPANIONS} files"));
     }
-    if import.checked.asks_login && import.files.contains_key(Path::new(LOGIN)) {
-        return wrong(format!(
-            "it names a file {LOGIN}, where user name and password are kept: rename that file"
-        ));
-    }
     match import.files.insert(import.main.clone(), text.clone()) {
         Some(other) if other != text => {
             return wrong(format!(
@@ -299,6 +294,13 @@ fn complete(mut import: Import, text: Vec<u8>) -> Result<Import> {
     let kept = |path: &Path, most: u64| {
         let path = normal(path);
         match path.strip_prefix(&directory) {
+            // Whatever reads it would get, and perhaps send elsewhere, what is kept there later.
+            Ok(relative) if import.checked.asks_login && relative == Path::new(LOGIN) => {
+                let cause = format!(
+                    "it names a file {LOGIN}, where user name and password are kept: rename that file"
+                );
+                Err(Error::new("import it", cause))
+            }
             Ok(relative) => Ok(import.files.get(relative).cloned()),
             Err(_) => {
                 let public = public(&path, most)?;
@@ -422,6 +424,13 @@ mod tests {
         let places: Vec<String> = found.files.keys().map(show).collect();
         assert_eq!(places, ["ca.crt", "k/client.key", "more", "us.ovpn"]);
         for (line, part) in [
+            ("auth-user-pass\nhttp-proxy h 1 auth basic", "a file auth"),
+            ("auth-user-pass\nsocks-proxy h 1 ./auth", "a file auth"),
+            (
+                "auth-user-pass\nhttp-proxy-user-pass k/../auth",
+                "a file auth",
+            ),
+            ("auth-user-pass\nconfig auth", "a file auth"),
             ("ca ../ca.crt", "/home/ca.crt is not beside it"),
             (
                 "auth-user-pass ../../etc/shadow",
