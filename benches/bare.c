@@ -25,6 +25,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#define CALL_mount_setattr 442
 #define CALL_statmount 457
 #define CALL_listmount 458
 #define UNIQUE_ID 0x4000 /* STATX_MNT_ID_UNIQUE */
@@ -146,11 +147,11 @@ static void sys(void)
 	close(sys);
 }
 
-/* Covers the sockets of the host's name services with an empty directory. */
+/* Covers the sockets of the host's name services with an empty directory that build keeps. */
 static void services(void)
 {
 	static const char *const paths[] = { "/run/nscd", "/var/run/nscd", "/run/systemd/resolve", "/run/avahi-daemon" };
-	static const char *const options[] = { "source", "bare", "mode", "0555", "uid", "0", "gid", "0" };
+	static const uint64_t attributes[4] = { 0xf }; /* read-only, nosuid, nodev, noexec */
 	struct stat seen[4];
 	int mask = -1, known = 0;
 	for (int at = 0; at < 4; at++) {
@@ -163,13 +164,11 @@ static void services(void)
 		if (!again) {
 			known++;
 			if (mask < 0) {
-				int fs = must(syscall(SYS_fsopen, "tmpfs", 1), "fsopen");
-				must(syscall(SYS_fsconfig, fs, 0, "ro", NULL, 0), "fsconfig");
-				for (int option = 0; option < 8; option += 2)
-					must(syscall(SYS_fsconfig, fs, 1, options[option], options[option + 1], 0), "fsconfig");
-				must(syscall(SYS_fsconfig, fs, 6, NULL, NULL, 0), "fsconfig");
-				mask = must(syscall(SYS_fsmount, fs, 1, 0xf), "fsmount");
-				close(fs);
+				int empty = must(open("/run/runns/.empty", O_PATH | O_NOFOLLOW | O_CLOEXEC), "open");
+				mask = copy_of(empty);
+				must(syscall(CALL_mount_setattr, mask, "", AT_EMPTY_PATH, attributes, sizeof attributes),
+				     "mount_setattr");
+				close(empty);
 				attach(mask, place, "");
 			} else {
 				int copy = copy_of(mask);
@@ -181,6 +180,20 @@ static void services(void)
 	}
 	if (mask >= 0)
 		close(mask);
+}
+
+/* The hosts file with the name of the host, if build left one. */
+static void hosts(const char *name, int etc)
+{
+	char path[256];
+	snprintf(path, sizeof path, "/run/runns/.hosts-%s", name);
+	int file = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (file < 0)
+		return;
+	int tree = copy_of(file);
+	attach(tree, etc, "hosts");
+	close(tree);
+	close(file);
 }
 
 static void etc(const char *name)
@@ -206,6 +219,7 @@ static void etc(const char *name)
 		int old = place(AT_FDCWD, "/etc");
 		int new = copy_of(old);
 		attach(new, old, "");
+		hosts(name, new);
 		for (int at = 0; at < count; at++) {
 			attach(trees[at], new, entry[at]);
 			close(trees[at]);

@@ -126,7 +126,9 @@ pub fn decide(name: &NetnsName) -> Result<Decision> {
         Record::all()?
     };
     let decision = decision(record, others, config, caller);
-    decision.check(&Vec::from_iter(&decision.record), None)?;
+    decision
+        .check(&Vec::from_iter(&decision.record), None)
+        .map(drop)?;
     Ok(decision)
 }
 
@@ -244,8 +246,7 @@ impl Decision {
                 records.push(other);
             }
         }
-        self.check(&records, Some(&netns))?;
-        let sections = self.sections(&records, Some(&netns))?;
+        let sections = self.check(&records, Some(&netns))?;
         let by_record = records.iter().any(|record| is_without_privileges(record));
         self.no_new_privs =
             by_record || sections.iter().any(|section| section.request.no_new_privs);
@@ -285,8 +286,7 @@ impl Decision {
             )
             .hint(hint));
         }
-        self.check(&same, None)?;
-        let sections = self.sections(&same, None)?;
+        let sections = self.check(&same, None)?;
         let by_record = same.iter().any(|record| is_without_privileges(record));
         self.no_new_privs |=
             by_record || sections.iter().any(|section| section.request.no_new_privs);
@@ -294,12 +294,13 @@ impl Decision {
     }
 
     /// These `records` of the namespace must be of one that is complete, and their lists and those
-    /// of today's sections for it must allow.
-    fn check(&self, records: &[&Record], netns: Option<&Netns>) -> Result<()> {
+    /// of today's sections for it, which it returns, must allow.
+    fn check(&self, records: &[&Record], netns: Option<&Netns>) -> Result<Vec<&Section>> {
+        let sections = self.sections(records, netns)?;
         if self.caller.root {
-            return Ok(());
+            return Ok(sections);
         }
-        for section in self.sections(records, netns)? {
+        for section in &sections {
             self.check_list(&section.request.access)?;
         }
         for record in records {
@@ -314,7 +315,7 @@ impl Decision {
                 .plans()
                 .try_for_each(|plan| self.check_list(&plan.request.access))?;
         }
-        Ok(())
+        Ok(sections)
     }
 
     /// Today's sections, as far as they restrict anything, that name the namespace, that one of its

@@ -8,7 +8,8 @@
 
 use std::path::Path;
 
-use caps::{CapSet, Capability};
+use caps::errors::CapsError;
+use caps::{CapSet, Capability, CapsHashSet};
 use nix::unistd::{geteuid, getuid};
 use runns_shared::error::{Context, Error, Result};
 
@@ -55,11 +56,18 @@ impl Privilege {
         if self.root && has(CapSet::Effective, needed)? {
             return work();
         }
-        caps::raise(None, CapSet::Effective, needed)
-            .map_err(|error| Error::new(format!("raise {needed}"), error))?;
+        let cannot = |verb: &str, error: CapsError| Error::new(format!("{verb} {needed}"), error);
+        if self.root {
+            caps::raise(None, CapSet::Effective, needed).map_err(|error| cannot("raise", error))?;
+            let result = work();
+            caps::drop(None, CapSet::Effective, needed).map_err(|error| cannot("lower", error))?;
+            return result;
+        }
+        // Nobody else has anything in the effective set.
+        caps::set(None, CapSet::Effective, &CapsHashSet::from([needed]))
+            .map_err(|error| cannot("raise", error))?;
         let result = work();
-        caps::drop(None, CapSet::Effective, needed)
-            .map_err(|error| Error::new(format!("lower {needed}"), error))?;
+        caps::clear(None, CapSet::Effective).map_err(|error| cannot("lower", error))?;
         result
     }
 
@@ -79,12 +87,8 @@ pub fn renounce() -> Result<Unprivileged> {
         for set in [CapSet::Permitted, CapSet::Inheritable] {
             caps::clear(None, set).map_err(|error| Error::new("drop capabilities", error))?;
         }
-        for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
-            let left =
-                caps::read(None, set).map_err(|error| Error::new("read capabilities", error))?;
-            if !left.is_empty() {
-                return Err(Error::new("drop capabilities", "some are still there"));
-            }
+        if runns_sys::process::has_capabilities().cannot(|| "read capabilities")? {
+            return Err(Error::new("drop capabilities", "some are still there"));
         }
     }
     Ok(Unprivileged { _private: () })

@@ -21,6 +21,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use caps::Capability;
+use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -55,7 +56,10 @@ pub const NAME_SERVICES: [&str; 4] = [
 const RESOLV_CONF: &str = "resolv.conf";
 /// The file with the name of the host itself.
 const HOSTS: &str = "hosts";
-/// Source of the empty directories that cover [`NAME_SERVICES`].
+/// The empty directory that build keeps, to cover [`NAME_SERVICES`] by. No name of a namespace starts
+/// with a dot.
+pub const EMPTY: &str = "/run/runns/.empty";
+/// Source of the empty directories that cover [`NAME_SERVICES`] where build keeps none.
 const MASK: &CStr = c"runns-exec:mask";
 /// Source of the sysfs of a view without files of its own.
 const MARK: &CStr = c"runns-exec";
@@ -113,10 +117,9 @@ pub fn make(
         .hint(format!("sudo runns-exec clean {name}, and build it again")));
     }
     let own_resolver = entries.iter().any(|entry| entry.name == RESOLV_CONF);
-    let services = if own_resolver {
-        name_services()?
-    } else {
-        Vec::new()
+    let (services, empty) = match own_resolver {
+        true => (name_services()?, kept_empty_directory()),
+        false => (Vec::new(), None),
     };
     let has_hosts = entries.iter().any(|entry| entry.name == HOSTS);
     let hosts = wanted
@@ -130,7 +133,7 @@ pub fn make(
         if covers_etc {
             cover_etc(name, &entries, hosts)?;
         }
-        mask(&services)
+        mask(&services, empty)
     })?;
     enter_again(cwd, undone || covers_etc)
 }
@@ -216,12 +219,11 @@ fn say(undone: bool, name: &NetnsName, entries: &[Entry], services: &[(&str, Own
 /// than /sys has been. No capability is raised, because the caller chooses the working directory.
 fn enter_again(cwd: Option<PathBuf>, changed: bool) -> Result<()> {
     let covered = |path: &Path| {
-        path.starts_with("/sys")
-            || (changed
-                && ["/etc"]
-                    .iter()
-                    .chain(&NAME_SERVICES)
-                    .any(|covered| path.starts_with(covered)))
+        let is_in = |above: &str| {
+            let rest = path.as_os_str().as_bytes().strip_prefix(above.as_bytes());
+            rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+        };
+        is_in("/sys") || changed && (is_in("/etc") || NAME_SERVICES.into_iter().any(is_in))
     };
     match cwd {
         Some(cwd) if covered(&cwd) => nix::unistd::chdir(&cwd).cannot(|| {
@@ -247,7 +249,7 @@ fn undo_outer_view() -> Result<(Sys, bool)> {
         }
         for path in NAME_SERVICES {
             while let Some(place) = find(path)? {
-                if mount_at(&place, path)?.1 != MASK.to_bytes() {
+                if !is_mask(&place, path)? {
                     break;
                 }
                 unmount(path)?;
@@ -298,13 +300,34 @@ fn is_of_a_view(path: &Path, place: &OwnedFd) -> Result<bool> {
         return Ok(false);
     };
     match path.strip_prefix("/etc").ok().and_then(Path::to_str) {
-        // Anybody may give a file system of FUSE this source (fusermount3(1), fsname).
-        None => Ok(NAME_SERVICES.iter().any(|known| path == Path::new(known))
-            && mount_at(place, path)?.1 == MASK.to_bytes()),
+        // Anybody may give a file system of FUSE such a source (fusermount3(1), fsname).
+        None => {
+            Ok(NAME_SERVICES.iter().any(|known| path == Path::new(known)) && is_mask(place, path)?)
+        }
         Some(name) => {
             Ok(is_entry(&root_of(place, path, id)?, name) || is_target_of_entry(place, name))
         }
     }
+}
+
+/// Whether `place`, at `path`, is an empty directory of ours, or of a copy of one.
+fn is_mask(place: &OwnedFd, path: impl AsRef<Path>) -> Result<bool> {
+    let path = path.as_ref();
+    if mount_at(place, path)?.1 == MASK.to_bytes() {
+        return Ok(true);
+    }
+    let Some(id) = mounted_at(place)? else {
+        return Ok(false);
+    };
+    Ok(is_kept_empty_directory(&root_of(place, path, id)?))
+}
+
+/// Whether `root`, what of its file system is mounted, is [`EMPTY`], as seen from the root of that
+/// file system. A directory that has been removed since has a suffix.
+fn is_kept_empty_directory(root: &[u8]) -> bool {
+    let root = String::from_utf8_lossy(root);
+    let root = root.trim_end_matches("//deleted");
+    root != "/" && EMPTY.ends_with(root) && root.ends_with("/.empty")
 }
 
 /// Whether `root`, what of its file system is mounted on the file `name` of /etc, is that of some
@@ -349,16 +372,17 @@ fn name_services() -> Result<Vec<(&'static str, OwnedFd)>> {
     Ok(services)
 }
 
-/// Covers the directories of the host's name services by an empty one that belongs to root: a
-/// program that looks for their sockets finds none, and asks the namespace's resolver.
-fn mask(services: &[(&str, OwnedFd)]) -> Result<()> {
+/// Covers the directories of the host's name services by an empty one that belongs to root, the one
+/// that is `kept` if there is one: a program that looks for their sockets finds none, and asks the
+/// namespace's resolver.
+fn mask(services: &[(&str, OwnedFd)], kept: Option<OwnedFd>) -> Result<()> {
     let mut mask: Option<OwnedFd> = None;
     for (path, place) in services {
         let tree = match &mask {
             Some(mask) => {
                 api::clone_tree(mask.as_fd(), false).cannot(|| "copy the empty directory")?
             }
-            None => empty_directory()?,
+            None => empty_directory(kept.as_ref())?,
         };
         api::attach(tree.as_fd(), place.as_fd(), c"").cannot(|| format!("cover {path}"))?;
         mask.get_or_insert(tree);
@@ -366,16 +390,29 @@ fn mask(services: &[(&str, OwnedFd)]) -> Result<()> {
     Ok(())
 }
 
-/// An empty directory that belongs to root and that nobody can write to, whoever the caller is.
-fn empty_directory() -> Result<OwnedFd> {
+/// [`EMPTY`], if it is there and root's.
+fn kept_empty_directory() -> Option<OwnedFd> {
+    let (place, stat) = trusted::locate(Path::new(EMPTY), Trust::Strict).ok()?;
+    (trusted::kind(&stat) == SFlag::S_IFDIR).then_some(place)
+}
+
+/// A mount of an empty directory that belongs to root, read-only for root's programs inside as well:
+/// of the one that is `kept`, which costs less than a new tmpfs.
+fn empty_directory(kept: Option<&OwnedFd>) -> Result<OwnedFd> {
+    const WHAT: &str = "make an empty directory";
+    let attributes = Attributes::NOSUID_NODEV_NOEXEC.with(Attributes::RDONLY);
+    if let Some(kept) = kept {
+        let tree = api::clone_tree(kept.as_fd(), false).cannot(|| WHAT)?;
+        api::restrict(tree.as_fd(), attributes, false).cannot(|| WHAT)?;
+        return Ok(tree);
+    }
     let options = [
         (c"ro", c""),
         (c"mode", c"0555"),
         (c"uid", c"0"),
         (c"gid", c"0"),
     ];
-    let attributes = Attributes::NOSUID_NODEV_NOEXEC.with(Attributes::RDONLY);
-    api::new_filesystem(c"tmpfs", MASK, &options, attributes).cannot(|| "make an empty directory")
+    api::new_filesystem(c"tmpfs", MASK, &options, attributes).cannot(|| WHAT)
 }
 
 /// Opens `path` with O_PATH; `None` if it does not exist (any longer).
@@ -501,8 +538,11 @@ fn entries(name: &NetnsName) -> Result<Vec<Entry>> {
     let Some(directory) = trusted::directory(&path)? else {
         return Ok(Vec::new());
     };
-    let mut entries = Vec::new();
-    for name in names_in(&directory).cannot(|| format!("list {}", show(&path)))? {
+    let cannot = || format!("list {}", show(&path));
+    let mut directory = Dir::from_fd(directory).cannot(cannot)?;
+    let names = names_in(&mut directory).cannot(cannot)?;
+    let mut entries = Vec::with_capacity(names.len());
+    for name in names {
         let path = path.join(&name);
         let (place, stat) = trusted::locate_in(&directory, &path)?;
         if !matches!(trusted::kind(&stat), SFlag::S_IFREG | SFlag::S_IFDIR) {
@@ -516,10 +556,9 @@ fn entries(name: &NetnsName) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-fn names_in(directory: &OwnedFd) -> Result<Vec<OsString>, Errno> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+fn names_in(directory: &mut Dir) -> Result<Vec<OsString>, Errno> {
     let mut names = Vec::new();
-    for entry in nix::dir::Dir::openat(directory, ".", flags, Mode::empty())? {
+    for entry in directory.iter() {
         let name = OsString::from_vec(entry?.file_name().to_bytes().to_vec());
         if !trusted::is_skipped_entry(&name) {
             names.push(name);
@@ -648,6 +687,23 @@ mod tests {
         assert_eq!(parse_mount(b"36 35 98:0"), None);
         assert_eq!(unescape_octal(b"a\\"), b"a\\");
         assert_eq!(unescape_octal(b"\\777"), b"\\777");
+    }
+
+    #[test]
+    fn masks_of_a_view() {
+        for ours in ["/run/runns/.empty", "/runns/.empty//deleted", "/.empty"] {
+            assert!(is_kept_empty_directory(ours.as_bytes()), "{ours}");
+        }
+        for other in [
+            "/",
+            "",
+            "/runns",
+            "/home/eve/.empty",
+            ".empty",
+            "/run/runns/.empty/x",
+        ] {
+            assert!(!is_kept_empty_directory(other.as_bytes()), "{other}");
+        }
     }
 
     #[test]

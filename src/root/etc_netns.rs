@@ -1,11 +1,13 @@
 //! The files of namespaces in /etc/netns/NAME, where ip-netns(8) looks for them.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::host::{make_directory_for_now, remove_made_directory};
 use crate::kernel::file;
 use crate::lock::Lock;
-use runns_privileged::view::{ETC_NETNS, NAME_SERVICES};
+use runns_privileged::view::{EMPTY, ETC_NETNS, NAME_SERVICES};
 use runns_shared::error::{Context, Result};
 use runns_shared::escape::show;
 use runns_shared::name::NetnsName;
@@ -49,10 +51,13 @@ fn make_directories(lock: &Lock, directory: &Path) -> Result<()> {
     let services = NAME_SERVICES.iter().map(Path::new);
     let services =
         services.filter(|path| !path.exists() && path.parent().is_some_and(Path::exists));
-    [Path::new(ETC_NETNS), directory]
+    [Path::new(ETC_NETNS), directory, Path::new(EMPTY)]
         .into_iter()
         .chain(services)
-        .try_for_each(|made| make_directory_for_now(lock, made))
+        .try_for_each(|made| make_directory_for_now(lock, made))?;
+    // For programs inside that ask for the mode of what covers a service's directory.
+    std::fs::set_permissions(EMPTY, Permissions::from_mode(0o555))
+        .cannot(|| format!("set the mode of {EMPTY}"))
 }
 
 /// Brings the files to those of `resolver`. One that stays is rewritten where it is, for programs
@@ -86,24 +91,30 @@ pub fn exchange(lock: &Lock, record: &mut Record, resolver: Option<&Resolver>) -
     {
         std::fs::remove_file(&path).cannot(|| format!("remove {}", show(&path)))?;
     }
-    if files.is_empty() {
-        remove_made_directory(lock, &directory)?;
-        remove_made_directory(lock, Path::new(ETC_NETNS))?;
+    match files.is_empty() {
+        true => remove_directories(lock, &record.plan.name),
+        false => Ok(()),
     }
-    Ok(())
 }
 
 /// Removes what [`write`] created; returns whether there was anything.
 pub fn remove(lock: &Lock, name: &NetnsName) -> Result<bool> {
     let removed = remove_marked(name)?;
+    remove_directories(lock, name)?;
+    Ok(removed)
+}
+
+/// Removes the directories that were made for `name`, and, if it has the last record, those for all.
+fn remove_directories(lock: &Lock, name: &NetnsName) -> Result<()> {
     remove_made_directory(lock, &directory(name))?;
     remove_made_directory(lock, Path::new(ETC_NETNS))?;
     if Record::names()?.iter().all(|other| other == name) {
         NAME_SERVICES
             .iter()
+            .chain([&EMPTY])
             .try_for_each(|path| remove_made_directory(lock, Path::new(path)))?;
     }
-    Ok(removed)
+    Ok(())
 }
 
 /// Replaces the servers in a resolv.conf that build created. The file is rewritten in place, so

@@ -22,22 +22,28 @@ fn read(path: &str) -> String {
         .unwrap_or_default()
 }
 
-/// All lines of /etc/passwd that are well-formed; none if it can't be read.
-pub fn users() -> Vec<User> {
-    read("/etc/passwd").lines().filter_map(parse_user).collect()
+/// The first line of /etc/passwd that is well-formed and of whose name and uid `is_wanted` holds.
+fn find(is_wanted: impl Fn(&str, u32) -> bool) -> Option<User> {
+    read("/etc/passwd")
+        .lines()
+        .filter_map(parse_user)
+        .find(|(name, uid, ..)| is_wanted(name, *uid))
+        .map(|(name, uid, gid, shell)| User {
+            name: name.to_string(),
+            uid,
+            gid,
+            shell: shell.to_string(),
+        })
 }
 
 /// The first user with this uid.
 pub fn user_by_id(uid: u32) -> Option<User> {
-    users().into_iter().find(|user| user.uid == uid)
+    find(|_, known| known == uid)
 }
 
 /// The uid of user `name`.
 pub fn uid_of(name: &str) -> Option<u32> {
-    users()
-        .into_iter()
-        .find(|user| user.name == name)
-        .map(|user| user.uid)
+    find(|known, _| known == name).map(|user| user.uid)
 }
 
 /// The gid of group `name` (group(5)).
@@ -50,17 +56,13 @@ pub fn gid_of(name: &str) -> Option<u32> {
     })
 }
 
-fn parse_user(line: &str) -> Option<User> {
-    let fields: Vec<&str> = line.split(':').collect();
-    let [name, _, uid, gid, _, _, shell] = fields[..] else {
-        return None;
-    };
-    Some(User {
-        name: name.to_string(),
-        uid: uid.parse().ok()?,
-        gid: gid.parse().ok()?,
-        shell: shell.to_string(),
-    })
+/// Name, uid, gid and shell.
+fn parse_user(line: &str) -> Option<(&str, u32, u32, &str)> {
+    let mut fields = line.split(':');
+    let (name, uid, gid) = (fields.next()?, fields.nth(1)?, fields.next()?);
+    let shell = fields.nth(2)?;
+    let (uid, gid) = (uid.parse().ok()?, gid.parse().ok()?);
+    fields.next().is_none().then_some((name, uid, gid, shell))
 }
 
 #[cfg(test)]
@@ -69,13 +71,13 @@ mod tests {
 
     #[test]
     fn passwd_lines() {
-        let user = parse_user("alice:x:1000:1000:A:/home/alice:/bin/zsh").unwrap();
         assert_eq!(
-            (user.name.as_str(), user.uid, user.shell.as_str()),
-            ("alice", 1000, "/bin/zsh")
+            parse_user("alice:x:1000:1000:A:/home/alice:/bin/zsh"),
+            Some(("alice", 1000, 1000, "/bin/zsh"))
         );
         assert_eq!(parse_user("broken:x:notanumber:0::/:/bin/sh"), None);
         assert_eq!(parse_user("+::::::"), None);
         assert_eq!(parse_user("short:x:1"), None);
+        assert_eq!(parse_user("long:x:1:1:::/bin/sh:"), None);
     }
 }

@@ -306,7 +306,7 @@ impl<'a> Lines<'a> {
                     None => {}
                 }
                 self.files.push(path);
-                self.clean.push_str(&format!("[{name}]\n"));
+                self.clean.extend(["[", name, "]\n"]);
                 in_section = true;
                 continue;
             }
@@ -322,7 +322,7 @@ impl<'a> Lines<'a> {
                     "an option before the first section stands in {DEFAULT_PATH} only"
                 )));
             }
-            self.clean.push_str(&format!("{key}={}\n", value.trim()));
+            self.clean.extend([key, "=", value.trim(), "\n"]);
         }
         Ok(())
     }

@@ -4,6 +4,8 @@
 use std::io::Write;
 use std::os::unix::net::UnixDatagram;
 
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
 use crate::escape::one_line;
 use syslog::{Facility, LogFormat, Logger, LoggerBackend, Severity};
 
@@ -45,11 +47,10 @@ pub fn refused<T: AsRef<str>>(message: impl FnOnce() -> T) {
 /// syslog's own connection would wait as long as the log's queue is full, so it gets a socket that
 /// does not.
 fn logger() -> Option<Logger<LoggerBackend, LocalFormat>> {
-    let socket = UnixDatagram::unbound().ok()?;
-    socket
-        .set_nonblocking(true)
-        .and_then(|()| socket.connect("/dev/log"))
-        .ok()?;
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None).ok()?;
+    let socket = UnixDatagram::from(socket);
+    socket.connect("/dev/log").ok()?;
     Some(Logger::new(LoggerBackend::Unix(socket), LocalFormat))
 }
 

@@ -4,7 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
@@ -73,10 +73,10 @@ pub fn check(stat: &FileStat, path: &Path) -> Result<()> {
     })
 }
 
-/// Where `path` leads, without symlinks; `None` if there is no such file. What is on the way was
-/// checked, symlinks and the last component included: nobody but root can have it lead elsewhere
-/// afterwards.
-fn resolve(path: &Path, trust: Trust) -> Result<Option<PathBuf>> {
+/// Where `path` leads, without symlinks, and what is there; `None` if there is no such file. What is
+/// on the way was checked, symlinks and the last component included: nobody but root can have it
+/// lead elsewhere afterwards.
+fn resolve(path: &Path, trust: Trust) -> Result<Option<(PathBuf, FileStat)>> {
     walk(path, &mut |stat, reached| {
         let sticky = trust == Trust::AllowSticky && is_sticky(stat);
         if sticky && stat.st_uid == 0 {
@@ -95,8 +95,8 @@ pub fn is_sticky(stat: &FileStat) -> bool {
 pub type Look<'a> = &'a mut dyn FnMut(&FileStat, &Path) -> Result<()>;
 
 /// Follows `path` and shows what is on the way to `look`, the last component included. Returns where
-/// it leads, without symlinks; `None` if there is no such file.
-pub fn walk(path: &Path, look: Look) -> Result<Option<PathBuf>> {
+/// it leads, without symlinks, and what is there; `None` if there is no such file.
+pub fn walk(path: &Path, look: Look) -> Result<Option<(PathBuf, FileStat)>> {
     let cannot = |errno: Errno| Error::new(format!("open {}", show(path)), words(errno));
     if !path.is_absolute() {
         return Err(Error::new(
@@ -106,11 +106,13 @@ pub fn walk(path: &Path, look: Look) -> Result<Option<PathBuf>> {
     }
     let mut pending = components(path);
     let mut reached = PathBuf::from("/");
-    look(&lstat(&reached).map_err(cannot)?, &reached)?;
+    let mut last = lstat(&reached).map_err(cannot)?;
+    look(&last, &reached)?;
     let mut links = 0;
     while let Some(name) = pending.pop() {
         if name == ".." {
             reached.pop();
+            last = lstat(&reached).map_err(cannot)?;
             continue;
         }
         reached.push(&name);
@@ -130,23 +132,23 @@ pub fn walk(path: &Path, look: Look) -> Result<Option<PathBuf>> {
                 reached = PathBuf::from("/");
             }
             pending.extend(components(Path::new(&target)));
+            last = lstat(&reached).map_err(cannot)?;
+        } else {
+            last = stat;
         }
     }
-    Ok(Some(reached))
+    Ok(Some((reached, last)))
 }
 
 /// Opens the file at `path`, and checks what was opened.
 fn open_as(path: &Path, trust: Trust, flags: OFlag) -> Result<Option<(OwnedFd, FileStat)>> {
-    let Some(real) = resolve(path, trust)? else {
+    let Some((real, stat)) = resolve(path, trust)? else {
         return Ok(None);
     };
     let cannot = || format!("open {}", show(path));
-    if !flags.contains(OFlag::O_PATH) {
-        // Some devices act as soon as they are opened: a watchdog starts, a tape rewinds.
-        let stat = lstat(&real).cannot(cannot)?;
-        if kind(&stat) != SFlag::S_IFDIR {
-            regular(&stat, path)?;
-        }
+    // Some devices act as soon as they are opened: a watchdog starts, a tape rewinds.
+    if !flags.contains(OFlag::O_PATH) && kind(&stat) != SFlag::S_IFDIR {
+        regular(&stat, path)?;
     }
     let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = nix::fcntl::open(&real, flags, Mode::empty()).cannot(cannot)?;
@@ -179,7 +181,7 @@ pub fn directory(path: &Path) -> Result<Option<OwnedFd>> {
 
 /// [`locate`], strictly, for the `path` of something in `directory`, which was located and is on
 /// `path` itself. All but a symlink is found in `directory` at once.
-pub fn locate_in(directory: &OwnedFd, path: &Path) -> Result<(OwnedFd, FileStat)> {
+pub fn locate_in(directory: impl AsFd, path: &Path) -> Result<(OwnedFd, FileStat)> {
     let cannot = || format!("open {}", show(path));
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let place = openat(

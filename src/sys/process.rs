@@ -315,6 +315,20 @@ pub fn has_file_capabilities(path: &CStr) -> bool {
     }
 }
 
+/// Whether any capability is in the effective, permitted or inheritable set of this thread, read in
+/// one go (capget(2)). Without any in the last two, none can be in the ambient set (capabilities(7)).
+pub fn has_capabilities() -> Result<bool, Errno> {
+    /// _LINUX_CAPABILITY_VERSION_3, include/uapi/linux/capability.h.
+    const VERSION_3: u32 = 0x2008_0522;
+    // The version, and 0 for this thread.
+    let mut header = [VERSION_3, 0];
+    let mut sets = [u32::MAX; 6];
+    // SAFETY: header and sets have the layout of __user_cap_header_struct and of the two
+    // __user_cap_data_struct that version 3 writes.
+    check(unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), sets.as_mut_ptr()) })?;
+    Ok(sets != [0; 6])
+}
+
 /// Makes the process non-dumpable (PR_SET_DUMPABLE, prctl(2)).
 pub fn make_undumpable() -> Result<(), Errno> {
     nix::sys::prctl::set_dumpable(false)

@@ -93,10 +93,10 @@ fn caller() -> String {
     let user = account::user_by_id(uid).map_or(String::new(), |user| {
         format!("({})", escape(user.name.as_bytes()))
     });
-    let stdin = std::io::stdin();
-    let tty = std::fs::read_link("/proc/self/fd/0")
-        .ok()
-        .filter(|_| stdin.is_terminal());
+    let tty = match std::io::stdin().is_terminal() {
+        true => std::fs::read_link("/proc/self/fd/0").ok(),
+        false => None,
+    };
     let tty = tty.map_or("none".to_string(), show);
     format!("uid={uid}{user} pid={} tty={tty}", getpid())
 }

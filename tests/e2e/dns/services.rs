@@ -119,6 +119,31 @@ fn covered_directories_are_roots_and_sudo_works() {
     assert_ne!(alice.run(root).status, 0, "the cover is read-only");
 }
 
+/// Covering costs less with the directory that build keeps, and works without it.
+#[test]
+fn the_cover_is_a_directory_that_build_keeps() {
+    let world = World::new();
+    start_nscd(&world);
+    let alice = world.alice();
+    let mounted = "runns-exec work -- sh -c 'findmnt -rno FSROOT,OPTIONS /run/nscd; stat -c %u%g%a /run/nscd'";
+    let kept = alice.ok(mounted);
+    assert!(
+        kept.starts_with("/runns/.empty ro,nosuid,nodev,noexec"),
+        "{kept}"
+    );
+    // From inside another namespace, nothing is covered twice.
+    let twice = alice
+        .ok("runns-exec work -- runns-exec work -- grep -c ' /run/nscd ' /proc/self/mountinfo");
+    assert_eq!(twice, "1");
+    world.host.ok("rmdir /run/runns/.empty");
+    let new = alice.ok(mounted);
+    assert!(new.starts_with("/ ro,nosuid,nodev,noexec"), "{new}");
+    assert!(
+        kept.ends_with("00555") && new.ends_with("00555"),
+        "{kept} {new}"
+    );
+}
+
 #[test]
 fn systemd_resolved() {
     let world = World::without_namespaces();
