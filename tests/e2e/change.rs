@@ -153,8 +153,8 @@ struct Programs {
     places: String,
 }
 
-/// The pid of each program inside, and its network namespace.
-const PLACES: &str = "for pid in $(pgrep -f '[s]ender.py|[d]ownloads.sh'); do echo $pid $(readlink /proc/$pid/ns/net); done";
+/// The pid of each program inside, and its network namespace. A shell forks before it executes.
+const PLACES: &str = "for pid in $(pgrep -of '[s]ender.py') $(pgrep -of '[d]ownloads.sh'); do echo $pid $(readlink /proc/$pid/ns/net); done";
 
 impl Programs {
     fn start(host: &Host) -> Self {
@@ -586,6 +586,10 @@ fn a_tunnel_that_does_not_come_up_leaves_everything_as_it_was() {
     assert_eq!(status.status, 1);
     assert!(status.stdout.contains("change: not finished"), "{status}");
     programs.assert_untouched(&host);
+    // As long as it is not finished, the lists of both sections have to allow.
+    configure(&host, "vpn=/etc/openvpn/dead.conf\nKillSwitch=yes\n");
+    let carol = host.user("carol").run("runns-exec work -- true");
+    carol.refused(125, &["AllowUsers"]);
     // A section that works ends it.
     configure(&host, "vpn=/etc/openvpn/two.conf\nKillSwitch=yes\n");
     host.ok(CHANGE);
@@ -629,7 +633,7 @@ fn an_interrupted_change_goes_back() {
 fn a_change_that_is_killed_anywhere_is_finished_or_cleaned() {
     let (host, _net) = host();
     let sections = [
-        format!("{}Publish=8080:80\n", SECTIONS[3]),
+        format!("{}Publish=8080:80\nInterfaceOut=eth1\n", SECTIONS[3]),
         SECTIONS[4].to_string(),
     ];
     let before = Snapshot::of(&host);
