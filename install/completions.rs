@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Arg, Command};
 use clap_complete::{Shell, generate};
-use runns_cli::definition;
+use runns_cli::{WORD, definition};
 
 /// The subcommands that make something new: no name that is there already can be meant.
 const MAKE: [&str; 2] = ["build", "import"];
@@ -50,6 +50,7 @@ fn generated(shell: Shell, name: &str) -> String {
 fn lister(subcommand: &str, placeholder: &str) -> Option<&'static str> {
     match placeholder {
         "NAME" if !MAKE.contains(&subcommand) => Some("namespaces"),
+        WORD => Some("words"),
         "SECTION" => Some("sections"),
         "IFACE" => Some("interfaces"),
         _ => None,
@@ -94,6 +95,7 @@ _runns_exec_list() {
     case $1 in
         namespaces) command ls -1 /run/netns 2>/dev/null ;;
         sections) command sed -n 's/^[[:blank:]]*\[[[:blank:]]*\(.*[^[:blank:]]\)[[:blank:]]*\][[:blank:]]*$/\1/p' /etc/runns.conf /etc/runns.conf.d/*.conf 2>/dev/null ;;
+        words) { _runns_exec_list namespaces; _runns_exec_list sections; } | command sort -u ;;
         interfaces) command ls -1 /sys/class/net 2>/dev/null ;;
     esac
 }
@@ -229,6 +231,10 @@ _runns-exec_sections() {
     compadd -a names
 }
 
+_runns-exec_words() {
+    _alternative 'namespaces:network namespace:_runns-exec_namespaces' 'sections:section:_runns-exec_sections'
+}
+
 _runns-exec_interfaces() {
     local -a names; names=(/sys/class/net/*(N:t))
     compadd -a names
@@ -314,6 +320,11 @@ end
 function __runns_exec_sections
     set -l files /etc/runns.conf /etc/runns.conf.d/*.conf
     command sed -n 's/^[[:blank:]]*\[[[:blank:]]*\(.*[^[:blank:]]\)[[:blank:]]*\][[:blank:]]*$/\1/p' $files 2>/dev/null
+end
+
+function __runns_exec_words
+    __runns_exec_namespaces
+    __runns_exec_sections
 end
 
 function __runns_exec_interfaces

@@ -11,6 +11,9 @@ use clap::{Arg, ArgAction, Command, value_parser};
 /// The subcommands of the program for root. runns-exec executes that program for them.
 pub const OF_ROOT: [&str; 3] = ["build", "clean", "import"];
 
+/// The placeholder of a word that is a namespace's name or a section's, whichever it is.
+pub const WORD: &str = "NAME|SECTION";
+
 const USAGE: &str = "runns-exec [OPTIONS] NAME [--] [COMMAND [ARG]...]\n       \
                      runns-exec exec [OPTIONS] NAME [--] [COMMAND [ARG]...]\n       \
                      runns-exec build|clean|import|list|check|status [OPTIONS] ...";
@@ -51,9 +54,15 @@ fn value(
     }
 }
 
-fn names(help: &'static str) -> Arg {
-    Arg::new("NAME")
-        .value_name("NAME")
+fn word(help: &'static str) -> Arg {
+    value(WORD, None, WORD, help)
+        .long(None)
+        .conflicts_with_all(["name", "section"])
+}
+
+fn words(placeholder: &'static str, help: &'static str) -> Arg {
+    Arg::new(placeholder)
+        .value_name(placeholder)
         .num_args(0..)
         .value_parser(value_parser!(OsString))
         .help(help)
@@ -129,6 +138,7 @@ pub fn definition() -> Command {
 
 fn define_build(command: Command) -> Command {
     command
+        .arg(word("Section to build, or namespace to build again"))
         .arg(value(
             "name",
             Some('n'),
@@ -200,11 +210,9 @@ fn define_build(command: Command) -> Command {
 
 fn define_clean(command: Command) -> Command {
     command
-        .arg(
-            value("NAME", None, "NAME", "Namespace to remove")
-                .long(None)
-                .conflicts_with_all(["name", "section"]),
-        )
+        .arg(word(
+            "Namespace to remove, or the section it was built from",
+        ))
         .arg(value("name", Some('n'), "NAME", "Namespace to remove").conflicts_with("section"))
         .arg(value(
             "section",
@@ -309,13 +317,13 @@ fn define_check(command: Command) -> Command {
 
 fn define_status(command: Command) -> Command {
     command
-        .arg(names("Only these namespaces"))
+        .arg(words(WORD, "Only these namespaces and sections"))
         .arg(flag("json", None, "As JSON"))
 }
 
 fn define_list(command: Command) -> Command {
     command
-        .arg(names("Only processes in these namespaces"))
+        .arg(words("NAME", "Only processes in these namespaces"))
         .arg(flag(
             "all",
             Some('a'),

@@ -292,7 +292,7 @@ fn subcommand(command: &'static Command, words: Vec<OsString>) -> Result<Request
             json: given("json"),
         }),
         "status" => Request::Status(report::Options {
-            names: operands.collect(),
+            words: operands.collect(),
             json: given("json"),
         }),
         _ => Request::List(list::Options {
@@ -429,8 +429,8 @@ mod tests {
             }),
             "status" => Request::Status(report::Options {
                 json: flag(&sub, "json"),
-                names: sub
-                    .remove_many("NAME")
+                words: sub
+                    .remove_many(runns_cli::WORD)
                     .map(Iterator::collect)
                     .unwrap_or_default(),
             }),

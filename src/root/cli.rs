@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::ArgMatches;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use runns_cli::definition;
+use runns_cli::{WORD, definition};
 use runns_shared::error::{Error, Result, status};
 use runns_shared::name::NetnsName;
 
@@ -98,8 +98,8 @@ fn interpret(mut matches: ArgMatches) -> Result<Parsed> {
         "clean" => Request::Clean(clean_options(&mut sub)?),
         "import" => Request::Import(import_options(&mut sub)?),
         "status" => Request::Status(report::Options {
-            names: sub
-                .remove_many("NAME")
+            words: sub
+                .remove_many(WORD)
                 .map(Iterator::collect)
                 .unwrap_or_default(),
             json: sub.get_flag("json"),
@@ -129,6 +129,7 @@ fn build_options(matches: &mut ArgMatches) -> build::Options {
         .unwrap_or_default();
     let mut take = |name: &str| matches.remove_one::<OsString>(name);
     build::Options {
+        word: take(WORD),
         name: take("name"),
         section: take("section"),
         interface: take("int"),
@@ -170,12 +171,13 @@ fn import_options(matches: &mut ArgMatches) -> Result<import::Options> {
 
 fn clean_options(matches: &mut ArgMatches) -> Result<clean::Options> {
     let mut take = |name: &str| matches.remove_one::<OsString>(name);
-    let target = match (take("NAME").or_else(|| take("name")), take("section")) {
-        (Some(name), _) => clean::Target::Name(name),
-        (None, Some(section)) => clean::Target::Section(section),
-        (None, None) => {
+    let target = match (take(WORD), take("name"), take("section")) {
+        (Some(word), ..) => clean::Target::Word(word),
+        (None, Some(name), _) => clean::Target::Name(name),
+        (None, None, Some(section)) => clean::Target::Section(section),
+        (None, None, None) => {
             return Err(
-                usage("no namespace is named").hint("runns-exec clean NAME, or clean -s SECTION")
+                usage("no namespace is named").hint("runns-exec clean NAME, or clean SECTION")
             );
         }
     };

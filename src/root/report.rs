@@ -32,6 +32,9 @@ pub enum Health {
     Degraded,
     /// Nothing gets through, or nobody can enter.
     Down,
+    /// There is only a section that describes it.
+    #[serde(rename = "not built")]
+    NotBuilt,
 }
 
 /// One namespace.
@@ -60,7 +63,7 @@ pub struct Status {
     apply: String,
     /// What only root can look at.
     unseen: Vec<&'static str>,
-    /// Whether its record could be read.
+    /// Whether there is a record that could be read.
     #[serde(skip)]
     known: bool,
 }
@@ -95,32 +98,31 @@ struct Tunnel {
     handshake: Option<String>,
 }
 
-/// A namespace with its record, as far as that can be read.
-pub type Named = (NetnsName, Result<Record>);
+/// A namespace with its record, as far as that can be read; `None` if it was not built.
+pub type Named = (NetnsName, Result<Option<Record>>);
+
+fn record((_, record): &Named) -> Option<&Record> {
+    record.as_ref().ok()?.as_ref()
+}
 
 /// How each namespace is.
 pub fn look<'a>(named: &'a [Named], seen: &'a Seen) -> Vec<Status> {
     let (counts, zone) = (count(named, seen), Zone::of_user());
-    let examine = |(_, record): &'a Named| {
-        let subject = Subject::new(record.as_ref().ok()?, seen);
+    let examine = |named: &'a Named| {
+        let subject = Subject::new(record(named)?, seen);
         let found = repair::look(&subject);
         Some(Examined { subject, found })
     };
     let mut examined: Vec<Option<Examined>> = named.iter().map(examine).collect();
     try_firewall(examined.iter_mut().flatten().collect());
-    let status =
-        |(((name, record), examined), count): ((&Named, Option<Examined>), Option<usize>)| {
-            match examined {
-                Some(examined) => status(examined, count, &zone),
-                None => unreadable(
-                    name,
-                    &record
-                        .as_ref()
-                        .err()
-                        .map_or_else(String::new, ToString::to_string),
-                ),
-            }
-        };
+    let status = |(((name, record), examined), count): (
+        (&Named, Option<Examined>),
+        Option<usize>,
+    )| match (examined, record) {
+        (Some(examined), _) => status(examined, count, &zone),
+        (None, Err(error)) => unreadable(name, error),
+        (None, Ok(_)) => not_built(name),
+    };
     named.iter().zip(examined).zip(counts).map(status).collect()
 }
 
@@ -171,10 +173,21 @@ fn try_firewall(examined: Vec<&mut Examined>) {
     }
 }
 
-fn unreadable(name: &NetnsName, cause: &str) -> Status {
+fn unreadable(name: &NetnsName, cause: &Error) -> Status {
+    Status {
+        state: Health::Down,
+        problems: vec![Problem {
+            what: format!("record: {cause}"),
+            cure: format!("sudo runns-exec clean {name}, then build it again"),
+        }],
+        ..not_built(name)
+    }
+}
+
+fn not_built(name: &NetnsName) -> Status {
     Status {
         namespace: name.to_string(),
-        state: Health::Down,
+        state: Health::NotBuilt,
         address: None,
         uplink: None,
         kill_switch: false,
@@ -182,10 +195,7 @@ fn unreadable(name: &NetnsName, cause: &str) -> Status {
         tunnels: Vec::new(),
         processes: None,
         open: None,
-        problems: vec![Problem {
-            what: format!("record: {cause}"),
-            cure: format!("sudo runns-exec clean {name}, then build it again"),
-        }],
+        problems: Vec::new(),
         differences: Vec::new(),
         apply: String::new(),
         unseen: Vec::new(),
@@ -195,10 +205,7 @@ fn unreadable(name: &NetnsName, cause: &str) -> Status {
 
 /// How many processes are in each namespace, its own daemons not counted.
 fn count(named: &[Named], seen: &Seen) -> Vec<Option<usize>> {
-    let records: Vec<Option<&Record>> = named
-        .iter()
-        .map(|(_, record)| record.as_ref().ok())
-        .collect();
+    let records: Vec<Option<&Record>> = named.iter().map(record).collect();
     let mut counts: Vec<Option<usize>> = records
         .iter()
         .map(|record| {
@@ -394,6 +401,7 @@ fn word(state: Health) -> &'static str {
         Health::Ok => "ok",
         Health::Degraded => "degraded",
         Health::Down => "down",
+        Health::NotBuilt => "not built",
     }
 }
 
@@ -462,6 +470,7 @@ fn in_colour(line: &str, state: Health) -> String {
         Health::Ok => 32,
         Health::Degraded => 33,
         Health::Down => 31,
+        Health::NotBuilt => return line.to_string(),
     };
     let Some((name, rest)) = line.split_once("  ") else {
         return line.to_string();

@@ -3,6 +3,7 @@
 use runns_shared::config::Section;
 use runns_shared::error::Result;
 use runns_shared::name::{IfaceName, NetnsName};
+use runns_shared::plan::Plan;
 use runns_shared::record::Record;
 use runns_shared::request::Request;
 
@@ -34,6 +35,17 @@ impl Wanted {
             section: name,
             uplink: uplink.or(section.request.uplink.clone()),
             ..section.request.clone()
+        };
+    }
+
+    /// Takes what was not asked for yet from what was built.
+    pub fn take_built(&mut self, plan: Plan) {
+        self.name = Some(plan.name);
+        self.interface.get_or_insert(plan.interface);
+        let uplink = self.request.uplink.take();
+        self.request = Request {
+            uplink: uplink.or(plan.request.uplink),
+            ..plan.request
         };
     }
 

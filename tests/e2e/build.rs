@@ -197,6 +197,57 @@ fn building_again_and_building_differently() {
 }
 
 #[test]
+fn a_word_is_a_section_or_what_was_built() {
+    let host = Host::new();
+    host.configure("[work]\nNetworkNamespace=vpnWork\n[my mail]\nNetworkNamespace=mail\n");
+    host.write("/etc/vpn.resolv", "nameserver 198.51.100.53\n");
+    let section = |name: &str| {
+        host.ok(&format!(
+            "sed -n 's/.*\"section\": *\"\\([^\"]*\\)\".*/\\1/p' /run/runns/{name}.json"
+        ))
+    };
+    for word in ["WORK", "vpnWork"] {
+        host.ok(&format!("runns-exec build {word} --dry-run"));
+        host.ok(&format!("runns-exec build {word}"));
+        assert_eq!(section("vpnWork"), "work");
+        for again in ["work", "vpnWork"] {
+            let said = host.ok(&format!(
+                "ip link set vpnWork down; runns-exec build {again}"
+            ));
+            assert!(said.contains("vpnWork is as it was built again"), "{said}");
+        }
+        host.ok("runns-exec clean vpnWork");
+    }
+    host.ok("runns-exec build 'My mail' && runns-exec build -s work -n other");
+    assert_eq!(
+        (section("mail"), section("other")),
+        ("my mail".into(), "work".into())
+    );
+    host.ok("ip link set other down; runns-exec build other && runns-exec status other mail");
+    // What was built without a section has all that the command line said then.
+    host.ok("runns-exec build -n by-hand -i byhand0 -o eth0 -r /etc/vpn.resolv --publish 8080:80");
+    host.ok("ip link set byhand0 down");
+    let said = host.ok("runns-exec build by-hand");
+    assert!(said.contains("by-hand is as it was built again"), "{said}");
+    host.run("runns-exec build by-hand -i byhand1")
+        .refused(1, &["differently", "byhand1"]);
+
+    let before = Snapshot::of(&host);
+    for (word, near) in [
+        ("wrok", "did you mean work?"),
+        ("'my mial'", "did you mean my mail?"),
+        ("vpnWrok", "did you mean vpnWork?"),
+        ("by-hnad", "did you mean by-hand?"),
+        ("something", "sudo runns-exec build -n something"),
+        ("../x", "neither"),
+    ] {
+        host.run(&format!("runns-exec build {word}"))
+            .refused(1, &["neither", near]);
+    }
+    before.assert_same(&Snapshot::of(&host));
+}
+
+#[test]
 fn errors_in_what_is_asked_for_change_nothing() {
     let host = Host::new();
     host.ok("ip netns add unrelated");

@@ -131,6 +131,54 @@ fn what_runns_exec_did_not_build_is_untouched() {
 }
 
 #[test]
+fn a_word_is_a_name_or_a_section() {
+    let host = Host::new();
+    host.configure("[work]\nNetworkNamespace=vpnWork\n[my mail]\nNetworkNamespace=mail\n");
+    let gone =
+        |name: &str| assert_eq!(host.ok(&format!("ls /run/runns | grep {name} || true")), "");
+    for word in ["WORK", "vpnWork"] {
+        host.ok(&format!(
+            "runns-exec build -s work && runns-exec clean {word}"
+        ));
+        gone("vpnWork");
+    }
+    host.ok("runns-exec build -s work -n other && runns-exec clean work");
+    gone("other");
+    host.ok("runns-exec build -s work && runns-exec build -n vpn1 && runns-exec build -n vpn2");
+    // The record says from which section it was built, whatever the configuration says now.
+    host.configure("[my mail]\nNetworkNamespace=mail\nNonsense=1\n");
+    host.ok("runns-exec clean work");
+    gone("vpnWork");
+
+    host.configure("[work]\nNetworkNamespace=vpnWork\n[my mail]\nNetworkNamespace=mail\n");
+    let before = Snapshot::of(&host);
+    for nothing in [
+        "work",
+        "vpnWork",
+        "'my mail'",
+        "mail",
+        "vpn3",
+        "-n wrok",
+        "nothing",
+    ] {
+        let said = host.ok(&format!("runns-exec clean {nothing}"));
+        assert!(said.contains("nothing to clean"), "{said}");
+    }
+    for (word, near) in [
+        ("wrok", "did you mean work?"),
+        ("'my mial'", "did you mean my mail?"),
+        ("vpnWrok", "did you mean vpnWork?"),
+    ] {
+        host.run(&format!("runns-exec clean {word}"))
+            .refused(1, &["neither", near]);
+    }
+    host.run("runns-exec clean 'no such'")
+        .refused(2, &["no such"]);
+    before.assert_same(&Snapshot::of(&host));
+    host.ok("runns-exec clean vpn1 && runns-exec clean vpn1 && runns-exec clean vpn2");
+}
+
+#[test]
 fn names_that_were_built_anew_are_not_entered_by_an_old_record() {
     let (host, _) = built();
     host.ok("ip netns delete vpn1 && ip netns add vpn1");

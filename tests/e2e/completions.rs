@@ -24,7 +24,7 @@ fn host_with_names() -> Host {
 }
 
 /// What is typed before the Tab key, and what it is completed to.
-const CASES: [(&str, &str); 16] = [
+const CASES: [(&str, &str); 20] = [
     ("vpnW", "vpnWork"),
     ("-v vpnW", "vpnWork"),
     ("exec li", "list"),
@@ -35,6 +35,10 @@ const CASES: [(&str, &str); 16] = [
     ("list vpnX vpnW", "vpnWork"),
     ("build -s wo", "work"),
     ("build -s ho", "home"),
+    ("build vpnW", "vpnWork"),
+    ("build ho", "home"),
+    ("clean ho", "home"),
+    ("status vpnX ho", "home"),
     ("import --remove ho", "home"),
     ("import --no-k", "--no-kill-switch"),
     ("import /tmp/c/runns-exec.b", "/tmp/c/runns-exec.bash"),

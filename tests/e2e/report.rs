@@ -47,11 +47,72 @@ fn the_table_is_aligned_and_names_can_be_chosen() {
             .refused(2, &["--bogus"]);
     }
     host.ok("runns-exec clean work --kill && runns-exec clean a-longer-name");
+    host.configure("");
     assert_eq!(
         host.ok("runns-exec status"),
         "NAMESPACE  STATE  ADDRESS  UPLINK  DNS  TUNNEL  PROCESSES"
     );
     assert_eq!(host.ok("runns-exec status --json"), "[]");
+}
+
+#[test]
+fn sections_that_are_not_built_have_a_row() {
+    let host = host();
+    host.configure(
+        "[Work]\nNetworkNamespace=work\nInterfaceOut=eth0\nResolve=/etc/vpn.resolv\n[a-longer-name]\n\
+         [my mail]\nNetworkNamespace=mail\n[late]\n",
+    );
+    host.ok("runns-exec build -s late -n early");
+    let states = "awk -F '  +' '{print $1, $2}' | grep -v '^ \\|^not'";
+    for runner in [host.root(), host.user("alice")] {
+        // Nobody asked for it: no failure.
+        let table = runner.ok("runns-exec status");
+        let row = table.lines().find(|line| line.starts_with("mail")).unwrap();
+        let cells: Vec<&str> = row
+            .split("  ")
+            .map(str::trim)
+            .filter(|cell| !cell.is_empty())
+            .collect();
+        assert_eq!(
+            cells,
+            ["mail", "not built", "-", "-", "-", "-", "-"],
+            "{table}"
+        );
+        assert_eq!(
+            runner.ok(&format!("runns-exec status | {states}")),
+            "NAMESPACE STATE\na-longer-name ok\nearly ok\nmail not built\nwork ok"
+        );
+        let json: serde_json::Value =
+            serde_json::from_str(&runner.run("runns-exec status --json mail").stdout).unwrap();
+        assert_eq!(
+            (
+                &json[0]["namespace"],
+                &json[0]["state"],
+                &json[0]["processes"]
+            ),
+            (
+                &"mail".into(),
+                &"not built".into(),
+                &serde_json::Value::Null
+            )
+        );
+        for word in ["mail", "'MY mail'"] {
+            assert_eq!(runner.run(&format!("runns-exec status {word}")).status, 1);
+        }
+        // A member sees the inside of what a section names, as well.
+        let late = runner.ok("runns-exec status LATE early");
+        assert!(
+            late.lines().nth(1).unwrap().starts_with("early      ok "),
+            "{late}"
+        );
+        assert!(!late.contains("the inside"), "{late}");
+        runner
+            .run("runns-exec status wrok")
+            .refused(1, &["wrok", "neither", "did you mean work?"]);
+        runner
+            .run("runns-exec status 'my mial'")
+            .refused(1, &["did you mean my mail?"]);
+    }
 }
 
 #[test]

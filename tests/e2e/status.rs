@@ -79,7 +79,10 @@ fn failures_of_runns_exec_itself() {
         "list --bogus",
         "clean",
         "--pty list",
-        "build extra",
+        "build a b",
+        "build work -s work",
+        "build -n vpn1 vpn1",
+        "clean work -s work",
         "clean a b",
     ] {
         let output = alice.run(&format!("runns-exec {line}"));

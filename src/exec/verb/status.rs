@@ -1,4 +1,4 @@
-//! `runns-exec status [NAME]...`. The program for root prints it, for everybody: it knows the parts
+//! `runns-exec status [NAME|SECTION]...`. The program for root prints it, for everybody: it knows the parts
 //! of a namespace and speaks netlink. For a member of the group, who may not enter a namespace
 //! without this program's capabilities, this program looks inside first and hands over what it saw,
 //! in a file without a name.
@@ -24,8 +24,8 @@ use runns_shared::record::Record;
 /// What the command line asks for; names are not checked yet.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Only these namespaces; all if empty.
-    pub names: Vec<OsString>,
+    /// Only these namespaces and sections; all if empty.
+    pub words: Vec<OsString>,
     /// As JSON.
     pub json: bool,
 }
@@ -51,15 +51,12 @@ pub fn run(options: &Options, arguments: &[&CStr], environment: &[&CStr]) -> Res
 /// hands as soon as this program has executed the other one. Namespaces that are left out are
 /// reported as not seen.
 fn look(options: &Options) -> String {
-    let names = if options.names.is_empty() {
-        Record::names().unwrap_or_default()
-    } else {
-        options
-            .names
-            .iter()
-            .filter_map(|name| NetnsName::new(name).ok())
-            .collect()
-    };
+    let mut names = Record::names().unwrap_or_default();
+    let is_name = |word: &OsString| names.iter().any(|name| name.as_str() == word);
+    // A section may stand for any of them.
+    if !options.words.is_empty() && options.words.iter().all(is_name) {
+        names.retain(|name| options.words.iter().any(|word| word == name.as_str()));
+    }
     let privilege = match Privilege::take() {
         Ok(privilege) => privilege,
         Err(error) => {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
 
-use super::{change, prepare};
+use super::{change, prepare, word};
 use crate::difference;
 use crate::finding::Finding;
 use crate::host::{Before, HostState};
@@ -43,6 +43,8 @@ pub const WAIT: Wait = Wait {
 /// What the command line asks for; names are not checked yet.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Options {
+    /// A section, or a namespace that was built; neither -n nor -s is given with it.
+    pub word: Option<OsString>,
     /// -n
     pub name: Option<OsString>,
     /// -s
@@ -68,6 +70,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            word: None,
             name: None,
             section: None,
             interface: None,
@@ -324,8 +327,13 @@ impl Wanted {
                 first.name, second.name, first.netns
             ));
         }
-        if let Some(section) = &options.section {
-            let section = config.section(&section.to_string_lossy(), &path)?;
+        let given = options.section.as_ref();
+        let section = match &options.word {
+            Some(word) => wanted.take_word(&word.to_string_lossy(), &config)?,
+            None => given.map(|section| section.to_string_lossy().into_owned()),
+        };
+        if let Some(section) = section {
+            let section = config.section(&section, &path)?;
             let of_default = path == Path::new(DEFAULT_PATH);
             wanted.take(section, of_default.then(|| section.name.clone()));
         }
@@ -346,6 +354,37 @@ impl Wanted {
             })?;
         }
         Ok(wanted)
+    }
+
+    /// Takes what a word alone says: returns the section to take the rest from, unless it names
+    /// what was built without one.
+    fn take_word(&mut self, word: &str, config: &Config) -> Result<Option<String>> {
+        let section = word::section(word, config).map(|section| section.name.clone());
+        if section
+            .as_ref()
+            .is_some_and(|name| name.eq_ignore_ascii_case(word))
+        {
+            return Ok(section);
+        }
+        self.name = NetnsName::new(word).ok();
+        if let Some(Record { plan, .. }) = self.recorded()? {
+            let section = plan.request.section.clone();
+            if section.is_none() {
+                self.take_built(plan);
+            }
+            return Ok(section);
+        }
+        if section.is_some() {
+            return Ok(section);
+        }
+        let (near, is_name) = (word::near(word, config), self.name.is_some());
+        let unknown = word::unknown("build", word, near.as_deref());
+        Err(match near {
+            None if is_name => unknown.hint(format!(
+                "to build a namespace of this name: sudo runns-exec build -n {word}"
+            )),
+            _ => unknown,
+        })
     }
 
     /// Decides on a name, if none was asked for, and a subnet.

@@ -6,7 +6,7 @@ use std::io::{BufRead, IsTerminal};
 use std::path::Path;
 use std::time::Duration;
 
-use super::prepare;
+use super::{prepare, word};
 use crate::etc_netns;
 use crate::facts::{self, Own};
 use crate::host::Before;
@@ -27,7 +27,7 @@ use runns_shared::escape::{escape, one_line};
 use runns_shared::log;
 use runns_shared::name::{IfaceName, NetnsName};
 use runns_shared::output;
-use runns_shared::record::{Record, State};
+use runns_shared::record::{self, Record, State};
 
 /// How many processes are listed before they are ended.
 const LISTED: usize = 100;
@@ -35,6 +35,8 @@ const LISTED: usize = 100;
 /// Which namespace to clean. Names are not validated yet.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Target {
+    /// By its name or its section's, whichever it is.
+    Word(OsString),
     /// By its name.
     Name(OsString),
     /// By the section from which it was built.
@@ -60,10 +62,6 @@ pub struct Options {
 pub fn run(options: Options) -> Result<()> {
     prepare("clean")?;
     let usage = |error: Error| error.with_status(status::USAGE);
-    let named = match &options.target {
-        Target::Name(name) => Some(NetnsName::new(name).map_err(usage)?),
-        Target::Section(_) => None,
-    };
     let uplink = options
         .reattach
         .as_ref()
@@ -71,7 +69,7 @@ pub fn run(options: Options) -> Result<()> {
         .transpose()
         .map_err(usage)?;
     let lock = Lock::take()?;
-    let result = find(&options, named).and_then(|name| match uplink {
+    let result = find(&options.target).and_then(|name| match uplink {
         Some(uplink) => reattach(&lock, &name, uplink),
         None => clean(&lock, &name, &options),
     });
@@ -79,26 +77,73 @@ pub fn run(options: Options) -> Result<()> {
     result
 }
 
-/// The namespace to clean. A section is looked up in the records first: the configuration may have
-/// changed since the build.
-fn find(options: &Options, named: Option<NetnsName>) -> Result<NetnsName> {
-    let section = match (named, &options.target) {
-        (Some(name), _) => return Ok(name),
-        (None, Target::Section(section) | Target::Name(section)) => section.to_string_lossy(),
+/// The namespace to clean.
+fn find(target: &Target) -> Result<NetnsName> {
+    match target {
+        Target::Word(word) => by_word(word),
+        Target::Name(name) => {
+            NetnsName::new(name).map_err(|error| error.with_status(status::USAGE))
+        }
+        Target::Section(section) => by_section(&section.to_string_lossy()),
+    }
+}
+
+/// A namespace of which something is there, or else that of a section. A name of which nothing is
+/// left is no error, unless it is near enough to another to be a mistake for it.
+fn by_word(word: &OsString) -> Result<NetnsName> {
+    let name = NetnsName::new(word).map_err(|error| error.with_status(status::USAGE));
+    let is_there = |name: &&NetnsName| {
+        let paths = [
+            record::path(name),
+            namespace::path(name),
+            etc_netns::directory(name),
+        ];
+        paths.iter().any(|path| path.symlink_metadata().is_ok())
     };
+    if let Some(name) = name.as_ref().ok().filter(is_there) {
+        return Ok(name.clone());
+    }
+    let word = word.to_string_lossy();
+    // Even if the configuration contains an error, what was built can be removed.
+    let config = Config::load_default().unwrap_or_default();
+    let built_from_it = |record: &Record| {
+        let section = record.plan.request.section.as_ref();
+        section.is_some_and(|section| section.eq_ignore_ascii_case(&word))
+    };
+    let section = word::section(&word, &config);
+    if section.is_some_and(|section| section.name.eq_ignore_ascii_case(&word))
+        || Record::readable()?.0.iter().any(built_from_it)
+    {
+        return by_section(&word);
+    }
+    if let Some(section) = section {
+        return Ok(section.netns.clone());
+    }
+    // Every vpnX is near the others, and so are the shortest names.
+    let is_distinct = |name: &NetnsName| word.len() > 2 && name.vpn_number().is_none();
+    let may_be_mistyped = name.as_ref().map_or(true, is_distinct);
+    match word::near(&word, &config).filter(|_| may_be_mistyped) {
+        Some(near) => Err(word::unknown("clean", &word, Some(&near))),
+        None => name,
+    }
+}
+
+/// The namespace of a section, which is looked up in the records first: the configuration may have
+/// changed since the build.
+fn by_section(section: &str) -> Result<NetnsName> {
     let built: Vec<NetnsName> = Record::all()?
         .into_iter()
         .map(|record| record.plan)
         .filter(|plan| {
             let built_from = plan.request.section.as_ref();
-            built_from.is_some_and(|built| built.eq_ignore_ascii_case(&section))
+            built_from.is_some_and(|built| built.eq_ignore_ascii_case(section))
         })
         .map(|plan| plan.name)
         .collect();
     match &built[..] {
         [name] => Ok(name.clone()),
         [] => Ok(Config::load_default()?
-            .section(&section, Path::new(DEFAULT_PATH))?
+            .section(section, Path::new(DEFAULT_PATH))?
             .netns
             .clone()),
         several => {

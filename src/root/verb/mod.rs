@@ -5,6 +5,7 @@ pub mod change;
 pub mod clean;
 pub mod import;
 pub mod status;
+mod word;
 
 use runns_privileged::capability::refuse_user_namespace;
 use runns_shared::error::{Context, Error, Result};

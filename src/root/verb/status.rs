@@ -1,24 +1,26 @@
-//! `runns-exec status [NAME]...`: compares what was built with what is there.
+//! `runns-exec status [NAME|SECTION]...`: compares what was built with what is there.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 
+use super::word;
 use crate::report::{self, Health, Named};
 use crate::seen::Seen;
+use runns_shared::config::Config;
 use runns_shared::error::{Context, Error, Result, status};
 use runns_shared::inside::{HANDED_OVER, Inside};
 use runns_shared::name::NetnsName;
 use runns_shared::output;
 use runns_shared::record::Record;
-use runns_shared::suggest::nearest;
 use runns_shared::trusted::MAX_TEXT;
 
 /// What the command line asks for; names are not checked yet.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Only these namespaces; all if empty.
-    pub names: Vec<OsString>,
+    /// Only these namespaces and sections; all if empty.
+    pub words: Vec<OsString>,
     /// As JSON.
     pub json: bool,
 }
@@ -27,45 +29,88 @@ pub struct Options {
 /// of the group; returns whether all is ok.
 pub fn run(options: &Options, handed_over: Vec<Inside>) -> Result<bool> {
     let seen = Seen::new(handed_over);
-    let statuses = report::look(&named(options)?, &seen);
+    let config = seen.config().cloned().unwrap_or_default();
+    let statuses = report::look(&named(options, &config)?, &seen);
     if options.json {
         output::print_json(&statuses)?
     } else {
         report::print(&statuses)?
     }
-    Ok(statuses.iter().all(|status| status.state == Health::Ok))
+    // A section that nobody asked for need not be built.
+    let is_fine = |state: Health| match state {
+        Health::Ok => true,
+        Health::NotBuilt => options.words.is_empty(),
+        Health::Degraded | Health::Down => false,
+    };
+    Ok(statuses.iter().all(|status| is_fine(status.state)))
 }
 
 /// The namespaces that the command line asks for, with their records.
-fn named(options: &Options) -> Result<Vec<Named>> {
-    // A record may be removed after its name was listed.
-    let load = |name: NetnsName| match Record::load(&name) {
-        Ok(record) => record.map(|record| (name, Ok(record))),
-        Err(error) => Some((name, Err(error))),
-    };
-    if options.names.is_empty() {
-        return Ok(Record::names()?.into_iter().filter_map(load).collect());
+fn named(options: &Options, config: &Config) -> Result<Vec<Named>> {
+    let mut all = all(config)?;
+    if options.words.is_empty() {
+        return Ok(all);
     }
-    let name = |word| NetnsName::new(word).map_err(|error| error.with_status(status::USAGE));
-    let mut names = options.names.iter().map(name).collect::<Result<Vec<_>>>()?;
-    names.sort_unstable();
-    names.dedup();
-    names
-        .into_iter()
-        .map(|name| load(name.clone()).ok_or_else(|| unknown(&name)))
-        .collect()
+    let mut meant = HashSet::new();
+    for word in &options.words {
+        let text = word.to_string_lossy();
+        let section = word::section(&text, config);
+        let is_meant = |(name, record): &&Named| {
+            name.as_str() == text
+                || section.is_some_and(|section| section.netns == *name)
+                || built_from(record).is_some_and(|section| section.eq_ignore_ascii_case(&text))
+        };
+        let names: Vec<NetnsName> = all
+            .iter()
+            .filter(is_meant)
+            .map(|(name, _)| name.clone())
+            .collect();
+        if names.is_empty() {
+            let near = word::near(&text, config);
+            if near.is_none() {
+                NetnsName::new(word).map_err(|error| error.with_status(status::USAGE))?;
+            }
+            return Err(word::unknown("show", &text, near.as_deref()));
+        }
+        meant.extend(names);
+    }
+    all.retain(|(name, _)| meant.contains(name));
+    Ok(all)
 }
 
-fn unknown(name: &NetnsName) -> Error {
-    let error = Error::new(
-        format!("show namespace {name}"),
-        "runns-exec did not build it",
-    );
-    let names = Record::names().unwrap_or_default();
-    match nearest(name.as_str(), names.iter().map(NetnsName::as_str)) {
-        Some(near) => error.hint(format!("did you mean {near}?")),
-        None => error,
+/// All namespaces that were built, and those of the sections that are not, by their names.
+fn all(config: &Config) -> Result<Vec<Named>> {
+    let load = |name: NetnsName| {
+        let record = Record::load(&name);
+        (name, record)
+    };
+    // A record may be removed after its name was listed.
+    let mut all: Vec<Named> = Record::names()?
+        .into_iter()
+        .map(load)
+        .filter(|(_, record)| !matches!(record, Ok(None)))
+        .collect();
+    let mut known: HashSet<NetnsName> = all.iter().map(|(name, _)| name.clone()).collect();
+    let built: HashSet<String> = all
+        .iter()
+        .filter_map(|(_, record)| built_from(record))
+        .map(str::to_ascii_lowercase)
+        .collect();
+    for section in &config.sections {
+        if !built.contains(&section.name.to_ascii_lowercase())
+            && known.insert(section.netns.clone())
+        {
+            all.push((section.netns.clone(), Ok(None)));
+        }
     }
+    all.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    Ok(all)
+}
+
+/// The section that a namespace was built from.
+fn built_from(record: &Result<Option<Record>>) -> Option<&str> {
+    let plan = &record.as_ref().ok()?.as_ref()?.plan;
+    plan.request.section.as_deref()
 }
 
 /// Takes what runns-exec saw inside the namespaces, and the words that say where it is, from the
