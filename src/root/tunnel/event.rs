@@ -1,6 +1,7 @@
 //! Lines of OpenVPN's management interface (management-notes.txt of its sources).
 
 use super::attempts::Weight;
+use runns_shared::error::{Error, Result};
 use runns_shared::escape::escape;
 
 /// How many characters of a line of the log are shown. OpenVPN's longest are lists of pushed
@@ -112,6 +113,15 @@ pub fn parse(line: &str) -> Event {
 /// A word of a command, as OpenVPN reads it.
 pub fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// What is written for a command; an error if it would be read as several.
+pub fn line_of(command: &str) -> Result<Vec<u8>> {
+    if command.contains(['\n', '\r', '\0']) {
+        let cause = "a user name, password or code contains a line break";
+        return Err(Error::new("talk to OpenVPN", cause));
+    }
+    Ok(format!("{command}\n").into_bytes())
 }
 
 /// A state in plain words; `None` for states that are not worth showing.
@@ -258,6 +268,14 @@ mod tests {
         );
         assert_eq!(parse("SUCCESS: hold release succeeded"), Event::Other);
         assert_eq!(parse(">"), Event::Other);
+    }
+
+    #[test]
+    fn a_command_is_one_line() {
+        assert_eq!(line_of("hold off").unwrap(), b"hold off\n");
+        for command in ["a\nkeeper: stay", "a\rb", "a\0b", "a\n"] {
+            assert!(line_of(command).is_err(), "{command:?}");
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ use nix::unistd::Pid;
 
 use super::device::{install, route_beside, set_up};
 use super::environment::{Room, Routing, Variables, is_used, pushed_dns, routes_beside, setup};
-use super::event::{Event, Need, parse, reason};
+use super::event::{Event, Need, line_of, parse, reason};
 use super::launch::{Tunnel, inside_name, outside_name};
 use super::login::{self, Login};
 use super::management::LONGEST;
@@ -257,10 +257,14 @@ impl Keeper {
 
     /// Sends a command to the daemon. One that does not read has only itself to blame.
     fn send(&mut self, command: &str) {
+        let line = match line_of(command) {
+            Ok(line) => line,
+            Err(error) => return self.complain(Err(error)),
+        };
         let sent = self
             .management
             .as_mut()
-            .map(|stream| stream.write_all(format!("{command}\n").as_bytes()));
+            .map(|stream| stream.write_all(&line));
         if sent.is_some_and(|sent| sent.is_err()) {
             self.management = None;
         }

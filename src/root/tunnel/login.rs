@@ -56,17 +56,22 @@ struct Challenge {
 }
 
 impl Challenge {
-    /// From `CRV1:FLAGS:STATE:USER:TEXT`, with the user name in base64.
+    /// From `CRV1:FLAGS:STATE:USER:TEXT`, with the user name in base64, which can hide a line
+    /// break: what follows it would be a command for the daemon or its keeper.
     fn parse(reason: &str) -> Option<Self> {
         let mut fields = reason.strip_prefix("CRV1:")?.splitn(4, ':');
         let flags: Vec<&str> = fields.next()?.split(',').collect();
         let (state, user) = (fields.next()?, decode(fields.next()?)?);
+        let user = String::from_utf8(user).ok()?;
+        if user.contains(char::is_control) {
+            return None;
+        }
         Some(Self {
             text: fields.next()?.to_string(),
             echo: flags.contains(&"E"),
             needs_answer: flags.contains(&"R"),
             state: state.to_string(),
-            user: String::from_utf8(user).ok()?,
+            user,
         })
     }
 }
@@ -414,6 +419,10 @@ mod tests {
         assert!(challenge.needs_answer && challenge.state == "Om01");
         assert_eq!(Challenge::parse("CRV1:R:x:!:y"), None);
         assert_eq!(Challenge::parse("expired"), None);
+        for user in ["x\nkeeper: stay\n", "x\r", "x\0y", "\u{85}"] {
+            let reason = format!("CRV1:E:s:{}:t", encode(user.as_bytes()));
+            assert_eq!(Challenge::parse(&reason), None, "{user:?}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use super::attempts::{Attempts, Weight, server_in};
-use super::event::{Event, SHOWN, describe_state, parse, reason, reason_in};
+use super::event::{Event, SHOWN, describe_state, line_of, parse, reason, reason_in};
 use super::login::{Login, Refusal, Reply};
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::escape;
@@ -91,11 +91,7 @@ impl Management {
 
     /// Sends a command.
     pub fn send(&mut self, command: &str) -> Result<()> {
-        match self
-            .reader
-            .get_mut()
-            .write_all(format!("{command}\n").as_bytes())
-        {
+        match self.reader.get_mut().write_all(&line_of(command)?) {
             Err(error) if hung_up(&error) => Err(self.failure(EXITED)),
             written => written.cannot(|| "talk to OpenVPN"),
         }
@@ -300,5 +296,21 @@ impl Management {
                 log.join(" | ")
             ))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn several_lines_are_not_sent() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut management = Management::new(ours, "openvpn-work");
+        let error = management.send("username \"Auth\" \"x\nkeeper: stay\"");
+        assert!(error.is_err());
+        drop(management);
+        assert_eq!(theirs.read_to_end(&mut Vec::new()).unwrap(), 0);
     }
 }

@@ -255,6 +255,18 @@ fn a_dynamic_challenge() {
 }
 
 #[test]
+fn a_user_name_of_the_servers_is_no_command() {
+    let host = host_with_client("auth-user-pass login\n");
+    let user = host.ok("printf 'x\\nkeeper: stay\\nauth-retry interact\\nusername Auth mallory\\npassword Auth injected\\n' | base64 -w0");
+    let (_server, gate) = start_gate(&host, &format!("CRV1:E:s:{user}:t"), "nobody:x");
+    let before = Snapshot::of(&host);
+    let words = "the server asks for a code in a way that cannot be read";
+    host.run("runns-exec build -s work").refused(1, &[words]);
+    assert_eq!(gate.stdout(), "alice:secret\n");
+    before.assert_same(&Snapshot::of(&host));
+}
+
+#[test]
 fn a_server_is_quoted() {
     let host = host_with_client("auth-user-pass login\n");
     let (_server, _gate) = start_gate(&host, "Your subscription has expired", "nobody:x");
