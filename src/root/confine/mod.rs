@@ -17,6 +17,7 @@ use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use crate::kernel::tool;
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::plan::Plan;
+use runns_shared::subnet::MAX_NUMBER;
 use runns_sys::process;
 
 /// The first of the user ids. systemd's list (UIDS-GIDS.md) has 65536 to 524287 as unused, and
@@ -25,6 +26,9 @@ const FIRST_USER: u32 = 65536;
 /// How many ids each namespace has: 2048 numbers of namespaces times 16 is 32768, so the last id is
 /// 98303.
 const USERS: u32 = 16;
+/// The user and group id of the OpenVPN that only reads a file: the one after all daemons'. Its
+/// processes are never those of a build, which ends what has a daemon's id.
+pub const READER: u32 = FIRST_USER + (MAX_NUMBER as u32 + 1) * USERS;
 
 /// Processes and threads that a daemon may have; the runtime of wireguard-go starts some for each
 /// processor.
@@ -41,32 +45,35 @@ pub fn user(plan: &Plan, index: usize) -> u32 {
 /// Checks that the ids of the plan's daemons belong to nobody else.
 pub fn check(plan: &Plan) -> Result<()> {
     let tunnels = plan.request.vpn.len() + plan.request.wireguard.len();
-    let subordinate = std::fs::read_to_string("/etc/subuid").unwrap_or_default();
-    for user in (0..tunnels).map(|index| user(plan, index)) {
-        let refuse = |owner: &str| {
-            Error::new(
-                "start a tunnel's daemon",
-                format!("its user id, {user}, belongs to {owner}"),
-            )
-            .hint("the ids 65536 to 98303 are meant for these daemons, see runns-exec(8)")
-        };
-        // getent(1) also knows accounts that are not in /etc/passwd.
-        for database in ["passwd", "group"] {
-            if let Some(account) = tool::run("getent", &[database, &user.to_string()], "")
-                .ok()
-                .filter(|a| !a.is_empty())
-            {
-                return Err(refuse(account.split(':').next().unwrap_or_default()));
-            }
-        }
-        if let Some(owner) = subordinate
-            .lines()
-            .find_map(|line| subordinate_owner(line, user))
+    (0..tunnels).try_for_each(|index| check_user(user(plan, index)))
+}
+
+/// Checks that an id belongs to nobody else.
+pub fn check_user(user: u32) -> Result<()> {
+    let refuse = |owner: &str| {
+        Err(Error::new(
+            "start a tunnel's daemon",
+            format!("its user id, {user}, belongs to {owner}"),
+        )
+        .hint("the ids 65536 to 98304 are meant for these daemons, see runns-exec(8)"))
+    };
+    // getent(1) also knows accounts that are not in /etc/passwd.
+    for database in ["passwd", "group"] {
+        if let Some(account) = tool::run("getent", &[database, &user.to_string()], "")
+            .ok()
+            .filter(|a| !a.is_empty())
         {
-            return Err(refuse(&format!("the subordinate ids of {owner}")));
+            return refuse(account.split(':').next().unwrap_or_default());
         }
     }
-    Ok(())
+    let subordinate = std::fs::read_to_string("/etc/subuid").unwrap_or_default();
+    match subordinate
+        .lines()
+        .find_map(|line| subordinate_owner(line, user))
+    {
+        Some(owner) => refuse(&format!("the subordinate ids of {owner}")),
+        None => Ok(()),
+    }
 }
 
 /// The owner of a line of /etc/subuid (subuid(5)), if the ids in it include `user`.

@@ -308,10 +308,7 @@ impl Tunnel {
         if answered {
             add(&[b"--auth-user-pass"]);
         }
-        // tls-verify checks the server, and so is the one script that is not left out.
-        if self.profile.value("tls-verify").is_none() {
-            add(&[b"--script-security", b"0"]);
-        }
+        add(script_security(&self.profile));
         let own = tunnel::own_directory(self.name(), self.index);
         add(&[
             b"--tmp-dir",
@@ -440,6 +437,15 @@ impl Tunnel {
             }
         }
         last_line(said)
+    }
+}
+
+/// What keeps OpenVPN from executing anything. tls-verify checks the server, and so is the one
+/// script that is not left out.
+pub fn script_security(profile: &Profile) -> &'static [&'static [u8]] {
+    match profile.value("tls-verify") {
+        None => &[b"--script-security", b"0"],
+        Some(_) => &[],
     }
 }
 

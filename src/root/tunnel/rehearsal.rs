@@ -13,13 +13,14 @@ use std::time::{Duration, Instant};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
+use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, getpid, getppid, setsid};
 
-use super::launch::{PROGRAM, end_child, last_line, mount_tmpfs};
+use super::launch::{PROGRAM, end_child, last_line, mount_tmpfs, script_security};
 use super::profile::Profile;
-use crate::confine::{self, Identity, view::View};
+use crate::confine::{self, Identity, READER, view::View};
 use crate::kernel::tool;
 use runns_shared::error::{Context, Error, Result, words as words_of};
 use runns_shared::escape::show;
@@ -32,13 +33,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// well, as in /proc/PID/net/tcp, where state 0A is LISTEN (proc(5)).
 const PORT: (&str, &str) = ("7505", ":1D51 00000000:0000 0A");
 
-/// An error if OpenVPN refuses the options of this file. `user` is an id that nothing else has.
-pub fn read_by_openvpn(file: &Path, profile: &Profile, user: u32) -> Result<()> {
+/// An error if OpenVPN refuses the options of this file.
+pub fn read_by_openvpn(file: &Path, profile: &Profile) -> Result<()> {
+    confine::check_user(READER)?;
+    let parent = getpid();
     let cannot = || format!("use {}", show(file));
     let said = memfd_create(c"openvpn", MFdFlags::MFD_CLOEXEC).cannot(cannot)?;
     let words = words(file, profile)?;
     let pid = match process::fork().cannot(cannot)? {
-        Fork::Child => end_child(become_reader(profile, &words, user, &said)),
+        Fork::Child => end_child(become_reader(profile, &words, parent, &said)),
         Fork::Parent(pid) => pid,
     };
     let refused = wait(pid);
@@ -59,12 +62,17 @@ pub fn read_by_openvpn(file: &Path, profile: &Profile, user: u32) -> Result<()> 
 fn wait(pid: Pid) -> bool {
     let deadline = Instant::now() + PATIENCE;
     let sockets = format!("/proc/{pid}/net/tcp");
+    let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
+    let host = namespace("self");
     while Instant::now() < deadline && !process::was_interrupted() {
         match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::StillAlive) => {}
             _ => return true,
         }
-        if std::fs::read_to_string(&sockets).is_ok_and(|sockets| sockets.contains(PORT.1)) {
+        // Until it is in a namespace of its own, the sockets are those of the host.
+        let apart = namespace(&pid.to_string()).is_some_and(|own| Some(own) != host);
+        let listens = || std::fs::read_to_string(&sockets).is_ok_and(|all| all.contains(PORT.1));
+        if apart && listens() {
             return false;
         }
         // Nothing announces the socket.
@@ -91,6 +99,7 @@ fn words(file: &Path, profile: &Profile) -> Result<Vec<CString>> {
         b"--ifconfig-noexec",
         b"--route-noexec",
     ];
+    words.extend(script_security(profile));
     if profile.credentials()?.is_some() {
         words.push(b"--auth-user-pass");
     }
@@ -104,7 +113,7 @@ fn words(file: &Path, profile: &Profile) -> Result<Vec<CString>> {
 fn become_reader(
     profile: &Profile,
     words: &[CString],
-    user: u32,
+    parent: Pid,
     said: &OwnedFd,
 ) -> Result<Infallible> {
     setsid().cannot(|| "start a session")?;
@@ -120,7 +129,7 @@ fn become_reader(
     net::bring_up(&socket, "lo").cannot(|| "bring the loopback interface up")?;
     mount_tmpfs(
         Path::new("/tmp"),
-        &format!("mode=0700,uid={user},gid={user},size=1m,nr_inodes=64"),
+        &format!("mode=0700,uid={READER},gid={READER},size=1m,nr_inodes=64"),
     )?;
     let mut view = View::new();
     view.show_writable(Path::new("/tmp"));
@@ -131,14 +140,19 @@ fn become_reader(
     if profile.directory().is_dir() {
         view.directory(profile.directory());
     }
-    view.enter(user)?;
+    view.enter(READER)?;
     confine::enter_directory(profile.directory())?;
     confine::give_up_root(&Identity {
-        user,
+        user: READER,
         capability: None,
         // It ends before it locks any.
         lock_memory: false,
     })?;
+    // A change of the user would take it back (PR_SET_PDEATHSIG, prctl(2)).
+    set_pdeathsig(Signal::SIGKILL).cannot(|| "end with the parent")?;
+    if getppid() != parent {
+        return Err(Error::new("use the file", "interrupted"));
+    }
     let words: Vec<&CStr> = words.iter().map(CString::as_c_str).collect();
     let environment = CString::new(format!("PATH={}", tool::PATH)).unwrap_or_default();
     let errno = process::execute(words[0], &words, &[&environment]);

@@ -4,7 +4,7 @@
 use super::wireguard::host_with_peer;
 use super::{host, ping};
 use crate::support::openvpn;
-use crate::support::{Host, Snapshot};
+use crate::support::{Host, Snapshot, wait_until};
 
 /// Both ways to ask for a build, refused with all of `parts`.
 #[track_caller]
@@ -141,6 +141,35 @@ fn the_own_address_is_the_first_of_a_peers_network() {
     host.ok("runns-exec build -s work --wait 10");
     assert!(ping(&host, "work", "fd20::1"));
     host.ok("runns-exec clean work -f");
+}
+
+#[test]
+fn a_listener_on_the_host_does_not_answer_for_openvpn() {
+    let host = host();
+    openvpn::make_certificates(&host);
+    openvpn::configure_client(&host, "work", 1194);
+    host.configure("[work]\nvpn=/etc/openvpn/work.conf\n");
+    let traced = "strace -f -v -s 99 -e trace=execve,prctl,setresuid -o /tmp/trace runns-exec build -s work --dry-run";
+    host.ok(traced);
+    let trace = host.ok("cat /tmp/trace");
+    for part in [
+        "\"--script-security\", \"0\"",
+        "setresuid(98304, 98304, 98304)",
+        "prctl(PR_SET_PDEATHSIG, SIGKILL)",
+    ] {
+        assert!(trace.contains(part), "{part}: {trace}");
+    }
+    host.ok("echo 'no-such-option x' >>/etc/openvpn/work.conf");
+    let _listener = host
+        .user("alice")
+        .spawn("exec socat TCP-LISTEN:7505,bind=127.0.0.1,fork -");
+    wait_until("the listener", || {
+        host.ok("ss -Hltn").contains("127.0.0.1:7505").then_some(())
+    });
+    for _ in 0..5 {
+        host.run("runns-exec build -s work --dry-run")
+            .refused(1, &["no-such-option"]);
+    }
 }
 
 #[test]
