@@ -118,11 +118,11 @@ impl Attempts {
 /// remote address: [AF_INET]192.0.2.1:1194`, or `RESOLVE: Cannot resolve host address:
 /// vpn.example:1194 (...)` (socket.c of OpenVPN's sources).
 pub fn server_in(line: &str) -> Option<&str> {
-    if let Some((_, name)) = line.split_once("Cannot resolve host address: ") {
+    if let Some(name) = line.strip_prefix("RESOLVE: Cannot resolve host address: ") {
         return name.split(' ').next();
     }
-    let address = line.split_once("recently used remote address: ")?.1.trim();
-    Some(match address.strip_prefix('[')?.split_once(']')? {
+    let address = line.strip_prefix("TCP/UDP: Preserving recently used remote address: ")?;
+    Some(match address.trim().strip_prefix('[')?.split_once(']')? {
         ("AF_INET" | "AF_INET6", address) => address,
         _ => return None,
     })
@@ -161,5 +161,8 @@ mod tests {
         let line = "RESOLVE: Cannot resolve host address: a.test:1194 (Name or service not known)";
         assert_eq!(server_in(line), Some("a.test:1194"));
         assert_eq!(server_in("UDPv4 link remote: [AF_UNSPEC]"), None);
+        // A line that quotes the server.
+        let quoting = format!("PUSH: Received control message: 'PUSH_REPLY,{line}'");
+        assert_eq!(server_in(&quoting), None);
     }
 }

@@ -143,60 +143,62 @@ type Reason = (String, Weight);
 
 /// The reason in a line of the daemon's log, if it has a known one.
 pub fn reason_in(line: &str) -> Option<Reason> {
-    const REASONS: [(&str, &str, Weight); 11] = [
-        // Patterns and reasons; the first pattern that a line contains decides.
+    // How lines about certificates and about the socket begin. Others quote what the server sent.
+    const CERTIFICATE: &[&str] = &["VERIFY ERROR", "WARNING: Your certificate"];
+    const SOCKET: &[&str] = &["read ", "write ", "TCP: connect to "];
+    // Beginnings of a line, what it contains, and the reason; the first that matches decides.
+    const REASONS: [(&[&str], &str, &str, Weight); 9] = [
         (
+            CERTIFICATE,
             "certificate has expired",
             "a certificate has expired",
             Weight::Final,
         ),
         (
+            CERTIFICATE,
             "certificate is not yet valid",
             "a certificate is not valid yet (is the clock right?)",
             Weight::Final,
         ),
         (
-            "VERIFY ERROR",
+            &["VERIFY ERROR"],
+            "",
             "the server's certificate could not be verified",
             Weight::Final,
         ),
         (
-            "VERIFY KU ERROR",
+            &["VERIFY KU ERROR", "VERIFY EKU ERROR"],
+            "",
             "the server's certificate is not a server certificate",
             Weight::Final,
         ),
         (
-            "VERIFY EKU ERROR",
-            "the server's certificate is not a server certificate",
-            Weight::Final,
-        ),
-        (
-            "Cannot resolve host address",
+            &["RESOLVE: Cannot"],
+            "",
             "the server's name was not found",
             Weight::Cause,
         ),
         (
-            "RESOLVE: Cannot",
-            "the server's name was not found",
-            Weight::Cause,
-        ),
-        (
+            SOCKET,
             "Connection refused",
             "the server refused the connection",
             Weight::Cause,
         ),
         (
+            SOCKET,
             "Network is unreachable",
             "the server cannot be reached",
             Weight::Cause,
         ),
         (
-            "TLS key negotiation failed",
+            &["TLS Error: TLS key negotiation failed"],
+            "",
             "no answer from the server",
             Weight::Silence,
         ),
         (
-            "TLS Error: TLS handshake failed",
+            &["TLS Error: TLS handshake failed"],
+            "",
             "the TLS handshake with the server failed",
             Weight::Consequence,
         ),
@@ -206,8 +208,11 @@ pub fn reason_in(line: &str) -> Option<Reason> {
         let cause: String = cause.chars().take(SHOWN).collect();
         return Some((escape(cause.as_bytes()), Weight::Final));
     }
-    let found = REASONS.iter().find(|(sign, ..)| line.contains(sign));
-    found.map(|(_, reason, weight)| (reason.to_string(), *weight))
+    let begins = |starts: &[&str]| starts.iter().any(|start| line.starts_with(start));
+    let found = REASONS
+        .iter()
+        .find(|(starts, sign, ..)| begins(starts) && line.contains(sign));
+    found.map(|(_, _, reason, weight)| (reason.to_string(), *weight))
 }
 
 /// The reason of the latest line that has a known one.
@@ -281,13 +286,32 @@ mod tests {
     #[test]
     fn the_latest_reason_counts() {
         let lines = [
-            "TLS key negotiation failed to occur".to_string(),
-            "VERIFY ERROR: certificate has expired".into(),
+            "TLS Error: TLS key negotiation failed to occur within 60 seconds".to_string(),
+            "VERIFY ERROR: depth=0, error=certificate has expired: CN=server".into(),
         ];
         assert_eq!(
             reason(&lines),
             Some("a certificate has expired".to_string())
         );
         assert_eq!(reason(&["all is well".to_string()]), None);
+        for (line, words) in [
+            (
+                "read UDPv4 [ECONNREFUSED]: Connection refused (fd=3,code=111)",
+                "the server refused the connection",
+            ),
+            (
+                "TCP: connect to [AF_INET]192.0.2.1:1194 failed: Network is unreachable",
+                "the server cannot be reached",
+            ),
+            (
+                "WARNING: Your certificate has expired!",
+                "a certificate has expired",
+            ),
+        ] {
+            assert_eq!(reason(&[line.to_string()]).as_deref(), Some(words));
+            // A line that quotes the server.
+            let quoting = format!("PUSH: Received control message: 'PUSH_REPLY,{line}'");
+            assert_eq!(reason_in(&quoting), None);
+        }
     }
 }
