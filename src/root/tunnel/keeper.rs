@@ -187,6 +187,8 @@ struct Keeper {
     follow: bool,
     /// Whether the login had a one-time code.
     coded: bool,
+    /// Whether the login was refused, and is not to be sent again.
+    denied: bool,
     /// Whether to go on without build.
     stay: bool,
     signals: SignalFd,
@@ -239,6 +241,7 @@ impl Keeper {
             unsent: Vec::new(),
             follow,
             coded: false,
+            denied: false,
             stay: false,
             signals,
             event: None,
@@ -440,8 +443,10 @@ impl Keeper {
                 }
             }
             Event::Refused(kind, reason) if kind == login::AUTH => self.refused(reason.as_deref()),
-            Event::Message(message) if self.is_alone() => {
-                self.note_down(login::unanswered_message(&message).as_deref());
+            Event::Message(message) if self.is_alone() && !self.connected => {
+                if let Some(words) = login::unanswered_message(&message) {
+                    self.note_down(Some(&words));
+                }
             }
             Event::Log(text) => self.note_pushed(&text)?,
             _ => {}
@@ -463,12 +468,16 @@ impl Keeper {
             words = "the server asks for a new one-time code".to_string();
         }
         self.coded |= asks;
+        self.denied = login::is_final(reason, &self.tunnel.profile);
         self.note_down(Some(&words));
     }
 
     /// Answers from the file of `auth-user-pass`. A one-time code is in no file, and nobody is there
-    /// to be asked.
+    /// to be asked. A login that was refused is not repeated until somebody builds again.
     fn answer(&mut self, need: &Need) {
+        if self.denied && need.kind == login::AUTH {
+            return;
+        }
         let nobody = |_: &login::Question| Ok(None);
         let answer = Login::new(&self.tunnel.profile, &nobody, "").answer(need);
         match answer {
@@ -480,7 +489,7 @@ impl Keeper {
     fn note_state(&mut self, state: &str, remark: &str) {
         match state {
             "CONNECTED" => {
-                self.connected = true;
+                (self.connected, self.denied) = (true, false);
                 // With persist-tun, the device has stayed, and nothing that was pushed has changed.
                 if self.up {
                     let state = TunnelState::load(self.tunnel.name(), self.tunnel.index);
@@ -497,6 +506,8 @@ impl Keeper {
             "RECONNECTING" | "EXITING" => {
                 self.connected = false;
                 self.pushed = None;
+                // It was the token that the server took no longer, not the login.
+                self.denied &= remark != "auth-failure (auth-token)";
                 self.note_down(why_down(remark));
             }
             _ => {}
@@ -506,9 +517,7 @@ impl Keeper {
     /// `PUSH: Received control message: 'PUSH_REPLY,OPTION,OPTION...'`, of which there may be
     /// several.
     fn note_pushed(&mut self, text: &str) -> Result<()> {
-        let options = text
-            .split_once("PUSH: Received control message: 'PUSH_REPLY,")
-            .map(|(_, options)| options);
+        let options = text.strip_prefix("PUSH: Received control message: 'PUSH_REPLY,");
         if let Some(options) = options {
             let (pushed, room) = self.pushed.get_or_insert((Vec::new(), Room::PUSHED));
             for option in options.trim_end_matches('\'').split(',') {

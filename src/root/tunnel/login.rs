@@ -14,6 +14,8 @@ use runns_shared::escape::escape;
 
 /// Characters of a text of the server's that are shown.
 const SHOWN: usize = 200;
+/// Characters of its question that are shown in a prompt.
+const LONGEST_QUESTION: usize = 60;
 /// What OpenVPN calls the login to the VPN (UP_TYPE_AUTH in its sources).
 pub const AUTH: &str = "Auth";
 /// What it calls those to proxies, with the options that name them.
@@ -223,11 +225,9 @@ impl<'a> Login<'a> {
                     )),
                 };
             }
-            let retry = self.profile.value("auth-retry").unwrap_or_default();
-            let temporary = reason.is_some_and(|reason| reason.starts_with("TEMP"));
-            return match retry == "interact" || retry == "nointeract" || temporary {
-                true => Ok(Refusal::Retried),
-                false => Err(Error::new("log in", refusal(reason, self.profile))),
+            return match is_final(reason, self.profile) {
+                true => Err(Error::new("log in", refusal(reason, self.profile))),
+                false => Ok(Refusal::Retried),
             };
         }
         if self.keys.remove(kind).is_some() {
@@ -300,6 +300,13 @@ fn url(message: &str) -> Option<&str> {
     (url.starts_with("https://") || url.starts_with("http://")).then_some(url)
 }
 
+/// Whether a refused login is not to be sent again.
+pub fn is_final(reason: Option<&str>, profile: &Profile) -> bool {
+    let retry = profile.value("auth-retry").unwrap_or_default();
+    let temporary = reason.is_some_and(|reason| reason.starts_with("TEMP"));
+    !(retry == "interact" || retry == "nointeract" || temporary)
+}
+
 /// Why the server refused a login, in its own words if it gave any.
 pub fn refusal(reason: Option<&str>, profile: &Profile) -> String {
     match reason {
@@ -342,8 +349,10 @@ pub fn unanswered_message(message: &str) -> Option<String> {
     })
 }
 
+/// The question of a prompt. Blanks in it cannot wrap the line into what looks like another prompt.
 fn code_words(text: &str) -> String {
-    let text: String = text.trim().chars().take(SHOWN).collect();
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let text: String = words.join(" ").chars().take(LONGEST_QUESTION).collect();
     if text.is_empty() {
         "one-time code".to_string()
     } else {
@@ -423,6 +432,14 @@ mod tests {
             let reason = format!("CRV1:E:s:{}:t", encode(user.as_bytes()));
             assert_eq!(Challenge::parse(&reason), None, "{user:?}");
         }
+    }
+
+    #[test]
+    fn a_question_stays_on_its_line() {
+        assert_eq!(code_words("  "), "one-time code");
+        let text = format!("PIN){}\u{3000}\u{a0}sudo password:", " ".repeat(150));
+        assert_eq!(code_words(&text), "one-time code (PIN) sudo password:)");
+        assert!(code_words(&"x".repeat(200)).len() < 80);
     }
 
     #[test]

@@ -19,18 +19,19 @@ pub const LONGEST: usize = 1 << 16;
 /// How many lines of the daemon's log are kept for the hint of an error.
 const LAST_LINES: usize = 5;
 
+/// The time that is added for the rest of logins, whatever the server says, and however often.
+const MOST_PENDING: Duration = Duration::from_secs(600);
+
 /// What is said of a daemon that closed its socket.
 const EXITED: &str = "OpenVPN exited";
 
 /// How much longer the server gives for the rest of a login (`AUTH_PENDING,timeout SECONDS`).
 fn pending(state: &str, remark: &str) -> Duration {
-    /// Whatever the server says.
-    const MOST: u64 = 600;
     let seconds = remark
         .strip_prefix("timeout ")
         .filter(|_| state == "AUTH_PENDING");
     let seconds = seconds.and_then(|seconds| seconds.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(0).min(MOST))
+    Duration::from_secs(seconds.unwrap_or(0)).min(MOST_PENDING)
 }
 
 /// Whether the daemon closed the socket. A daemon that is killed before it read all that was sent
@@ -59,6 +60,35 @@ pub struct Patience {
     pub least: Duration,
     /// Until every server was tried.
     pub most: Duration,
+}
+
+/// Until when to wait for a connection.
+struct Deadline {
+    at: Instant,
+    /// What the server says does not move it beyond this.
+    last: Instant,
+}
+
+impl Deadline {
+    fn new(at: Instant) -> Self {
+        Self {
+            at,
+            last: at + MOST_PENDING,
+        }
+    }
+
+    fn extend(&mut self, to: Instant) {
+        self.at = self.at.max(to.min(self.last));
+    }
+
+    fn shorten(&mut self, to: Instant) {
+        self.at = self.at.min(to);
+    }
+
+    fn shift(&mut self, by: Duration) {
+        self.at += by;
+        self.last += by;
+    }
 }
 
 /// How build follows a connection until it is established.
@@ -104,46 +134,55 @@ impl Management {
         if asks_again {
             self.send("auth-retry interact")?;
         }
+        let connected = self.connect(&mut follow);
+        // However this ends, the daemon may stay, and would send a refused login again and again.
+        if asks_again && follow.retry != "interact" {
+            let restored = self.send("auth-retry none");
+            return connected.and(restored);
+        }
+        connected
+    }
+
+    fn connect(&mut self, follow: &mut Follow) -> Result<()> {
         for command in ["hold off", "hold release"] {
             self.send(command)?;
         }
-        let mut deadline = Instant::now() + follow.patience.most;
+        let mut deadline = Deadline::new(Instant::now() + follow.patience.most);
         loop {
-            let line = self.line(deadline).map_err(|error| match &follow.longer {
-                Some(longer) if self.ran_out(deadline) => {
-                    Error::new("connect", error.cause()).hint(longer)
-                }
-                _ => error,
-            })?;
+            let line = self
+                .line(deadline.at)
+                .map_err(|error| match &follow.longer {
+                    Some(longer) if self.ran_out(deadline.at) => {
+                        Error::new("connect", error.cause()).hint(longer)
+                    }
+                    _ => error,
+                })?;
             match parse(&line) {
                 Event::State(state, _) if state == "CONNECTED" => {
                     (follow.progress)("connected");
-                    if asks_again && follow.retry != "interact" {
-                        self.send("auth-retry none")?;
-                    }
                     return Ok(());
                 }
                 event => {
                     // The time in which somebody types does not count.
                     let before = Instant::now();
                     let asks = matches!(event, Event::Need(_) | Event::Message(_));
-                    deadline = self.handle(event, &mut follow, deadline)?;
+                    self.handle(event, follow, &mut deadline)?;
                     if asks {
-                        deadline += before.elapsed();
+                        deadline.shift(before.elapsed());
                     }
                 }
             }
         }
     }
 
-    /// Handles what the daemon says before it is connected; returns until when to wait for more.
-    fn handle(&mut self, event: Event, follow: &mut Follow, deadline: Instant) -> Result<Instant> {
+    /// Handles what the daemon says before it is connected, which can move the deadline.
+    fn handle(&mut self, event: Event, follow: &mut Follow, deadline: &mut Deadline) -> Result<()> {
         match event {
             Event::State(state, remark) => {
                 describe_state(&state).into_iter().for_each(follow.progress);
                 let more = pending(&state, &remark);
                 self.state = state;
-                return Ok(deadline.max(Instant::now() + more));
+                deadline.extend(Instant::now() + more);
             }
             Event::Need(need) => {
                 for command in follow.login.answer(&need)? {
@@ -164,13 +203,13 @@ impl Management {
                     return Err(self.failure(""));
                 }
                 if came_round {
-                    return Ok(deadline.min(Instant::now() + follow.patience.least));
+                    deadline.shorten(Instant::now() + follow.patience.least);
                 }
             }
             // UpDown and Variable are the keeper's business, which does not pass them on.
             Event::UpDown(_) | Event::Variable(_) | Event::Other => {}
         }
-        Ok(deadline)
+        Ok(())
     }
 
     /// Whether the time is up before every server was tried.
@@ -303,6 +342,24 @@ impl Management {
 mod tests {
     use super::*;
     use std::io::Read;
+
+    #[test]
+    fn a_server_cannot_put_the_deadline_off_for_ever() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut deadline = Deadline::new(at(30));
+        for seconds in [100, 400, 1000] {
+            deadline.extend(at(seconds) + pending("AUTH_PENDING", "timeout 86400"));
+            assert!(deadline.at <= at(630));
+        }
+        assert_eq!(deadline.at, at(630));
+        // The time in which somebody types is not the server's.
+        deadline.shift(Duration::from_secs(5));
+        assert_eq!(deadline.at, at(635));
+        deadline.shorten(at(40));
+        deadline.extend(at(9000));
+        assert_eq!(deadline.at, at(635));
+    }
 
     #[test]
     fn several_lines_are_not_sent() {

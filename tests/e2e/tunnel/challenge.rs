@@ -204,13 +204,15 @@ fn a_token_makes_renegotiations_work_without_a_code() {
     host.ok("runns-exec clean work -f");
 }
 
+fn gate_of(host: &Host, reason: &str, wanted: &str) -> Background {
+    let gate = format!("exec python3 /root/gate.py '{reason}' {wanted}");
+    host.root().inside(&host.internet.net).spawn(&gate)
+}
+
 /// A server that denies logins with a reason: all but `wanted`, or as many as that says after a
 /// blank.
 pub fn start_gate(host: &Host, reason: &str, wanted: &str) -> (OpenVpnServer, Background) {
-    let gate = host
-        .root()
-        .inside(&host.internet.net)
-        .spawn(&format!("exec python3 /root/gate.py '{reason}' {wanted}"));
+    let gate = gate_of(host, reason, wanted);
     let more = "management /tmp/gate unix\nmanagement-client-auth\nkeepalive 1 3\n";
     (OpenVpnServer::start_with(host, 1194, 8, more), gate)
 }
@@ -264,6 +266,36 @@ fn a_user_name_of_the_servers_is_no_command() {
     host.run("runns-exec build -s work").refused(1, &[words]);
     assert_eq!(gate.stdout(), "alice:secret\n");
     before.assert_same(&Snapshot::of(&host));
+}
+
+#[test]
+fn a_repair_that_is_refused_does_not_log_in_again() {
+    let host = host_with_client("auth-user-pass login\n");
+    let (server, gate) = start_gate(&host, "no", "alice:secret");
+    host.ok("runns-exec build -s work");
+    server.stop(&host, 1194);
+    drop(gate);
+    let (_server, gate) = start_gate(&host, "suspended", "nobody:x");
+    let words = "the server refused the login: suspended";
+    let is_told = || (tunnel_field(&host, "alice", "work", "reason") == words).then_some(());
+    wait_until("status says that the login is refused", is_told);
+    let before = gate.stdout().lines().count();
+    host.run("runns-exec build -s work").refused(1, &[words]);
+    // What must not happen cannot be awaited; it happened each second.
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    assert_eq!(
+        gate.stdout().lines().count(),
+        before + 1,
+        "{}",
+        gate.stdout()
+    );
+    is_told().expect("the reason is still that of the server");
+    // Building again asks the server again.
+    drop(gate);
+    let _gate = gate_of(&host, "no", "alice:secret");
+    host.ok("runns-exec build -s work");
+    wait_for_ping(&host, "work", super::FAR);
+    host.ok("runns-exec clean work -f");
 }
 
 #[test]
