@@ -2,6 +2,7 @@
 //! /etc/runns.conf.d/NAME.conf. The section is written last and removed first: files without one do
 //! nothing.
 
+use std::collections::BTreeSet;
 use std::fs::{File, Permissions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -12,13 +13,15 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use super::{Import, directory};
 use crate::kernel::file::make_directory;
 use crate::namespace;
+use crate::tunnel::check::{Checked, check_named};
 use crate::tunnel::source::Kind;
 use crate::tunnel::{IMPORTED, LOGIN};
 use runns_shared::config::{self, Config, MOST_FILES, Section, Text};
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::{escape, quote, show};
 use runns_shared::name::NetnsName;
-use runns_shared::trusted::{self, MAX_TEXT};
+use runns_shared::output::warn;
+use runns_shared::trusted::{self, MAX_TEXT, Trust};
 
 /// The first line of a file of ours in /etc/runns.conf.d.
 const MARK: &str = "# Made by runns-exec import, removed by runns-exec import --remove.";
@@ -319,10 +322,46 @@ fn sync(directory: &Path) -> Result<()> {
         .cannot(|| format!("write {}", show(directory)))
 }
 
-/// The user name and password that are kept for a section.
-pub fn login(name: &NetnsName) -> Result<Option<Vec<u8>>> {
-    let path = directory(name).join(LOGIN);
-    trusted::read_bytes_if_there(&path, trusted::Trust::Strict)
+/// The user name and password that are kept for a section, if `import` sends them to no other
+/// servers than the file that is kept with them.
+pub fn login(import: &Import) -> Result<Option<Vec<u8>>> {
+    let path = import.directory().join(LOGIN);
+    let Some(login) = trusted::read_bytes_if_there(&path, Trust::Strict)? else {
+        return Ok(None);
+    };
+    let text = Text::read()?;
+    let config = text.parse()?;
+    let earlier = kept(&import.name, &text, &config).and_then(|file| checked(&file));
+    let hosts = |checked: &Checked| -> BTreeSet<String> {
+        let servers = checked.servers.iter();
+        let host = |server: &String| Some(server.rsplit_once(':')?.0.to_ascii_lowercase());
+        servers.filter_map(host).collect()
+    };
+    if earlier.is_some_and(|earlier| hosts(&import.checked).is_subset(&hosts(&earlier))) {
+        return Ok(Some(login));
+    }
+    let name = &import.name;
+    warn(&format!(
+        "the user name and password of {name} are not kept: the new file names other servers"
+    ));
+    Ok(None)
+}
+
+/// The file of a section that was imported, in the directory that import made for it.
+fn kept(name: &NetnsName, text: &Text, config: &Config) -> Option<PathBuf> {
+    let mut sections = imported(text, config).into_iter();
+    let (_, section) = sections.find(|(imported, _)| imported == name)?;
+    let request = &section?.request;
+    let mut files = request.vpn.iter().chain(&request.wireguard);
+    files
+        .find(|file| file.parent() == Some(&directory(name)))
+        .cloned()
+}
+
+/// What is in a file that is kept, if it can still be used.
+fn checked(file: &Path) -> Option<Checked> {
+    let kinds = [Kind::OpenVpn, Kind::WireGuard];
+    kinds.iter().find_map(|kind| check_named(file, *kind).ok())
 }
 
 /// Removes a section that was imported, and its files.

@@ -65,31 +65,17 @@ pub fn run(options: Options) -> Result<()> {
     }
 }
 
-/// Where user name and password come from.
-enum Login {
-    /// They are kept with the files.
-    Kept(Vec<u8>),
-    /// build asks for them each time.
-    Asked,
-    /// They are kept already.
-    Earlier,
-}
-
 fn import(wanted: &Wanted) -> Result<()> {
     let (mut imports, unused) = import::read(&wanted.files, wanted.name.as_deref())?;
-    let login = login(wanted, &imports)?;
-    for import in imports.iter_mut().filter(|one| one.checked.asks_login) {
-        let kept = match &login {
-            Login::Kept(text) => Some(text.clone()),
-            Login::Earlier => store::login(&import.name)?,
-            Login::Asked => None,
-        };
-        if let Some(text) = kept {
+    let logins = logins(wanted, &imports)?;
+    let asking = imports.iter_mut().filter(|one| one.checked.asks_login);
+    for (import, login) in asking.zip(logins) {
+        if let Some(text) = login {
             import.files.insert(PathBuf::from(LOGIN), text);
         }
     }
     if wanted.dry_run {
-        Plan::new(&imports, wanted.kill_switch, wanted.replace)?;
+        plan(wanted, &imports)?;
         return report(wanted, &imports, &unused);
     }
     let lock = Lock::take()?;
@@ -104,13 +90,17 @@ fn import(wanted: &Wanted) -> Result<()> {
     Error::all(built.filter_map(Result::err).collect()).map_or(Ok(()), Err)
 }
 
+/// What is to be written. What a tunnel that runs was built from is not exchanged: when it
+/// reconnects, the user name and password that are kept by then go to the server of the old file.
+fn plan<'a>(wanted: &Wanted, imports: &'a [Import]) -> Result<Plan<'a>> {
+    let plan = Plan::new(imports, wanted.kill_switch, wanted.replace)?;
+    must_not_be_built(imports.iter().map(|import| &import.name), "import it again")?;
+    Ok(plan)
+}
+
 /// Writes files and sections, while no build or clean runs.
 fn keep(wanted: &Wanted, imports: &[Import]) -> Result<()> {
-    let plan = Plan::new(imports, wanted.kill_switch, wanted.replace)?;
-    for import in imports.iter().filter(|_| wanted.build) {
-        must_not_be_built(&import.name, "build it again")?;
-    }
-    plan.write()?;
+    plan(wanted, imports)?.write()?;
     for import in imports {
         let source = show(&import.source);
         log::notice(|| format!("imported {} from {source}", import.name));
@@ -127,8 +117,9 @@ fn build(name: &NetnsName) -> Result<()> {
     .map_err(|error| error.hint(format!("the files are kept; to build it: {}", hint())))
 }
 
-/// User name and password for those files that ask for them: all of them get the same.
-fn login(wanted: &Wanted, imports: &[Import]) -> Result<Login> {
+/// User name and password for each of those files that ask for them, or none, if build is to ask.
+/// New ones are the same for all.
+fn logins(wanted: &Wanted, imports: &[Import]) -> Result<Vec<Option<Vec<u8>>>> {
     let asking: Vec<&Import> = imports
         .iter()
         .filter(|import| import.checked.asks_login)
@@ -141,23 +132,19 @@ fn login(wanted: &Wanted, imports: &[Import]) -> Result<Login> {
         {
             warn("--auth has no effect: no file asks for a user name and a password");
         }
-        return Ok(Login::Asked);
+        return Ok(Vec::new());
     };
+    let all = |login: Option<Vec<u8>>| vec![login; asking.len()];
     match &wanted.auth {
-        Some(file) if file == Path::new("ask") => return Ok(Login::Asked),
-        Some(file) => return credentials(file).map(Login::Kept),
+        Some(file) if file == Path::new("ask") => return Ok(all(None)),
+        Some(file) => return credentials(file).map(|login| all(Some(login))),
         None => {}
     }
-    let earlier = asking.iter().map(|import| store::login(&import.name));
-    if earlier
-        .collect::<Result<Vec<_>>>()?
-        .iter()
-        .all(Option::is_some)
-    {
-        return Ok(Login::Earlier);
-    }
-    if wanted.dry_run || !std::io::stdin().is_terminal() {
-        return Ok(Login::Asked);
+    let earlier = asking.iter().map(|import| store::login(import));
+    let earlier: Vec<_> = earlier.collect::<Result<_>>()?;
+    let is_complete = earlier.iter().all(Option::is_some);
+    if is_complete || wanted.dry_run || !std::io::stdin().is_terminal() {
+        return Ok(earlier);
     }
     let shown = match asking.len() {
         1 => first.name.to_string(),
@@ -166,7 +153,7 @@ fn login(wanted: &Wanted, imports: &[Import]) -> Result<Login> {
     let user = prompt::ask(&format!("{shown}: user name: "), true)?;
     let password = prompt::ask(&format!("{shown}: password: "), false)?;
     two_lines(&format!("{user}\n{password}\n"))
-        .map(Login::Kept)
+        .map(|login| all(Some(login)))
         .map_err(|why| Error::new("keep user name and password", why))
 }
 
@@ -253,21 +240,26 @@ fn some(words: &[String]) -> String {
     }
 }
 
-fn must_not_be_built(name: &NetnsName, then: &str) -> Result<()> {
+fn must_not_be_built<'a>(mut names: impl Iterator<Item = &'a NetnsName>, then: &str) -> Result<()> {
     let (records, _) = Record::readable()?;
-    let is_of_section = |record: &&Record| {
-        let section = record.plan.request.section.as_deref();
+    let is_built_from = |record: &Record, name: &NetnsName| {
+        let request = &record.plan.request;
+        let section = request.section.as_deref();
+        let directory = import::directory(name);
         section.is_some_and(|section| section.eq_ignore_ascii_case(name.as_str()))
+            || request.vpn.iter().any(|file| file.starts_with(&directory))
     };
-    match records.iter().find(is_of_section) {
-        Some(record) => {
-            let namespace = &record.plan.name;
-            Err(Error::new(
-                format!("change {name}"),
-                format!("namespace {namespace} is built from it"),
-            )
-            .hint(format!("sudo runns-exec clean {namespace}, then {then}")))
-        }
+    let built = names.find_map(|name| {
+        let mut records = records.iter();
+        let record = records.find(|record| is_built_from(record, name))?;
+        Some((name, &record.plan.name))
+    });
+    match built {
+        Some((name, namespace)) => Err(Error::new(
+            format!("change {name}"),
+            format!("namespace {namespace} is built from it"),
+        )
+        .hint(format!("sudo runns-exec clean {namespace}, then {then}"))),
         None => Ok(()),
     }
 }
@@ -275,7 +267,8 @@ fn must_not_be_built(name: &NetnsName, then: &str) -> Result<()> {
 fn remove(name: &OsString) -> Result<()> {
     let name = NetnsName::new(name).map_err(|error| error.with_status(status::USAGE))?;
     let lock = Lock::take()?;
-    let result = must_not_be_built(&name, "remove it").and_then(|()| store::remove(&name));
+    let result =
+        must_not_be_built([&name].into_iter(), "remove it").and_then(|()| store::remove(&name));
     lock.release();
     result?;
     log::notice(|| format!("removed import {name}"));

@@ -229,6 +229,34 @@ fn the_password_is_asked_once_or_by_build() {
 }
 
 #[test]
+fn a_password_goes_to_no_other_provider() {
+    let (host, _server) = host_with_download();
+    host.user("alice").ok(&format!(
+        "cd Downloads && sed 's/192.0.2.1/192.0.2.9/' '{FILE}' >other.ovpn && printf 'alice\\nother-word\\n' >other"
+    ));
+    host.ok(&import(&format!("-n work --auth login --build '{FILE}'")));
+    host.ok("runns-exec build hand --vpn /etc/runns/work/us*.ovpn");
+    // The tunnel that runs would send the new one to the old server.
+    let replace = "-n work --replace --auth other other.ovpn";
+    for namespace in ["work", "hand"] {
+        let clean = format!("clean {namespace}, then import it again");
+        refused(&host, replace, &["is built from it", &clean]);
+        host.ok(&format!("runns-exec clean {namespace} -f"));
+    }
+    // The new server does not get the old one.
+    let kept = "cat /etc/runns/work/auth";
+    host.ok(&import(&format!("-n work --replace '{FILE}' </dev/null")));
+    assert_eq!(host.ok(kept), "alice\nsecret-word");
+    let output = host.run(&import("-n work --replace other.ovpn </dev/null"));
+    assert!(output.status == 0, "{output}");
+    assert!(output.stderr.contains("names other servers"), "{output}");
+    assert!(output.stdout.contains("build will ask"), "{output}");
+    host.run(kept).refused(1, &["No such file"]);
+    host.ok(&import(replace));
+    assert_eq!(host.ok(kept), "alice\nother-word");
+}
+
+#[test]
 fn only_root_imports() {
     let (host, _server) = host_with_download();
     let command = import(&format!("'{FILE}'"));
