@@ -11,7 +11,7 @@ pub mod bundle;
 pub mod download;
 pub mod store;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,7 @@ use crate::tunnel::source::{Kind, of_root};
 use crate::tunnel::{IMPORTED, LOGIN};
 use bundle::Bundle;
 use download::Download;
+use runns_shared::config::MOST_FILES;
 use runns_shared::error::{Error, Result};
 use runns_shared::escape::{escape, show};
 use runns_shared::name::NetnsName;
@@ -30,8 +31,12 @@ use runns_shared::trusted::MAX_TEXT;
 
 /// The bytes of a file that a configuration names.
 const LARGEST_COMPANION: u64 = 16 << 20;
+/// The bytes of all of them, as for what build copies.
+const LARGEST_COMPANIONS: u64 = 48 << 20;
 /// How many there may be.
 const MOST_COMPANIONS: usize = 256;
+/// The bytes of all that is imported at once.
+const LARGEST_IMPORTS: u64 = 128 << 20;
 /// Where everybody finds the certificates of public authorities; files there are not copied.
 const PUBLIC: [&str; 4] = [
     "/etc/ssl/certs",
@@ -79,11 +84,12 @@ pub fn directory(name: &NetnsName) -> PathBuf {
 /// The second value is what was left out of archives.
 pub fn read(files: &[PathBuf], prefix: Option<&str>) -> Result<(Vec<Import>, Vec<String>)> {
     let (mut imports, mut unused) = (Vec::new(), Vec::new());
+    let mut room = LARGEST_IMPORTS;
     for path in files {
         let download = Download::open(path)?;
         let bytes = download.contents(bundle::LARGEST)?;
         if bundle::is_archive(&bytes) {
-            let (found, others) = of_bundle(&download.path, &bytes, prefix)?;
+            let (found, others) = of_bundle(&download.path, &bytes, prefix, &mut room)?;
             imports.extend(found);
             unused.extend(others);
             continue;
@@ -97,7 +103,9 @@ pub fn read(files: &[PathBuf], prefix: Option<&str>) -> Result<(Vec<Import>, Vec
             _ => name_of(&download.path, prefix)?,
         };
         let read = |relative: &Path, most| download.read(relative, most);
-        imports.push(checked(name, &download.path, bytes, &read)?);
+        let import = checked(name, &download.path, bytes, &read)?;
+        take_room(&mut room, &import)?;
+        imports.push(import);
     }
     let mut known: BTreeMap<String, &Import> = BTreeMap::new();
     for import in &imports {
@@ -114,25 +122,45 @@ pub fn read(files: &[PathBuf], prefix: Option<&str>) -> Result<(Vec<Import>, Vec
     Ok((imports, unused))
 }
 
+/// Counts what an import keeps in memory.
+fn take_room(room: &mut u64, import: &Import) -> Result<()> {
+    let size: usize = import.files.values().map(Vec::len).sum();
+    *room = room.checked_sub(size as u64).ok_or_else(|| {
+        let cause = format!(
+            "all files together have more than {} MiB",
+            LARGEST_IMPORTS >> 20
+        );
+        Error::new(format!("import {}", show(&import.source)), cause)
+    })?;
+    Ok(())
+}
+
 /// The configurations in an archive, and the files in it that none of them names.
 fn of_bundle(
     path: &Path,
     bytes: &[u8],
     prefix: Option<&str>,
+    room: &mut u64,
 ) -> Result<(Vec<Import>, Vec<String>)> {
     let bundle = Bundle::read(bytes, path)?;
     let found = bundle.configurations();
+    let wrong = |cause: &str| Err(Error::new(format!("use the archive {}", show(path)), cause));
     if found.is_empty() {
-        let cause = "there is no OpenVPN or WireGuard configuration in it";
-        return Err(Error::new(format!("use the archive {}", show(path)), cause));
+        return wrong("there is no OpenVPN or WireGuard configuration in it");
+    }
+    if found.len() > MOST_FILES {
+        return wrong(&format!("it has more than {MOST_FILES} configurations"));
+    }
+    let mut stems: BTreeMap<_, usize> = BTreeMap::new();
+    for (place, _) in &found {
+        *stems.entry(place.file_stem()).or_default() += 1;
     }
     let mut used = BTreeSet::new();
     let (mut imports, mut errors) = (Vec::new(), Vec::new());
     for (place, text) in &found {
         let source = path.join(place);
-        let is_twin = |other: &Path| other != *place && other.file_stem() == place.file_stem();
         // Files of one name in several directories (udp/us.ovpn, tcp/us.ovpn) get that of theirs.
-        let named = match found.iter().any(|(other, _)| is_twin(other)) {
+        let named = match stems[&place.file_stem()] > 1 {
             true => PathBuf::from(place.to_string_lossy().replace('/', "-")),
             false => place.to_path_buf(),
         };
@@ -146,6 +174,7 @@ fn of_bundle(
         match name_of(&named, prefix).and_then(|name| checked(name, &source, text.to_vec(), &read))
         {
             Ok(import) => {
+                take_room(room, &import)?;
                 used.insert(place.to_path_buf());
                 used.extend(import.files.keys().map(|file| directory.join(file)));
                 imports.push(import);
@@ -216,6 +245,7 @@ fn checked(name: NetnsName, source: &Path, text: Vec<u8>, read: Read) -> Result<
     let base = source.parent().unwrap_or(Path::new("/"));
     let cannot = || format!("import {}", show(source));
     let (files, refused) = (RefCell::new(BTreeMap::new()), RefCell::new(Vec::new()));
+    let room = Cell::new(LARGEST_COMPANIONS);
     let companions = |path: &Path, most: u64| -> Result<Option<Vec<u8>>> {
         let path = normal(path);
         let Ok(relative) = path.strip_prefix(base) else {
@@ -230,10 +260,23 @@ fn checked(name: NetnsName, source: &Path, text: Vec<u8>, read: Read) -> Result<
         if let Some(known) = files.borrow().get(relative) {
             return Ok(Clone::clone(known));
         }
+        let number = files.borrow().len();
+        if number >= MOST_COMPANIONS {
+            let cause = format!("it names more than {MOST_COMPANIONS} files");
+            return Err(Error::new(cannot(), cause));
+        }
         let found = read(relative, most).unwrap_or_else(|error| {
             refused.borrow_mut().push(error.to_string());
             Some(Vec::new())
         });
+        let size = found.as_ref().map_or(0, Vec::len) as u64;
+        room.set(room.get().checked_sub(size).ok_or_else(|| {
+            let cause = format!(
+                "the files that it names have more than {} MiB",
+                LARGEST_COMPANIONS >> 20
+            );
+            Error::new(cannot(), cause)
+        })?);
         files
             .borrow_mut()
             .insert(relative.to_path_buf(), found.clone());
@@ -276,9 +319,6 @@ fn complete(mut import: Import, text: Vec<u8>) -> Result<Import> {
     let wrong = |why: String| Err(Error::new("import it", why));
     if import.checked.servers.is_empty() {
         return wrong("it names no server: it is no provider's configuration".to_string());
-    }
-    if import.files.len() > MOST_COMPANIONS {
-        return wrong(format!("it names more than {MOST_COMPANIONS} files"));
     }
     match import.files.insert(import.main.clone(), text.clone()) {
         Some(other) if other != text => {
@@ -410,6 +450,32 @@ mod tests {
         };
         let name = NetnsName::new("us").unwrap();
         checked(name, Path::new("/home/a/us.ovpn"), text.into(), &read)
+    }
+
+    #[test]
+    fn what_is_read_has_limits() {
+        for (number, size, most, part) in [
+            (2000, 1, MOST_COMPANIONS, "more than 256 files"),
+            (200, 1 << 20, 49, "more than 48 MiB"),
+        ] {
+            let reads = Cell::new(0);
+            let read = |_: &Path, _: u64| {
+                reads.set(reads.get() + 1);
+                Ok(Some(vec![0; size]))
+            };
+            let lines = (0..number).map(|file| format!("http-proxy h 1 f{file}\n"));
+            let text = format!("client\nremote h\n{}", lines.collect::<String>());
+            let name = NetnsName::new("us").unwrap();
+            let error = checked(name, Path::new("/d/us.ovpn"), text.into(), &read);
+            let error = error.err().unwrap();
+            assert!(error.cause().contains(part), "{error}");
+            assert!(reads.get() <= most, "{reads:?}");
+        }
+        let mut import = import("client\nremote h\n", &[]).unwrap();
+        import.files.insert("ca".into(), vec![0; 1 << 20]);
+        let mut room = LARGEST_IMPORTS;
+        let fit = (0..200).take_while(|_| take_room(&mut room, &import).is_ok());
+        assert_eq!(fit.count(), 127);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! /etc/runns.conf.d/NAME.conf. The section is written last and removed first: files without one do
 //! nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, Permissions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -160,12 +160,10 @@ impl<'a> Plan<'a> {
             }
             texts.push(section_text(import, kill_switch, earlier)?);
         }
-        for (import, new) in imports.iter().zip(&texts) {
-            let path = section_file(&import.name);
-            text.more.retain(|(file, _)| *file != path);
-            text.more.push((path, new.clone()));
-        }
-        text.more.sort_unstable();
+        let mut files: BTreeMap<PathBuf, String> = text.more.into_iter().collect();
+        let written = imports.iter().map(|import| section_file(&import.name));
+        files.extend(written.zip(texts.iter().cloned()));
+        text.more = files.into_iter().collect();
         let size: u64 = text.more.iter().map(|(_, text)| text.len() as u64).sum();
         if text.more.len() > MOST_FILES || size > MAX_TEXT {
             let cause = format!(

@@ -562,6 +562,14 @@ fn a_hostile_bundle_gains_nothing() {
             "more than 20000 entries",
         ),
         (
+            "for i in range(5000): put('%d.ovpn' % i, 'client\\ndev tun\\nremote 192.0.2.1')",
+            "more than 4096 configurations",
+        ),
+        (
+            "for i in range(40): put('k%d' % i, bytes(1 << 20))\ntext = 'client\\ndev tun\\nremote 192.0.2.1\\n' + ''.join('http-proxy h 1 k%d\\n' % i for i in range(40))\nfor i in range(2000): put('%d.ovpn' % i, text)",
+            "all files together have more than 128 MiB",
+        ),
+        (
             "put('README', 'hello')",
             "no OpenVPN or WireGuard configuration",
         ),
