@@ -87,8 +87,26 @@ fn standing<'a>(name: &NetnsName, text: &'a Text, config: &Config) -> Result<Opt
             let error = Error::new(cannot(), "a namespace of that name exists");
             Err(error.hint("choose another name with -n"))
         }
+        None if own.is_none() && directory(name).exists() && !is_leftover(name) => {
+            let cause = format!(
+                "{} exists, and import did not create it",
+                show(directory(name))
+            );
+            Err(Error::new(cannot(), cause).hint("choose another name with -n"))
+        }
         None => Ok(own),
     }
+}
+
+/// Whether an import or a removal that did not finish has left the directory of a section. Its file
+/// has still, or has again, the name of what is unfinished.
+fn is_leftover(name: &NetnsName) -> bool {
+    let (section, files) = (section_file(name), directory(name));
+    let text = std::fs::read_to_string(unfinished(&section));
+    text.is_ok_and(|text| is_ours(&text))
+        && !section.exists()
+        && files.exists()
+        && !unfinished(&files).exists()
 }
 
 /// The text of a section's file. Of an `earlier` one, what the administrator has added stays.
@@ -140,6 +158,8 @@ pub struct Plan<'a> {
     imports: &'a [Import],
     /// The text of each section's file.
     texts: Vec<String>,
+    /// The files in each directory that import did not write.
+    added: Vec<Vec<PathBuf>>,
 }
 
 impl<'a> Plan<'a> {
@@ -148,17 +168,20 @@ impl<'a> Plan<'a> {
     pub fn new(imports: &'a [Import], kill_switch: bool, replace: bool) -> Result<Self> {
         let mut text = Text::read()?;
         let config = text.parse()?;
-        let mut texts = Vec::new();
+        let (mut texts, mut added_files) = (Vec::new(), Vec::new());
         for import in imports {
             let name = &import.name;
             let earlier = standing(name, &text, &config)?;
-            let exists = earlier.is_some() || directory(name).exists();
-            if exists && !replace {
+            if earlier.is_some() && !replace {
                 let cause = "it has been imported already";
                 return Err(Error::new(format!("import {name}"), cause)
                     .hint("replace it with --replace, or choose another name with -n"));
             }
             texts.push(section_text(import, kill_switch, earlier)?);
+            added_files.push(match earlier {
+                Some(_) => added(name, kept(name, &text, &config))?,
+                None => Vec::new(),
+            });
         }
         let mut files: BTreeMap<PathBuf, String> = text.more.into_iter().collect();
         let written = imports.iter().map(|import| section_file(&import.name));
@@ -182,7 +205,11 @@ impl<'a> Plan<'a> {
             );
             return Err(Error::new(format!("use {}", show(&second.file)), cause));
         }
-        Ok(Self { imports, texts })
+        Ok(Self {
+            imports,
+            texts,
+            added: added_files,
+        })
     }
 
     /// Writes it. Until all files have been written, under other names, nothing is changed.
@@ -192,8 +219,9 @@ impl<'a> Plan<'a> {
             .imports
             .iter()
             .zip(&self.texts)
-            .try_for_each(|(import, text)| {
-                write_files(import)?;
+            .zip(&self.added)
+            .try_for_each(|((import, text), added)| {
+                write_files(import, added)?;
                 let path = unfinished(&section_file(&import.name));
                 write_file(&path, text.as_bytes(), 0o644)
             });
@@ -204,32 +232,33 @@ impl<'a> Plan<'a> {
         result
     }
 
+    /// Gives everything its name, the sections last, or nothing.
     fn put_in_place(&self) -> Result<()> {
         let mut changed = Vec::new();
-        for import in self.imports {
-            let path = import.directory();
-            let new = unfinished(&path);
+        let mut put = |path: PathBuf| -> Result<()> {
             // What was there takes the place of what is new, and is removed with the unfinished.
             let flags = match path.exists() {
                 true => RenameFlags::RENAME_EXCHANGE,
                 false => RenameFlags::RENAME_NOREPLACE,
             };
-            let renamed = renameat2(AT_FDCWD, &new, AT_FDCWD, &path, flags);
-            if renamed.is_err() {
-                for (new, path, flags) in &changed {
-                    let _ = renameat2(AT_FDCWD, path, AT_FDCWD, new, *flags);
-                }
-            }
-            renamed.cannot(|| format!("create {}", show(&path)))?;
-            changed.push((new, path, flags));
-        }
-        sync(Path::new(IMPORTED))?;
-        for import in self.imports {
-            let path = section_file(&import.name);
-            std::fs::rename(unfinished(&path), &path)
+            renameat2(AT_FDCWD, &unfinished(&path), AT_FDCWD, &path, flags)
                 .cannot(|| format!("write {}", show(&path)))?;
+            changed.push((path, flags));
+            Ok(())
+        };
+        let mut directories = self.imports.iter().map(Import::directory);
+        let mut sections = self.imports.iter().map(|import| section_file(&import.name));
+        let result = directories
+            .try_for_each(&mut put)
+            .and_then(|()| sync(Path::new(IMPORTED)))
+            .and_then(|()| sections.try_for_each(&mut put))
+            .and_then(|()| sync(Path::new(config::DIRECTORY)));
+        if result.is_err() {
+            for (path, flags) in changed.iter().rev() {
+                let _ = renameat2(AT_FDCWD, path, AT_FDCWD, &unfinished(path), *flags);
+            }
         }
-        sync(Path::new(config::DIRECTORY))
+        result
     }
 }
 
@@ -244,27 +273,24 @@ fn make_place() -> Result<()> {
     clear_unfinished()
 }
 
-/// Removes what an import that did not finish has left.
+/// Removes what an import or a removal that did not finish has left.
 fn clear_unfinished() -> Result<()> {
-    for directory in [IMPORTED, config::DIRECTORY] {
-        let entries = match std::fs::read_dir(directory) {
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            entries => entries.cannot(|| format!("list {directory}"))?,
-        };
-        for entry in entries {
-            let entry = entry.cannot(|| format!("list {directory}"))?;
-            let (path, name) = (entry.path(), entry.file_name());
-            let name = name.to_string_lossy();
-            let (start, end) = UNFINISHED;
-            // Editors have such names for files of their own.
-            let is_section = name.ends_with(&format!(".conf{end}"));
-            if !name.starts_with(start)
-                || !name.ends_with(end)
-                || directory == config::DIRECTORY && !is_section
-            {
-                continue;
-            }
-            match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+    for path in unfinished_in(config::DIRECTORY)? {
+        let section = path.file_name().unwrap_or_default().to_string_lossy();
+        let (start, end) = UNFINISHED;
+        let name = section
+            .strip_prefix(start)
+            .and_then(|name| name.strip_suffix(end));
+        let name = name.and_then(|name| NetnsName::new(name.strip_suffix(".conf")?).ok());
+        if let Some(name) = name.filter(is_leftover) {
+            let files = directory(&name);
+            let renamed = std::fs::rename(&files, unfinished(&files));
+            renamed.cannot(|| format!("remove {}", show(&files)))?;
+        }
+    }
+    for path in [IMPORTED, config::DIRECTORY].map(unfinished_in) {
+        for path in path? {
+            match path.is_dir() && !path.is_symlink() {
                 true => std::fs::remove_dir_all(&path),
                 false => std::fs::remove_file(&path),
             }
@@ -274,7 +300,61 @@ fn clear_unfinished() -> Result<()> {
     Ok(())
 }
 
-fn write_files(import: &Import) -> Result<()> {
+/// What has the name of something unfinished.
+fn unfinished_in(directory: &str) -> Result<Vec<PathBuf>> {
+    let (start, end) = UNFINISHED;
+    // Editors have such names for files of their own.
+    let end = match directory {
+        config::DIRECTORY => format!(".conf{end}"),
+        _ => end.to_string(),
+    };
+    let entries = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.cannot(|| format!("list {directory}"))?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.cannot(|| format!("list {directory}"))?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(start) && name.ends_with(&end) {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+/// The files in the directory of `name` that the administrator has added: all but those that belong
+/// to `file`.
+fn added(name: &NetnsName, file: Option<PathBuf>) -> Result<Vec<PathBuf>> {
+    let directory = directory(name);
+    let mut own = vec![directory.join(LOGIN)];
+    if let Some(file) = file {
+        own.extend(checked(&file).into_iter().flat_map(|file| file.companions));
+        own.push(file);
+    }
+    let (mut found, mut directories) = (Vec::new(), vec![directory]);
+    while let Some(directory) = directories.pop() {
+        let cannot = || format!("list {}", show(&directory));
+        let entries = match std::fs::read_dir(&directory) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            entries => entries.cannot(cannot)?,
+        };
+        for entry in entries {
+            let entry = entry.cannot(cannot)?;
+            match entry.file_type().cannot(cannot)?.is_dir() {
+                true => directories.push(entry.path()),
+                false => found.push(entry.path()),
+            }
+        }
+    }
+    found.retain(|path| !own.contains(path));
+    Ok(found)
+}
+
+/// Writes the files of an import under names that they do not keep, and those that the
+/// administrator has `added` beside them (as links: what is in them, and whose they are, stays).
+fn write_files(import: &Import, added: &[PathBuf]) -> Result<()> {
     let base = unfinished(&import.directory());
     let make = |path: &Path| {
         let made = std::fs::DirBuilder::new().mode(0o700).create(path);
@@ -284,17 +364,26 @@ fn write_files(import: &Import) -> Result<()> {
         }
     };
     make(&base)?;
-    for (place, contents) in &import.files {
+    let mut directories = BTreeSet::from([base.clone()]);
+    let mut make_above = |place: &Path| {
         let mut path = base.clone();
         for word in place.parent().into_iter().flatten() {
             path.push(word);
             make(&path)?;
+            directories.insert(path.clone());
         }
-        write_file(&base.join(place), contents, 0o600)?;
+        Ok(base.join(place))
+    };
+    for (place, contents) in &import.files {
+        write_file(&make_above(place)?, contents, 0o600)?;
     }
-    let mut directories: Vec<PathBuf> = vec![base.clone()];
-    for place in import.files.keys() {
-        directories.extend(place.ancestors().skip(1).map(|above| base.join(above)));
+    let directory = import.directory();
+    for file in added {
+        let place = file.strip_prefix(&directory).unwrap_or(file);
+        if !import.files.contains_key(place) {
+            let linked = std::fs::hard_link(file, make_above(place)?);
+            linked.cannot(|| format!("keep {}", show(file)))?;
+        }
     }
     directories.iter().try_for_each(|path| sync(path))
 }
@@ -320,37 +409,43 @@ fn sync(directory: &Path) -> Result<()> {
         .cannot(|| format!("write {}", show(directory)))
 }
 
-/// The user name and password that are kept for a section, if `import` sends them to no other
+/// The user name and password that are kept for each section, if its import sends them to no other
 /// servers than the file that is kept with them.
-pub fn login(import: &Import) -> Result<Option<Vec<u8>>> {
-    let path = import.directory().join(LOGIN);
-    let Some(login) = trusted::read_bytes_if_there(&path, Trust::Strict)? else {
-        return Ok(None);
-    };
+pub fn logins(imports: &[&Import]) -> Result<Vec<Option<Vec<u8>>>> {
     let text = Text::read()?;
     let config = text.parse()?;
-    let earlier = kept(&import.name, &text, &config).and_then(|file| checked(&file));
-    let hosts = |checked: &Checked| -> BTreeSet<String> {
-        let servers = checked.servers.iter();
-        let host = |server: &String| Some(server.rsplit_once(':')?.0.to_ascii_lowercase());
-        servers.filter_map(host).collect()
+    let login = |import: &&Import| {
+        let name = &import.name;
+        let path = import.directory().join(LOGIN);
+        let login = trusted::read_bytes_if_there(&path, Trust::Strict)?;
+        let earlier = kept(name, &text, &config).and_then(|file| checked(&file));
+        let hosts = hosts(&import.checked);
+        let is_same = earlier.is_some_and(|earlier| hosts.is_subset(&self::hosts(&earlier)));
+        if login.is_some() && !is_same {
+            warn(&format!(
+                "the user name and password of {name} are not kept: the new file names other servers"
+            ));
+        }
+        Ok(login.filter(|_| is_same))
     };
-    if earlier.is_some_and(|earlier| hosts(&import.checked).is_subset(&hosts(&earlier))) {
-        return Ok(Some(login));
-    }
-    let name = &import.name;
-    warn(&format!(
-        "the user name and password of {name} are not kept: the new file names other servers"
-    ));
-    Ok(None)
+    imports.iter().map(login).collect()
+}
+
+fn hosts(checked: &Checked) -> BTreeSet<String> {
+    let host = |server: &String| Some(server.rsplit_once(':')?.0.to_ascii_lowercase());
+    checked.servers.iter().filter_map(host).collect()
 }
 
 /// The file of a section that was imported, in the directory that import made for it.
 fn kept(name: &NetnsName, text: &Text, config: &Config) -> Option<PathBuf> {
-    let mut sections = imported(text, config).into_iter();
-    let (_, section) = sections.find(|(imported, _)| imported == name)?;
-    let request = &section?.request;
-    let mut files = request.vpn.iter().chain(&request.wireguard);
+    let path = section_file(name);
+    text.more
+        .iter()
+        .find(|(file, text)| *file == path && is_ours(text))?;
+    let mut sections = config.sections.iter();
+    let section = sections
+        .find(|section| section.file == path && section.name.eq_ignore_ascii_case(name.as_str()))?;
+    let mut files = section.request.vpn.iter().chain(&section.request.wireguard);
     files
         .find(|file| file.parent() == Some(&directory(name)))
         .cloned()
@@ -368,8 +463,8 @@ pub fn remove(name: &NetnsName) -> Result<()> {
     let text = Text::read()?;
     let path = section_file(name);
     let section = text.more.iter().find(|(file, _)| *file == path);
-    let files = directory(name);
-    if section.is_some_and(|(_, text)| !is_ours(text)) || section.is_none() && !files.exists() {
+    let is_leftover = is_leftover(name);
+    if !is_leftover && section.is_none_or(|(_, text)| !is_ours(text)) {
         let config = text.parse().unwrap_or_default();
         let imported = imported(&text, &config);
         let names = imported.iter().map(|(name, _)| name.as_str());
@@ -379,14 +474,12 @@ pub fn remove(name: &NetnsName) -> Result<()> {
             None => error.hint("runns-exec import --list shows what it created"),
         });
     }
-    let gone = |removed: std::io::Result<()>| match removed {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        removed => removed.cannot(cannot),
-    };
-    gone(std::fs::remove_file(&path))?;
-    sync(Path::new(config::DIRECTORY))?;
-    gone(std::fs::rename(&files, unfinished(&files)))?;
     clear_unfinished()?;
+    if !is_leftover {
+        std::fs::rename(&path, unfinished(&path)).cannot(cannot)?;
+        sync(Path::new(config::DIRECTORY))?;
+        clear_unfinished()?;
+    }
     // If it was the last one.
     let _ = std::fs::remove_dir(IMPORTED);
     Ok(())

@@ -140,8 +140,7 @@ fn logins(wanted: &Wanted, imports: &[Import]) -> Result<Vec<Option<Vec<u8>>>> {
         Some(file) => return credentials(file).map(|login| all(Some(login))),
         None => {}
     }
-    let earlier = asking.iter().map(|import| store::login(import));
-    let earlier: Vec<_> = earlier.collect::<Result<_>>()?;
+    let earlier = store::logins(&asking)?;
     let is_complete = earlier.iter().all(Option::is_some);
     if is_complete || wanted.dry_run || !std::io::stdin().is_terminal() {
         return Ok(earlier);

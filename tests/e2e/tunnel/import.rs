@@ -229,6 +229,46 @@ fn the_password_is_asked_once_or_by_build() {
 }
 
 #[test]
+fn what_the_administrator_made_stays() {
+    let (host, _server) = host_with_download();
+    let file = format!("--auth login '{FILE}'");
+    host.ok("mkdir -p -m 700 /etc/runns/hand && echo mine >/etc/runns/hand/key");
+    for section in ["", "[hand]\nvpn=/etc/runns/hand/key\n"] {
+        host.configure(section);
+        let before = Snapshot::of(&host);
+        for verb in ["-n hand", "--replace -n hand"] {
+            refused(&host, &format!("{verb} {file}"), &["-n"]);
+        }
+        host.run("runns-exec import --remove hand")
+            .refused(1, &["import did not create it"]);
+        before.assert_same(&Snapshot::of(&host));
+    }
+    // Files that are added to those of an import.
+    host.ok(&import(&format!("-n work {file}")));
+    host.ok("cd /etc/runns/work && mkdir -p own/er && echo mine >own/er/notes && chmod 640 own/er/notes && ln -s ca.crt link");
+    host.user("alice").ok(&format!(
+        "cd Downloads && sed 's/^cert .*/cert second.crt/' '{FILE}' >new.ovpn && mv client.crt second.crt"
+    ));
+    let replace = import("-n work --replace new.ovpn </dev/null");
+    let files = "cd /etc/runns/work && find . ! -type d -printf '%m %P\\n' | sort";
+    let earlier = host.ok(files);
+    // If not everything can be exchanged, nothing is.
+    let fail =
+        "strace -o /dev/null -e trace=renameat2 -e inject=renameat2:error=EBUSY:when=2 runns-exec";
+    host.run(&replace.replace("runns-exec", fail))
+        .refused(1, &["/etc/runns.conf.d/work.conf", "busy"]);
+    assert_eq!(host.ok(files), earlier);
+    host.ok(&replace);
+    assert_eq!(
+        host.ok(files),
+        "600 auth\n600 ca.crt\n600 keys/client.key\n600 new.ovpn\n600 second.crt\n640 own/er/notes\n777 link"
+    );
+    host.ok(
+        "runns-exec import --remove work && test ! -e /etc/runns/work -a -e /etc/runns/hand/key",
+    );
+}
+
+#[test]
 fn a_password_goes_to_no_other_provider() {
     let (host, _server) = host_with_download();
     host.user("alice").ok(&format!(
