@@ -11,7 +11,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{OFlag, open};
 use nix::sys::socket::{setsockopt, sockopt::BindToDevice};
+use nix::sys::stat::Mode;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use serde::Serialize;
 
@@ -28,6 +30,7 @@ use runns_shared::name::NetnsName;
 use runns_shared::output;
 use runns_shared::plan::INSIDE;
 use runns_shared::resolv_conf::{OWN_MODULES, servers};
+use runns_sys::mount::mounted_at;
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -326,9 +329,9 @@ fn is_missing(socket: &str) -> bool {
     directory.and_then(Path::parent).is_some_and(Path::exists)
 }
 
-/// Whether the directory of `socket` is the host's, not covered by a read-only file system of its
-/// own. That need not be empty: systemd makes a stub-resolv.conf in it where a service's
-/// resolv.conf is a link to one.
+/// Whether the directory of `socket` is the host's, not covered by a read-only mount of its own. That
+/// need not be empty: systemd makes a stub-resolv.conf in it where a service's resolv.conf is a link
+/// to one.
 fn is_uncovered(socket: &str) -> bool {
     let Some(directory) = Path::new(socket)
         .parent()
@@ -336,9 +339,11 @@ fn is_uncovered(socket: &str) -> bool {
     else {
         return false;
     };
-    let device = |path: &Path| fs::metadata(path).map(|data| data.dev()).ok();
     let read_only = statvfs(directory).is_ok_and(|fs| fs.flags().contains(FsFlags::ST_RDONLY));
-    !read_only || device(directory) == directory.parent().and_then(device)
+    let is_mount = open(directory, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+        .and_then(mounted_at)
+        .is_ok_and(|mount| mount.is_some());
+    !(read_only && is_mount)
 }
 
 /// What became of a query.
