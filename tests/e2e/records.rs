@@ -28,7 +28,7 @@ fn a_record_that_cannot_be_read_is_shown_and_cleaned() {
     let host = Host::new();
     host.write("/etc/vpn.resolv", "nameserver 198.51.100.53\n");
     host.configure("[work]\nInterfaceIn=w0\nInterfaceOut=eth0\nResolve=/etc/vpn.resolv\n");
-    host.ok("runns-exec build -n other");
+    host.ok("runns-exec build -n other -r /etc/vpn.resolv");
     let before = Snapshot::of(&host);
     for spoil in SPOILED {
         host.ok("runns-exec build -s work");

@@ -28,7 +28,7 @@ use runns_sys::net;
 use runns_sys::process::{self, Fork};
 
 /// How long it may take to read its options.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(15);
 /// The port of its management interface, on which it waits once it has read them; in hexadecimal as
 /// well, as in /proc/PID/net/tcp, where state 0A is LISTEN (proc(5)).
 const PORT: (&str, &str) = ("7505", ":1D51 00000000:0000 0A");

@@ -295,7 +295,7 @@ fn a_repair_that_is_refused_does_not_log_in_again() {
     );
     is_told().expect("the reason is still that of the server");
     // Building again asks the server again.
-    drop(gate);
+    host.ok("pkill -f '[g]ate.py'");
     let _gate = gate_of(&host, "no", "alice:secret");
     host.ok("runns-exec build -s work");
     wait_for_ping(&host, "work", super::FAR);
