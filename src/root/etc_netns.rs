@@ -97,7 +97,7 @@ pub fn exchange(lock: &Lock, record: &mut Record, resolver: Option<&Resolver>) -
     }
 }
 
-/// Removes what [`write`] created; returns whether there was anything.
+/// Removes what [`write()`] created; returns whether there was anything.
 pub fn remove(lock: &Lock, name: &NetnsName) -> Result<bool> {
     let removed = remove_marked(name)?;
     remove_directories(lock, name)?;

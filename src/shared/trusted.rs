@@ -59,7 +59,7 @@ const OURS: [&str; 5] = [
 ];
 
 /// Checks one file or directory; `path` is for the message. A directory is not ours to change,
-/// unless it is one of [`OURS`]: the hint for /home/nina must not be to give it to root.
+/// unless it is one of `OURS`: the hint for /home/nina must not be to give it to root.
 pub fn check(stat: &FileStat, path: &Path) -> Result<()> {
     objection(stat).map_or(Ok(()), |why| {
         let error = Error::new(format!("trust {}", show(path)), why);

@@ -59,7 +59,7 @@ pub fn addresses_of(name: &str) -> Vec<std::net::IpAddr> {
     addresses_of_all(&[name.to_string()]).remove(0)
 }
 
-/// [`addresses_of`] for many names, which are looked up at once. It ends after [`LOOKUP`]: without
+/// [`addresses_of`] for many names, which are looked up at once. It ends after `LOOKUP`: without
 /// the network, each name would take longer.
 pub fn addresses_of_all(names: &[String]) -> Vec<Vec<std::net::IpAddr>> {
     let deadline = Some(Instant::now() + LOOKUP);
