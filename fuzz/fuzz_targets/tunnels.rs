@@ -3,13 +3,13 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use runns_exec_root::tunnel::{management, wgquick};
+use runns_exec_root::tunnel::{event, wgquick};
 
 fuzz_target!(|text: &str| {
     if let Err(error) = wgquick::parse(text) {
         assert!(!error.to_string().contains(char::is_control), "{error}");
     }
     for line in text.lines() {
-        management::parse(line);
+        event::parse(line);
     }
 });
