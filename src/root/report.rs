@@ -14,7 +14,7 @@ use crate::tunnel::{self, Condition};
 use crate::{probe, repair, walk};
 use runns_shared::clock::Zone;
 use runns_shared::error::{Error, Result};
-use runns_shared::escape::{one_line, show};
+use runns_shared::escape::{one_line, quote, show};
 use runns_shared::name::NetnsName;
 use runns_shared::output;
 use runns_shared::plan::Plan;
@@ -255,6 +255,7 @@ fn status(examined: Examined, processes: Option<usize>, zone: &Zone) -> Status {
         }
     });
     let tunnels = 0..request.vpn.len() + request.wireguard.len();
+    let differences = differences(subject);
     Status {
         namespace: plan.name.to_string(),
         state: state.max().unwrap_or(Health::Ok),
@@ -272,8 +273,8 @@ fn status(examined: Examined, processes: Option<usize>, zone: &Zone) -> Status {
         processes,
         open: exceptions::opened(plan),
         problems: problems(found, plan, seen),
-        differences: differences(subject),
-        apply: repair::change_command(request.section.as_deref().unwrap_or_default()),
+        apply: apply(plan, &differences),
+        differences,
         unseen: unseen(subject),
         known: true,
     }
@@ -286,6 +287,21 @@ fn problems(found: Vec<Finding>, plan: &Plan, seen: &Seen) -> Vec<Problem> {
         cure: one_line(&finding.cure.clone().unwrap_or_else(again)),
     };
     found.into_iter().map(problem).collect()
+}
+
+/// The command that brings the namespace to its section.
+fn apply(plan: &Plan, differences: &[Difference]) -> String {
+    let request = &plan.request;
+    let section = request.section.as_deref().unwrap_or_default();
+    let is_fixed = |one: &Difference| one.is_fixed(request.has_veth());
+    match differences.iter().any(is_fixed) {
+        true => format!(
+            "sudo runns-exec clean {} && sudo runns-exec build -s {}",
+            plan.name,
+            quote(section)
+        ),
+        false => repair::change_command(section),
+    }
 }
 
 /// Where the section and what was built differ. What files contain is compared for root alone.

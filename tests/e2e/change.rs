@@ -17,7 +17,7 @@ ip netns exec work sh -c '
     nft list table inet runns; sysctl net.ipv4.conf.all.route_localnet
     sysctl -a 2>/dev/null | grep "disable_ipv6" | grep -v default' | sed 's/fe80:[0-9a-f:]*/fe80/g'
 echo '# host'
-nft list table inet runns | sed '/elements = .* expires/d'
+nft list table inet runns | sed '/ expires /d'
 ip rule; ip -6 rule; iptables-save | grep '^-A'
 ip route show table all | grep -v -e '^local' -e '^broadcast'; ip -6 route show table all | grep -v -e multicast -e '^local'
 ip -br address | sed 's/@[^ ]*//' | tr -s ' ' | grep '^work'; grep -H . /sys/class/net/work/netdev_group /sys/class/net/work/mtu
@@ -498,6 +498,12 @@ fn what_cannot_change_is_refused_and_nothing_has_changed() {
         configure(&host, &format!("AllowUsers=alice\n{section}"));
         host.run(CHANGE).refused(1, &parts);
         assert_eq!(state(), before, "{section}");
+        // Nobody is sent to a command that refuses.
+        if parts[0].ends_with("cannot change") {
+            let status = host.user("alice").ok("runns-exec status work");
+            let again = "apply it: sudo runns-exec clean work && sudo runns-exec build -s work\n";
+            assert!(status.contains(again), "{section}: {status}");
+        }
     }
     host.run("runns-exec build -n work --change")
         .refused(2, &["--section"]);

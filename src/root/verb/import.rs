@@ -94,7 +94,7 @@ fn import(wanted: &Wanted) -> Result<()> {
 /// reconnects, the user name and password that are kept by then go to the server of the old file.
 fn plan<'a>(wanted: &Wanted, imports: &'a [Import]) -> Result<Plan<'a>> {
     let plan = Plan::new(imports, wanted.kill_switch, wanted.replace)?;
-    must_not_be_built(imports.iter().map(|import| &import.name), "import it again")?;
+    must_not_be_built(imports.iter().map(|import| &import.name))?;
     Ok(plan)
 }
 
@@ -239,14 +239,16 @@ fn some(words: &[String]) -> String {
     }
 }
 
-fn must_not_be_built<'a>(mut names: impl Iterator<Item = &'a NetnsName>, then: &str) -> Result<()> {
+/// An error if a namespace is built from what was imported under one of these names.
+fn must_not_be_built<'a>(mut names: impl Iterator<Item = &'a NetnsName>) -> Result<()> {
     let (records, _) = Record::readable()?;
     let is_built_from = |record: &Record, name: &NetnsName| {
         let request = &record.plan.request;
         let section = request.section.as_deref();
         let directory = import::directory(name);
+        let mut files = request.vpn.iter().chain(&request.wireguard);
         section.is_some_and(|section| section.eq_ignore_ascii_case(name.as_str()))
-            || request.vpn.iter().any(|file| file.starts_with(&directory))
+            || files.any(|file| file.starts_with(&directory))
     };
     let built = names.find_map(|name| {
         let mut records = records.iter();
@@ -258,7 +260,7 @@ fn must_not_be_built<'a>(mut names: impl Iterator<Item = &'a NetnsName>, then: &
             format!("change {name}"),
             format!("namespace {namespace} is built from it"),
         )
-        .hint(format!("sudo runns-exec clean {namespace}, then {then}"))),
+        .hint(format!("sudo runns-exec clean {namespace}"))),
         None => Ok(()),
     }
 }
@@ -266,8 +268,7 @@ fn must_not_be_built<'a>(mut names: impl Iterator<Item = &'a NetnsName>, then: &
 fn remove(name: &OsString) -> Result<()> {
     let name = NetnsName::new(name).map_err(|error| error.with_status(status::USAGE))?;
     let lock = Lock::take()?;
-    let result =
-        must_not_be_built([&name].into_iter(), "remove it").and_then(|()| store::remove(&name));
+    let result = must_not_be_built([&name].into_iter()).and_then(|()| store::remove(&name));
     lock.release();
     result?;
     log::notice(|| format!("removed import {name}"));

@@ -282,7 +282,7 @@ fn a_password_goes_to_no_other_provider() {
     // The tunnel that runs would send the new one to the old server.
     let replace = "-n work --replace --auth other other.ovpn";
     for namespace in ["hand", "work"] {
-        let clean = format!("clean {namespace}, then import it again");
+        let clean = format!("hint: sudo runns-exec clean {namespace}\n");
         refused(&host, replace, &["is built from it", &clean]);
         host.ok(&format!("runns-exec clean {namespace} -f"));
     }

@@ -1,5 +1,6 @@
 //! OpenVPN: build ends with a working tunnel or a clear reason; what the server pushes is followed.
 
+use super::challenge::TYPIST;
 use super::{FAR, daemons, host, start_resolver, tunnel_field, wait_for_ping};
 use crate::support::openvpn::{self, OpenVpnServer};
 use crate::support::{Host, Snapshot, wait_until};
@@ -217,28 +218,6 @@ fn daemon_of_build(host: &Host) -> Option<String> {
     daemons(host, "work").pop()
 }
 
-/// Answers the questions of a build on a terminal.
-const TYPIST: &str = r#"
-import os, pty, sys
-answers = [(b"user name: ", b"alice\n"), (b"password: ", b"secret-word\n")]
-pid, terminal = pty.fork()
-if pid == 0:
-    os.execvp("runns-exec", ["runns-exec", "build", "-s", "work"])
-seen = b""
-while True:
-    try:
-        more = os.read(terminal, 4096)
-    except OSError:
-        break
-    if not more:
-        break
-    seen += more
-    if answers and seen.endswith(answers[0][0]):
-        os.write(terminal, answers.pop(0)[1])
-sys.stdout.write(seen.decode())
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-"#;
-
 #[test]
 fn a_password_is_asked_on_the_terminal_and_goes_nowhere_else() {
     let verify = "#!/bin/sh\n[ \"$(cat \"$1\")\" = \"$(printf 'alice\\nsecret-word')\" ]\n";
@@ -251,7 +230,9 @@ fn a_password_is_asked_on_the_terminal_and_goes_nowhere_else() {
     openvpn::configure_client(&host, "work", 1195);
     append(&host, "auth-user-pass\n");
     host.write("/root/typist.py", TYPIST);
-    let built = host.run("python3 /root/typist.py");
+    let built = host.run(
+        "python3 /root/typist.py 'runns-exec build -s work' 'user name: =>alice' 'password: =>secret-word'",
+    );
     assert_eq!(built.status, 0, "{built}");
     for part in ["resolving", "connecting", "authenticating", "connected"] {
         assert!(
