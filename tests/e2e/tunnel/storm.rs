@@ -54,12 +54,11 @@ const VETH: [&str; 9] = [
 ];
 
 /// Damage to those with ways of their own.
-const WAYS: [&str; 10] = [
+const WAYS: [&str; 9] = [
     "ip -n NAME rule del priority 900",
     "ip -n NAME -6 rule del priority 900",
     "ip -n NAME rule del priority 901",
     "ip -n NAME route flush table 17251000",
-    "nft delete table inet runns",
     "ip netns exec NAME nft delete table inet runns",
     "ip netns exec NAME sysctl -qw net.ipv4.tcp_fwmark_accept=0",
     "sysctl -qw net.ipv6.conf.all.forwarding=0",
@@ -104,11 +103,12 @@ const TUNNEL: [&str; 4] = [
 ];
 
 /// These remove the second one.
-const FIREWALL: [&str; 7] = [
+const FIREWALL: [&str; 8] = [
     "ip link set bound group 7",
     "iptables -F",
     "nft flush chain inet runns masquerading",
     "nft flush table inet runns",
+    "nft delete table inet runns",
     "nft flush ruleset",
     "iptables -P FORWARD DROP",
     "nft flush set inet runns uplinks",
