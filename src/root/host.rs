@@ -98,7 +98,7 @@ pub fn make_directory_for_now(lock: &Lock, directory: &Path) -> Result<()> {
             }
         })?;
     }
-    make_directory(directory)
+    make_directory(directory, 0o755)
 }
 
 /// Removes a directory that a build created, if it is empty.

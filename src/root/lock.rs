@@ -98,7 +98,7 @@ impl Lock {
     /// that only root can hold it.
     pub fn take() -> Result<Self> {
         loop {
-            make_directory(Path::new(DIRECTORY))?;
+            make_directory(Path::new(DIRECTORY), 0o755)?;
             let file = File::options()
                 .create(true)
                 .truncate(false)

@@ -5,13 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, Permissions};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use super::{Import, directory};
-use crate::kernel::file::make_directory;
+use crate::kernel::file::{make_directory, make_own_directory};
 use crate::namespace;
 use crate::tunnel::check::{Checked, check_named};
 use crate::tunnel::source::Kind;
@@ -264,12 +264,8 @@ impl<'a> Plan<'a> {
 
 /// Creates the directories, or checks them.
 fn make_place() -> Result<()> {
-    let path = Path::new(IMPORTED);
-    match std::fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => make_directory(path)?,
-        created => created.cannot(|| format!("create {IMPORTED}"))?,
-    }
-    make_directory(Path::new(config::DIRECTORY))?;
+    make_directory(Path::new(IMPORTED), 0o700)?;
+    make_directory(Path::new(config::DIRECTORY), 0o755)?;
     clear_unfinished()
 }
 
@@ -356,20 +352,13 @@ fn added(name: &NetnsName, file: Option<PathBuf>) -> Result<Vec<PathBuf>> {
 /// administrator has `added` beside them (as links: what is in them, and whose they are, stays).
 fn write_files(import: &Import, added: &[PathBuf]) -> Result<()> {
     let base = unfinished(&import.directory());
-    let make = |path: &Path| {
-        let made = std::fs::DirBuilder::new().mode(0o700).create(path);
-        match made {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-            made => made.cannot(|| format!("create {}", show(path))),
-        }
-    };
-    make(&base)?;
+    make_own_directory(&base, 0o700)?;
     let mut directories = BTreeSet::from([base.clone()]);
     let mut make_above = |place: &Path| {
         let mut path = base.clone();
         for word in place.parent().into_iter().flatten() {
             path.push(word);
-            make(&path)?;
+            make_own_directory(&path, 0o700)?;
             directories.insert(path.clone());
         }
         Ok(base.join(place))

@@ -3,14 +3,15 @@
 //! were identified, so that a reused pid is never signalled.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, OwnedFd};
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{Pid, Uid, setresuid};
+use nix::unistd::{Pid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, setresuid, setsid};
 
 use runns_shared::error::{Context, Error, Result, words};
 use runns_shared::proc::{Network, Proc, parse_command_line};
@@ -24,6 +25,32 @@ const AFTER_KILL: Duration = Duration::from_secs(5);
 const COMMAND: usize = 1024;
 /// How often to look for new processes.
 const ROUND: Duration = Duration::from_millis(200);
+
+/// A child that leaves the session of the process that forked it, and what that one reads from and
+/// writes to.
+pub struct Detached(File);
+
+impl Detached {
+    /// Starts a session, without a terminal. Messages still reach the parent's.
+    pub fn begin() -> Result<Self> {
+        setsid().cannot(|| "start a session")?;
+        let null = File::options().read(true).write(true).open("/dev/null");
+        null.map(Self).cannot(|| "open /dev/null")
+    }
+
+    /// Replaces input, output and error output; what is `None` is /dev/null from here on.
+    pub fn redirect(
+        self,
+        input: Option<BorrowedFd>,
+        output: Option<BorrowedFd>,
+        errors: Option<BorrowedFd>,
+    ) -> Result<()> {
+        let null = self.0.as_fd();
+        dup2_stdin(input.unwrap_or(null)).cannot(|| "redirect input")?;
+        dup2_stdout(output.unwrap_or(null)).cannot(|| "redirect output")?;
+        dup2_stderr(errors.unwrap_or(null)).cannot(|| "redirect error output")
+    }
+}
 
 /// The pids of all processes.
 pub fn all() -> Vec<i32> {

@@ -2,9 +2,9 @@
 //! a quota, SIGKILL.
 
 use std::ffi::OsString;
-use std::fs::{File, Permissions};
-use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs::{DirBuilder, File, Permissions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -93,25 +93,40 @@ pub fn remove_all_unfinished(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Creates a directory with mode 0755, whatever the umask. An existing one must be owned by root
-/// and writable by nobody else.
-pub fn make_directory(path: &Path) -> Result<()> {
-    match std::fs::create_dir(path) {
-        Ok(()) => {
-            let mode = std::fs::Permissions::from_mode(0o755);
-            std::fs::set_permissions(path, mode)
-                .cannot(|| format!("set the mode of {}", show(path)))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            let (_, stat) = trusted::locate(path, Trust::Strict)?;
-            if trusted::kind(&stat) != nix::sys::stat::SFlag::S_IFDIR {
-                return Err(Error::new(
-                    format!("use {}", show(path)),
-                    "it is not a directory",
-                ));
-            }
-            Ok(())
-        }
-        Err(error) => Err(error).cannot(|| format!("create {}", show(path))),
+/// Creates a directory with this mode, whatever the umask. An existing one, whose mode stays, must
+/// be owned by root and writable by nobody else.
+pub fn make_directory(path: &Path, mode: u32) -> Result<()> {
+    if create_directory(path, mode)? {
+        return set_mode(path, mode);
     }
+    let (_, stat) = trusted::locate(path, Trust::Strict)?;
+    if trusted::kind(&stat) != nix::sys::stat::SFlag::S_IFDIR {
+        return Err(Error::new(
+            format!("use {}", show(path)),
+            "it is not a directory",
+        ));
+    }
+    Ok(())
+}
+
+/// Creates a directory inside one that only this program writes to. An existing one gets the mode,
+/// too.
+pub fn make_own_directory(path: &Path, mode: u32) -> Result<()> {
+    create_directory(path, mode)?;
+    set_mode(path, mode)
+}
+
+/// Whether it was created; not if it existed.
+fn create_directory(path: &Path, mode: u32) -> Result<bool> {
+    match DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        created => created
+            .map(|()| true)
+            .cannot(|| format!("create {}", show(path))),
+    }
+}
+
+fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    std::fs::set_permissions(path, Permissions::from_mode(mode))
+        .cannot(|| format!("set the mode of {}", show(path)))
 }

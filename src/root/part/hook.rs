@@ -18,12 +18,12 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, SFlag, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
+use nix::unistd::{Pid, chdir, pipe2};
 
 use super::{Part, Site};
 use crate::facts::veth::INSIDE;
 use crate::finding::Finding;
-use crate::kernel::daemon;
+use crate::kernel::daemon::{self, Detached};
 use crate::kernel::tool;
 use crate::seen::Subject;
 use crate::tunnel::daemons;
@@ -304,11 +304,7 @@ fn become_hook(
     [output, errors]: &[OwnedFd; 2],
 ) -> Result<Infallible> {
     // Without a terminal: it has nobody to ask.
-    setsid().cannot(|| "start a session")?;
-    let null = File::open("/dev/null").cannot(|| "open /dev/null")?;
-    dup2_stdin(null.as_fd()).cannot(|| "redirect input")?;
-    dup2_stdout(output).cannot(|| "redirect output")?;
-    dup2_stderr(errors).cannot(|| "redirect error output")?;
+    Detached::begin()?.redirect(None, Some(output.as_fd()), Some(errors.as_fd()))?;
     process::set_disposition(Signal::SIGPIPE, Disposition::Default).cannot(|| "restore SIGPIPE")?;
     umask(Mode::from_bits_truncate(0o022));
     chdir("/").cannot(|| "enter /")?;

@@ -7,21 +7,18 @@
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
-use std::fs::File;
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
-
 use super::{Part, Site, Wait};
 use crate::confine;
 use crate::facts::pushed::decides;
 use crate::facts::veth::INSIDE;
 use crate::finding::{About, Finding};
-use crate::kernel::daemon;
+use crate::kernel::daemon::{self, Detached};
 use crate::kernel::file;
 use crate::kernel::netlink::{Netlink, in_namespace};
 use crate::kernel::prompt;
@@ -297,17 +294,9 @@ fn start(site: &mut Site, index: usize, config: &Path) -> Result<Management> {
 
 /// In the child: executes this program as the keeper. Its input is the connection to build.
 fn become_keeper(site: &Site, index: usize, build: UnixStream) -> Result<Infallible> {
-    setsid().cannot(|| "start a session")?;
     site.lock.close_on_exec()?;
-    let null = File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/null")
-        .cannot(|| "open /dev/null")?;
-    dup2_stdin(build.as_fd()).cannot(|| "redirect input")?;
-    dup2_stdout(null.as_fd()).cannot(|| "redirect output")?;
     nix::unistd::chdir("/").cannot(|| "enter /")?;
-    dup2_stderr(null.as_fd()).cannot(|| "redirect error output")?;
+    Detached::begin()?.redirect(Some(build.as_fd()), None, None)?;
     let program = std::env::current_exe().cannot(|| "find this program's own executable")?;
     let mode = if site.wait.is_some() {
         keeper::FOLLOW

@@ -17,13 +17,12 @@ use std::time::{Duration, Instant};
 
 use caps::Capability;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
 use super::{Part, Site, Wait};
 use crate::confine::{self, Identity, view::View};
 use crate::finding::{About, Finding};
 use crate::host::{make_directory_for_now, remove_made_directory};
-use crate::kernel::daemon;
+use crate::kernel::daemon::{self, Detached};
 use crate::kernel::netlink::{Netlink, in_namespace};
 use crate::kernel::tool;
 use crate::namespace;
@@ -453,12 +452,7 @@ struct Userspace<'a> {
 impl Userspace<'_> {
     /// In the child: becomes the confined program.
     fn become_it(&self) -> Result<Infallible> {
-        setsid().cannot(|| "start a session")?;
-        let null = File::options()
-            .read(true)
-            .write(true)
-            .open("/dev/null")
-            .cannot(|| "open /dev/null")?;
+        let detached = Detached::begin()?;
         let mut view = View::new();
         view.show(&self.program, &self.program);
         for place in [
@@ -491,9 +485,7 @@ impl Userspace<'_> {
             text(&self.device.outside),
         ];
         let variables = variables.map(|variable| text(&variable));
-        dup2_stdin(null.as_fd()).cannot(|| "redirect input")?;
-        dup2_stdout(null.as_fd()).cannot(|| "redirect output")?;
-        dup2_stderr(null.as_fd()).cannot(|| "redirect error output")?;
+        detached.redirect(None, None, None)?;
         let errno = process::execute(&words[0], &refer(&words), &refer(&variables));
         Err(Error::new("execute it", words_of(errno)))
     }

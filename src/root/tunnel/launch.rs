@@ -13,7 +13,6 @@ use std::io::{Read, Seek};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -22,12 +21,12 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
+use nix::unistd::Pid;
 
 use super::device;
 use super::profile::Profile;
 use crate::confine::{self, Identity, view::View};
-use crate::kernel::daemon;
+use crate::kernel::daemon::{self, Detached};
 use crate::kernel::file;
 use crate::kernel::netlink::{EVERYWHERE, Hop, MAIN_TABLE, Netlink, Route, in_namespace};
 use crate::kernel::tool;
@@ -152,15 +151,15 @@ impl Tunnel {
     /// which the directory is.
     pub fn prepare(&self) -> Result<()> {
         let base = tunnel::daemon_directory(self.name(), self.index);
-        make_directory(&base, 0o755)?;
+        file::make_own_directory(&base, 0o755)?;
         unshare(CloneFlags::CLONE_NEWNS).cannot(|| "unshare the mount namespace")?;
         let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
         mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)
             .cannot(|| "make the mount namespace a slave")?;
         mount_tmpfs(&base, "mode=0755,size=24m,nr_inodes=64")?;
-        make_directory(&base.join("etc"), 0o755)?;
+        file::make_own_directory(&base.join("etc"), 0o755)?;
         let own = tunnel::own_directory(self.name(), self.index);
-        make_directory(&own, 0o700)?;
+        file::make_own_directory(&own, 0o700)?;
         mount_tmpfs(&own, "mode=0700,size=1m,nr_inodes=64")?;
         std::os::unix::fs::chown(&own, Some(self.user), Some(self.user))
             .cannot(|| format!("give away {}", show(&own)))?;
@@ -366,16 +365,8 @@ impl Tunnel {
     /// In the child: becomes the confined daemon. Its output goes to `said`.
     fn become_daemon(&self, words: &[CString], said: Option<&OwnedFd>) -> Result<Infallible> {
         // Without a terminal, it asks for passwords through the management socket.
-        setsid().cannot(|| "start a session")?;
-        let null = File::options()
-            .read(true)
-            .write(true)
-            .open("/dev/null")
-            .cannot(|| "open /dev/null")?;
-        dup2_stdin(null.as_fd()).cannot(|| "redirect input")?;
-        let output = said.map_or(null.as_fd(), AsFd::as_fd);
-        dup2_stdout(output).cannot(|| "redirect output")?;
-        dup2_stderr(output).cannot(|| "redirect error output")?;
+        let output = said.map(AsFd::as_fd);
+        Detached::begin()?.redirect(None, output, output)?;
         let view = self.view()?;
         if !self.outside {
             setns(self.namespace()?.as_fd(), CloneFlags::CLONE_NEWNET)
@@ -510,14 +501,6 @@ pub fn mount_tmpfs(at: &Path, options: &str) -> Result<()> {
         Some(options),
     )
     .cannot(|| format!("mount {}", show(at)))
-}
-
-fn make_directory(path: &Path, mode: u32) -> Result<()> {
-    let make = || match std::fs::create_dir(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
-        _ => std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)),
-    };
-    make().cannot(|| format!("create {}", show(path)))
 }
 
 /// Ends a child that was to become OpenVPN, with what it printed as the reason.

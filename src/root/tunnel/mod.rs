@@ -18,7 +18,6 @@ pub mod source;
 pub mod wgquick;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use runns_shared::error::{Context, Error, Result};
@@ -107,15 +106,7 @@ pub fn forget(name: &NetnsName, index: usize) -> Result<()> {
 /// Creates the namespace's directories.
 pub fn make_directories(name: &NetnsName) -> Result<()> {
     for (path, mode) in [(directory(name), 0o755), (private_directory(name), 0o700)] {
-        match std::fs::create_dir(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(error).cannot(|| format!("create {}", show(&path)));
-            }
-            _ => {}
-        }
-        let mode = std::fs::Permissions::from_mode(mode);
-        std::fs::set_permissions(&path, mode)
-            .cannot(|| format!("set the mode of {}", show(&path)))?;
+        file::make_own_directory(&path, mode)?;
     }
     Ok(())
 }

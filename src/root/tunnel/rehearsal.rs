@@ -3,7 +3,6 @@
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
-use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixDatagram;
@@ -16,11 +15,12 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, getpid, getppid, setsid};
+use nix::unistd::{Pid, getpid, getppid};
 
 use super::launch::{PROGRAM, end_child, last_line, mount_tmpfs, script_security};
 use super::profile::Profile;
 use crate::confine::{self, Identity, READER, view::View};
+use crate::kernel::daemon::Detached;
 use crate::kernel::tool;
 use runns_shared::error::{Context, Error, Result, words as words_of};
 use runns_shared::escape::show;
@@ -116,11 +116,8 @@ fn become_reader(
     parent: Pid,
     said: &OwnedFd,
 ) -> Result<Infallible> {
-    setsid().cannot(|| "start a session")?;
-    let null = File::options().read(true).write(true).open("/dev/null");
-    dup2_stdin(null.cannot(|| "open /dev/null")?.as_fd()).cannot(|| "redirect input")?;
-    dup2_stdout(said).cannot(|| "redirect output")?;
-    dup2_stderr(said).cannot(|| "redirect error output")?;
+    let output = Some(said.as_fd());
+    Detached::begin()?.redirect(None, output, output)?;
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).cannot(|| "unshare namespaces")?;
     let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
     mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)
