@@ -22,7 +22,7 @@ pub struct Finding {
     pub how: String,
     /// Nothing gets through.
     pub fatal: bool,
-    /// What the administrator has to do; if `None`, building again mends it.
+    /// What the administrator has to do; if `None`, building again repairs it.
     pub cure: Option<String>,
 }
 
@@ -51,7 +51,7 @@ impl Finding {
         Self { about, ..self }
     }
 
-    /// Building again does not mend it; this does.
+    /// Building again does not repair it; this does.
     pub fn cure(self, cure: impl Into<String>) -> Self {
         Self {
             cure: Some(cure.into()),

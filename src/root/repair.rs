@@ -71,11 +71,11 @@ fn look_again(part: &dyn Part, record: &Record) -> Vec<Finding> {
     look_at(part, &Subject::new(record, &seen))
 }
 
-/// Mends what is broken, and nothing else. The parts that restrict traffic come first, and what
-/// cannot be mended ends it: nothing that carries traffic is restored without them. Says each thing
-/// that it mended; returns how many there were.
+/// Repairs what is broken, and nothing else. The parts that restrict traffic come first, and what
+/// cannot be repaired ends it: nothing that carries traffic is restored without them. Says each thing
+/// that it repaired; returns how many there were.
 pub fn run(site: &mut Site) -> Result<usize> {
-    let mut mended = 0;
+    let mut repaired = 0;
     for part in all() {
         let found = look_again(part, &site.record);
         if found.is_empty() {
@@ -87,31 +87,31 @@ pub fn run(site: &mut Site) -> Result<usize> {
             .collect::<Vec<_>>()
             .join("; ");
         if let Some(finding) = found.iter().find(|finding| finding.cure.is_some()) {
-            return Err(unmendable(finding));
+            return Err(unrepairable(finding));
         }
-        output::step(|| format!("mending {what}"));
-        part.mend(site, &found)
-            .map_err(|error| error.as_cause_of(format!("mend {what}")))?;
+        output::step(|| format!("repairing {what}"));
+        part.repair(site, &found)
+            .map_err(|error| error.as_cause_of(format!("repair {what}")))?;
         let left = look_again(part, &site.record);
         if let Some(finding) = left.first() {
-            return Err(unmendable(finding));
+            return Err(unrepairable(finding));
         }
-        mended += found.len();
+        repaired += found.len();
         output::print(
             &found
                 .iter()
-                .map(|finding| format!("mended {}\n", one_line(&finding.to_string())))
+                .map(|finding| format!("repaired {}\n", one_line(&finding.to_string())))
                 .collect::<String>(),
         )?;
     }
     if !site.plan().request.kill_switch {
         probe::run(site)?;
     }
-    Ok(mended)
+    Ok(repaired)
 }
 
-fn unmendable(finding: &Finding) -> Error {
-    let error = Error::new(format!("mend {}", finding.what), &finding.how);
+fn unrepairable(finding: &Finding) -> Error {
+    let error = Error::new(format!("repair {}", finding.what), &finding.how);
     finding
         .cure
         .iter()
@@ -123,7 +123,7 @@ pub fn change_command(section: &str) -> String {
     format!("sudo runns-exec build -s {} --change", quote(section))
 }
 
-/// The command that builds, or mends, what was built by this plan.
+/// The command that builds, or repairs, what was built by this plan.
 pub fn command(plan: &Plan, config: Option<&Config>) -> String {
     let request = &plan.request;
     let mut words = vec!["sudo runns-exec build".to_string()];

@@ -446,7 +446,7 @@ pub fn print(statuses: &[Status]) -> Result<()> {
             text.push_str(&format!("  {}\n", one_line(open)));
         }
         for problem in &status.problems {
-            text.push_str(&format!("  {}; mend it: {}\n", problem.what, problem.cure));
+            text.push_str(&format!("  {}; fix: {}\n", problem.what, problem.cure));
         }
         for difference in &status.differences {
             text.push_str(&format!(

@@ -214,7 +214,7 @@ fn a_word_is_a_section_or_what_was_built() {
             let said = host.ok(&format!(
                 "ip link set vpnWork down; runns-exec build {again}"
             ));
-            assert!(said.contains("vpnWork is as it was built again"), "{said}");
+            assert!(said.contains("vpnWork repaired"), "{said}");
         }
         host.ok("runns-exec clean vpnWork");
     }
@@ -228,7 +228,7 @@ fn a_word_is_a_section_or_what_was_built() {
     host.ok("runns-exec build -n by-hand -i byhand0 -o eth0 -r /etc/vpn.resolv --publish 8080:80");
     host.ok("ip link set byhand0 down");
     let said = host.ok("runns-exec build by-hand");
-    assert!(said.contains("by-hand is as it was built again"), "{said}");
+    assert!(said.contains("by-hand repaired"), "{said}");
     host.run("runns-exec build by-hand -i byhand1")
         .refused(1, &["differently", "byhand1"]);
 

@@ -98,7 +98,7 @@ fn errors_name_the_file() {
 #[test]
 fn what_is_not_roots_alone_or_too_much_refuses_everybody() {
     let host = host_with_vpn1();
-    let mend = "rm -rf /etc/runns.conf.d && mkdir -m 755 /etc/runns.conf.d && cd /etc/runns.conf.d && echo '[x]' >x.conf";
+    let repair = "rm -rf /etc/runns.conf.d && mkdir -m 755 /etc/runns.conf.d && cd /etc/runns.conf.d && echo '[x]' >x.conf";
     for (spoil, part) in [
         ("chmod g+w .", "mode 0775"),
         ("chmod o+w .", "mode 0757"),
@@ -138,7 +138,7 @@ fn what_is_not_roots_alone_or_too_much_refuses_everybody() {
             "/home/alice",
         ),
     ] {
-        host.ok(&format!("umask 022; {mend}"));
+        host.ok(&format!("umask 022; {repair}"));
         host.user("alice").ok("runns-exec vpn1 -- true");
         host.ok(&format!("umask 022; cd /etc/runns.conf.d && {spoil}"));
         refused(&host, &[part]);

@@ -56,7 +56,7 @@ fn a_program_runs_inside_when_all_is_built() {
             .all(|name| name.starts_with("RUNNS_") || ["PATH", "PWD"].contains(name)),
         "{names:?}"
     );
-    // Nothing is run again if something is mended.
+    // Nothing is run again if something is repaired.
     host.ok("rm /tmp/note; ip link set outer down; runns-exec build -s work; runns-exec status; test ! -e /tmp/note");
     host.ok("runns-exec clean work -f");
 }
@@ -141,7 +141,7 @@ fn only_a_program_of_roots_is_run() {
         &[("up", "#!/bin/sh\ntouch /tmp/ran\n")],
     );
     let before = Snapshot::of(&host);
-    for (spoil, words, mend) in [
+    for (spoil, words, repair) in [
         (
             "chmod 775 F; chgrp runns F",
             "writ",
@@ -171,7 +171,7 @@ fn only_a_program_of_roots_is_run() {
         host.run("runns-exec build -s work").refused(1, &[words]);
         host.run("runns-exec build -s work --dry-run")
             .refused(1, &[words]);
-        host.ok(&mend.replace('F', "/usr/local/sbin/up"));
+        host.ok(&repair.replace('F', "/usr/local/sbin/up"));
     }
     host.ok("rm /home/alice/up");
     before.assert_same(&Snapshot::of(&host));

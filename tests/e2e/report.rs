@@ -139,7 +139,7 @@ fn json_has_the_fields_of_the_manual() {
         json.contains("\"unseen\":[\"firewall rules") && json.contains("\"DNS lock rules\"]"),
         "{json}"
     );
-    // The command that mends it is the one that built it.
+    // The command that repairs it is the one that built it.
     host.ok("runns-exec build -n by-hand -i byhand0 -o eth0 -r /etc/vpn.resolv && ip link set byhand0 down");
     let shown = host.run("runns-exec status by-hand").stdout;
     let command = "sudo runns-exec build -n by-hand -i byhand0 -o eth0 -r /etc/vpn.resolv";

@@ -1,5 +1,5 @@
 //! The truth, and repair (SPEC 12): every kind of damage is shown by `status`, to root and to
-//! members of the group, and mended by `build`, while the programs inside go on.
+//! members of the group, and repaired by `build`, while the programs inside go on.
 
 use crate::support::{Host, Net, WebServer};
 
@@ -98,7 +98,7 @@ impl World {
         assert_eq!(again, format!("{name} is built already, as asked"));
     }
 
-    /// Does `damage`; it is shown, a rehearsal changes nothing, and building again mends it.
+    /// Does `damage`; it is shown, a rehearsal changes nothing, and building again repairs it.
     #[track_caller]
     fn damage(&self, name: &str, damage: &str, words: &[&str], member: &[&str]) {
         self.assert_ok(name);
@@ -108,14 +108,14 @@ impl World {
             .host
             .ok(&format!("runns-exec build -s {name} --dry-run"));
         assert!(
-            rehearsed.contains("would mend ") && rehearsed.contains(words[0]),
+            rehearsed.contains("would repair ") && rehearsed.contains(words[0]),
             "{damage}: {rehearsed}"
         );
         self.assert_shown(name, words, member);
         let built = self.host.run(&format!("runns-exec build -s {name}"));
         assert_eq!(built.status, 0, "{damage}: {built}");
         assert!(
-            built.stdout.contains("mended ") && built.stdout.contains(words[0]),
+            built.stdout.contains("repaired ") && built.stdout.contains(words[0]),
             "{damage}: {built}"
         );
         self.assert_ok(name);
@@ -144,7 +144,7 @@ impl Program<'_> {
 }
 
 #[test]
-fn forwarding_and_the_veth_are_mended() {
+fn forwarding_and_the_veth_are_repaired() {
     let world = World::built();
     let programs = [world.program("plain"), world.program("bound")];
     world.assert_connected();
@@ -226,7 +226,7 @@ fn forwarding_and_the_veth_are_mended() {
 }
 
 #[test]
-fn firewall_rules_are_mended() {
+fn firewall_rules_are_repaired() {
     let world = World::built();
     let programs = [world.program("plain"), world.program("bound")];
     const GONE: &str = "firewall: the nftables table 'inet runns' is gone";
@@ -318,7 +318,7 @@ fn a_foreign_interface_in_the_place_of_ours_is_an_error() {
     );
     world.host.run("runns-exec build -s plain").refused(
         1,
-        &["cannot mend interface plain", "exists already", "hint"],
+        &["cannot repair interface plain", "exists already", "hint"],
     );
     world.host.ok("ip -d link show plain | grep -q bridge && ip link delete plain && runns-exec build -s plain");
     world.assert_ok("plain");
@@ -360,17 +360,17 @@ fn the_uplink_is_followed() {
     }
     world.host.ok("ip route del default dev eth1 && ip route add default via 198.18.0.1 dev eth1 metric 500 && runns-exec build -s bound");
     world.assert_connected();
-    // What only the administrator can mend.
+    // What only the administrator can repair.
     world.host.ok("ip link set eth1 down");
     world.assert_shown(
         "bound",
         &["uplink eth1: down", "sudo ip link set eth1 up"],
         &["uplink eth1: down"],
     );
-    world
-        .host
-        .run("runns-exec build -s bound")
-        .refused(1, &["cannot mend uplink eth1: down", "hint: sudo ip link"]);
+    world.host.run("runns-exec build -s bound").refused(
+        1,
+        &["cannot repair uplink eth1: down", "hint: sudo ip link"],
+    );
     world.host.ok("ip link delete eth1");
     world.assert_shown(
         "bound",
@@ -380,13 +380,13 @@ fn the_uplink_is_followed() {
     world
         .host
         .run("runns-exec build -s bound")
-        .refused(1, &["cannot mend uplink eth1"]);
+        .refused(1, &["cannot repair uplink eth1"]);
     world.assert_ok("plain");
     program.assert_goes_on();
 }
 
 #[test]
-fn files_and_the_dns_lock_are_mended() {
+fn files_and_the_dns_lock_are_repaired() {
     let world = World::built();
     let program = world.program("bound");
     let directory = "/etc/netns/bound";
@@ -527,7 +527,7 @@ fn a_name_that_was_unmounted_comes_back() {
     world
         .host
         .run("runns-exec build -s plain")
-        .refused(1, &["cannot mend /run/netns/plain", "clean plain"]);
+        .refused(1, &["cannot repair /run/netns/plain", "clean plain"]);
     world
         .host
         .ok("ip netns delete plain && runns-exec build -s plain && umount /run/netns/bound");
@@ -539,7 +539,7 @@ fn a_name_that_was_unmounted_comes_back() {
     world
         .host
         .run("runns-exec build -s bound")
-        .refused(1, &["cannot mend /run/netns/bound", "clean bound"]);
+        .refused(1, &["cannot repair /run/netns/bound", "clean bound"]);
     world
         .host
         .ok("runns-exec clean bound && runns-exec build -s bound");

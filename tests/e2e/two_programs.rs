@@ -100,7 +100,7 @@ fn it_is_found_from_the_programs_own_place_alone() {
 #[test]
 fn one_that_others_can_change_is_not_executed() {
     let host = with_stand_in();
-    for (spoil, mend) in [
+    for (spoil, repair) in [
         (
             format!("chmod 775 {OF_ROOT}"),
             format!("chmod 755 {OF_ROOT}"),
@@ -128,8 +128,8 @@ fn one_that_others_can_change_is_not_executed() {
                 .run("runns-exec build")
                 .refused(1, &["/usr/local/libexec"]);
         }
-        host.ok(&mend);
-        assert_eq!(host.run("runns-exec build").status, 7, "{mend}");
+        host.ok(&repair);
+        assert_eq!(host.run("runns-exec build").status, 7, "{repair}");
     }
 }
 

@@ -99,7 +99,7 @@ impl Part for Inside {
             .map(|_| "DNS lock rules")
     }
 
-    fn mend(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
+    fn repair(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
         site.load_inside()
     }
 }

@@ -177,7 +177,7 @@ pub trait Part {
     }
 
     /// Makes it as it was built again, where `found` says that it is not, and touches nothing else.
-    fn mend(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
+    fn repair(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
         self.apply(site)
     }
 }

@@ -90,7 +90,7 @@ impl Part for NetworkNamespace {
         look(subject)
     }
 
-    fn mend(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
+    fn repair(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
         mark_host(site.lock)?;
         if open_recorded(&site.record)?.is_none() {
             attach_again(site)?;

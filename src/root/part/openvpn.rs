@@ -140,7 +140,7 @@ impl Part for OpenVpn {
             .then_some("the route of OpenVPN's own packets")
     }
 
-    fn mend(&self, site: &mut Site, found: &[Finding]) -> Result<()> {
+    fn repair(&self, site: &mut Site, found: &[Finding]) -> Result<()> {
         let files = site.plan().request.vpn.clone();
         let broken = |(index, _): &(usize, &std::path::PathBuf)| {
             found

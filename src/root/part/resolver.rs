@@ -85,7 +85,7 @@ impl Part for Resolver {
         Ok(found)
     }
 
-    fn mend(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
+    fn repair(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
         let Some(resolver) = current(site.plan()) else {
             return Ok(());
         };

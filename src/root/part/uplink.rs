@@ -73,7 +73,7 @@ impl Part for Uplink {
         if uplink.is_none() || earlier.all(|plan| plan.request.uplink == *uplink) {
             return Ok(());
         }
-        self.mend(site, &[])
+        self.repair(site, &[])
     }
 
     fn is_beside(&self) -> bool {
@@ -90,7 +90,7 @@ impl Part for Uplink {
             .once(&format!("uplink {uplink}"), || look(subject.seen, uplink))
     }
 
-    fn mend(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
+    fn repair(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
         self.apply(site)?;
         let uplink = site.plan().request.uplink.as_ref();
         uplink.map_or(Ok(()), |uplink| {

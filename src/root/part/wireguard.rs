@@ -126,15 +126,15 @@ impl Part for WireGuard {
             .then_some("addresses, routes and handshakes of WireGuard devices")
     }
 
-    fn mend(&self, site: &mut Site, found: &[Finding]) -> Result<()> {
+    fn repair(&self, site: &mut Site, found: &[Finding]) -> Result<()> {
         let files = site.plan().request.wireguard.clone();
         let mut errors = Vec::new();
         for (index, file) in files.iter().enumerate() {
             let is_its = |finding: &Finding| finding.about == About::Tunnel(index);
             if found.iter().any(is_its) {
-                let mended = mend(site, file, &Device::new(site.plan(), index));
+                let repaired = repair(site, file, &Device::new(site.plan(), index));
                 errors.extend(
-                    mended
+                    repaired
                         .map_err(|error| error.within(bring_up_words(file)))
                         .err(),
                 );
@@ -704,7 +704,7 @@ fn look(subject: &Subject, index: usize, file: &Path) -> Option<Finding> {
 }
 
 /// Sets the device up again or, if it or the program that drives it is gone, creates it anew.
-fn mend(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
+fn repair(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
     let namespace = site
         .open_namespace()?
         .ok_or_else(|| Error::new("create the device", "the namespace is gone"))?;

@@ -111,8 +111,8 @@ fn rehearse(wanted: &Wanted, with_change: bool) -> Result<()> {
             return output::print(&as_asked(&record));
         }
         let line = |finding: &Finding| match &finding.cure {
-            Some(cure) => format!("cannot mend {finding}; mend it: {cure}\n"),
-            None => format!("would mend {finding}\n"),
+            Some(cure) => format!("cannot repair {finding}; fix: {cure}\n"),
+            None => format!("would repair {finding}\n"),
         };
         return output::print(&found.iter().map(line).collect::<String>());
     }
@@ -159,7 +159,7 @@ fn build(wanted: &Wanted, lock: &Lock, options: &Options) -> Result<()> {
             return Ok(());
         }
         standing(wanted, &site.record)?;
-        return mend(site);
+        return repair(site);
     }
     let plan = wanted.plan(&host)?;
     check(&plan, &host)?;
@@ -278,8 +278,8 @@ fn as_asked(record: &Record) -> String {
     format!("{} is built already, as asked\n", record.plan.name)
 }
 
-/// Finishes a change that was interrupted, and mends what is no longer as it was built.
-fn mend(mut site: Site) -> Result<()> {
+/// Finishes a change that was interrupted, and repairs what is no longer as it was built.
+fn repair(mut site: Site) -> Result<()> {
     let name = site.plan().name.clone();
     if !site.record.earlier.is_empty() {
         change::finish(&mut site)?;
@@ -291,13 +291,13 @@ fn mend(mut site: Site) -> Result<()> {
         site.record.etc = etc;
         site.save()?;
     }
-    let mended = repair::run(&mut site)
+    let repaired = repair::run(&mut site)
         .inspect_err(|error| log::refused(|| format!("build of {name}: {error}")))?;
-    if mended == 0 {
+    if repaired == 0 {
         return output::print(&as_asked(&site.record));
     }
-    log::notice(|| format!("mended {name}"));
-    output::print(&format!("{name} is as it was built again\n"))
+    log::notice(|| format!("repaired {name}"));
+    output::print(&format!("{name} repaired\n"))
 }
 
 impl Wanted {

@@ -1,4 +1,4 @@
-//! Tunnels that are damaged: `status` says it, `build` mends it, and under the kill switch nothing
+//! Tunnels that are damaged: `status` says it, `build` repairs it, and under the kill switch nothing
 //! leaves meanwhile.
 
 use super::{FAR, Probes, Watch, daemons, host, ping, wait_for_ping, wireguard};
@@ -8,7 +8,7 @@ use crate::support::{Host, wait_until};
 const SERVER: &str =
     "push \"redirect-gateway def1\"\npush \"dhcp-option DNS 10.8.0.1\"\nkeepalive 1 3\n";
 
-/// Does `damage`; it is shown to root and to members, and building again mends it, with `words` in
+/// Does `damage`; it is shown to root and to members, and building again repairs it, with `words` in
 /// the report.
 #[track_caller]
 fn damage(host: &Host, damage: &str, words: &str) {
@@ -39,7 +39,7 @@ fn damage(host: &Host, damage: &str, words: &str) {
     );
     let built = host.run("runns-exec build -s work");
     assert!(
-        built.status == 0 && built.stdout.contains(&format!("mended {words}")),
+        built.status == 0 && built.stdout.contains(&format!("repaired {words}")),
         "{damage}: {built}"
     );
     let shown = host.user("alice").run("runns-exec status work");
@@ -95,7 +95,7 @@ fn openvpn_with_kill_switch() {
         refused.status == 1
             && refused
                 .stderr
-                .contains("cannot mend tunnel of /etc/openvpn/work.conf"),
+                .contains("cannot repair tunnel of /etc/openvpn/work.conf"),
         "{refused}"
     );
     assert!(

@@ -1,5 +1,5 @@
 //! A storm: random damage of many kinds, one or several at once, to namespaces of every kind with
-//! programs inside. Building again mends all of it, the programs go on, and at no moment does a
+//! programs inside. Building again repairs all of it, the programs go on, and at no moment does a
 //! packet leave by a way that its namespace does not have.
 //!
 //! | variable | meaning |
@@ -79,7 +79,7 @@ const RESOLVER: [&str; 9] = [
     "ip netns exec NAME sysctl -qw net.ipv4.conf.all.route_localnet=0",
 ];
 
-/// Damage to the uplink of `bound`. It comes back, for nothing else could mend it.
+/// Damage to the uplink of `bound`. It comes back, for nothing else could repair it.
 const UPLINK: [&str; 4] = [
     "ip link set eth1 down; sleep 0.1; ip link set eth1 up; ip route add default via 198.18.0.1 dev eth1 metric 500",
     "ip route del default dev eth1; ip route add default via 198.18.0.9 dev eth1 metric 500",

@@ -73,7 +73,7 @@ try_unit() {
     wait_for 5 'the end of the daemon' in_system '! pgrep -x openvpn'
     says 'the unit outlives its daemon' active in_system 'systemctl is-active runns@work'
     says 'status says why the tunnel is down' 'its daemon has exited' as_user alice 'runns-exec status vpnWork'
-    ok 'reload mends' in_system 'systemctl reload runns@work'
+    ok 'reload repairs' in_system 'systemctl reload runns@work'
     tunnelled 'reload after the daemon has died'
     in_system 'pkill -KILL -x openvpn'
     wait_for 5 'the end of the daemon' in_system '! pgrep -x openvpn'
@@ -96,7 +96,7 @@ try_reload() {
     table=$(in_system 'ip rule' | sed -n 's/.*fwmark 0x81.* lookup \([0-9]*\).*/\1/p' | head -n 1)
     ok 'the uplink loses its route' in_system "ip route delete default via $gateway table $table"
     no_traffic my-site
-    ok 'reload mends' in_system 'systemctl reload runns@my-site'
+    ok 'reload repairs' in_system 'systemctl reload runns@my-site'
     use my-site
     ok 'stop my-site' in_system 'systemctl stop runns@my-site'
 }

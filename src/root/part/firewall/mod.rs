@@ -79,7 +79,7 @@ impl Part for Firewall {
         Some("firewall rules, whether traffic gets through the host's firewall")
     }
 
-    fn mend(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
+    fn repair(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
         load::host(site.lock, Own::With(site.plan()))
     }
 }

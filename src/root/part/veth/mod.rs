@@ -115,7 +115,7 @@ impl Part for Veth {
         {
             return Ok(());
         }
-        self.mend(site, &[])
+        self.repair(site, &[])
     }
 
     fn is_way_out(&self) -> bool {
@@ -130,10 +130,10 @@ impl Part for Veth {
         look(subject)
     }
 
-    fn mend(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
+    fn repair(&self, site: &mut Site, _found: &[Finding]) -> Result<()> {
         let namespace = site
             .open_namespace()?
-            .ok_or_else(|| Error::new("mend the veth pair", "the namespace is gone"))?;
+            .ok_or_else(|| Error::new("repair the veth pair", "the namespace is gone"))?;
         let name = site.plan().interface.clone();
         let inside = Netlink::inside(namespace.as_fd())?;
         let taken = site.host.link(name.as_str())?;
