@@ -12,7 +12,7 @@ use crate::record::Identity;
 pub const HANDED_OVER: &str = ".inside";
 
 /// The files, below /proc/thread-self for `net/` and below /proc for `sys/`.
-pub const FILES: [&str; 9] = [
+pub const FILES: [&str; 11] = [
     "net/dev",
     "net/route",
     "net/fib_trie",
@@ -22,6 +22,8 @@ pub const FILES: [&str; 9] = [
     "sys/net/ipv4/ip_unprivileged_port_start",
     "sys/net/ipv4/conf/all/route_localnet",
     "sys/net/ipv6/conf/eth0/disable_ipv6",
+    "sys/net/ipv4/conf/eth0/rp_filter",
+    "sys/net/ipv4/conf/all/rp_filter",
 ];
 
 /// What was seen inside of a namespace.

@@ -202,6 +202,10 @@ fn forwarding_and_the_veth_are_repaired() {
             "ip netns exec NAME sysctl -qw net.ipv6.conf.eth0.disable_ipv6=0",
             "interface eth0 inside: IPv6 is on",
         ),
+        (
+            "ip netns exec NAME sysctl -qw net.ipv4.conf.eth0.rp_filter=1",
+            "interface eth0 inside: rp_filter is strict",
+        ),
     ] {
         for name in ["plain", "bound"] {
             let words = words.replace("NAME", name);

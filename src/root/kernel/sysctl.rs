@@ -20,6 +20,20 @@ pub fn sysctl(name: &str) -> Result<Option<String>> {
     }
 }
 
+/// The sysctl by which a device drops what comes from an address that it has no route to.
+pub fn rp_filter(device: &str) -> String {
+    format!("net/ipv4/conf/{device}/rp_filter")
+}
+
+/// The value of [`rp_filter`] with which a route by any device will do.
+pub const LOOSE: &str = "2";
+
+/// Whether a route has to lead out by the same device. The greater of the device's value and that
+/// for all counts (ip-sysctl.rst).
+pub fn filters_strictly(device: Option<&str>, all: Option<&str>) -> bool {
+    device.max(all) == Some("1")
+}
+
 /// Gives sysctls their earlier values, as far as they still exist: an interface may have been
 /// removed.
 pub fn restore_sysctls(before: &[(String, String)]) -> Result<()> {

@@ -17,7 +17,7 @@ use crate::host::HostState;
 use crate::kernel::netlink::{
     AddressFamily, EVERYWHERE, EVERYWHERE_V6, Hop, Link, Netlink, Packets, Route,
 };
-use crate::kernel::sysctl::{set_sysctl, sysctl};
+use crate::kernel::sysctl::{LOOSE, filters_strictly, rp_filter, set_sysctl, sysctl};
 use crate::seen::Seen;
 use crate::seen::Subject;
 use runns_shared::error::Result;
@@ -223,7 +223,7 @@ fn is_wanted(route: &Route, wanted: &[Way]) -> bool {
 /// drops them, a loose one does not.
 fn loosen_reverse_path_filter(site: &mut Site, uplink: &IfaceName) -> Result<()> {
     let name = rp_filter(uplink.as_str());
-    if !filters_strictly(uplink)? {
+    if !is_strict(uplink)? {
         return Ok(());
     }
     let now = sysctl(&name)?.unwrap_or_default();
@@ -232,19 +232,17 @@ fn loosen_reverse_path_filter(site: &mut Site, uplink: &IfaceName) -> Result<()>
             .entry(uplink.to_string())
             .or_insert_with(|| now.clone());
     })?;
-    set_sysctl(&name, "2")?;
+    set_sysctl(&name, LOOSE)?;
     site.before.sysctls.push((name, now));
     Ok(())
 }
 
-fn rp_filter(interface: &str) -> String {
-    format!("net/ipv4/conf/{interface}/rp_filter")
-}
-
-/// The greater of the device's value and that of all counts (ip-sysctl.rst).
-fn filters_strictly(uplink: &IfaceName) -> Result<bool> {
-    let now = sysctl(&rp_filter(uplink.as_str()))?.unwrap_or_default();
-    Ok(now.max(sysctl(&rp_filter("all"))?.unwrap_or_default()) == "1")
+fn is_strict(uplink: &IfaceName) -> Result<bool> {
+    let now = sysctl(&rp_filter(uplink.as_str()))?;
+    Ok(filters_strictly(
+        now.as_deref(),
+        sysctl(&rp_filter("all"))?.as_deref(),
+    ))
 }
 
 fn forwarding(interface: &str) -> String {
@@ -294,7 +292,7 @@ fn look(seen: &Seen, uplink: &IfaceName) -> Result<Vec<Finding>> {
         return Ok(found);
     };
     found.extend(look_at_routes(seen, link, &in_table, &what)?);
-    if filters_strictly(uplink)? {
+    if is_strict(uplink)? {
         found.push(Finding::degraded(
             &what,
             "rp_filter is strict and may drop replies",

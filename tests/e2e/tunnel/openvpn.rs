@@ -122,6 +122,18 @@ fn build_waits_and_pushed_dns_is_used_and_followed() {
     before.assert_same(&Snapshot::of(&host));
 }
 
+/// New namespaces begin with the settings of the machine's first one, which may be strict. Here that
+/// is what the administrator sets inside.
+#[test]
+fn a_strict_reverse_path_filter_does_not_cut_the_tunnel_off() {
+    let (host, _server) = host_with_server("push \"redirect-gateway def1\"\nkeepalive 1 5\n");
+    host.ok("runns-exec build -s work");
+    host.ok("ip netns exec work sysctl -qw net.ipv4.conf.all.rp_filter=1");
+    host.user("alice")
+        .ok(&format!("runns-exec work -- ping -c1 -W5 {FAR}"));
+    host.ok("runns-exec status work");
+}
+
 #[test]
 fn a_build_that_fails_says_why_and_undoes_everything() {
     let (host, _server) =

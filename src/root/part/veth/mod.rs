@@ -18,7 +18,7 @@ use crate::finding::Finding;
 use crate::kernel::netlink::{
     AddressFamily, EVERYWHERE, Hardware, Link, MAIN_TABLE, Netlink, Packets, Route, in_namespace,
 };
-use crate::kernel::sysctl::set_sysctl;
+use crate::kernel::sysctl::{LOOSE, filters_strictly, rp_filter, set_sysctl};
 use crate::probe;
 use crate::seen::Subject;
 use runns_shared::error::{Error, Result};
@@ -213,6 +213,10 @@ fn set_up_inside(site: &Site, namespace: &File, pair: Option<&Pair>, is_new: boo
     let subnet = site.plan().subnet();
     in_namespace(namespace.as_fd(), || {
         ipv6::set_up(INSIDE, pair)?;
+        // A namespace begins with the values of the host's first one (net/ipv4/devinet.c). Strict,
+        // it drops what a tunnel's server answers, to which only the daemon's packets have a route
+        // by this device.
+        set_sysctl(&rp_filter(INSIDE), LOOSE)?;
         routes::prepare(site)
     })?;
     let inside = Netlink::inside(namespace.as_fd())?;
@@ -442,6 +446,13 @@ fn look(subject: &Subject) -> Result<Vec<Finding>> {
     }
     if found.is_empty() {
         found.extend(routes::look_inside(subject)?);
+    }
+    let value = |device: &str| inside.sysctl(&rp_filter(device));
+    if filters_strictly(value(INSIDE), value("all")) {
+        found.push(Finding::degraded(
+            &what,
+            "rp_filter is strict and drops what a tunnel's server answers",
+        ));
     }
     found.extend(look_at_ipv6(subject, &what)?);
     Ok(found)
