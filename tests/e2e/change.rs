@@ -694,3 +694,98 @@ fn reloading_and_building_what_is_not_there() {
     assert!(host.ok(CHANGE).contains("made "));
     assert!(host.ok("grep ExecReload /usr/local/lib/systemd/system/runns@.service || grep -r ExecReload /usr/lib/systemd/system/runns@.service").contains("--change"));
 }
+
+/// Asks the server at the other end again and again, over one connection or from one socket, and
+/// says which answer it got last.
+const TALKER: &str = r#"
+import socket, sys, time
+kind = socket.SOCK_DGRAM if sys.argv[3] == 'udp' else socket.SOCK_STREAM
+s = socket.create_connection((sys.argv[1], int(sys.argv[2]))) if kind == socket.SOCK_STREAM else socket.socket(socket.AF_INET, kind)
+s.connect((sys.argv[1], int(sys.argv[2]))) if kind == socket.SOCK_DGRAM else None
+s.settimeout(3)
+count = 0
+try:
+    while True:
+        s.send(b'x')
+        if not s.recv(100):
+            break
+        count += 1
+        print(count, flush=True)
+        time.sleep(0.02)
+except OSError as error:
+    pass
+print('lost', flush=True)
+"#;
+
+/// Echoes what each client sends, and sends on by itself to those that it has heard of.
+const TALKATIVE: &str = r#"
+import socket, threading, time
+def connection(c):
+    try:
+        while c.recv(100):
+            c.sendall(b'y')
+    except OSError:
+        pass
+def tcp():
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(('0.0.0.0', 80))
+    s.listen()
+    while True:
+        threading.Thread(target=connection, args=(s.accept()[0],)).start()
+peers = set()
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+u.bind(('0.0.0.0', 80))
+def push():
+    while True:
+        for peer in list(peers):
+            try:
+                u.sendto(b'z', peer)
+            except OSError:
+                pass
+        time.sleep(0.02)
+threading.Thread(target=tcp).start()
+threading.Thread(target=push).start()
+print('ready', flush=True)
+while True:
+    peers.add(u.recvfrom(100)[1])
+"#;
+
+/// Whoever was connected to a port that is published no longer is not served beside the tunnel any
+/// more, and hears nothing.
+#[test]
+fn a_port_that_is_published_no_longer_is_closed_to_those_who_are_connected() {
+    let (host, _servers) = with_servers();
+    host.write("/tmp/talker.py", TALKER);
+    host.write("/tmp/talkative.py", TALKATIVE);
+    for kept in ["Publish=8081:81/udp\n", "Bypass=203.0.113.0/24\n"] {
+        let tunnel = format!("vpn=/etc/openvpn/one.conf\nKillSwitch=yes\n{kept}");
+        configure(
+            &host,
+            &format!("{tunnel}Publish=8080:80\nPublish=8080:80/udp\n"),
+        );
+        host.ok("runns-exec build -s work");
+        let server = host.spawn("exec ip netns exec work python3 -u /tmp/talkative.py");
+        wait_until("the server", || {
+            server.stdout().contains("ready").then_some(())
+        });
+        let talkers = ["tcp", "udp"].map(|protocol| {
+            host.root().inside(&host.internet.net).spawn(&format!(
+                "exec python3 -u /tmp/talker.py 192.0.2.2 8080 {protocol}"
+            ))
+        });
+        for talker in &talkers {
+            wait_until("answers", || {
+                talker.stdout().contains("\n3\n").then_some(())
+            });
+        }
+        configure(&host, &tunnel);
+        host.ok(CHANGE);
+        for (talker, protocol) in talkers.iter().zip(["tcp", "udp"]) {
+            wait_until(&format!("the end of {protocol} with {kept}"), || {
+                talker.stdout().contains("lost").then_some(())
+            });
+        }
+        host.ok("runns-exec clean work --kill");
+    }
+}

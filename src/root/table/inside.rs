@@ -290,19 +290,22 @@ impl Shared {
     }
 }
 
-/// What may begin from outside, should the host let more through: published ports, and what the
-/// host itself sends.
+/// What may come from outside, should the host let more through, and be answered: published ports,
+/// and what the host itself sends. A connection to a port that is published no longer ends.
 fn from_outside(veth: &Veth) -> String {
     let ports = veth
         .published
         .iter()
         .map(|port| format!("{} . {}", port.port.protocol, port.inside));
-    let mut admitted = vec![format!("ip saddr {} return", veth.subnet.host())];
-    admitted.extend(
-        veth.ipv6
-            .map(|pair| format!("ip6 saddr {} return", pair.host)),
+    let of_host = |end: &str| {
+        let v6 = veth
+            .ipv6
+            .map(|pair| format!("ip6 {end} {} return\n", pair.host));
+        format!("ip {end} {} return\n", veth.subnet.host()) + &v6.unwrap_or_default()
+    };
+    let asks = format!(
+        "iifname \"{INSIDE}\" ct state {{ new, established }} ct direction original jump from_outside"
     );
-    let begins = format!("iifname \"{INSIDE}\" ct state new jump from_outside");
     set(
         "set",
         "published",
@@ -311,10 +314,12 @@ fn from_outside(veth: &Veth) -> String {
     ) + &chain(
         "entering",
         "filter hook prerouting priority mangle",
-        &[begins],
+        &[asks],
     ) + &format!(
-        "chain from_outside {{\n{}\nmeta l4proto . th dport @published return\ndrop\n}}\n",
-        admitted.join("\n")
+        "chain from_outside {{\n{}meta l4proto . th dport @published return\ndrop\n}}\n\
+         chain answering {{\nct state related return\n{}meta l4proto . th sport @published return\ndrop\n}}\n",
+        of_host("saddr"),
+        of_host("daddr")
     )
 }
 
@@ -369,7 +374,7 @@ fn beside(veth: &Veth) -> String {
     // Of all answers, those to what came by the veth. What is for the host must not be passed on by
     // it.
     text + &format!(
-        "chain beside {{\nct direction reply ct mark {MARK:#x} return\n\
+        "chain beside {{\nct direction reply ct mark {MARK:#x} goto answering\n\
          ip daddr @bypassed return\nip6 daddr @bypassed_v6 return\n{names}\
          ip daddr @host {ports} ip ttl set 1 return\nip6 daddr @host_v6 {ports} ip6 hoplimit set 1 return\n{rest}}}\n"
     )
