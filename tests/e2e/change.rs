@@ -789,3 +789,26 @@ fn a_port_that_is_published_no_longer_is_closed_to_those_who_are_connected() {
         host.ok("runns-exec clean work --kill");
     }
 }
+
+/// What the section says when a change gets its turn counts, not what it said when it was called.
+#[test]
+fn a_change_that_waits_for_its_turn_applies_what_the_section_says_by_then() {
+    let (host, _net) = host();
+    configure(&host, "");
+    host.ok("runns-exec build -s work");
+    let _holder = host.spawn("exec flock -F /run/runns/lock sleep 1234");
+    wait_until("the lock", || {
+        (host.run("flock -n /run/runns/lock true").status != 0).then_some(())
+    });
+    configure(&host, "MTU=1400\n");
+    let change = host.spawn(&format!("exec {CHANGE}"));
+    wait_until("a change that waits", || {
+        let opened = "readlink /proc/$(pgrep -f '[b]uild -s work --change')/fd/* | grep -q lock";
+        (host.run(opened).status == 0).then_some(())
+    });
+    configure(&host, "MTU=1300\n");
+    host.ok("pkill -f '[s]leep 1234'");
+    let output = change.wait();
+    assert_eq!(output.status, 0, "{output}");
+    assert!(host.ok("ip link show work").contains("mtu 1300"));
+}

@@ -88,12 +88,12 @@ impl Default for Options {
 /// Builds a namespace.
 pub fn run(options: Options) -> Result<()> {
     prepare("build")?;
-    let wanted = Wanted::new(&options)?;
     if options.dry_run {
-        return rehearse(&wanted, options.change);
+        return rehearse(&Wanted::new(&options)?, options.change);
     }
     let lock = Lock::take()?;
-    let result = build(&wanted, &lock, &options);
+    // What the configuration says by now: another build or clean may have taken its time.
+    let result = Wanted::new(&options).and_then(|wanted| build(&wanted, &lock, &options));
     lock.release();
     result
 }
