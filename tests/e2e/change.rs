@@ -812,3 +812,29 @@ fn a_change_that_waits_for_its_turn_applies_what_the_section_says_by_then() {
     assert_eq!(output.status, 0, "{output}");
     assert!(host.ok("ip link show work").contains("mtu 1300"));
 }
+
+/// Killed where a tunnel has been stopped, or is about to be, and then told to leave it: what is
+/// recorded of it says whether it runs, and nothing leaves until it does.
+#[test]
+fn a_change_that_is_killed_while_a_tunnel_ends_can_be_taken_back() {
+    let (host, _servers) = with_servers();
+    let _site = host.internet.net.serve(&format!("{FAR}:80"), "site");
+    configure(&host, "vpn=/etc/openvpn/one.conf\n");
+    host.ok("runns-exec build -s work");
+    let watch = Watch::start(&host);
+    let programs = Programs::start(&host);
+    for file in ["private/0.start", "0.json"] {
+        configure(&host, "vpn=/etc/openvpn/two.conf\n");
+        let killed = host.run(&format!(
+            "strace -qq -o /dev/null -P /run/runns/work.d/{file} -e inject=unlink,unlinkat:signal=KILL {CHANGE}"
+        ));
+        assert_eq!(killed.status, 137, "{file}: {killed}");
+        configure(&host, "vpn=/etc/openvpn/one.conf\n");
+        host.ok(CHANGE);
+        host.ok("runns-exec status work");
+        assert!(comes_from(&host).starts_with("10.8.0."), "{file}");
+        programs.download();
+        programs.assert_untouched(&host);
+    }
+    watch.assert_nothing();
+}

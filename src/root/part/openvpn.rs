@@ -105,6 +105,8 @@ impl Part for OpenVpn {
         for plan in site.record.earlier.clone() {
             for index in 0..plan.request.vpn.len() {
                 if !is_started(site.plan(), index) {
+                    // From now on, it is not taken for one that runs.
+                    tunnel::forget(&plan.name, index)?;
                     stop(site, &plan, index)?;
                     forget_ways(site, &plan, index)?;
                     tunnel::forget(&plan.name, index)?;
@@ -119,7 +121,12 @@ impl Part for OpenVpn {
 
     fn change(&self, site: &mut Site) -> Result<()> {
         let plan = site.plan().clone();
-        bring_up(site, |index| !is_started(&plan, index))
+        let is_new = |index: &usize| !is_started(&plan, *index);
+        // A change that was killed may have left something of it.
+        for index in (0..plan.request.vpn.len()).filter(is_new) {
+            stop(site, &plan, index)?;
+        }
+        bring_up(site, |index| is_new(&index))
     }
 
     fn is_way_out(&self) -> bool {

@@ -88,11 +88,11 @@ impl Part for WireGuard {
 
     fn end(&self, site: &mut Site) -> Result<()> {
         for plan in site.record.earlier.clone() {
-            let is_moved = plan.request.vpn.len() != site.plan().request.vpn.len();
             for (index, file) in plan.request.wireguard.iter().enumerate() {
-                if is_moved || !is_started(site.plan(), index) {
-                    remove(site, &plan, &Device::new(&plan, index))?;
+                if !is_started(site.plan(), index) {
+                    // From now on, it is not taken for one that runs.
                     tunnel::forget(&plan.name, plan.request.vpn.len() + index)?;
+                    remove(site, &plan, &Device::new(&plan, index))?;
                     site.record.daemons.retain(|daemon| daemon.config != *file);
                 }
             }
@@ -105,7 +105,12 @@ impl Part for WireGuard {
 
     fn change(&self, site: &mut Site) -> Result<()> {
         let plan = site.plan().clone();
-        bring_up_those(site, |index| !is_started(&plan, index))
+        let is_new = |index: &usize| !is_started(&plan, *index);
+        // A change that was killed may have left something of it.
+        for index in (0..plan.request.wireguard.len()).filter(is_new) {
+            remove(site, &plan, &Device::new(&plan, index))?;
+        }
+        bring_up_those(site, |index| is_new(&index))
     }
 
     fn is_way_out(&self) -> bool {
@@ -161,6 +166,8 @@ fn digest(plan: &Plan, index: usize) -> Result<Digest> {
     let file = &request.wireguard[index];
     Ok(Digest::of((
         "WireGuard",
+        // Its device and its user.
+        (index, request.vpn.len()),
         file,
         trusted::read_bytes(file, Trust::Strict)?,
         &request.userspace,
