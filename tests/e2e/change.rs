@@ -838,3 +838,40 @@ fn a_change_that_is_killed_while_a_tunnel_ends_can_be_taken_back() {
     }
     watch.assert_nothing();
 }
+
+/// Sends from a port that is published, all the time.
+const FROM_PUBLISHED: &str = r#"
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(('0.0.0.0', 6881))
+print('ready', flush=True)
+while True:
+    try:
+        s.sendto(b'probe', (sys.argv[1], 4000))
+    except OSError:
+        pass
+"#;
+
+/// Under the kill switch, such a port has a way of its own to those who have asked it something.
+#[test]
+fn the_kill_switch_is_turned_off_without_a_packet_from_a_published_port() {
+    let (host, _servers) = with_servers();
+    host.write("/tmp/from_published.py", FROM_PUBLISHED);
+    let section =
+        |on: &str| format!("vpn=/etc/openvpn/one.conf\nPublish=6881/udp\nKillSwitch={on}\n");
+    configure(&host, &section("yes"));
+    host.ok("runns-exec build -s work");
+    let watch = Watch::start(&host);
+    let sender = host.user("alice").spawn(&format!(
+        "exec runns-exec work -- python3 /tmp/from_published.py {FAR}"
+    ));
+    wait_until("the sender", || {
+        sender.stdout().contains("ready").then_some(())
+    });
+    for on in ["no", "yes", "no"] {
+        configure(&host, &section(on));
+        host.ok(CHANGE);
+    }
+    assert!(sender.is_running());
+    watch.assert_nothing();
+}

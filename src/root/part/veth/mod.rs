@@ -276,6 +276,10 @@ pub fn close(site: &Site) -> Result<()> {
     if !has_default_route(&site.record) {
         reserve_for_daemons(site)?;
     }
+    if let Some(namespace) = site.open_namespace()? {
+        let inside = Netlink::inside(namespace.as_fd())?;
+        routes::close(site.plan(), &site.record.earlier, &inside)?;
+    }
     let leaves =
         |plan: &Plan| Pair::of(plan).is_ok_and(|pair| pair.is_some_and(|pair| pair.leaves));
     if leaves(site.plan()) || !site.record.earlier.iter().any(leaves) {

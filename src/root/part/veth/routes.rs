@@ -20,6 +20,7 @@ use crate::seen::Subject;
 use crate::table::inside::{MARK, udp_ports};
 use runns_shared::error::Result;
 use runns_shared::exceptions::Protocol;
+use runns_shared::plan::Plan;
 
 /// The table for replies to what came in by the veth, and the one that precedes all routes of
 /// tunnels.
@@ -225,6 +226,18 @@ pub fn route(site: &Site, inside: &Netlink, index: u32) -> Result<()> {
         remove_others(inside, family, own.zip(veth))?;
     }
     Ok(())
+}
+
+/// Takes the routes of last resort from published UDP ports, unless the kill switch is on: it is the
+/// table of the kill switch alone that lets nothing but answers take them.
+pub fn close(plan: &Plan, earlier: &[Plan], inside: &Netlink) -> Result<()> {
+    if plan.request.kill_switch {
+        return Ok(());
+    }
+    let published = earlier
+        .iter()
+        .flat_map(|plan| &plan.request.exceptions.published);
+    udp_ports(published).try_for_each(|port| inside.delete_rules(&Packets::Udp(port)).map(drop))
 }
 
 /// Removes all of it, for a namespace whose veth is gone.
