@@ -213,10 +213,7 @@ fn set_up_inside(site: &Site, namespace: &File, pair: Option<&Pair>, is_new: boo
     let subnet = site.plan().subnet();
     in_namespace(namespace.as_fd(), || {
         ipv6::set_up(INSIDE, pair)?;
-        // A namespace begins with the values of the host's first one (net/ipv4/devinet.c). Strict,
-        // it drops what a tunnel's server answers, to which only the daemon's packets have a route
-        // by this device.
-        set_sysctl(&rp_filter(INSIDE), LOOSE)?;
+        set_reverse_path_filter(site.record.closed)?;
         routes::prepare(site)
     })?;
     let inside = Netlink::inside(namespace.as_fd())?;
@@ -241,6 +238,20 @@ fn set_up_inside(site: &Site, namespace: &File, pair: Option<&Pair>, is_new: boo
     } else {
         remove_default_route(&inside, link.index)
     }
+}
+
+/// A namespace begins with the values of the host's first one (net/ipv4/devinet.c). Strict, the
+/// filter drops what a tunnel's server answers, to which only the daemon's packets have a route by
+/// this device. While the namespace is closed, nothing else has any route to it, for which even a
+/// loose filter drops it.
+fn set_reverse_path_filter(is_closed: bool) -> Result<()> {
+    if !is_closed {
+        return set_sysctl(&rp_filter(INSIDE), LOOSE);
+    }
+    // The greater of the two counts.
+    ["all", INSIDE]
+        .into_iter()
+        .try_for_each(|device| set_sysctl(&rp_filter(device), "0"))
 }
 
 /// The MTU of both ends; unchanged if `None`.
@@ -279,6 +290,9 @@ pub fn close(site: &Site) -> Result<()> {
     if let Some(namespace) = site.open_namespace()? {
         let inside = Netlink::inside(namespace.as_fd())?;
         routes::close(site.plan(), &site.record.earlier, &inside)?;
+        if site.record.closed && inside.link(INSIDE)?.is_some() {
+            in_namespace(namespace.as_fd(), || set_reverse_path_filter(true))?;
+        }
     }
     let leaves =
         |plan: &Plan| Pair::of(plan).is_ok_and(|pair| pair.is_some_and(|pair| pair.leaves));
@@ -304,6 +318,7 @@ pub fn open(site: &mut Site) -> Result<()> {
         .ok_or_else(|| Error::new("route the traffic inside", "the namespace is gone"))?;
     let inside = Netlink::inside(namespace.as_fd())?;
     let index = inside.need_link(INSIDE)?.index;
+    in_namespace(namespace.as_fd(), || set_reverse_path_filter(false))?;
     add_default_route(&inside, index, site.plan().subnet())
 }
 
