@@ -14,6 +14,8 @@ use runns_cli::{WORD, definition};
 
 /// The subcommands that make something new: no name that is there already can be meant.
 const MAKE: [&str; 2] = ["build", "import"];
+/// The subcommands after whose name a command line of its own begins.
+const WITH_COMMAND: [&str; 2] = ["exec", "launcher"];
 
 fn main() -> ExitCode {
     let Some(script) = std::env::args().nth(1).and_then(|shell| script(&shell)) else {
@@ -147,13 +149,15 @@ _runns_exec_complete() {
             [[ $cur == -* ]] || _runns_exec_add namespaces "$cur"
             return
             ;;
-        exec)
+        exec|launcher)
             (( at++ ))
             while (( at < COMP_CWORD )) && [[ ${COMP_WORDS[at]} == -* ]]; do (( at++ )); done
             if (( at < COMP_CWORD )); then
                 _runns_exec_command $(( at + 1 ))
             elif [[ $cur == -* ]]; then
                 _runns_exec "$1" "$cur" "$prev"
+            elif [[ $verb == launcher ]]; then
+                _runns_exec_add words "$cur"
             else
                 _runns_exec_add namespaces "$cur"
             fi
@@ -211,7 +215,7 @@ fn bash() -> String {
     let subcommands: Vec<&str> = command
         .get_subcommands()
         .map(Command::get_name)
-        .filter(|sub| *sub != "exec")
+        .filter(|sub| !WITH_COMMAND.contains(sub))
         .collect();
     functions.to_string()
         + &BASH
@@ -296,6 +300,9 @@ fn zsh_line(sub: &str, line: &str) -> String {
     let Some(start) = line.strip_suffix(":_default' \\") else {
         return line.to_string();
     };
+    if start.contains("::COMMAND") {
+        return "'*:::command:_runns-exec_command' \\".to_string();
+    }
     // `...]:NAME` of an option, `:NAME -- help` of a word.
     let placeholder = start.rsplit(':').next().unwrap_or_default();
     let placeholder = start
@@ -338,7 +345,7 @@ function __runns_exec_command_words
     while set -q words[1]; and string match -q -- '-*' $words[1]
         set -e words[1]
     end
-    if test "$words[1]" = exec
+    if contains -- "$words[1]" exec launcher
         set -e words[1]
         while set -q words[1]; and string match -q -- '-*' $words[1]
             set -e words[1]
@@ -362,6 +369,10 @@ function __runns_exec_needs_exec_name
     __fish_runns_exec_using_subcommand exec; and not __runns_exec_in_command
 end
 
+function __runns_exec_needs_launcher_name
+    __fish_runns_exec_using_subcommand launcher; and not __runns_exec_in_command
+end
+
 function __runns_exec_complete_command
     set -l words (__runns_exec_command_words) (commandline -ct)
     complete "--do-complete="(string join ' ' -- (string escape -- $words[1..-2]) $words[-1])
@@ -369,6 +380,7 @@ end
 
 complete -c runns-exec -n __fish_runns_exec_needs_command -f -a '(__runns_exec_namespaces)' -d Namespace
 complete -c runns-exec -n __runns_exec_needs_exec_name -f -a '(__runns_exec_namespaces)' -d Namespace
+complete -c runns-exec -n __runns_exec_needs_launcher_name -f -a '(__runns_exec_words)'
 complete -c runns-exec -n __runns_exec_in_command -f -a '(__runns_exec_complete_command)'
 "#;
 
@@ -378,12 +390,14 @@ fn fish() -> String {
     let subcommands: Vec<&str> = command
         .get_subcommands()
         .map(Command::get_name)
-        .filter(|sub| *sub != "exec")
+        .filter(|sub| !WITH_COMMAND.contains(sub))
         .collect();
     let mut script =
         generated(Shell::Fish, "runns-exec") + &FISH.replace("SUBCOMMANDS", &subcommands.join(" "));
     for (sub, arg, list) in with_values(&command) {
-        let Some(list) = list else { continue };
+        let Some(list) = list.filter(|_| !WITH_COMMAND.contains(&sub)) else {
+            continue;
+        };
         let condition =
             format!("complete -c runns-exec -n \"__fish_runns_exec_using_subcommand {sub}\"");
         let short = arg

@@ -19,7 +19,7 @@ needed='
     curl:curl strace:strace sudo:sudo tcpdump:tcpdump dig:bind9-dnsutils readelf:binutils setcap:libcap2-bin ping:iputils-ping ps:procps
     socat:socat wg:wireguard-tools wireguard-go:wireguard-go openssl:openssl busybox:busybox nsenter:util-linux setpriv:util-linux mountpoint:util-linux
     useradd:passwd diff:diffutils getent:libc-bin python3:python3 cc:gcc
-    zsh:zsh fish:fish script:bsdutils'
+    zsh:zsh fish:fish script:bsdutils desktop-file-validate:desktop-file-utils gio:libglib2.0-bin'
 
 missing_packages() {
     for pair in $needed; do

@@ -9,14 +9,14 @@ use std::ffi::OsString;
 use clap::{Arg, ArgAction, Command, value_parser};
 
 /// The subcommands of the program for root. runns-exec executes that program for them.
-pub const OF_ROOT: [&str; 3] = ["build", "clean", "import"];
+pub const OF_ROOT: [&str; 4] = ["build", "clean", "import", "launcher"];
 
 /// The placeholder of a word that is a namespace's name or a section's, whichever it is.
 pub const WORD: &str = "NAME|SECTION";
 
 const USAGE: &str = "runns-exec [OPTIONS] NAME [--] [COMMAND [ARG]...]\n       \
                      runns-exec exec [OPTIONS] NAME [--] [COMMAND [ARG]...]\n       \
-                     runns-exec build|clean|import|list|check|status [OPTIONS] ...";
+                     runns-exec build|clean|import|list|check|status|launcher [OPTIONS] ...";
 
 const AFTER_HELP: &str = "\
 Without COMMAND, your shell is started. Nothing after NAME is taken as an option of runns-exec.
@@ -133,6 +133,11 @@ pub fn definition() -> Command {
             Command::new("status")
                 .about("Say whether namespaces are as they were built, and how their tunnels are")
                 .defer(define_status),
+        )
+        .subcommand(
+            Command::new("launcher")
+                .about("Add a program to your desktop's menu that runs in a namespace")
+                .defer(define_launcher),
         )
 }
 
@@ -319,6 +324,29 @@ fn define_status(command: Command) -> Command {
     command
         .arg(words(WORD, "Only these namespaces and sections"))
         .arg(flag("json", None, "As JSON"))
+}
+
+fn define_launcher(command: Command) -> Command {
+    command
+        .arg(flag(
+            "print",
+            None,
+            "Print the desktop entry, and write nothing",
+        ))
+        .arg(flag("remove", None, "Remove the launcher").conflicts_with("print"))
+        .arg(
+            value(WORD, None, WORD, "Namespace, or section, to run it in")
+                .long(None)
+                .required(true),
+        )
+        .arg(
+            value("COMMAND", None, "COMMAND", "Program, and its arguments")
+                .long(None)
+                .required(true)
+                .num_args(1..)
+                .trailing_var_arg(true)
+                .allow_hyphen_values(true),
+        )
 }
 
 fn define_list(command: Command) -> Command {

@@ -12,7 +12,7 @@ use runns_shared::error::{Error, Result, status};
 use runns_shared::name::NetnsName;
 
 use crate::part::Wait;
-use crate::verb::{build, clean, import, status as report};
+use crate::verb::{build, clean, import, launcher, status as report};
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub enum Request {
     Clean(clean::Options),
     /// Import a provider's files, or remove or list what was imported.
     Import(import::Options),
+    /// Write, print or remove a launcher.
+    Launcher(launcher::Options),
     /// Show the state of the namespaces that were built.
     Status(report::Options),
     /// Print this text, that of --help or --version, and exit.
@@ -91,12 +93,13 @@ fn interpret(mut matches: ArgMatches) -> Result<Parsed> {
         .remove_subcommand()
         .ok_or_else(|| usage("no subcommand is given"))?;
     let request = match verb.as_str() {
-        "build" | "clean" | "import" | "status" if for_entering => {
+        "build" | "clean" | "import" | "launcher" | "status" if for_entering => {
             return Err(usage(only_for_entering(&verb)));
         }
         "build" => Request::Build(build_options(&mut sub)),
         "clean" => Request::Clean(clean_options(&mut sub)?),
         "import" => Request::Import(import_options(&mut sub)?),
+        "launcher" => Request::Launcher(launcher_options(&mut sub)),
         "status" => Request::Status(report::Options {
             words: sub
                 .remove_many(WORD)
@@ -106,7 +109,7 @@ fn interpret(mut matches: ArgMatches) -> Result<Parsed> {
         }),
         _ => {
             return Err(usage(
-                "this program has only build, clean, import and status; runns-exec has the other subcommands",
+                "this program has only build, clean, import, launcher and status; runns-exec has the other subcommands",
             ));
         }
     };
@@ -167,6 +170,20 @@ fn import_options(matches: &mut ArgMatches) -> Result<import::Options> {
         name: name.transpose()?,
         auth,
     }))
+}
+
+fn launcher_options(matches: &mut ArgMatches) -> launcher::Options {
+    let words = matches.remove_many::<OsString>("COMMAND");
+    let action = match (matches.get_flag("remove"), matches.get_flag("print")) {
+        (true, _) => launcher::Action::Remove,
+        (_, true) => launcher::Action::Print,
+        _ => launcher::Action::Write,
+    };
+    launcher::Options {
+        name: matches.remove_one(WORD).unwrap_or_default(),
+        words: words.into_iter().flatten().collect(),
+        action,
+    }
 }
 
 fn clean_options(matches: &mut ArgMatches) -> Result<clean::Options> {

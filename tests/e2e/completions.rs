@@ -24,7 +24,7 @@ fn host_with_names() -> Host {
 }
 
 /// What is typed before the Tab key, and what it is completed to.
-const CASES: [(&str, &str); 20] = [
+const CASES: [(&str, &str); 21] = [
     ("vpnW", "vpnWork"),
     ("-v vpnW", "vpnWork"),
     ("exec li", "list"),
@@ -44,7 +44,15 @@ const CASES: [(&str, &str); 20] = [
     ("import /tmp/c/runns-exec.b", "/tmp/c/runns-exec.bash"),
     ("build --dry", "--dry-run"),
     ("clea", "clean"),
+    ("launcher ho", "home"),
     ("--pt", "--pty"),
+];
+
+/// The same for words of a command line inside.
+const COMMANDS: [(&str, &str); 3] = [
+    ("vpnWork -- gete", "getent"),
+    ("exec list gete", "getent"),
+    ("launcher home gete", "getent"),
 ];
 
 #[test]
@@ -62,10 +70,7 @@ fn bash() {
 #[test]
 fn fish() {
     let host = host_with_names();
-    for (typed, wanted) in CASES
-        .into_iter()
-        .chain([("vpnWork -- gete", "getent"), ("exec list gete", "getent")])
-    {
+    for (typed, wanted) in CASES.into_iter().chain(COMMANDS) {
         let script = format!(
             "fish --no-config -c \"source /tmp/c/runns-exec.fish; complete -C 'runns-exec {typed}'\""
         );
@@ -108,10 +113,7 @@ os.waitpid(pid, 0)
 fn zsh() {
     let host = host_with_names();
     host.write("/tmp/c/zsh.py", ZSH);
-    for (typed, wanted) in CASES
-        .into_iter()
-        .chain([("vpnWork -- gete", "getent"), ("exec list gete", "getent")])
-    {
+    for (typed, wanted) in CASES.into_iter().chain(COMMANDS) {
         host.ok(&format!("python3 /tmp/c/zsh.py '{typed}' '{wanted}'"));
     }
 }

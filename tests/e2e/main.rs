@@ -21,6 +21,7 @@ mod handover;
 mod hooks;
 mod install;
 mod ipv6;
+mod launcher;
 mod list;
 mod log;
 mod main_job;

@@ -4,6 +4,7 @@ pub mod build;
 pub mod change;
 pub mod clean;
 pub mod import;
+pub mod launcher;
 pub mod status;
 mod word;
 
