@@ -377,7 +377,7 @@ mod tests {
             &["status", "--bogus"],
             &["status", "--json", "--json"],
             &["check"],
-            &["launcher", "x"],
+            &["config", "x"],
             &["help", "nope"],
         ] {
             assert_eq!(refused(line), Some(2), "{line:?}");
