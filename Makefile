@@ -1,12 +1,13 @@
 # What developers do, and what .ci/run consists of: one command each. `make` lists them.
 #
 #   T   which: a filter for tests, a release and scenarios for systems, a fuzz target
+#   M   a release and scenarios for machines
 sudo := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 target := $(or $(CARGO_TARGET_DIR),target)
 tools := $(CURDIR)/target/tools
 SECONDS := 60
 
-.PHONY: help unit e2e system table lint deny packages fuzz
+.PHONY: help unit e2e system machine table lint deny packages fuzz
 
 help: ## list these commands
 	@sed -n 's/^\([a-z0-9]*\):[^#]*## \(.*\)/    make \1\t\2/p' Makefile | expand -t 20
@@ -19,6 +20,9 @@ e2e: ## all tests, or T=umask_is_inherited
 
 system: ## booted systems: all, or T='debian13 nftables'
 	$(sudo) tests/systems/run.sh $(T)
+
+machine: ## booted in qemu with their own kernels: all, or M='debian13 main'
+	$(sudo) tests/machines/run.sh $(M)
 
 table: ## nftables text: of section T of the configuration CONFIG=FILE, or T=openvpn-kill of src/root/table/golden
 ifdef CONFIG
@@ -36,7 +40,7 @@ lint: deny ## formatting, clippy, documentation, licences, shell scripts
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items --locked --quiet
-	shellcheck install/*.sh install/debian/p* tests/*.sh tests/systems/*.sh tests/systems/scenarios/*.sh fuzz/run.sh .ci/run
+	shellcheck install/*.sh install/debian/p* tests/*.sh tests/systems/*.sh tests/systems/scenarios/*.sh tests/machines/*.sh tests/machines/scenarios/*.sh fuzz/run.sh .ci/run
 	shellcheck --shell=bash tests/support/*.sh benches/*.sh
 
 # Licences and sources of the crates; known vulnerabilities where their database can be reached.

@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2016
 # Makes a small installed system: base.sh CODENAME DIRECTORY SOURCES
 set -eu
-packages=systemd,systemd-sysv,dbus,libpam-systemd,polkitd,udev,kmod,ifupdown,iproute2,iptables,nftables,openvpn,curl
+packages=passwd,login,systemd,systemd-sysv,dbus,libpam-systemd,polkitd,udev,kmod,ifupdown,iproute2,iptables,nftables,openvpn,curl
 packages=$packages,bind9-dnsutils,iputils-ping,openssh-server,sudo,libcap2-bin,procps,netcat-openbsd,less,ca-certificates
 mmdebstrap --variant=apt --mode=root --include="$packages" --skip=cleanup/apt/lists \
     --customize-hook='rm -f "$1/etc/machine-id" && systemd-machine-id-setup --root="$1"' \

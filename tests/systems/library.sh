@@ -107,7 +107,7 @@ not_run() {
 }
 
 wait_for() {
-    local end=$((SECONDS + $1)) what=$2
+    local end=$((SECONDS + $1 * ${slower:-1})) what=$2
     shift 2
     until "$@" >/dev/null 2>&1; do
         if ((SECONDS > end)); then
@@ -191,6 +191,9 @@ reboot() {
 is_down() {
     ! kill -0 "$nspawn" 2>/dev/null
 }
+
+# What is to be removed besides this mount namespace.
+destroy() { :; }
 
 # Runs a command in the system's namespaces, but not below its systemd, for $limit seconds at most.
 enter() {
