@@ -9,14 +9,14 @@ use std::ffi::OsString;
 use clap::{Arg, ArgAction, Command, value_parser};
 
 /// The subcommands of the program for root. runns-exec executes that program for them.
-pub const OF_ROOT: [&str; 4] = ["build", "clean", "import", "launcher"];
+pub const OF_ROOT: [&str; 5] = ["build", "clean", "import", "launcher", "log"];
 
 /// The placeholder of a word that is a namespace's name or a section's, whichever it is.
 pub const WORD: &str = "NAME|SECTION";
 
 const USAGE: &str = "runns-exec [OPTIONS] NAME [--] [COMMAND [ARG]...]\n       \
                      runns-exec exec [OPTIONS] NAME [--] [COMMAND [ARG]...]\n       \
-                     runns-exec build|clean|import|list|check|status|launcher [OPTIONS] ...";
+                     runns-exec build|clean|import|list|check|status|log|launcher [OPTIONS] ...";
 
 const AFTER_HELP: &str = "\
 Without COMMAND, your shell is started. Nothing after NAME is taken as an option of runns-exec.
@@ -133,6 +133,11 @@ pub fn definition() -> Command {
             Command::new("status")
                 .about("Say whether namespaces are as they were built, and how their tunnels are")
                 .defer(define_status),
+        )
+        .subcommand(
+            Command::new("log")
+                .about("Show the log of a namespace: tunnels, builds, entries")
+                .defer(define_log),
         )
         .subcommand(
             Command::new("launcher")
@@ -324,6 +329,20 @@ fn define_status(command: Command) -> Command {
     command
         .arg(words(WORD, "Only these namespaces and sections"))
         .arg(flag("json", None, "As JSON"))
+}
+
+fn define_log(command: Command) -> Command {
+    command
+        .arg(
+            value(WORD, None, WORD, "Namespace, or section, whose log to show")
+                .long(None)
+                .required(true),
+        )
+        .arg(flag(
+            "follow",
+            Some('f'),
+            "Show new lines as they are written",
+        ))
 }
 
 fn define_launcher(command: Command) -> Command {

@@ -12,7 +12,7 @@ use runns_shared::error::{Error, Result, status};
 use runns_shared::name::NetnsName;
 
 use crate::part::Wait;
-use crate::verb::{build, clean, import, launcher, status as report};
+use crate::verb::{build, clean, import, launcher, log, status as report};
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub enum Request {
     Import(import::Options),
     /// Write, print or remove a launcher.
     Launcher(launcher::Options),
+    /// Show what the log has about a namespace.
+    Log(log::Options),
     /// Show the state of the namespaces that were built.
     Status(report::Options),
     /// Print this text, that of --help or --version, and exit.
@@ -93,13 +95,17 @@ fn interpret(mut matches: ArgMatches) -> Result<Parsed> {
         .remove_subcommand()
         .ok_or_else(|| usage("no subcommand is given"))?;
     let request = match verb.as_str() {
-        "build" | "clean" | "import" | "launcher" | "status" if for_entering => {
+        "build" | "clean" | "import" | "launcher" | "log" | "status" if for_entering => {
             return Err(usage(only_for_entering(&verb)));
         }
         "build" => Request::Build(build_options(&mut sub)),
         "clean" => Request::Clean(clean_options(&mut sub)?),
         "import" => Request::Import(import_options(&mut sub)?),
         "launcher" => Request::Launcher(launcher_options(&mut sub)),
+        "log" => Request::Log(log::Options {
+            word: sub.remove_one(WORD).unwrap_or_default(),
+            follow: sub.get_flag("follow"),
+        }),
         "status" => Request::Status(report::Options {
             words: sub
                 .remove_many(WORD)
@@ -109,7 +115,7 @@ fn interpret(mut matches: ArgMatches) -> Result<Parsed> {
         }),
         _ => {
             return Err(usage(
-                "this program has only build, clean, import, launcher and status; runns-exec has the other subcommands",
+                "this program has only build, clean, import, launcher, log and status; runns-exec has the other subcommands",
             ));
         }
     };

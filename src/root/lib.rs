@@ -4,7 +4,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`cli`] | the command line |
-//! | [`verb`] | build, clean, import, launcher and status |
+//! | [`verb`] | build, clean, import, launcher, log and status |
 //! | [`report`] | how namespaces are |
 //! | [`walk`], [`repair`], [`salvage`] | the parts in their order; what can be told without a record |
 //! | [`part`] | the parts of a namespace: one file creates and removes each part |
@@ -108,6 +108,7 @@ fn dispatch(invocation: &Invocation) -> Result<bool> {
         Request::Clean(options) => verb::clean::run(options)?,
         Request::Import(options) => verb::import::run(options)?,
         Request::Launcher(options) => verb::launcher::run(&options)?,
+        Request::Log(options) => verb::log::run(&options)?,
         Request::Status(options) => return verb::status::run(&options, handed_over),
         Request::Print(text) => output::print(&text)?,
     }

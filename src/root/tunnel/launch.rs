@@ -60,7 +60,12 @@ const BESIDE_RULE: u32 = 1000;
 
 /// What the daemons are called in the system log.
 pub fn daemon_name(plan: &Plan) -> String {
-    format!("{PROGRAM}-{}", plan.name)
+    log_name(&plan.name)
+}
+
+/// The name under which the daemons of a namespace write to the system log.
+pub fn log_name(name: &NetnsName) -> String {
+    format!("{PROGRAM}-{name}")
 }
 
 /// Under the kill switch, the name of a device before it is moved into the namespace. It is unique

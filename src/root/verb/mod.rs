@@ -5,6 +5,7 @@ pub mod change;
 pub mod clean;
 pub mod import;
 pub mod launcher;
+pub mod log;
 pub mod status;
 mod word;
 

@@ -49,6 +49,10 @@ try_unit() {
     # shellcheck disable=SC2016 # expanded in the system
     says 'the daemon belongs to the unit' 'runns@work.service' in_system 'cat /proc/$(pgrep -x openvpn)/cgroup'
     as_user alice 'runns-exec -d vpnWork -- sleep 300' >/dev/null
+    local words
+    for words in 'openvpn-vpnWork[' 'built vpnWork' 'netns=vpnWork command=sleep' 'Finished runns@work'; do
+        wait_for 5 "the log has $words" in_system "runns-exec log work | grep -F '$words'"
+    done
     ok 'stop, with a program inside' in_system 'systemctl stop runns@work'
     refused 'the program has been ended' in_system 'pgrep -x sleep'
     says 'nothing is wrong with the stopped unit' inactive in_system 'systemctl is-active runns@work'
