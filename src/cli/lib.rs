@@ -16,13 +16,15 @@ pub const WORD: &str = "NAME|SECTION";
 
 const USAGE: &str = "runns-exec [OPTIONS] NAME [--] [COMMAND [ARG]...]\n       \
                      runns-exec exec [OPTIONS] NAME [--] [COMMAND [ARG]...]\n       \
-                     runns-exec build|clean|import|list|check|status|log|launcher [OPTIONS] ...";
+                     runns-exec SUBCOMMAND [OPTIONS] ...";
 
 const AFTER_HELP: &str = "\
-Without COMMAND, your shell is started. Nothing after NAME is taken as an option of runns-exec.
+Without COMMAND, your shell is started. Nothing after NAME is an option of
+runns-exec. Example: runns-exec work -- chromium
 
-Exit status when entering: the command's own; 125 if runns-exec itself failed, 126 if the command cannot be
-executed, 127 if it was not found. Other subcommands: 0 done, 1 failed, 2 wrong usage.
+The exit status is the command's own; 125 if runns-exec itself failed, 126 if the
+command cannot be executed, 127 if it was not found. The other subcommands exit
+with 0 on success, 1 on failure and 2 on a usage error.
 
 See runns-exec(8) and runns.conf(5).";
 
@@ -74,14 +76,14 @@ fn entering(command: Command) -> Command {
         .arg(flag(
             "detach",
             Some('d'),
-            "Start in the background, print the pid",
+            "Run in the background, and print the process ID",
         ))
         .arg(flag(
             "no-new-privs",
             None,
-            "The command can gain no privileges (no setuid, no file capabilities)",
+            "Keep the command from gaining privileges (setuid)",
         ))
-        .arg(flag("verbose", Some('v'), "Say each step on stderr"))
+        .arg(flag("verbose", Some('v'), "Report each step"))
         .allow_external_subcommands(true)
         .external_subcommand_value_parser(value_parser!(OsString))
         .subcommand_required(true)
@@ -92,36 +94,37 @@ fn entering(command: Command) -> Command {
 pub fn definition() -> Command {
     entering(Command::new("runns-exec"))
         .version(env!("CARGO_PKG_VERSION"))
-        .about("Run a program in a network namespace, as yourself")
+        .about("Run a program in a network namespace, under your own user ID")
         .override_usage(USAGE)
         .after_help(AFTER_HELP)
         .subcommand(
             Command::new("exec")
-                .about("Enter a namespace, also one that is named like a subcommand")
+                .about("Run a program in a namespace, whatever its name")
                 .defer(|command| {
                     entering(command)
+                        .after_help("Example: runns-exec exec list -- ip address")
                         .override_usage("runns-exec exec [OPTIONS] NAME [--] [COMMAND [ARG]...]")
                         .disable_help_subcommand(true)
                 }),
         )
         .subcommand(
             Command::new("build")
-                .about("Build a namespace (root)")
+                .about("Build or repair a namespace (root)")
                 .defer(define_build),
         )
         .subcommand(
             Command::new("clean")
-                .about("Remove what build made (root)")
+                .about("Remove a namespace (root)")
                 .defer(define_clean),
         )
         .subcommand(
             Command::new("import")
-                .about("Take over a VPN provider's files (root)")
+                .about("Import the files of a VPN provider (root)")
                 .defer(define_import),
         )
         .subcommand(
             Command::new("check")
-                .about("Prove from inside that a namespace does not leak")
+                .about("Test a namespace for leaks")
                 .defer(define_check),
         )
         .subcommand(
@@ -131,35 +134,36 @@ pub fn definition() -> Command {
         )
         .subcommand(
             Command::new("status")
-                .about("Say whether namespaces are as they were built, and how their tunnels are")
+                .about("Show the state of namespaces and tunnels")
                 .defer(define_status),
         )
         .subcommand(
             Command::new("log")
-                .about("Show the log of a namespace: tunnels, builds, entries")
+                .about("Show the log of a namespace")
                 .defer(define_log),
         )
         .subcommand(
             Command::new("launcher")
-                .about("Add a program to your desktop's menu that runs in a namespace")
+                .about("Add a program in a namespace to your desktop's menu")
                 .defer(define_launcher),
         )
 }
 
 fn define_build(command: Command) -> Command {
     command
+        .after_help("Example: sudo runns-exec build -s work")
         .arg(word("Section to build, or namespace to build again"))
         .arg(value(
             "name",
             Some('n'),
             "NAME",
-            "Name of the namespace [default: the section's, else the next vpnX]",
+            "Name of the namespace [default: the section's]",
         ))
         .arg(value(
             "section",
             Some('s'),
             "SECTION",
-            "Take what is not given here from this section of the configuration",
+            "Read settings from this section",
         ))
         .arg(value(
             "int",
@@ -171,20 +175,20 @@ fn define_build(command: Command) -> Command {
             "out",
             Some('o'),
             "IFACE",
-            "Uplink that traffic must leave by (InterfaceOut)",
+            "Uplink that traffic must leave through (InterfaceOut)",
         ))
         .arg(value(
             "resolve",
             Some('r'),
             "FILE",
-            "File to use as resolv.conf inside (Resolve)",
+            "File to use as resolv.conf (Resolve)",
         ))
         .arg(
             value(
                 "publish",
                 None,
                 "PORT",
-                "Lead [ADDRESS:]PORT[:INSIDE][/udp] of the host inside (Publish)",
+                "Forward [ADDR:]PORT[:INSIDE][/udp] (Publish)",
             )
             .action(ArgAction::Append),
         )
@@ -192,7 +196,7 @@ fn define_build(command: Command) -> Command {
             "config",
             None,
             "FILE",
-            "Configuration to read [default: /etc/runns.conf and /etc/runns.conf.d/*.conf]",
+            "Read this configuration instead of /etc/runns.conf",
         ))
         .arg(
             Arg::new("wait")
@@ -200,29 +204,28 @@ fn define_build(command: Command) -> Command {
                 .value_name("SECONDS")
                 .value_parser(value_parser!(u32).range(1..=3600))
                 .default_value("30")
-                .help("Wait so long for each tunnel to come up"),
+                .help("Wait up to SECONDS for each tunnel"),
         )
         .arg(flag("no-wait", None, "Do not wait for the tunnels").conflicts_with("wait"))
         .arg(
             flag(
                 "change",
                 None,
-                "Change what is built to what the section says, under running programs",
+                "Apply a changed section to the running namespace",
             )
             .requires("section"),
         )
         .arg(flag(
             "dry-run",
             None,
-            "Print what would be made, and change nothing",
+            "Print what would be done, and change nothing",
         ))
 }
 
 fn define_clean(command: Command) -> Command {
     command
-        .arg(word(
-            "Namespace to remove, or the section it was built from",
-        ))
+        .after_help("Example: sudo runns-exec clean work -f")
+        .arg(word("Namespace to remove, or its section"))
         .arg(value("name", Some('n'), "NAME", "Namespace to remove").conflicts_with("section"))
         .arg(value(
             "section",
@@ -233,12 +236,12 @@ fn define_clean(command: Command) -> Command {
         .arg(flag(
             "disable-forward",
             Some('f'),
-            "Restore IPv4 forwarding, once no built namespace is left",
+            "Restore IPv4 forwarding after the last namespace",
         ))
         .arg(flag(
             "kill",
             Some('k'),
-            "End the processes inside without asking",
+            "Kill the processes inside without asking",
         ))
         .arg(
             Arg::new("timeout")
@@ -246,13 +249,13 @@ fn define_clean(command: Command) -> Command {
                 .value_name("SECONDS")
                 .value_parser(value_parser!(u32).range(0..=3600))
                 .default_value("5")
-                .help("Wait so long after SIGTERM before SIGKILL"),
+                .help("Seconds from SIGTERM to SIGKILL"),
         )
         .arg(value(
             "reattach",
             Some('r'),
             "IFACE",
-            "Only move the namespace to this uplink",
+            "Move the namespace to this uplink instead",
         ))
 }
 
@@ -267,6 +270,7 @@ fn define_import(command: Command) -> Command {
         "dry-run",
     ];
     command
+        .after_help("Example: sudo runns-exec import --build ~/Downloads/work.ovpn")
         .arg(
             Arg::new("FILE")
                 .value_name("FILE")
@@ -279,32 +283,28 @@ fn define_import(command: Command) -> Command {
             "name",
             Some('n'),
             "NAME",
-            "Name of the section and its namespace; of several, the beginning [default: the file's name]",
+            "Name of the section [default: from the file's name]",
         ))
         .arg(flag(
             "no-kill-switch",
             None,
-            "Let traffic out beside the tunnel while it is down (KillSwitch=no)",
+            "Do not block traffic while the tunnel is down",
         ))
         .arg(value(
             "auth",
             None,
             "FILE",
-            "File with user name and password, a line each; ask: keep none, let build ask",
+            "File with user name and password; ask: keep neither",
         ))
         .arg(flag("build", None, "Build the namespace as well"))
-        .arg(flag(
-            "replace",
-            None,
-            "Replace what was imported under the same name",
-        ))
+        .arg(flag("replace", None, "Replace an import of the same name"))
         .arg(flag("dry-run", None, "Check the files, and change nothing"))
         .arg(
-            value("remove", None, "SECTION", "Remove what was imported under this name")
+            value("remove", None, "SECTION", "Remove the import of this name")
                 .conflicts_with_all(OF_IMPORT),
         )
         .arg(
-            flag("list", None, "List what was imported")
+            flag("list", None, "List the imports")
                 .conflicts_with_all(OF_IMPORT)
                 .conflicts_with("remove"),
         )
@@ -312,31 +312,39 @@ fn define_import(command: Command) -> Command {
 
 fn define_check(command: Command) -> Command {
     command
+        .after_help("Example: runns-exec check work")
         .arg(
-            value("NAME", None, "NAME", "Namespace to look at")
+            value("NAME", None, "NAME", "Namespace to test")
                 .long(None)
                 .required(true),
         )
         .arg(flag(
             "here",
             None,
-            "Do not enter it: look at where this process is, say a service",
+            "Test the calling process instead of entering NAME",
         ))
-        .arg(flag("json", None, "As JSON"))
+        .arg(flag("json", None, "Print JSON"))
 }
 
 fn define_status(command: Command) -> Command {
     command
+        .after_help("Example: runns-exec status work")
         .arg(words(WORD, "Only these namespaces and sections"))
-        .arg(flag("json", None, "As JSON"))
+        .arg(flag("json", None, "Print JSON"))
 }
 
 fn define_log(command: Command) -> Command {
     command
+        .after_help("Example: sudo runns-exec log -f work")
         .arg(
-            value(WORD, None, WORD, "Namespace, or section, whose log to show")
-                .long(None)
-                .required(true),
+            value(
+                WORD,
+                None,
+                WORD,
+                "Namespace whose log to show, or its section",
+            )
+            .long(None)
+            .required(true),
         )
         .arg(flag(
             "follow",
@@ -347,6 +355,7 @@ fn define_log(command: Command) -> Command {
 
 fn define_launcher(command: Command) -> Command {
     command
+        .after_help("Example: runns-exec launcher work chromium")
         .arg(flag(
             "print",
             None,
@@ -354,7 +363,7 @@ fn define_launcher(command: Command) -> Command {
         ))
         .arg(flag("remove", None, "Remove the launcher").conflicts_with("print"))
         .arg(
-            value(WORD, None, WORD, "Namespace, or section, to run it in")
+            value(WORD, None, WORD, "Namespace to run it in, or its section")
                 .long(None)
                 .required(true),
         )
@@ -370,14 +379,11 @@ fn define_launcher(command: Command) -> Command {
 
 fn define_list(command: Command) -> Command {
     command
+        .after_help("Example: runns-exec list -a")
         .arg(words("NAME", "Only processes in these namespaces"))
-        .arg(flag(
-            "all",
-            Some('a'),
-            "Everybody's processes, not only yours",
-        ))
-        .arg(flag("quiet", Some('q'), "Only pids, one a line"))
-        .arg(flag("json", None, "As JSON").conflicts_with("quiet"))
+        .arg(flag("all", Some('a'), "List the processes of all users"))
+        .arg(flag("quiet", Some('q'), "Print only process IDs"))
+        .arg(flag("json", None, "Print JSON").conflicts_with("quiet"))
 }
 
 #[cfg(test)]
@@ -385,6 +391,23 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    /// Of a terminal's columns, and so that every subcommand shows how it is used.
+    #[test]
+    fn help_fits_on_a_terminal_and_has_an_example() {
+        let mut definition = definition();
+        definition.build();
+        let own = definition.render_help().to_string();
+        let subcommands = definition.get_subcommands_mut();
+        let helps = subcommands
+            .filter(|sub| sub.get_name() != "help")
+            .map(|sub| sub.render_help().to_string());
+        for help in helps.chain([own]) {
+            assert!(help.contains("Example: "), "{help}");
+            let long = help.lines().filter(|line| line.chars().count() > 80);
+            assert_eq!(long.collect::<Vec<_>>(), [""; 0]);
+        }
+    }
 
     #[test]
     fn definition_is_sound() {
