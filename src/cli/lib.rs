@@ -22,9 +22,9 @@ const AFTER_HELP: &str = "\
 Without COMMAND, your shell is started. Nothing after NAME is an option of
 runns-exec. Example: runns-exec work -- chromium
 
-The exit status is the command's own; 125 if runns-exec itself failed, 126 if the
-command cannot be executed, 127 if it was not found. The other subcommands exit
-with 0 on success, 1 on failure and 2 on a usage error.
+The exit status is the command's own; 125 if runns-exec itself failed, 126 if
+the command cannot be executed, 127 if it was not found. The other subcommands
+exit with 0 on success, 1 on failure and 2 on a usage error.
 
 See runns-exec(8) and runns.conf(5).";
 
