@@ -174,3 +174,11 @@ fn targets_of_make_that_documents_name_exist() {
         }
     }
 }
+
+#[test]
+fn the_oldest_kernel_is_stated() {
+    let words = format!("Linux {} or later", runns_sys::net::OLDEST_KERNEL);
+    for path in ["README.md", "docs/runns-exec.8"] {
+        assert!(read(path).contains(&words), "{path}: {words}");
+    }
+}

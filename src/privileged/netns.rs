@@ -23,6 +23,9 @@ use runns_sys::{net, process};
 /// The directory of named network namespaces (ip-netns(8)).
 pub const DIRECTORY: &str = "/run/netns";
 const LOOPBACK: &str = "lo";
+const OWN_DEVICES: &str = "/proc/self/net/dev";
+/// A file that everybody may inspect, unless /proc hides processes of others (proc(5), hidepid).
+pub const DEVICES_OF_PID_1: &str = "/proc/1/net/dev";
 
 /// The longest text that a namespace shows of itself, in bytes: 100,000 routes are longer than a
 /// server sends.
@@ -165,10 +168,11 @@ impl Arrival<'_> {
     /// another one (a container), that bears a mark from the first build on; until then only /proc
     /// tells, in which a sandbox may show a pid 1 of its own.
     pub fn must_not_be_the_hosts(&self) -> Result<()> {
-        if self.mark == OF_PID_1
-            || is_initial(self.netns.inode(), self.cookie)
-            || is_that_of_pid_1()?
-        {
+        let is_the_hosts = || {
+            is_that_of_pid_1()
+                .map_err(|error| error.as_cause_of(format!("enter namespace {}", self.netns.name)))
+        };
+        if self.mark == OF_PID_1 || is_initial(self.netns.inode(), self.cookie) || is_the_hosts()? {
             return Err(self.cannot("it is the host's own network namespace"));
         }
         Ok(())
@@ -183,12 +187,16 @@ pub fn is_initial(inode: u64, cookie: u64) -> bool {
 /// Whether the calling process is in the network namespace of pid 1. /proc/PID/net/dev has a
 /// different inode number in every network namespace, and anyone may stat that of pid 1.
 pub fn is_that_of_pid_1() -> Result<bool> {
-    let inode = |path: &str| {
-        stat(path)
-            .map(|stat| stat.st_ino)
-            .cannot(|| format!("inspect {path}"))
-    };
-    Ok(inode("/proc/self/net/dev")? == inode("/proc/1/net/dev")?)
+    let own = stat(OWN_DEVICES).cannot(|| format!("inspect {OWN_DEVICES}"))?;
+    let first = stat(DEVICES_OF_PID_1).map_err(|errno| match errno {
+        // ESRCH if the caller could not be told so otherwise (fs/proc/base.c).
+        Errno::ENOENT | Errno::EACCES | Errno::EPERM | Errno::ESRCH => {
+            let hint = "sudo mount -o remount,gid=$(getent group runns | cut -d: -f3) /proc";
+            Error::new("inspect pid 1", "/proc hides it (hidepid)").hint(hint)
+        }
+        errno => Error::new("inspect pid 1", words(errno)),
+    })?;
+    Ok(own.st_ino == first.st_ino)
 }
 
 /// Enters `netns` if `admit`, which is asked inside, does not refuse. Nothing inside is changed.
@@ -225,7 +233,7 @@ fn join(
 fn arrive(netns: &Netns, admit: impl FnOnce(&Arrival) -> Result<()>) -> Result<Entered> {
     let cannot = |cause: &str| Error::new(format!("enter namespace {}", netns.name), cause);
     let probe = local_socket()?;
-    let cookie = net::namespace_cookie(&probe).map_err(|errno| cannot(&words(errno)))?;
+    let cookie = cookie(&probe).map_err(|error| cannot(error.cause()))?;
     let mark = net::queue_length(&probe, LOOPBACK).cannot(|| "inspect the loopback interface")?;
     admit(&Arrival {
         netns,
@@ -298,6 +306,22 @@ pub fn mark_of_here() -> Result<i32> {
     net::queue_length(local_socket()?, LOOPBACK).cannot(|| "inspect the loopback interface")
 }
 
+/// The cookie of the namespace of `socket`.
+fn cookie(socket: &OwnedFd) -> Result<u64> {
+    let cookie = net::namespace_cookie(socket);
+    cookie.map_err(|errno| {
+        let cause = if errno == Errno::ENOPROTOOPT {
+            format!(
+                "this kernel is too old: it takes Linux {} or later",
+                net::OLDEST_KERNEL
+            )
+        } else {
+            words(errno)
+        };
+        Error::new("read the namespace's cookie", cause)
+    })
+}
+
 /// The numbers that identify the network namespace of the calling thread.
 pub fn identity_here() -> Result<Identity> {
     let probe = local_socket()?;
@@ -307,7 +331,7 @@ pub fn identity_here() -> Result<Identity> {
             .cannot(|| format!("inspect {path}"))
     };
     Ok(Identity {
-        cookie: net::namespace_cookie(&probe).cannot(|| "read the namespace's cookie")?,
+        cookie: cookie(&probe)?,
         inode: inode("/proc/thread-self/ns/net")?,
         proc_inode: inode("/proc/thread-self/net/dev")?,
     })

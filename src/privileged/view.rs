@@ -16,7 +16,7 @@ use std::ffi::{CStr, CString, OsString};
 use std::fs::File;
 use std::io::Write;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -32,7 +32,7 @@ use nix::unistd::getuid;
 
 use crate::Privilege;
 use crate::netns::Entered;
-use runns_shared::error::{Context, Error, Result, words};
+use runns_shared::error::{AtLimit, Cause, Context, Error, MOUNT_NAMESPACES, MOUNTS, Result};
 use runns_shared::escape::show;
 use runns_shared::hosts;
 use runns_shared::name::NetnsName;
@@ -97,7 +97,9 @@ pub fn make(
 ) -> Result<()> {
     let cwd = nix::unistd::getcwd().ok();
     let (sys, undone) = privilege.raised(Capability::CAP_SYS_ADMIN, || {
-        unshare(CloneFlags::CLONE_NEWNS).cannot(|| "unshare the mount namespace")?;
+        unshare(CloneFlags::CLONE_NEWNS)
+            .map_err(|errno| AtLimit(errno, MOUNT_NAMESPACES))
+            .cannot(|| "unshare the mount namespace")?;
         let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
         mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)
             .cannot(|| "make the mount namespace a slave of the host's")?;
@@ -191,7 +193,7 @@ fn hosts(privilege: &Privilege, name: &NetnsName, host: IpAddr) -> Result<Option
         // Only what is mounted can be copied, on kernels before 6.15; nobody else sees this mount
         // namespace.
         let (etc, _) = trusted::locate(Path::new("/etc"), Trust::Strict)?;
-        api::attach(directory.as_fd(), etc.as_fd(), c"").cannot(|| WHAT)?;
+        attach(directory.as_fd(), etc.as_fd(), c"").cannot(|| WHAT)?;
         let tree = api::clone_tree(place.as_fd(), false).cannot(|| WHAT)?;
         umount2("/etc", MntFlags::MNT_DETACH).cannot(|| WHAT)?;
         Ok(Some(tree))
@@ -261,6 +263,10 @@ fn undo_outer_view() -> Result<(Sys, bool)> {
         }
         undone = true;
     }
+}
+
+fn attach(tree: BorrowedFd, place: BorrowedFd, name: &CStr) -> Result<(), AtLimit> {
+    api::attach(tree, place, name).map_err(|errno| AtLimit(errno, MOUNTS))
 }
 
 fn unmount(path: impl AsRef<Path>) -> Result<()> {
@@ -384,7 +390,7 @@ fn mask(services: &[(&str, OwnedFd)], kept: Option<OwnedFd>) -> Result<()> {
             }
             None => empty_directory(kept.as_ref())?,
         };
-        api::attach(tree.as_fd(), place.as_fd(), c"").cannot(|| format!("cover {path}"))?;
+        attach(tree.as_fd(), place.as_fd(), c"").cannot(|| format!("cover {path}"))?;
         mask.get_or_insert(tree);
     }
     Ok(())
@@ -429,7 +435,7 @@ fn find(path: impl AsRef<Path>) -> Result<Option<OwnedFd>> {
 }
 
 fn must_find(path: &str) -> Result<OwnedFd> {
-    find(path)?.ok_or_else(|| Error::new(format!("open {path}"), words(Errno::ENOENT)))
+    find(path)?.ok_or_else(|| Error::new(format!("open {path}"), Errno::ENOENT.describe()))
 }
 
 /// The mount that contains `place`, which is at `path`: its id, if the kernel reports it, and its
@@ -482,12 +488,12 @@ fn cover_sys(sys: &Sys, mark: &CStr) -> Result<()> {
     }
     let sysfs = api::new_filesystem(c"sysfs", mark, &[], attributes)
         .cannot(|| "make a sysfs for the namespace")?;
-    api::attach(sysfs.as_fd(), sys.place.as_fd(), c"")
+    attach(sysfs.as_fd(), sys.place.as_fd(), c"")
         .cannot(|| "mount the namespace's sysfs on /sys")?;
     for (path, tree) in submounts {
         // For instance the directory of a device that the namespace does not have.
         let Some(target) = find(&path)? else { continue };
-        api::attach(tree.as_fd(), target.as_fd(), c"")
+        attach(tree.as_fd(), target.as_fd(), c"")
             .cannot(|| format!("mount {} again", show(&path)))?;
     }
     Ok(())
@@ -571,9 +577,9 @@ fn names_in(directory: &mut Dir) -> Result<Vec<OsString>, Errno> {
 fn cover_etc(name: &NetnsName, entries: &[Entry], hosts: Option<OwnedFd>) -> Result<()> {
     let (old, _) = trusted::locate(Path::new("/etc"), Trust::Strict)?;
     let etc = api::clone_tree(old.as_fd(), true).cannot(|| "copy the mount of /etc")?;
-    api::attach(etc.as_fd(), old.as_fd(), c"").cannot(|| "bind /etc onto itself")?;
+    attach(etc.as_fd(), old.as_fd(), c"").cannot(|| "bind /etc onto itself")?;
     if let Some(hosts) = hosts {
-        api::attach(hosts.as_fd(), etc.as_fd(), c"hosts")
+        attach(hosts.as_fd(), etc.as_fd(), c"hosts")
             .cannot(|| "put a copy in place of /etc/hosts")?;
     }
     for Entry { name: entry, place } in entries {
@@ -582,7 +588,7 @@ fn cover_etc(name: &NetnsName, entries: &[Entry], hosts: Option<OwnedFd>) -> Res
         let tree = api::clone_tree(place.as_fd(), true).cannot(action)?;
         let target = CString::new(entry.as_bytes()).unwrap_or_default();
         api::attach(tree.as_fd(), etc.as_fd(), &target).map_err(|errno| {
-            let error = Error::new(action(), words(errno));
+            let error = Error::new(action(), AtLimit(errno, MOUNTS).describe());
             if errno == Errno::ENOENT {
                 error.hint(format!("sudo touch /etc/{shown}"))
             } else {

@@ -180,6 +180,30 @@ impl Cause for Errno {
     }
 }
 
+/// The failure of a call that a limit of the kernel may have stopped: ENOSPC, whose usual words are
+/// those of a full disk (namespaces(7), proc(5)).
+pub struct AtLimit(pub Errno, pub &'static str);
+
+/// The limits of new network namespaces, of new mount namespaces, and of mounts in each of these.
+pub const NET_NAMESPACES: &str = "user.max_net_namespaces";
+/// See [`NET_NAMESPACES`].
+pub const MOUNT_NAMESPACES: &str = "user.max_mnt_namespaces";
+/// See [`NET_NAMESPACES`].
+pub const MOUNTS: &str = "fs.mount-max";
+
+impl Cause for AtLimit {
+    fn describe(&self) -> String {
+        let Self(errno, limit) = self;
+        if *errno == Errno::ENOSPC {
+            format!(
+                "the kernel's limit {limit} is reached; to raise it: sudo sysctl {limit}=NUMBER"
+            )
+        } else {
+            words(*errno)
+        }
+    }
+}
+
 impl Cause for std::io::Error {
     fn describe(&self) -> String {
         let text = self.to_string();

@@ -26,6 +26,10 @@ pub fn is_network_namespace(fd: impl AsFd) -> Result<bool, Errno> {
     Ok(check(kind.into())? == libc::CLONE_NEWNET as libc::c_long)
 }
 
+/// The oldest kernel with all that the programs need: of that, the cookie came last. Older ones say
+/// ENOPROTOOPT.
+pub const OLDEST_KERNEL: &str = "5.14";
+
 /// The cookie of the network namespace of `socket`: never used again while the machine is up.
 /// socket(7).
 pub fn namespace_cookie(socket: impl AsFd) -> Result<u64, Errno> {

@@ -40,6 +40,39 @@ fn somebody_outside_the_group_cannot_execute_it() {
 }
 
 #[test]
+fn limits_of_the_kernel_and_hidden_processes_are_named() {
+    let host = host_with_vpn1();
+    let with = |fault: &str, command: &str| {
+        host.run(&format!(
+            "strace -f -qq -o /dev/null -e inject={fault} {command}"
+        ))
+    };
+    with(
+        "move_mount:error=ENOSPC",
+        "runns-exec vpn1 -- touch /tmp/ran",
+    )
+    .refused(125, &["fs.mount-max", "sudo sysctl"]);
+    host.ok("! test -e /tmp/ran");
+    with("unshare:error=ENOSPC", "runns-exec build -n other")
+        .refused(1, &["user.max_net_namespaces", "sudo sysctl"]);
+    with("getsockopt:error=ENOPROTOOPT", "runns-exec build -n other")
+        .refused(1, &["Linux 5.14 or later"]);
+    host.configure("AllowUnmanaged=yes\n");
+    host.ok("ip netns add theirs && mount -o remount,hidepid=2 /proc");
+    refused(
+        &host,
+        "alice",
+        "theirs",
+        &["/proc hides", "hidepid", "hint: sudo mount -o remount,gid="],
+    );
+    let listed = host.user("alice").run("runns-exec list -a");
+    assert!(listed.stderr.contains("hidepid"), "{listed}");
+    assert_eq!(listed.status, 0, "{listed}");
+    let own = host.user("alice").run("runns-exec list");
+    assert_eq!(own.stderr, "", "{own}");
+}
+
+#[test]
 fn a_copy_without_capabilities_says_so() {
     let host = host_with_vpn1();
     let alice = host.user("alice");

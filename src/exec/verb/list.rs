@@ -14,13 +14,14 @@ use serde_json::Value;
 
 use crate::policy;
 use runns_privileged::capability::renounce;
+use runns_privileged::netns::DEVICES_OF_PID_1;
 use runns_privileged::{Privilege, netns};
 use runns_shared::account;
 use runns_shared::clock::{self, Zone};
 use runns_shared::error::{Context, Error, Result, status};
 use runns_shared::escape::escape;
 use runns_shared::name::NetnsName;
-use runns_shared::output::{print, print_json, step};
+use runns_shared::output::{print, print_json, step, warn};
 use runns_shared::proc::{Network, Proc, Process, parse_command_line};
 use runns_shared::record::{Identity, Record};
 use runns_shared::suggest::nearest;
@@ -65,6 +66,9 @@ pub fn run(options: &Options) -> Result<()> {
         found[at].push(Found { at, pid, detail });
         Some(())
     })?;
+    if options.all && std::fs::metadata(DEVICES_OF_PID_1).is_err() {
+        warn("/proc hides other users' processes (hidepid): only your own are listed");
+    }
     let found: Vec<Found> = found.into_iter().flatten().collect();
     if options.quiet {
         return print(

@@ -21,7 +21,7 @@ use runns_privileged::netns::{
     BUILT, DIRECTORY, OF_PID_1, identity_here, is_initial, is_that_of_pid_1, mark_here,
     mark_of_here,
 };
-use runns_shared::error::{Context, Error, Result};
+use runns_shared::error::{AtLimit, Context, Error, NET_NAMESPACES, Result};
 use runns_shared::escape::show;
 use runns_shared::plan::Plan;
 use runns_shared::record::{Identity, Record};
@@ -49,6 +49,8 @@ impl Part for NetworkNamespace {
     }
 
     fn check(&self, plan: &Plan) -> Result<()> {
+        // What this kernel may lack.
+        identity_here()?;
         let name = &plan.name;
         let place = path(name);
         if std::fs::symlink_metadata(&place).is_err() {
@@ -141,7 +143,9 @@ pub fn withdraw(site: &Site) -> Result<bool> {
 /// keeps it alive.
 fn create(limits: &[Limit]) -> Result<(Identity, File)> {
     let make = || -> Result<(Identity, File)> {
-        unshare(CloneFlags::CLONE_NEWNET).cannot(|| "create a network namespace")?;
+        unshare(CloneFlags::CLONE_NEWNET)
+            .map_err(|errno| AtLimit(errno, NET_NAMESPACES))
+            .cannot(|| "create a network namespace")?;
         let file =
             File::open("/proc/thread-self/ns/net").cannot(|| "open the new network namespace")?;
         set_up_here(limits)?;

@@ -12,6 +12,7 @@ use crate::difference;
 use crate::finding::Finding;
 use crate::host::{Before, HostState};
 use crate::kernel::netlink::Netlink;
+use crate::kernel::sysctl::sysctl;
 use crate::lock::Lock;
 use crate::part::{Part, Site, Wait, firewall, netns::NetworkNamespace, openvpn};
 use crate::plans::{
@@ -95,7 +96,19 @@ pub fn run(options: Options) -> Result<()> {
     // What the configuration says by now: another build or clean may have taken its time.
     let result = Wanted::new(&options).and_then(|wanted| build(&wanted, &lock, &options));
     lock.release();
-    result
+    result.map_err(name_lock)
+}
+
+/// Whatever lacks a module fails with words of its own.
+fn name_lock(error: Error) -> Error {
+    let is_locked = sysctl("kernel/modules_disabled").is_ok_and(|now| now.as_deref() == Some("1"));
+    if !is_locked {
+        return error;
+    }
+    error.hint(
+        "kernel.modules_disabled=1 keeps the kernel from loading modules; have those of a namespace that is built loaded at each \
+         boot: lsmod | awk 'NR > 1 { print $1 }' | sudo tee /etc/modules-load.d/runns-exec.conf",
+    )
 }
 
 /// Says what building would do.
