@@ -277,6 +277,11 @@ tell_firewalld() {
     fi
 }
 
+# For tunnels under the distribution's AppArmor profiles.
+tell_apparmor() {
+    DESTDIR=$destdir sh "$source/install/apparmor.sh" add
+}
+
 # The rule of this version is read from where it is installed. Earlier ones were to be copied.
 tell_polkit() {
     [ -z "$destdir" ] || return 0
@@ -318,5 +323,6 @@ install_config
 install_files
 tell_systemd
 tell_firewalld
+tell_apparmor
 tell_polkit
 say_what_next

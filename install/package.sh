@@ -85,6 +85,7 @@ make_deb() {
         install -m 0755 "$source/install/debian/$script" "$root/DEBIAN/"
     done
     echo /etc/runns.conf >"$root/DEBIAN/conffiles"
+    printf 'interest-noawait /etc/apparmor.d/%s\n' openvpn wg >"$root/DEBIAN/triggers"
     (cd "$root" && find etc usr -type f | LC_ALL=C sort | xargs -d '\n' md5sum) >"$root/DEBIAN/md5sums"
     size=$(find "$root/etc" "$root/usr" -type f -printf '%s\n' | awk '{ size += int(($1 + 1023) / 1024) } END { print size }')
     {
@@ -92,7 +93,7 @@ make_deb() {
         printf 'Installed-Size: %s\n' "$size"
         cat "$source/install/debian/control"
     } >"$root/DEBIAN/control"
-    chmod 0644 "$root/DEBIAN/conffiles" "$root/DEBIAN/md5sums" "$root/DEBIAN/control"
+    chmod 0644 "$root/DEBIAN/conffiles" "$root/DEBIAN/triggers" "$root/DEBIAN/md5sums" "$root/DEBIAN/control"
     set_times "$root"
     # One thread: more would make other blocks.
     DPKG_DEB_THREADS_MAX=1 dpkg-deb --root-owner-group -Zxz --build "$root" "$output/${name}_$version-1_$architecture.deb" >/dev/null

@@ -49,6 +49,7 @@ for directory in /etc/runns.conf.d /etc/runns; do
         printf 'kept %s: what is in it is the administrator'"'"'s\n' "$destdir$directory"
     fi
 done
+DESTDIR=$destdir sh "$(dirname -- "$0")/apparmor.sh" remove
 while read -r from to; do
     case $from in
         '' | '#'*) continue ;;
@@ -61,7 +62,7 @@ done <"$(dirname -- "$0")/files"
 remove "$prefix/bin/runns-exec"
 remove "$prefix/libexec/runns-exec/runns-exec-root"
 for directory in "$prefix/share/doc/runns-exec/examples" "$prefix/share/doc/runns-exec" "$prefix/libexec/runns-exec" \
-    /usr/lib/firewalld/zones /usr/lib/firewalld /usr/share/polkit-1/rules.d /usr/share/polkit-1; do
+    "$prefix/share/runns-exec" /usr/lib/firewalld/zones /usr/lib/firewalld /usr/share/polkit-1/rules.d /usr/share/polkit-1; do
     rmdir -- "$destdir$directory" 2>/dev/null || true
 done
 if [ -z "$destdir" ] && [ -d /run/systemd/system ]; then

@@ -96,6 +96,27 @@ fn everything_is_installed_whatever_the_umask_and_removed_again() {
 }
 
 #[test]
+fn apparmors_profiles_get_what_tunnels_need_and_lose_it_again() {
+    let host = Host::without_program();
+    host.ok("mkdir -p /etc/apparmor.d/local && cd /etc/apparmor.d && touch openvpn wg && echo 'file r /mine,' >local/openvpn");
+    for _ in 0..2 {
+        installer(&host).ok("umask 0777; /runns-source/install/install.sh");
+        let local = host.ok("cd /etc/apparmor.d/local && cat openvpn wg && stat -c '%U %a' wg");
+        let lines: Vec<&str> = local.lines().collect();
+        assert_eq!(lines.len(), 4, "{local}");
+        assert_eq!(lines[0], "file r /mine,");
+        assert!(lines[1].starts_with("file rw /run/runns/"), "{local}");
+        assert!(lines[2].contains(" /run/wireguard/"), "{local}");
+        assert_eq!(lines[3], "root 644");
+    }
+    host.ok("/runns-source/install/uninstall.sh");
+    assert_eq!(
+        host.ok("cd /etc/apparmor.d/local && ! test -e wg && cat openvpn"),
+        "file r /mine,"
+    );
+}
+
+#[test]
 fn an_upgrade_replaces_the_program_at_once_and_keeps_the_configuration() {
     let host = Host::new();
     let running = host

@@ -84,6 +84,11 @@ pub fn is_asked(request: &Request) -> bool {
     leaves(request) || beside || exceptions.published.iter().any(Published::has_ipv6)
 }
 
+/// Whether tunnels have IPv6. A host without it (ipv6.disable=1) takes theirs as IPv6=no does.
+pub fn in_tunnels(request: &Request) -> bool {
+    request.ipv6 != Some(false) && is_there().unwrap_or(true)
+}
+
 /// Whether this kernel has IPv6.
 pub fn is_there() -> Result<bool> {
     Ok(sysctl(FORWARDING)?.is_some())

@@ -2,6 +2,7 @@
 //! and import nothing of this crate but each other.
 
 pub mod daemon;
+pub mod denial;
 pub mod file;
 pub mod iptables;
 pub mod netlink;

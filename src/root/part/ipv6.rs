@@ -19,6 +19,7 @@ use crate::kernel::sysctl::{restore_sysctls, set_sysctl, sysctl};
 use crate::lock::Lock;
 use crate::seen::Subject;
 use runns_shared::error::{Error, Result};
+use runns_shared::output::warn;
 use runns_shared::plan::Plan;
 use runns_shared::record::{Record, State};
 
@@ -30,6 +31,9 @@ const KEEPS_LEARNT: &str = "2";
 fn check(plan: &Plan) -> Result<()> {
     if leaves(&plan.request) && !is_there()? {
         return Err(Error::new("build with IPv6=yes", "this kernel has no IPv6"));
+    }
+    if plan.request.has_tunnel() && plan.request.ipv6.is_none() && !is_there()? {
+        warn("this host has no IPv6 (ipv6.disable=1): tunnels go without it, as with IPv6=no");
     }
     Ok(())
 }

@@ -2,8 +2,8 @@
 //! and its peers' endpoints are resolved, and then moved into the namespace. On a kernel without
 //! WireGuard, a userspace implementation drives the device, as with wg-quick(8).
 //!
-//! Keys go from the file to wg(8)'s standard input and nowhere else: not into arguments, files,
-//! logs or messages.
+//! Keys go from the file to wg(8)'s standard input, and are compared with its output; they go
+//! nowhere else: not into arguments, files, logs or messages.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
@@ -13,16 +13,18 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use caps::Capability;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 use super::{Part, Site, Wait};
 use crate::confine::{self, Identity, view::View};
+use crate::facts::ipv6::in_tunnels;
 use crate::finding::{About, Finding};
 use crate::host::{make_directory_for_now, remove_made_directory};
 use crate::kernel::daemon::{self, Detached};
+use crate::kernel::denial::name_denial;
 use crate::kernel::netlink::{Netlink, in_namespace};
 use crate::kernel::tool;
 use crate::namespace;
@@ -30,6 +32,7 @@ use crate::seen::Subject;
 use crate::tunnel;
 use crate::tunnel::Digest;
 use crate::tunnel::device::{self, Setup, install};
+use crate::tunnel::peers::Peers;
 use crate::tunnel::source;
 use crate::tunnel::wgquick::{self, Config};
 use runns_shared::clock;
@@ -128,7 +131,7 @@ impl Part for WireGuard {
 
     fn unseen(&self, plan: &Plan) -> Option<&'static str> {
         (!plan.request.wireguard.is_empty())
-            .then_some("addresses, routes and handshakes of WireGuard devices")
+            .then_some("addresses, routes, peers and handshakes of WireGuard devices")
     }
 
     fn repair(&self, site: &mut Site, found: &[Finding]) -> Result<()> {
@@ -268,7 +271,7 @@ fn check(plan: &Plan) -> Result<()> {
                 config.left_out.join(", ")
             ));
         }
-        if plan.request.ipv6 == Some(false)
+        if !in_tunnels(&plan.request)
             && config
                 .addresses
                 .iter()
@@ -276,7 +279,7 @@ fn check(plan: &Plan) -> Result<()> {
         {
             return Err(Error::new(
                 format!("use {}", show(file)),
-                "it has only IPv6 addresses, and IPv6=no is set",
+                "it has only IPv6 addresses, and there is no IPv6 on this host, or IPv6=no is set",
             ));
         }
     }
@@ -296,6 +299,7 @@ fn bring_up(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
         .open_namespace()?
         .ok_or_else(|| Error::new("create the device", "the namespace is gone"))?;
     let digest = digest(&plan, device.number)?;
+    let begin = SystemTime::now();
     let mut config = read(file)?;
     config.setconf = resolve_endpoints(&config.setconf)?;
     let in_kernel = site.host.add_wireguard(&device.outside)?;
@@ -308,9 +312,10 @@ fn bring_up(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
     configure(&device.outside, &config.setconf).map_err(|error| {
         match site.record.daemons.last() {
             Some(daemon) if !in_kernel && !daemon.is_running() => {
-                Error::new("start the device's driver", EXITED)
+                let error = Error::new("start the device's driver", EXITED);
+                name_denial(error, &userspace(&plan), begin)
             }
-            _ => error,
+            _ => name_denial(error, "wg", begin),
         }
     })?;
     install(
@@ -342,7 +347,7 @@ fn bring_up(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
 
 /// How the device is set up inside.
 fn setup(plan: &Plan, device: &Device, config: &Config) -> Setup {
-    let with_ipv6 = plan.request.ipv6 != Some(false);
+    let with_ipv6 = in_tunnels(&plan.request);
     let wanted = |prefix: &&wgquick::Prefix| with_ipv6 || prefix.0.is_ipv4();
     Setup {
         name: device.inside.clone(),
@@ -673,16 +678,29 @@ pub fn last_handshake(record: &Record, index: usize) -> Option<i64> {
     latest_handshake(&namespace, &device, in_kernel).ok()
 }
 
+/// Calls `wg` with the device's name for wg(8). A userspace implementation is reached through its
+/// socket, which has the device's outside name; the kernel has to be asked inside the namespace.
+fn with_name<T>(
+    namespace: &File,
+    device: &Device,
+    in_kernel: bool,
+    wg: impl FnOnce(&str) -> Result<T> + Send,
+) -> Result<T>
+where
+    T: Send,
+{
+    if in_kernel {
+        in_namespace(namespace.as_fd(), || wg(&device.inside))
+    } else {
+        wg(&device.outside)
+    }
+}
+
 /// The time of the latest handshake, in seconds since the epoch; 0 for never.
 fn latest_handshake(namespace: &File, device: &Device, in_kernel: bool) -> Result<i64> {
-    let show = |device: &str| tool::ask("wg", &["show", device, "latest-handshakes"], "");
-    // A userspace implementation is reached through its socket, which has the device's outside
-    // name; the kernel has to be asked inside the namespace.
-    let said = if in_kernel {
-        in_namespace(namespace.as_fd(), || show(&device.inside))?
-    } else {
-        show(&device.outside)?
-    };
+    let said = with_name(namespace, device, in_kernel, |device| {
+        tool::ask("wg", &["show", device, "latest-handshakes"], "")
+    })?;
     Ok(said
         .lines()
         .filter_map(|line| line.split_whitespace().nth(1)?.parse().ok())
@@ -700,7 +718,11 @@ fn look(subject: &Subject, index: usize, file: &Path) -> Option<Finding> {
     let how = condition.reason.or_else(|| {
         let inside = subject.inside.as_ref().filter(|_| subject.seen.root)?;
         match read(file) {
-            Ok(config) => device::wrong(inside, &setup(plan, &Device::new(plan, index), &config)),
+            Ok(config) => {
+                let device = Device::new(plan, index);
+                device::wrong(inside, &setup(plan, &device, &config))
+                    .or_else(|| wrong_peers(subject, &device, &config))
+            }
             Err(error) => Some(format!("its file cannot be used: {}", error.cause())),
         }
     })?;
@@ -708,6 +730,40 @@ fn look(subject: &Subject, index: usize, file: &Path) -> Option<Finding> {
         fatal: plan.request.kill_switch,
         ..Finding::degraded(what(file), how).about(About::Tunnel(index))
     })
+}
+
+/// What is wrong with the device's key and peers. A file that was changed since is no measure.
+fn wrong_peers(subject: &Subject, device: &Device, config: &Config) -> Option<String> {
+    let plan = &subject.record.plan;
+    if has_changed(plan, device.number) {
+        return None;
+    }
+    let namespace = &subject.deep().ok()??.file;
+    let in_kernel = userspace_daemons(plan, device.number).is_empty();
+    let wanted = Peers::wanted(&config.setconf).ok()?;
+    let wrong = with_name(namespace, device, in_kernel, Peers::of)
+        .map_or(Some("no keys that can be read"), |peers| {
+            peers.wrong(&wanted)
+        })?;
+    Some(format!("its device {} has {wrong}", device.inside))
+}
+
+/// Removes kernel devices with the key of `config` under other names than ours: they would answer
+/// in its place.
+fn remove_renamed(site: &Site, namespace: &File, config: &Config) -> Result<()> {
+    let plan = site.plan();
+    let names: Vec<String> = (0..plan.request.wireguard.len())
+        .map(|index| Device::new(plan, index).inside)
+        .collect();
+    let wanted = Peers::wanted(&config.setconf)?;
+    let inside = Netlink::inside(namespace.as_fd())?;
+    for link in inside.links()? {
+        let has_key = || Ok(Peers::of(&link.name).is_ok_and(|peers| peers.has_key_of(&wanted)));
+        if !names.contains(&link.name) && in_namespace(namespace.as_fd(), has_key)? {
+            inside.delete_link(link.index)?;
+        }
+    }
+    Ok(())
 }
 
 /// Sets the device up again or, if it or the program that drives it is gone, creates it anew.
@@ -728,15 +784,31 @@ fn repair(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
         site.plan().request.vpn.len() + device.number,
     )
     .up;
+    let config = read(file)?;
     if is_there && is_driven && is_recorded {
-        return device::restore(&namespace, &setup(site.plan(), device, &read(file)?));
+        restore_peers(site, &namespace, device, &config)?;
+        return device::restore(&namespace, &setup(site.plan(), device, &config));
     }
-    read(file)?;
     remove(site, site.plan(), device)?;
+    remove_renamed(site, &namespace, &config)?;
     site.record.daemons.retain(|daemon| daemon.config != file);
     site.save()?;
     tunnel::make_directories(&site.plan().name)?;
     bring_up(site, file, device)
+}
+
+/// Gives the device the key and the peers of its file, unless it has them.
+fn restore_peers(site: &Site, namespace: &File, device: &Device, config: &Config) -> Result<()> {
+    let in_kernel = userspace_daemons(site.plan(), device.number).is_empty();
+    let wanted = Peers::wanted(&config.setconf)?;
+    let has = with_name(namespace, device, in_kernel, Peers::of);
+    if has_changed(site.plan(), device.number) || has.is_ok_and(|has| has == wanted) {
+        return Ok(());
+    }
+    let setconf = resolve_endpoints(&config.setconf)?;
+    with_name(namespace, device, in_kernel, |name| {
+        configure(name, &setconf)
+    })
 }
 
 #[cfg(test)]

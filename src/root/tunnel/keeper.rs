@@ -14,7 +14,7 @@ use std::ffi::OsString;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use caps::Capability;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -26,11 +26,13 @@ use nix::unistd::Pid;
 use super::device::{install, route_beside, set_up};
 use super::environment::{Room, Routing, Variables, is_used, pushed_dns, routes_beside, setup};
 use super::event::{Event, Need, line_of, parse, reason};
-use super::launch::{Tunnel, inside_name, outside_name};
+use super::launch::{PROGRAM, Tunnel, inside_name, outside_name};
 use super::login::{self, Login};
 use super::management::LONGEST;
 use crate::etc_netns;
+use crate::facts::ipv6::in_tunnels;
 use crate::facts::{pushed, resolver};
+use crate::kernel::denial::name_denial;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::tool;
 use crate::table::load;
@@ -211,9 +213,11 @@ impl Keeper {
         let record = Record::load(&name)?.ok_or_else(wrong)?;
         let tunnel = Tunnel::new(record, index)?;
         tunnel.prepare()?;
+        let begin = SystemTime::now();
         let started = tunnel
             .start(follow)
-            .and_then(|daemon| connect(&tunnel, &daemon).map(|stream| (daemon, stream)));
+            .and_then(|daemon| connect(&tunnel, &daemon).map(|stream| (daemon, stream)))
+            .map_err(|error| name_denial(error, PROGRAM, begin));
         let (daemon, management) = started.inspect_err(|_| drop(tunnel.remove_device()))?;
         let pidfd = pidfd_open(Pid::from_raw(daemon.pid)).cannot(|| "watch OpenVPN")?;
         confine::limit(&KEPT.into_iter().collect())?;
@@ -577,7 +581,7 @@ impl Keeper {
         let pushed = self.pushed.as_ref().map(|(options, _)| options.as_slice());
         let routing = Routing {
             only_way,
-            ipv6: request.ipv6 != Some(false),
+            ipv6: in_tunnels(request),
             pushed,
         };
         let mut setup = setup(variables, &tunnel.profile, &routing);

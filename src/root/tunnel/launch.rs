@@ -26,6 +26,7 @@ use nix::unistd::Pid;
 use super::device;
 use super::profile::Profile;
 use crate::confine::{self, Identity, view::View};
+use crate::facts::ipv6::in_tunnels;
 use crate::kernel::daemon::{self, Detached};
 use crate::kernel::file;
 use crate::kernel::netlink::{EVERYWHERE, Hop, MAIN_TABLE, Netlink, Route, in_namespace};
@@ -359,7 +360,7 @@ impl Tunnel {
         if version >= (2, 7) {
             add(&[b"--dns-updown", b"disable"]);
         }
-        if self.request().ipv6 == Some(false) {
+        if !in_tunnels(self.request()) {
             for option in ["ifconfig-ipv6", "route-ipv6", "redirect-gateway ipv6"] {
                 add(&[b"--pull-filter", b"ignore", option.as_bytes()]);
             }

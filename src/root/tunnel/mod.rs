@@ -12,6 +12,7 @@ pub mod launch;
 pub mod login;
 pub mod management;
 pub mod options;
+pub mod peers;
 pub mod profile;
 pub mod rehearsal;
 pub mod source;

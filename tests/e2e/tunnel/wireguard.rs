@@ -203,6 +203,45 @@ fn a_providers_file_works_as_it_is() {
 }
 
 #[test]
+fn another_key_or_peer_is_seen_and_repaired() {
+    let (host, peer) = host_with_peer();
+    host.configure("[work]\nWireGuard=/etc/wireguard/wg0.conf\nKillSwitch=yes\n");
+    host.ok("runns-exec build -s work && runns-exec status work");
+    let device = host.ok("basename /run/wireguard/rwg*.sock .sock");
+    let public = &peer.own_public;
+    for (damage, how) in [
+        (
+            format!("wg set {device} peer {public} remove"),
+            "other peers than its file",
+        ),
+        (
+            format!("wg set {device} peer {public} preshared-key /dev/null"),
+            "other peers than its file",
+        ),
+        (
+            format!("wg set {device} peer {public} allowed-ips 10.20.0.0/24"),
+            "other AllowedIPs than its file",
+        ),
+        (
+            format!("wg genkey >/root/other && wg set {device} private-key /root/other"),
+            "another private key",
+        ),
+    ] {
+        host.ok(&damage);
+        let status = host.run("runns-exec status work");
+        assert_eq!(status.status, 1, "{damage}: {status}");
+        assert!(status.stdout.contains(how), "{damage}: {status}");
+        assert!(
+            host.ok("runns-exec build -s work").contains("repaired"),
+            "{damage}"
+        );
+        host.ok("runns-exec status work");
+        host.user("alice")
+            .ok(&format!("runns-exec work -- ping -c1 -W5 {FAR}"));
+    }
+}
+
+#[test]
 fn nothing_leaves_outside_the_tunnel() {
     let (host, mut peer) = host_with_peer();
     host.configure("[work]\nKillSwitch=yes\nWireGuard=/etc/wireguard/wg0.conf\n");
