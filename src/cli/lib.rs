@@ -216,6 +216,11 @@ fn define_build(command: Command) -> Command {
             .requires("section"),
         )
         .arg(flag(
+            "authenticated",
+            None,
+            "Read the output of openconnect --authenticate on standard input, instead of logging in",
+        ))
+        .arg(flag(
             "dry-run",
             None,
             "Print what would be done, and change nothing",

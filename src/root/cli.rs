@@ -148,6 +148,7 @@ fn build_options(matches: &mut ArgMatches) -> build::Options {
         config: take("config").map(PathBuf::from),
         wait,
         change: matches.get_flag("change"),
+        authenticated: matches.get_flag("authenticated"),
         dry_run: matches.get_flag("dry-run"),
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::part::{openvpn, wireguard};
+use crate::part::{daemon, wireguard};
 use crate::wanted::Wanted;
 use runns_shared::config::Config;
 use runns_shared::escape::{escape, show};
@@ -87,7 +87,9 @@ pub fn contents(plan: &Plan) -> Vec<Difference> {
         section: "the same file, with other contents".to_string(),
     };
     let vpn = request.vpn.iter().enumerate();
-    let vpn = vpn.filter(|(index, _)| openvpn::has_changed(plan, *index));
+    let vpn = vpn.filter(|(index, _)| daemon::has_changed(plan, *index));
+    let openconnect = request.openconnect.iter();
+    let openconnect = openconnect.filter(|_| daemon::has_changed(plan, request.vpn.len()));
     let wireguard = request.wireguard.iter().enumerate();
     let wireguard = wireguard.filter(|(index, _)| wireguard::has_changed(plan, *index));
     let text = plan.resolver.as_ref().and_then(|own| own.text.as_ref());
@@ -96,6 +98,10 @@ pub fn contents(plan: &Plan) -> Vec<Difference> {
         .iter()
         .filter(|file| trusted::read_named(file).ok().as_ref() != text);
     vpn.map(|(_, file)| changed("vpn", file))
+        .chain(openconnect.flat_map(|one| {
+            let options = one.options.iter();
+            options.map(|file| changed("OpenConnectOptions", file))
+        }))
         .chain(wireguard.map(|(_, file)| changed("WireGuard", file)))
         .chain(resolve.map(|file| changed("Resolve", file)))
         .collect()
@@ -122,6 +128,7 @@ fn values(
         let words: Vec<String> = servers.chain(dns.search.iter().cloned()).collect();
         words.join(", ")
     });
+    let openconnect = request.openconnect.as_ref();
     let mut values = vec![
         ("NetworkNamespace", name.to_string()),
         ("section", text(request.section.clone())),
@@ -134,6 +141,18 @@ fn values(
         ("DNS", text(dns)),
         ("DNSLock", text(request.dns_lock.map(switch))),
         ("vpn", list(request.vpn.iter().map(show).collect())),
+        (
+            "OpenConnect",
+            text(openconnect.map(|one| escape(one.server.as_bytes()))),
+        ),
+        (
+            "OpenConnectOptions",
+            text(openconnect.and_then(|one| one.options.as_ref()).map(show)),
+        ),
+        (
+            "OpenConnectPassword",
+            text(openconnect.and_then(|one| one.password.as_ref()).map(show)),
+        ),
         (
             "WireGuard",
             list(request.wireguard.iter().map(show).collect()),

@@ -254,7 +254,7 @@ fn status(examined: Examined, processes: Option<usize>, zone: &Zone) -> Status {
             Health::Degraded
         }
     });
-    let tunnels = 0..request.vpn.len() + request.wireguard.len();
+    let tunnels = 0..request.tunnels().count();
     let differences = differences(subject);
     Status {
         namespace: plan.name.to_string(),
@@ -344,7 +344,7 @@ fn tunnel(subject: &Subject, index: usize, zone: &Zone) -> Tunnel {
         reason,
     } = tunnel::condition(subject, index);
     let time = |seconds: i64| (seconds > 0).then(|| zone.rfc3339(seconds));
-    let wireguard = index.checked_sub(subject.record.plan.request.vpn.len());
+    let wireguard = index.checked_sub(subject.record.plan.request.daemons());
     Tunnel {
         config: show(config),
         device: state.device,

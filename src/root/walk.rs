@@ -3,7 +3,7 @@
 
 use crate::facts::Own;
 use crate::part::{
-    Part, Site, firewall, firewalld, forwarding, hook, inside, ipv6, netns, openvpn, pushed,
+    Part, Site, daemon, firewall, firewalld, forwarding, hook, inside, ipv6, netns, pushed,
     resolver, uplink, veth, wireguard,
 };
 use crate::table::load;
@@ -22,7 +22,7 @@ pub fn all() -> [&'static dyn Part; 13] {
         &inside::Inside,
         &veth::Veth,
         &resolver::Resolver,
-        &openvpn::OpenVpn,
+        &daemon::Daemons,
         &wireguard::WireGuard,
         &pushed::PushedResolver,
         &hook::PostBuild,

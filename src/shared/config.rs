@@ -20,7 +20,7 @@ use crate::error::{Context, Error, Result};
 use crate::escape::{escape, show};
 use crate::exceptions::{Exceptions, HostAccess, Published, networks};
 use crate::name::{IfaceName, NetnsName};
-use crate::request::{Dns, Request};
+use crate::request::{Dns, OpenConnect, Request};
 use crate::subnet::Subnet;
 use crate::suggest::nearest;
 use crate::trusted::{self, MAX_TEXT, Trust};
@@ -33,7 +33,7 @@ pub const DIRECTORY: &str = "/etc/runns.conf.d";
 pub const MOST_FILES: usize = 4096;
 
 /// The options of a section, as they are spelled in the manual.
-pub const OPTIONS: [&str; 22] = [
+pub const OPTIONS: [&str; 25] = [
     "NetworkNamespace",
     "InterfaceIn",
     "InterfaceOut",
@@ -41,6 +41,9 @@ pub const OPTIONS: [&str; 22] = [
     "DNS",
     "DNSLock",
     "vpn",
+    "OpenConnect",
+    "OpenConnectOptions",
+    "OpenConnectPassword",
     "WireGuard",
     "KillSwitch",
     "IPv6",
@@ -462,7 +465,7 @@ impl Options<'_> {
         if request.kill_switch && !request.has_tunnel() {
             return Err(self.refuse(
                 "KillSwitch",
-                "without vpn or WireGuard there would be no way out at all",
+                "without vpn, OpenConnect or WireGuard there would be no way out at all",
             ));
         }
         const OF_VETH: [&str; 4] = ["InterfaceIn", "InterfaceOut", "Subnet", "MTU"];
@@ -495,6 +498,27 @@ impl Options<'_> {
             .collect()
     }
 
+    fn openconnect(&self) -> Result<Option<OpenConnect>> {
+        let (options, password) = (
+            self.one("OpenConnectOptions", absolute)?,
+            self.one("OpenConnectPassword", absolute)?,
+        );
+        let server = self.one("OpenConnect", server)?;
+        for (option, given) in [
+            ("OpenConnectOptions", options.is_some()),
+            ("OpenConnectPassword", password.is_some()),
+        ] {
+            if given && server.is_none() {
+                return Err(self.refuse(option, "has no effect without OpenConnect=SERVER"));
+            }
+        }
+        Ok(server.map(|server| OpenConnect {
+            server,
+            options,
+            password,
+        }))
+    }
+
     fn request(&self) -> Result<Request> {
         Ok(Request {
             section: None,
@@ -504,6 +528,7 @@ impl Options<'_> {
             dns: self.one("DNS", dns)?,
             dns_lock: self.one("DNSLock", yes_or_no)?,
             vpn: self.paths("vpn")?,
+            openconnect: self.openconnect()?,
             wireguard: self.paths("WireGuard")?,
             userspace: self.one(USERSPACE, program)?,
             kill_switch: self.one("KillSwitch", yes_or_no)?.unwrap_or(false),
@@ -591,6 +616,24 @@ fn program(value: &str) -> Result<PathBuf> {
         "use a program",
         "expected the name of a program, or a path that starts with /",
     ))
+}
+
+/// A server of openconnect: `HOST`, `HOST:PORT` or a URL with a path.
+fn server(value: &str) -> Result<String> {
+    let refuse = |why: &str| Err(Error::new("use a server", why));
+    let rest = match value.split_once("://") {
+        Some(("https", rest)) => rest,
+        Some(_) => return refuse("openconnect speaks https:// only"),
+        None => value,
+    };
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-._~:/?=&%+[]@,".contains(c);
+    if !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[') || !rest.chars().all(fits)
+    {
+        return refuse(
+            "expected a name or address, with :PORT or /PATH if need be, or https://...",
+        );
+    }
+    Ok(value.to_string())
 }
 
 fn absolute(value: &str) -> Result<PathBuf> {

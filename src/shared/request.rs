@@ -1,7 +1,7 @@
 //! What is asked for, by a section, the command line, or both: pure data, kept in the record.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -30,6 +30,28 @@ impl Dns {
     }
 }
 
+/// A tunnel of openconnect(8).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OpenConnect {
+    /// OpenConnect: the server, as openconnect takes it: a name, an address or a URL.
+    pub server: String,
+    /// OpenConnectOptions: a configuration file of openconnect, an absolute path.
+    pub options: Option<PathBuf>,
+    /// OpenConnectPassword: a file with the password, an absolute path.
+    pub password: Option<PathBuf>,
+}
+
+impl OpenConnect {
+    /// From a record.
+    fn from_fields(fields: &Fields) -> json::Result<Self> {
+        Ok(Self {
+            server: fields.required("server", json::text)?,
+            options: fields.optional("options", json::absolute_path),
+            password: fields.optional("password", json::absolute_path),
+        })
+    }
+}
+
 /// What a namespace shall have, but for its name and those of its devices: two equal requests make
 /// the same namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -48,6 +70,8 @@ pub struct Request {
     pub dns_lock: Option<bool>,
     /// OpenVPN configurations, absolute paths in order.
     pub vpn: Vec<PathBuf>,
+    /// OpenConnect and what belongs to it.
+    pub openconnect: Option<OpenConnect>,
     /// WireGuard configurations, absolute paths in order.
     pub wireguard: Vec<PathBuf>,
     /// WG_QUICK_USERSPACE_IMPLEMENTATION: the program that drives WireGuard devices where the
@@ -88,6 +112,9 @@ impl Request {
             dns: fields.optional("dns", |value| Fields::read(value, Dns::from_fields)),
             dns_lock: fields.optional("dns_lock", json::flag),
             vpn: fields.list("vpn", json::path),
+            openconnect: fields.optional("openconnect", |value| {
+                Fields::read(value, OpenConnect::from_fields)
+            }),
             wireguard: fields.list("wireguard", json::path),
             userspace: fields.optional("userspace", json::path),
             kill_switch: fields.flag("kill_switch"),
@@ -110,6 +137,20 @@ impl Request {
 
     /// Whether there is a tunnel at all.
     pub fn has_tunnel(&self) -> bool {
-        !self.vpn.is_empty() || !self.wireguard.is_empty()
+        self.tunnels().next().is_some()
+    }
+
+    /// The configurations of all tunnels, in the order of their numbers: the files of OpenVPN, the
+    /// server of OpenConnect, the files of WireGuard.
+    pub fn tunnels(&self) -> impl Iterator<Item = &Path> {
+        let openconnect = self.openconnect.iter().map(|one| Path::new(&one.server));
+        let vpn = self.vpn.iter().map(PathBuf::as_path);
+        let wireguard = self.wireguard.iter().map(PathBuf::as_path);
+        vpn.chain(openconnect).chain(wireguard)
+    }
+
+    /// How many of them, the first, have a daemon that learns from its server what the device gets.
+    pub fn daemons(&self) -> usize {
+        self.vpn.len() + usize::from(self.openconnect.is_some())
     }
 }

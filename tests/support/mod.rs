@@ -11,6 +11,7 @@
 pub mod command;
 pub mod host;
 pub mod internet;
+pub mod ocserv;
 pub mod openvpn;
 pub mod snapshot;
 pub mod syslog;

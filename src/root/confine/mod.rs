@@ -34,7 +34,7 @@ pub const READER: u32 = FIRST_USER + (MAX_NUMBER as u32 + 1) * USERS;
 /// processor.
 const MOST_THREADS: u64 = 512;
 
-/// The user and group id of the daemon of tunnel `index`, counted over both kinds. Each daemon has
+/// The user and group id of the daemon of tunnel `index`, counted over all kinds. Each daemon has
 /// its own, so that one cannot trace or signal another, or open its files. Only tunnels after the
 /// sixteenth of one namespace share one.
 pub fn user(plan: &Plan, index: usize) -> u32 {
@@ -44,8 +44,7 @@ pub fn user(plan: &Plan, index: usize) -> u32 {
 
 /// Checks that the ids of the plan's daemons belong to nobody else.
 pub fn check(plan: &Plan) -> Result<()> {
-    let tunnels = plan.request.vpn.len() + plan.request.wireguard.len();
-    (0..tunnels).try_for_each(|index| check_user(user(plan, index)))
+    (0..plan.request.tunnels().count()).try_for_each(|index| check_user(user(plan, index)))
 }
 
 /// Checks that an id belongs to nobody else.

@@ -24,10 +24,10 @@ pub fn collect(plan: &Plan) -> Dns {
         servers: Vec::new(),
         search: Vec::new(),
     };
-    for index in 0..plan.request.vpn.len() + plan.request.wireguard.len() {
+    for index in 0..plan.request.tunnels().count() {
         let state = TunnelState::load(&plan.name, index);
         // What a WireGuard file names is the administrator's choice; what a server pushes is not.
-        let is_pushed = index < plan.request.vpn.len();
+        let is_pushed = index < plan.request.daemons();
         dns.servers.extend(
             state
                 .servers

@@ -10,4 +10,5 @@ pub mod nfnetlink;
 pub mod nft;
 pub mod prompt;
 pub mod sysctl;
+pub mod syslog;
 pub mod tool;

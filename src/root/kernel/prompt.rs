@@ -1,13 +1,37 @@
 //! Questions on the terminal.
 
 use std::io::{BufRead, Write};
+use std::os::fd::AsFd;
 
-use runns_shared::error::{Context, Result};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
+
+use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::one_line;
+use runns_sys::process::was_interrupted;
 
 /// Writes a question, which may be a server's, to stderr, on one line and without a newline.
 pub fn prompt(question: &str) {
     let _ = std::io::stderr().write_all(one_line(question).as_bytes());
+}
+
+/// How often to look whether a signal has come.
+const ROUND: u16 = 200;
+
+/// Waits until a line was typed; a signal ends that.
+fn wait_for_line() -> Result<()> {
+    let stdin = std::io::stdin();
+    loop {
+        if was_interrupted() {
+            return Err(Error::new("ask", "interrupted by a signal"));
+        }
+        let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, ROUND) {
+            Ok(1..) => return Ok(()),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).cannot(|| "wait for the answer"),
+        }
+    }
 }
 
 /// Asks a question on the terminal and reads the answer from stdin, which must be that terminal.
@@ -24,10 +48,10 @@ pub fn ask(question: &str, echo: bool) -> Result<String> {
     // Only now: what is typed before would be thrown away (TCSAFLUSH).
     prompt(question);
     let mut answer = String::new();
-    let result = stdin
-        .lock()
-        .read_line(&mut answer)
-        .cannot(|| "read the answer");
+    let result = wait_for_line().and_then(|()| {
+        let read = stdin.lock().read_line(&mut answer);
+        read.cannot(|| "read the answer")
+    });
     if !echo {
         let _ = tcsetattr(&stdin, SetArg::TCSAFLUSH, &before);
         let _ = std::io::stderr().write_all(b"\n");

@@ -2,6 +2,7 @@
 //! knows nothing of the others; [`crate::walk`] has their order. `example.rs` is a whole one, as a
 //! pattern for the next.
 
+pub mod daemon;
 #[cfg(test)]
 mod example;
 pub mod firewall;
@@ -11,7 +12,7 @@ pub mod hook;
 pub mod inside;
 pub mod ipv6;
 pub mod netns;
-pub mod openvpn;
+
 pub mod pushed;
 pub mod resolver;
 pub mod uplink;
@@ -31,6 +32,7 @@ use crate::lock::Lock;
 use crate::namespace::open_recorded;
 use crate::seen::Subject;
 use crate::table::load;
+use crate::tunnel::openconnect::session::Session;
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::plan::Plan;
 use runns_shared::record::Record;
@@ -57,6 +59,8 @@ pub struct Site<'a> {
     pub namespace: Option<File>,
     /// How long to wait for each tunnel; not at all if `None`.
     pub wait: Option<Wait>,
+    /// The session of OpenConnect that somebody has logged in to (build --authenticated).
+    pub session: Option<Session>,
     /// The host before this build, which is restored if it fails.
     pub before: Before,
 }

@@ -1,4 +1,4 @@
-//! The name servers that tunnels provide, pushed by an OpenVPN server or listed in a WireGuard
+//! The name servers that tunnels provide, pushed by the server of a daemon or listed in a WireGuard
 //! file. They become the namespace's resolver if the section sets neither Resolve nor DNS.
 
 use super::{Part, Site};
@@ -19,7 +19,7 @@ pub struct PushedResolver;
 
 /// Tells which pushed servers are not used.
 fn warn_of_refused(plan: &Plan) {
-    let states = (0..plan.request.vpn.len()).map(|index| TunnelState::load(&plan.name, index));
+    let states = (0..plan.request.daemons()).map(|index| TunnelState::load(&plan.name, index));
     for server in states
         .flat_map(|state| state.servers)
         .filter(|server| is_outside(plan, *server))

@@ -94,7 +94,7 @@ impl Part for WireGuard {
             for (index, file) in plan.request.wireguard.iter().enumerate() {
                 if !is_started(site.plan(), index) {
                     // From now on, it is not taken for one that runs.
-                    tunnel::forget(&plan.name, plan.request.vpn.len() + index)?;
+                    tunnel::forget(&plan.name, plan.request.daemons() + index)?;
                     remove(site, &plan, &Device::new(&plan, index))?;
                     site.record.daemons.retain(|daemon| daemon.config != *file);
                 }
@@ -170,7 +170,7 @@ fn digest(plan: &Plan, index: usize) -> Result<Digest> {
     Ok(Digest::of((
         "WireGuard",
         // Its device and its user.
-        (index, request.vpn.len()),
+        (index, request.daemons()),
         file,
         trusted::read_bytes(file, Trust::Strict)?,
         &request.userspace,
@@ -181,13 +181,13 @@ fn digest(plan: &Plan, index: usize) -> Result<Digest> {
 
 /// Whether something that tunnel `index` depends on has changed since it was started.
 pub fn has_changed(plan: &Plan, index: usize) -> bool {
-    let place = plan.request.vpn.len() + index;
+    let place = plan.request.daemons() + index;
     tunnel::started_with(&plan.name, place).is_some() && !is_started(plan, index)
 }
 
 /// Whether tunnel `index` of a plan is the one that was started.
 pub fn is_started(plan: &Plan, index: usize) -> bool {
-    let place = plan.request.vpn.len() + index;
+    let place = plan.request.daemons() + index;
     let started = tunnel::started_with(&plan.name, place);
     let has_it = index < plan.request.wireguard.len() && started.is_some();
     has_it && digest(plan, index).ok() == started
@@ -220,7 +220,7 @@ impl Device {
 
     /// The user id of its userspace implementation.
     fn user(&self, plan: &Plan) -> u32 {
-        confine::user(plan, plan.request.vpn.len() + self.number)
+        confine::user(plan, plan.request.daemons() + self.number)
     }
 }
 
@@ -340,7 +340,7 @@ fn bring_up(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
         servers: dns.servers,
         search: dns.search,
     };
-    let place = plan.request.vpn.len() + device.number;
+    let place = plan.request.daemons() + device.number;
     tunnel::save(&state, &plan.name, place)?;
     tunnel::note_start(&plan.name, place, digest)
 }
@@ -359,7 +359,7 @@ fn setup(plan: &Plan, device: &Device, config: &Config) -> Setup {
             .filter(wanted)
             .map(|network| (*network, None))
             .collect(),
-        order: (plan.request.vpn.len() + device.number) as u32,
+        order: (plan.request.daemons() + device.number) as u32,
         split_default: !plan.request.kill_switch,
     }
 }
@@ -519,7 +519,7 @@ fn userspace(plan: &Plan) -> String {
 
 /// The processes that drive the device: nothing else has their user id.
 fn userspace_daemons(plan: &Plan, index: usize) -> Vec<Daemon> {
-    let user = confine::user(plan, plan.request.vpn.len() + index);
+    let user = confine::user(plan, plan.request.daemons() + index);
     let is_its = |pid: &i32| daemon::user_of(*pid) == Some(user);
     daemon::all()
         .into_iter()
@@ -714,7 +714,7 @@ fn what(file: &Path) -> String {
 
 fn look(subject: &Subject, index: usize, file: &Path) -> Option<Finding> {
     let plan = &subject.record.plan;
-    let condition = tunnel::condition(subject, plan.request.vpn.len() + index);
+    let condition = tunnel::condition(subject, plan.request.daemons() + index);
     let how = condition.reason.or_else(|| {
         let inside = subject.inside.as_ref().filter(|_| subject.seen.root)?;
         match read(file) {
@@ -781,7 +781,7 @@ fn repair(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
         .all(|daemon| daemon.config != file || daemon.is_running());
     let is_recorded = TunnelState::load(
         &site.plan().name,
-        site.plan().request.vpn.len() + device.number,
+        site.plan().request.daemons() + device.number,
     )
     .up;
     let config = read(file)?;

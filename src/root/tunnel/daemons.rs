@@ -20,7 +20,7 @@ pub fn all(record: &Record) -> Vec<Daemon> {
 /// Processes of this namespace that are not in the record: keepers, which are root's, and whatever
 /// has the user id of one of its daemons, which nothing else has.
 pub fn unrecorded(plan: &Plan) -> Vec<Daemon> {
-    let users: Vec<u32> = (0..plan.request.vpn.len())
+    let users: Vec<u32> = (0..plan.request.daemons())
         .map(|index| confine::user(plan, index))
         .collect();
     let is_ours = |pid: &i32| match daemon::user_of(*pid) {

@@ -16,7 +16,7 @@ use runns_shared::request::Dns;
 
 /// How many name servers and search domains are used at most. A resolver asks three servers
 /// (resolv.conf(5)).
-const MOST: usize = 64;
+pub const MOST: usize = 64;
 /// The variables that are read here, and the beginnings of those that are numbered.
 const NAMES: [&str; 10] = [
     "ifconfig_local",
@@ -69,7 +69,7 @@ impl Room {
         self.0 = left.ok_or_else(|| {
             Error::new(
                 "set up the tunnel",
-                "OpenVPN reported too many routes or options",
+                "the daemon reported too many routes or options",
             )
         })?;
         Ok(())
@@ -216,7 +216,7 @@ fn address_v6(variables: &Variables) -> Option<Prefix> {
 }
 
 /// The prefix length of a netmask such as 255.255.255.0.
-fn mask_length(variables: &Variables, name: &str) -> Option<u8> {
+pub fn mask_length(variables: &Variables, name: &str) -> Option<u8> {
     let IpAddr::V4(mask) = address(variables, name)? else {
         return None;
     };
@@ -256,7 +256,7 @@ fn route_v4(variables: &Variables, index: usize) -> Option<Prefix> {
 
 /// Whether the server may push this address as a name server: it must not choose what runs on the
 /// namespace's loopback.
-fn is_server(address: IpAddr) -> bool {
+pub fn is_server(address: IpAddr) -> bool {
     let address = address.to_canonical();
     !address.is_unspecified() && !address.is_multicast() && !address.is_loopback()
 }

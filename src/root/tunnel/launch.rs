@@ -1,10 +1,11 @@
-//! Starts an OpenVPN daemon: `openvpn --daemon openvpn-NAME --config FILE`, confined as
-//! [`crate::confine`] describes.
+//! What a tunnel's daemon needs, whichever kind it is: its device, its way to the server, its view of
+//! the file system and its user. [`super::openvpn`] and [`super::openconnect`] start one in it,
+//! confined as [`crate::confine`] describes.
 //!
 //! The daemon runs in the namespace or, under the kill switch and where the veth pair does not lead
-//! to its servers, outside. In either place it configures nothing itself: its device is made for it beforehand, and its keeper gives that
-//! device the addresses and routes which the server pushed. So it needs no capability, and executes
-//! nothing.
+//! to its servers, outside. In either place it configures nothing itself: its device is made for it
+//! beforehand, and its keeper gives that device the addresses and routes which the server pushed. So
+//! it needs no capability.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
@@ -12,22 +13,21 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
 
 use super::device;
-use super::profile::Profile;
-use crate::confine::{self, Identity, view::View};
-use crate::facts::ipv6::in_tunnels;
-use crate::kernel::daemon::{self, Detached};
+use super::management;
+use super::openconnect::{self, options::Options};
+use super::profile::{self, Profile};
+use crate::confine::{
+    self, Identity,
+    view::{Copy, View},
+};
+use crate::kernel::daemon::Detached;
 use crate::kernel::file;
 use crate::kernel::netlink::{EVERYWHERE, Hop, MAIN_TABLE, Netlink, Route, in_namespace};
 use crate::kernel::tool;
@@ -39,16 +39,12 @@ use runns_shared::escape::{escape, show};
 use runns_shared::name::NetnsName;
 use runns_shared::output;
 use runns_shared::plan::Plan;
-use runns_shared::record::{Daemon, Record};
+use runns_shared::record::Record;
 use runns_shared::request::Request;
 use runns_shared::trusted;
-use runns_sys::process::{self, Fork};
+use runns_sys::process;
 use runns_sys::tun::Kind;
 
-/// OpenVPN's program.
-pub const PROGRAM: &str = "openvpn";
-/// How long OpenVPN may take to report why it does not start.
-const EXPLANATION: Duration = Duration::from_secs(3);
 /// Files of /etc that may change while the daemon runs, and that it reads again.
 const LIVE: [&str; 3] = ["resolv.conf", "hosts", "nsswitch.conf"];
 /// The bytes of one of them. Lists of advertisers make a hosts file large.
@@ -59,14 +55,10 @@ const BESIDE_TABLE: u32 = 172;
 /// Priority of the first daemon's rule for that table; that of the main table is 32766.
 const BESIDE_RULE: u32 = 1000;
 
-/// What the daemons are called in the system log.
-pub fn daemon_name(plan: &Plan) -> String {
-    log_name(&plan.name)
-}
-
-/// The name under which the daemons of a namespace write to the system log.
-pub fn log_name(name: &NetnsName) -> String {
-    format!("{PROGRAM}-{name}")
+/// The names under which the daemons of a namespace write to the system log.
+pub fn log_names(name: &NetnsName) -> Vec<String> {
+    let programs = [profile::PROGRAM, openconnect::PROGRAM];
+    programs.map(|program| format!("{program}-{name}")).into()
 }
 
 /// Under the kill switch, the name of a device before it is moved into the namespace. It is unique
@@ -80,14 +72,93 @@ pub fn inside_name(index: usize) -> String {
     format!("tun{index}")
 }
 
-/// One OpenVPN tunnel of a namespace.
+/// What the daemon of a tunnel is told.
+pub enum Configuration {
+    /// A file of OpenVPN's.
+    OpenVpn(Arc<Profile>),
+    /// A server of OpenConnect's, and its options.
+    OpenConnect(Box<Options>),
+}
+
+impl Configuration {
+    /// That of tunnel `index`, one of those with a daemon.
+    pub fn read(request: &Request, index: usize) -> Result<Self> {
+        match (request.vpn.get(index), &request.openconnect) {
+            (Some(file), _) => Profile::read(file).map(|profile| Self::OpenVpn(Arc::new(profile))),
+            (None, Some(one)) if index == request.vpn.len() => {
+                Options::read(one).map(|options| Self::OpenConnect(Box::new(options)))
+            }
+            _ => Err(Error::new("start a tunnel", "there is no such tunnel")),
+        }
+    }
+
+    /// The kind of daemon, as people call it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::OpenVpn(_) => management::OPENVPN,
+            Self::OpenConnect(_) => "OpenConnect",
+        }
+    }
+
+    /// Its program.
+    pub fn program(&self) -> &'static str {
+        match self {
+            Self::OpenVpn(_) => profile::PROGRAM,
+            Self::OpenConnect(_) => openconnect::PROGRAM,
+        }
+    }
+
+    /// What the daemon is called in the system log.
+    pub fn daemon_name(&self, plan: &Plan) -> String {
+        format!("{}-{}", self.program(), plan.name)
+    }
+
+    /// The host names of servers and proxies; addresses need no lookup.
+    pub fn names(&self) -> Vec<String> {
+        match self {
+            Self::OpenVpn(profile) => profile.names(),
+            Self::OpenConnect(options) => options.names(),
+        }
+    }
+
+    /// Copies of the files that the daemon reads.
+    pub fn copies(&self) -> Result<Vec<Copy>> {
+        match self {
+            Self::OpenVpn(profile) => profile.copies(),
+            Self::OpenConnect(options) => options.copies(),
+        }
+    }
+
+    fn device(&self) -> Kind {
+        match self {
+            Self::OpenVpn(profile) if profile.is_tap() => Kind::Tap,
+            _ => Kind::Tun,
+        }
+    }
+
+    fn directory(&self) -> &Path {
+        match self {
+            Self::OpenVpn(profile) => profile.directory(),
+            Self::OpenConnect(options) => options.directory(),
+        }
+    }
+
+    fn is_beyond_veth(&self, addresses_of: &dyn Fn(&str) -> Vec<IpAddr>) -> bool {
+        match self {
+            Self::OpenVpn(profile) => profile.is_beyond_veth(addresses_of),
+            Self::OpenConnect(options) => options.is_beyond_veth(addresses_of),
+        }
+    }
+}
+
+/// A tunnel with a daemon.
 pub struct Tunnel {
     /// The namespace's record, as it was when the tunnel was started.
     pub record: Record,
     /// Its position among the tunnels.
     pub index: usize,
     /// Its configuration.
-    pub profile: Profile,
+    pub configuration: Configuration,
     /// The daemon's user id.
     pub user: u32,
     /// Whether the daemon runs outside of the namespace.
@@ -97,16 +168,10 @@ pub struct Tunnel {
 impl Tunnel {
     /// Tunnel `index` of a namespace.
     pub fn new(record: Record, index: usize) -> Result<Self> {
-        let file = record
-            .plan
-            .request
-            .vpn
-            .get(index)
-            .ok_or_else(|| Error::new("start a tunnel", "there is no such tunnel"))?;
-        let profile = Profile::read(file)?;
+        let configuration = Configuration::read(&record.plan.request, index)?;
         let user = confine::user(&record.plan, index);
         let request = &record.plan.request;
-        let beyond = profile.is_beyond_veth(&|name| in_hosts(&record.plan.name, name));
+        let beyond = configuration.is_beyond_veth(&|name| in_hosts(&record.plan.name, name));
         if beyond && !request.kill_switch && request.uplink.is_some() {
             let cause = "its servers have only IPv6 addresses, or are on this host's loopback: the veth pair leads to neither, \
                          and outside, its packets would leave through any uplink";
@@ -117,7 +182,7 @@ impl Tunnel {
             outside: beyond || request.kill_switch,
             record,
             index,
-            profile,
+            configuration,
             user,
         })
     }
@@ -132,13 +197,24 @@ impl Tunnel {
         &self.record.plan.request
     }
 
-    /// The configuration file.
+    /// The configuration file, or the server.
     pub fn config(&self) -> &Path {
-        &self.request().vpn[self.index]
+        let mut all = self.request().tunnels();
+        all.nth(self.index).unwrap_or(Path::new(""))
     }
 
-    fn directory(&self) -> &Path {
-        self.config().parent().unwrap_or(Path::new("/"))
+    /// What the daemon is called in the system log.
+    pub fn daemon_name(&self) -> String {
+        self.configuration.daemon_name(&self.record.plan)
+    }
+
+    /// The name of its device, where the daemon is.
+    pub fn device(&self) -> String {
+        if self.outside {
+            outside_name(&self.record.plan, self.index)
+        } else {
+            inside_name(self.index)
+        }
     }
 
     /// The namespace; it is an error if it is gone.
@@ -206,11 +282,7 @@ impl Tunnel {
 
     /// Makes the device to which the daemon attaches, in place of an earlier one.
     pub fn make_device(&self) -> Result<()> {
-        let kind = if self.profile.is_tap() {
-            Kind::Tap
-        } else {
-            Kind::Tun
-        };
+        let kind = self.configuration.device();
         self.remove_device()?;
         if self.outside {
             return device::create_for(
@@ -252,135 +324,28 @@ impl Tunnel {
         ))
     }
 
-    /// Starts the daemon, which goes into the background by itself once it has read its
-    /// configuration. With `ask`, it asks for passwords.
-    pub fn start(&self, ask: bool) -> Result<Daemon> {
-        let cannot = || format!("start OpenVPN with {}", show(self.config()));
-        let words = self.words(ask, true)?;
-        // The daemon's parent exits. As subreaper, this process then becomes the daemon's parent
-        // and so learns its pid.
-        process::set_child_subreaper(true).cannot(cannot)?;
-        let result = match process::fork().cannot(cannot)? {
-            Fork::Child => end_child(self.become_daemon(&words, None)),
-            Fork::Parent(pid) => wait(pid).and_then(|()| adopted(self.config())),
-        };
-        result.map_err(|error| {
-            let reason = self
-                .explain(ask)
-                .unwrap_or_else(|| error.cause().to_string());
-            let error = Error::new(cannot(), reason);
-            match self.profile.advice() {
-                Some(advice) => error.hint(advice),
-                None => error.hint(format!("journalctl -t {}", daemon_name(&self.record.plan))),
-            }
-        })
-    }
-
-    /// The daemon's command line. Options after `--config` override those in the file, but `--cd`
-    /// only keeps the daemon in the directory that it is in by then, when it goes into the
-    /// background.
-    fn words(&self, ask: bool, background: bool) -> Result<Vec<CString>> {
-        let text = |bytes: &[u8]| CString::new(bytes).unwrap_or_default();
-        let mut words = vec![text(tool::need(PROGRAM, "openvpn")?.as_os_str().as_bytes())];
-        let mut add = |more: &[&[u8]]| words.extend(more.iter().map(|word| text(word)));
-        if background {
-            add(&[b"--daemon", daemon_name(&self.record.plan).as_bytes()]);
-        }
-        let (config, directory) = (
-            self.config().as_os_str(),
-            self.profile.directory().as_os_str(),
-        );
-        add(&[
-            b"--config",
-            config.as_bytes(),
-            b"--cd",
-            directory.as_bytes(),
-        ]);
-        let socket = tunnel::socket(self.name(), self.index);
-        // It waits for its keeper before it connects, so that the keeper sees every event.
-        add(&[
-            b"--management",
-            socket.as_os_str().as_bytes(),
-            b"unix",
-            b"--management-hold",
-            b"--management-up-down",
-        ]);
-        let answered = self.profile.credentials()?.is_some();
-        if ask || answered {
-            add(&[b"--management-query-passwords"]);
-        }
-        // Its keeper answers from the file (see `login`).
-        if answered {
-            add(&[b"--auth-user-pass"]);
-        }
-        add(script_security(&self.profile));
-        let own = tunnel::own_directory(self.name(), self.index);
-        add(&[
-            b"--tmp-dir",
-            own.as_os_str().as_bytes(),
-            b"--ifconfig-noexec",
-            b"--route-noexec",
-        ]);
-        let device = if self.outside {
-            outside_name(&self.record.plan, self.index)
-        } else {
-            inside_name(self.index)
-        };
-        add(&[
-            b"--dev",
-            device.as_bytes(),
-            b"--dev-type",
-            if self.profile.is_tap() {
-                b"tap"
-            } else {
-                b"tun"
-            },
-        ]);
-        words.extend(self.adjustments());
-        Ok(words)
-    }
-
-    /// The options that depend on the file, the section and OpenVPN's version.
-    fn adjustments(&self) -> Vec<CString> {
-        let text = |bytes: &[u8]| CString::new(bytes).unwrap_or_default();
-        let mut words = Vec::new();
-        let mut add = |more: &[&[u8]]| words.extend(more.iter().map(|word| text(word)));
-        // Below 3, OpenVPN does not report what the server pushed.
-        let verb = self.profile.value("verb");
-        let verb = verb.and_then(|verb| verb.parse::<u8>().ok());
-        if verb.is_none_or(|verb| verb < 3) {
-            add(&[b"--verb", b"3"]);
-        }
-        let version = version();
-        // The kernel's driver (DCO) is controlled with CAP_NET_ADMIN.
-        if version >= (2, 6) {
-            add(&[b"--disable-dco"]);
-        }
-        // The default updown command would change the host's own resolver (openvpn(8) of 2.7).
-        if version >= (2, 7) {
-            add(&[b"--dns-updown", b"disable"]);
-        }
-        if !in_tunnels(self.request()) {
-            for option in ["ifconfig-ipv6", "route-ipv6", "redirect-gateway ipv6"] {
-                add(&[b"--pull-filter", b"ignore", option.as_bytes()]);
-            }
-        }
-        words
-    }
-
-    /// In the child: becomes the confined daemon. Its output goes to `said`.
-    fn become_daemon(&self, words: &[CString], said: Option<&OwnedFd>) -> Result<Infallible> {
-        // Without a terminal, it asks for passwords through the management socket.
-        let output = said.map(AsFd::as_fd);
-        Detached::begin()?.redirect(None, output, output)?;
+    /// In the child: becomes the confined daemon, in the directory `at` of its view, with these
+    /// standard descriptors; /dev/null stands for those that are `None`.
+    pub fn become_daemon(
+        &self,
+        words: &[CString],
+        at: &Path,
+        stdio: [Option<&OwnedFd>; 3],
+    ) -> Result<Infallible> {
+        // Without a terminal, it asks for passwords where its keeper hears it.
+        let [input, output, errors] = stdio.map(|fd| fd.map(AsFd::as_fd));
+        Detached::begin()?.redirect(input, output, errors)?;
         let view = self.view()?;
         if !self.outside {
             setns(self.namespace()?.as_fd(), CloneFlags::CLONE_NEWNET)
                 .cannot(|| "enter the network namespace")?;
         }
         view.enter(self.user)?;
-        confine::enter_directory(self.directory())?;
-        let lock_memory = self.profile.value("mlock").is_some();
+        confine::enter_directory(at)?;
+        let lock_memory = match &self.configuration {
+            Configuration::OpenVpn(profile) => profile.value("mlock").is_some(),
+            Configuration::OpenConnect(_) => false,
+        };
         confine::give_up_root(&Identity {
             user: self.user,
             capability: None,
@@ -389,7 +354,8 @@ impl Tunnel {
         let words: Vec<&CStr> = words.iter().map(CString::as_c_str).collect();
         let environment = CString::new(format!("PATH={}", tool::PATH)).unwrap_or_default();
         let errno = process::execute(words[0], &words, &[&environment]);
-        Err(Error::new("execute OpenVPN", cause(errno)))
+        let kind = self.configuration.kind();
+        Err(Error::new(format!("execute {kind}"), cause(errno)))
     }
 
     fn view(&self) -> Result<View> {
@@ -402,47 +368,16 @@ impl Tunnel {
             view.show(etc.join(file), Path::new("/etc").join(file));
         }
         view.show_writable(&tunnel::own_directory(name, self.index));
-        self.profile
+        self.configuration
             .copies()?
             .into_iter()
             .for_each(|copy| view.copy(copy));
         // Where it is not there, the daemon is to say so.
-        if self.profile.directory().is_dir() {
-            view.directory(self.profile.directory());
+        let directory = self.configuration.directory();
+        if directory.is_dir() {
+            view.directory(directory);
         }
         Ok(view)
-    }
-
-    /// Finds out why OpenVPN did not start. A daemon reports errors to the system log only, so
-    /// OpenVPN is started again in the foreground, where it fails in the same way and prints the
-    /// reason.
-    fn explain(&self, ask: bool) -> Option<String> {
-        let said = memfd_create(c"openvpn", MFdFlags::MFD_CLOEXEC).ok()?;
-        let words = self.words(ask, false).ok()?;
-        match process::fork().ok()? {
-            Fork::Child => end_child(self.become_daemon(&words, Some(&said))),
-            Fork::Parent(pid) => {
-                let deadline = Instant::now() + EXPLANATION;
-                while let Ok(WaitStatus::StillAlive) = waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
-                    if Instant::now() > deadline {
-                        let _ = kill(pid, Signal::SIGKILL);
-                        let _ = waitpid(pid, None);
-                        return None;
-                    }
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-            }
-        }
-        last_line(said)
-    }
-}
-
-/// What keeps OpenVPN from executing anything. tls-verify checks the server, and so is the one
-/// script that is not left out.
-pub fn script_security(profile: &Profile) -> &'static [&'static [u8]] {
-    match profile.value("tls-verify") {
-        None => &[b"--script-security", b"0"],
-        Some(_) => &[],
     }
 }
 
@@ -509,61 +444,11 @@ pub fn mount_tmpfs(at: &Path, options: &str) -> Result<()> {
     .cannot(|| format!("mount {}", show(at)))
 }
 
-/// Ends a child that was to become OpenVPN, with what it printed as the reason.
+/// Ends a child that was to become a daemon, with what it printed as the reason.
 pub fn end_child(result: Result<Infallible>) -> ! {
     let Err(error) = result;
     output::complain_error(&error);
     process::exit_now(1)
-}
-
-/// OpenVPN's version; 0.0 if it does not report one.
-fn version() -> (u32, u32) {
-    let said = tool::run(PROGRAM, &["--version"], "").unwrap_or_default();
-    parse_version(&said).unwrap_or_default()
-}
-
-/// From `OpenVPN 2.6.14 x86_64-...` or `OpenVPN 2.7_rc1 ...`.
-fn parse_version(said: &str) -> Option<(u32, u32)> {
-    let mut numbers = said
-        .strip_prefix("OpenVPN ")?
-        .split(|c: char| !c.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
-}
-
-fn wait(pid: Pid) -> Result<()> {
-    loop {
-        match waitpid(pid, None) {
-            Err(nix::errno::Errno::EINTR) => {}
-            Ok(WaitStatus::Exited(_, 0)) => return Ok(()),
-            Ok(WaitStatus::Exited(_, code)) => {
-                return Err(Error::new(
-                    "start OpenVPN",
-                    format!("it exited with status {code}"),
-                ));
-            }
-            Ok(WaitStatus::Signaled(_, signal, _)) => {
-                return Err(Error::new(
-                    "start OpenVPN",
-                    format!("it was killed by {signal}"),
-                ));
-            }
-            Ok(_) => {}
-            Err(errno) => return Err(errno).cannot(|| "wait for OpenVPN"),
-        }
-    }
-}
-
-/// The daemon that has become our child, the only one.
-fn adopted(config: &Path) -> Result<Daemon> {
-    for pid in daemon::children() {
-        if let Ok(WaitStatus::StillAlive) = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG))
-        {
-            if let Some(daemon) = Daemon::identify(pid, config) {
-                return Ok(daemon);
-            }
-        }
-    }
-    Err(Error::new("start OpenVPN", "it exited at once"))
 }
 
 /// The last line that is not empty or boilerplate.
@@ -586,19 +471,4 @@ pub fn last_line(said: OwnedFd) -> Option<String> {
     text.lines()
         .rfind(telling)
         .map(|line| escape(line.trim().as_bytes()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions() {
-        assert_eq!(
-            parse_version("OpenVPN 2.6.14 x86_64-pc-linux-gnu [SSL (OpenSSL)]\n"),
-            Some((2, 6))
-        );
-        assert_eq!(parse_version("OpenVPN 2.7_rc1 x86_64"), Some((2, 7)));
-        assert_eq!(parse_version("OpenVPN"), None);
-    }
 }

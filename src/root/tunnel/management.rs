@@ -14,6 +14,8 @@ use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::escape;
 use runns_sys::process;
 
+/// What people call OpenVPN's daemon.
+pub const OPENVPN: &str = "OpenVPN";
 /// The longest line that is read from the socket, in bytes. OpenVPN's own are at most some 10 KiB.
 pub const LONGEST: usize = 1 << 16;
 /// How many lines of the daemon's log are kept for the hint of an error.
@@ -21,9 +23,6 @@ const LAST_LINES: usize = 5;
 
 /// The time that is added for the rest of logins, whatever the server says, and however often.
 const MOST_PENDING: Duration = Duration::from_secs(600);
-
-/// What is said of a daemon that closed its socket.
-const EXITED: &str = "OpenVPN exited";
 
 /// How much longer the server gives for the rest of a login (`AUTH_PENDING,timeout SECONDS`).
 fn pending(state: &str, remark: &str) -> Duration {
@@ -45,6 +44,7 @@ fn hung_up(error: &std::io::Error) -> bool {
 
 /// A connection to a daemon.
 pub struct Management {
+    kind: &'static str,
     /// What the daemon is called in the system log.
     log: String,
     reader: BufReader<UnixStream>,
@@ -108,9 +108,10 @@ pub struct Follow<'a> {
 }
 
 impl Management {
-    /// A connection by way of the daemon's keeper.
-    pub fn new(stream: UnixStream, log: &str) -> Self {
+    /// A connection by way of the daemon's keeper. `kind` is what people call the daemon.
+    pub fn new(stream: UnixStream, kind: &'static str, log: &str) -> Self {
         Self {
+            kind,
             log: log.to_string(),
             reader: BufReader::new(stream),
             lines: VecDeque::new(),
@@ -122,8 +123,8 @@ impl Management {
     /// Sends a command.
     pub fn send(&mut self, command: &str) -> Result<()> {
         match self.reader.get_mut().write_all(&line_of(command)?) {
-            Err(error) if hung_up(&error) => Err(self.failure(EXITED)),
-            written => written.cannot(|| "talk to OpenVPN"),
+            Err(error) if hung_up(&error) => Err(self.exited()),
+            written => written.cannot(|| format!("talk to {}", self.kind)),
         }
     }
 
@@ -262,9 +263,9 @@ impl Management {
             self.reader
                 .get_mut()
                 .set_read_timeout(Some(turn))
-                .cannot(|| "talk to OpenVPN")?;
+                .cannot(|| format!("talk to {}", self.kind))?;
             match self.reader.read_until(b'\n', &mut bytes) {
-                Ok(0) => return Err(self.failure(EXITED)),
+                Ok(0) => return Err(self.exited()),
                 Ok(_) if bytes.len() > LONGEST => {
                     return Err(self.failure("it sent a line that is too long"));
                 }
@@ -277,8 +278,26 @@ impl Management {
                         error.kind(),
                         ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
                     ) => {}
-                Err(error) if hung_up(&error) => return Err(self.failure(EXITED)),
-                Err(error) => return Err(error).cannot(|| "talk to OpenVPN"),
+                Err(error) if hung_up(&error) => return Err(self.exited()),
+                Err(error) => return Err(error).cannot(|| format!("talk to {}", self.kind)),
+            }
+        }
+    }
+
+    /// Of a daemon that closed its socket.
+    fn exited(&self) -> Error {
+        self.failure(&format!("{} exited", self.kind))
+    }
+
+    /// Waits until a daemon that connects by itself is connected.
+    pub fn wait_until_connected(&mut self, time: Duration) -> Result<()> {
+        let deadline = Instant::now() + time;
+        loop {
+            match parse(&self.line(deadline)?) {
+                Event::State(state, _) if state == "CONNECTED" => return Ok(()),
+                Event::Fatal(cause) => return Err(self.failure(&cause)),
+                Event::Log(line) => self.keep(line),
+                _ => {}
             }
         }
     }
@@ -286,6 +305,7 @@ impl Management {
     fn timeout(&self) -> Error {
         let cause = match self.state.as_str() {
             _ if process::was_interrupted() => "interrupted by a signal",
+            "" if self.kind != OPENVPN => "no answer from the server",
             // It reports nothing while it waits for a name to be resolved.
             "" | "RESOLVE" => {
                 "the server's name was not found in time (is it right, and does the host's DNS work?)"
@@ -364,7 +384,7 @@ mod tests {
     #[test]
     fn several_lines_are_not_sent() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let mut management = Management::new(ours, "openvpn-work");
+        let mut management = Management::new(ours, OPENVPN, "openvpn-work");
         let error = management.send("username \"Auth\" \"x\nkeeper: stay\"");
         assert!(error.is_err());
         drop(management);

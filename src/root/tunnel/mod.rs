@@ -11,10 +11,14 @@ pub mod keeper;
 pub mod launch;
 pub mod login;
 pub mod management;
+pub mod openconnect;
+pub mod openvpn;
 pub mod options;
 pub mod peers;
+pub mod post;
 pub mod profile;
 pub mod rehearsal;
+pub mod said;
 pub mod source;
 pub mod wgquick;
 
@@ -146,12 +150,7 @@ pub struct Condition {
 /// recorded.
 pub fn condition(subject: &Subject, index: usize) -> Condition {
     let (record, request) = (subject.record, &subject.record.plan.request);
-    let config = request
-        .vpn
-        .iter()
-        .chain(&request.wireguard)
-        .nth(index)
-        .map_or(Path::new(""), PathBuf::as_path);
+    let config = request.tunnels().nth(index).unwrap_or(Path::new(""));
     let state = TunnelState::load(&record.plan.name, index);
     let daemon = record.daemons.iter().find(|daemon| daemon.config == config);
     let dead = daemon.is_some_and(|daemon| !daemon.is_running()) && subject.seen.sees_processes();

@@ -21,6 +21,9 @@ use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::{quote_path, show};
 use runns_shared::trusted::{self, MAX_TEXT, Trust};
 
+/// OpenVPN's program.
+pub const PROGRAM: &str = "openvpn";
+
 /// Options that run scripts on events that we handle ourselves; the usual ones change the host's
 /// resolver.
 pub const SCRIPTS: [&str; 6] = [
@@ -382,6 +385,11 @@ impl Profile {
     fn imported_login(&self) -> Option<PathBuf> {
         let directory = self.file.parent()?;
         (directory.parent() == Some(Path::new(IMPORTED))).then(|| directory.join(LOGIN))
+    }
+
+    /// The file itself.
+    pub fn file(&self) -> &Path {
+        &self.file
     }
 
     /// The directory in which the daemon runs.

@@ -17,8 +17,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid, getppid};
 
-use super::launch::{PROGRAM, end_child, last_line, mount_tmpfs, script_security};
-use super::profile::Profile;
+use super::launch::{end_child, last_line, mount_tmpfs};
+use super::openvpn::start::script_security;
+use super::profile::{PROGRAM, Profile};
 use crate::confine::{self, Identity, READER, view::View};
 use crate::kernel::daemon::Detached;
 use crate::kernel::tool;

@@ -2,6 +2,7 @@
 //! by part.
 
 use std::ffi::OsString;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -14,11 +15,12 @@ use crate::host::{Before, HostState};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::sysctl::sysctl;
 use crate::lock::Lock;
-use crate::part::{Part, Site, Wait, firewall, netns::NetworkNamespace, openvpn};
+use crate::part::{Part, Site, Wait, daemon, firewall, netns::NetworkNamespace};
 use crate::plans::{
     LEAKY, check_interface, check_parts, decided, is_leaky, is_taken, of_host, overlap,
 };
 use crate::seen::{Seen, Subject};
+use crate::tunnel::openconnect::session::{LARGEST, Session};
 use crate::wanted::Wanted;
 use crate::{repair, walk};
 use runns_privileged::netns;
@@ -62,6 +64,8 @@ pub struct Options {
     pub config: Option<PathBuf>,
     /// Change what is built already to what is asked for.
     pub change: bool,
+    /// Read the session of an OpenConnect login from standard input.
+    pub authenticated: bool,
     /// Change nothing.
     pub dry_run: bool,
     /// How long to wait for each tunnel; not at all if `None`.
@@ -80,9 +84,31 @@ impl Default for Options {
             publish: Vec::new(),
             config: None,
             change: false,
+            authenticated: false,
             dry_run: false,
             wait: Some(WAIT),
         }
+    }
+}
+
+impl Options {
+    /// The session on standard input, if there is to be one.
+    fn session(&self, wanted: &Wanted) -> Result<Option<Session>> {
+        if !self.authenticated {
+            return Ok(None);
+        }
+        if wanted.request.openconnect.is_none() {
+            return Err(Error::new(
+                "use --authenticated",
+                "the section has no OpenConnect",
+            ));
+        }
+        let mut text = Vec::new();
+        std::io::stdin()
+            .take(LARGEST)
+            .read_to_end(&mut text)
+            .cannot(|| "read standard input")?;
+        Session::parse(&String::from_utf8_lossy(&text)).map(Some)
     }
 }
 
@@ -132,7 +158,7 @@ fn rehearse(wanted: &Wanted, with_change: bool) -> Result<()> {
     let host = Netlink::here()?;
     let plan = wanted.plan(&host)?;
     check(&plan, &host)?;
-    openvpn::rehearse(&plan)?;
+    daemon::rehearse(&plan)?;
     output::print(&report("would make", &plan, None))?;
     let table = firewall::planned(&plan)?;
     if !table.is_empty() {
@@ -159,6 +185,7 @@ fn recorded(wanted: &Wanted, with_change: bool) -> Result<Option<Record>> {
 fn build(wanted: &Wanted, lock: &Lock, options: &Options) -> Result<()> {
     let host = Netlink::here()?;
     let wait = options.wait;
+    let session = options.session(wanted)?;
     if let Some(record) = recorded(wanted, options.change)? {
         let mut site = Site {
             record,
@@ -166,6 +193,7 @@ fn build(wanted: &Wanted, lock: &Lock, options: &Options) -> Result<()> {
             host,
             namespace: None,
             wait,
+            session,
             before: Before::default(),
         };
         if options.change && change::run(&mut site, wanted)? {
@@ -193,6 +221,7 @@ fn build(wanted: &Wanted, lock: &Lock, options: &Options) -> Result<()> {
         host,
         namespace: None,
         wait,
+        session,
         before,
     };
     let name = site.plan().name.clone();

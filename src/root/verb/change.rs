@@ -4,7 +4,7 @@
 use crate::difference::{self, Difference};
 use crate::facts::pushed;
 use crate::kernel::netlink::Netlink;
-use crate::part::{Site, firewall, openvpn, wireguard};
+use crate::part::{Site, daemon, firewall, wireguard};
 use crate::plans::{LEAKY, check_interface, check_parts, check_subnet, decided, is_leaky};
 use crate::table::load;
 use crate::wanted::Wanted;
@@ -192,7 +192,7 @@ fn begin(site: &mut Site, plan: Plan) -> Result<()> {
         site.record.earlier.push(old);
     }
     let plan = site.plan();
-    let is_exchanged = (0..plan.request.vpn.len()).any(|index| !openvpn::is_started(plan, index))
+    let is_exchanged = (0..plan.request.daemons()).any(|index| !daemon::is_started(plan, index))
         || (0..plan.request.wireguard.len()).any(|index| !wireguard::is_started(plan, index));
     site.record.closed = is_exchanged && !plan.request.kill_switch;
     site.save()

@@ -177,6 +177,7 @@ fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
         host: Netlink::here()?,
         namespace,
         wait: None,
+        session: None,
         before: Before::default(),
     };
     let identity = site.namespace.as_ref().and(site.record.identity);
@@ -379,6 +380,7 @@ fn reattach(lock: &Lock, name: &NetnsName, uplink: IfaceName) -> Result<()> {
         host: Netlink::here()?,
         namespace: None,
         wait: None,
+        session: None,
         before: Before::default(),
     };
     site.host.need_link(uplink.as_str())?;

@@ -90,7 +90,7 @@ impl Subject {
         let names = own.map(|section| section.name.clone()).chain(built_from);
         Ok(Self {
             units: names.map(|name| format!("runns@{name}.service")).collect(),
-            daemons: vec![launch::log_name(&netns)],
+            daemons: launch::log_names(&netns),
             netns,
         })
     }

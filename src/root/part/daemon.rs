@@ -1,4 +1,5 @@
-//! OpenVPN: each `vpn=` is one daemon, and beside it a keeper, which does for it what needs root.
+//! Tunnels with a daemon: each `vpn=` is an OpenVPN, and `OpenConnect=` an openconnect, and beside each
+//! a keeper, which does for it what needs root.
 //!
 //! Without the kill switch, the daemon runs in the namespace and sees its files in /etc; under the
 //! kill switch, it runs outside. How it is confined says [`crate::tunnel::launch`], what its keeper
@@ -10,7 +11,7 @@ use std::ffi::{CStr, CString};
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::{Part, Site, Wait};
@@ -31,14 +32,16 @@ use crate::tunnel::check;
 use crate::tunnel::daemons::{is_outside, unrecorded};
 use crate::tunnel::device::route_beside;
 use crate::tunnel::keeper;
-use crate::tunnel::launch::{PROGRAM, daemon_name, has_way, remove_devices};
+use crate::tunnel::launch::{Configuration, has_way, remove_devices};
 use crate::tunnel::login::{Login, Question};
 use crate::tunnel::management::{Follow, Management, Patience};
-use crate::tunnel::profile::Profile;
+use crate::tunnel::openconnect::{self, options::Options};
+use crate::tunnel::profile::{self, Profile};
 use crate::tunnel::rehearsal::read_by_openvpn;
+use crate::tunnel::said;
 use crate::tunnel::source;
 use runns_shared::error::{Context, Error, Result, words as words_of};
-use runns_shared::escape::{quote, show};
+use runns_shared::escape::{escape, quote, show};
 use runns_shared::inside::{Inside, Route};
 use runns_shared::output;
 use runns_shared::output::warn;
@@ -55,20 +58,26 @@ const MOST_PATIENCE: Duration = Duration::from_secs(300);
 const STARTING: Duration = Duration::from_secs(15);
 
 /// The part.
-pub struct OpenVpn;
+pub struct Daemons;
 
-impl Part for OpenVpn {
+impl Part for Daemons {
     fn is_in(&self, plan: &Plan) -> bool {
-        !plan.request.vpn.is_empty()
+        plan.request.daemons() > 0
     }
 
     fn describe(&self, plan: &Plan) -> Option<String> {
-        let files: Vec<String> = plan.request.vpn.iter().map(show).collect();
-        Some(format!(
-            "OpenVPN ({}): {}",
-            daemon_name(plan),
-            files.join(", ")
-        ))
+        let request = &plan.request;
+        let files: Vec<String> = request.vpn.iter().map(show).collect();
+        let openvpn = (!files.is_empty()).then(|| {
+            let name = format!("{}-{}", profile::PROGRAM, plan.name);
+            format!("OpenVPN ({name}): {}", files.join(", "))
+        });
+        let openconnect = request.openconnect.as_ref().map(|one| {
+            let name = format!("{}-{}", openconnect::PROGRAM, plan.name);
+            format!("OpenConnect ({name}): {}", escape(one.server.as_bytes()))
+        });
+        let all: Vec<String> = openvpn.into_iter().chain(openconnect).collect();
+        (!all.is_empty()).then(|| all.join("; "))
     }
 
     fn check(&self, plan: &Plan) -> Result<()> {
@@ -89,12 +98,12 @@ impl Part for OpenVpn {
             .collect();
         let mut stopped = daemon::stop_all(&own, PATIENCE)?
             | daemon::stop_found(|| unrecorded(site.plan()), PATIENCE)?;
-        (0..site.plan().request.vpn.len())
+        (0..site.plan().request.daemons())
             .try_for_each(|index| daemon::end_user(confine::user(site.plan(), index)))?;
         site.record.daemons.clear();
         site.record.keepers.clear();
         // A keeper that was killed has left them.
-        for index in 0..site.plan().request.vpn.len() {
+        for index in 0..site.plan().request.daemons() {
             stopped |= remove_devices(site.plan(), &site.host, site.open_namespace()?, index)?;
         }
         tunnel::remove_directories(&site.plan().name)?;
@@ -103,7 +112,7 @@ impl Part for OpenVpn {
 
     fn end(&self, site: &mut Site) -> Result<()> {
         for plan in site.record.earlier.clone() {
-            for index in 0..plan.request.vpn.len() {
+            for index in 0..plan.request.daemons() {
                 if !is_started(site.plan(), index) {
                     // From now on, it is not taken for one that runs.
                     tunnel::forget(&plan.name, index)?;
@@ -123,7 +132,7 @@ impl Part for OpenVpn {
         let plan = site.plan().clone();
         let is_new = |index: &usize| !is_started(&plan, *index);
         // A change that was killed may have left something of it.
-        for index in (0..plan.request.vpn.len()).filter(is_new) {
+        for index in (0..plan.request.daemons()).filter(is_new) {
             stop(site, &plan, index)?;
         }
         bring_up(site, |index| is_new(&index))
@@ -134,7 +143,7 @@ impl Part for OpenVpn {
     }
 
     fn look(&self, subject: &Subject) -> Result<Vec<Finding>> {
-        let found = (0..subject.record.plan.request.vpn.len()).map(|index| look(subject, index));
+        let found = (0..subject.record.plan.request.daemons()).map(|index| look(subject, index));
         Ok(found
             .collect::<Result<Vec<Option<Finding>>>>()?
             .into_iter()
@@ -143,42 +152,55 @@ impl Part for OpenVpn {
     }
 
     fn unseen(&self, plan: &Plan) -> Option<&'static str> {
-        (!plan.request.vpn.is_empty() && !plan.request.kill_switch)
-            .then_some("the route of OpenVPN's own packets")
+        (plan.request.daemons() > 0 && !plan.request.kill_switch)
+            .then_some("the route of the daemons' own packets")
     }
 
     fn repair(&self, site: &mut Site, found: &[Finding]) -> Result<()> {
-        let files = site.plan().request.vpn.clone();
-        let broken = |(index, _): &(usize, &std::path::PathBuf)| {
+        let broken = |index: &usize| {
             found
                 .iter()
                 .any(|finding| finding.about == About::Tunnel(*index))
         };
         let mut errors = Vec::new();
-        for (index, config) in files.iter().enumerate().filter(broken) {
-            errors.extend(restart(site, index, config).err());
+        for index in (0..site.plan().request.daemons()).filter(broken) {
+            errors.extend(restart(site, index).err());
         }
         Error::all(errors).map_or(Ok(()), Err)
     }
 }
 
-/// Checks the program and the configuration files before anything is created.
+/// Checks the programs and the configuration files before anything is created.
 fn check(plan: &Plan) -> Result<()> {
-    if plan.request.vpn.is_empty() {
-        return Ok(());
-    }
-    tool::need(PROGRAM, "openvpn")?;
-    for config in &plan.request.vpn {
+    let request = &plan.request;
+    for config in &request.vpn {
+        tool::need(profile::PROGRAM, "openvpn")?;
         let checked = check::check_named(config, source::Kind::OpenVpn)?;
         Profile::read(config)?.copies()?;
         for left_out in checked.left_out {
             warn(&format!("{}: left out: {left_out}", show(config)));
         }
     }
-    if !Path::new("/dev/net/tun").exists() {
-        return Err(
-            Error::new("start OpenVPN", "/dev/net/tun does not exist").hint("sudo modprobe tun")
-        );
+    if let Some(one) = &request.openconnect {
+        tool::need(openconnect::PROGRAM, "openconnect")?;
+        let options = Options::read(one)?;
+        options.copies()?;
+        options.read_password()?;
+        if let Some(file) = one
+            .options
+            .as_ref()
+            .filter(|_| !options.left_out.is_empty())
+        {
+            let left_out = escape(options.left_out.join(", ").as_bytes());
+            warn(&format!(
+                "{}: left out: {left_out} (runns-exec does this itself)",
+                show(file)
+            ));
+        }
+    }
+    if request.daemons() > 0 && !Path::new("/dev/net/tun").exists() {
+        let what = "start a tunnel's daemon";
+        return Err(Error::new(what, "/dev/net/tun does not exist").hint("sudo modprobe tun"));
     }
     Ok(())
 }
@@ -191,7 +213,7 @@ pub fn rehearse(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// IPv6=no: disables IPv6 on the device that OpenVPN will create inside, whatever the server
+/// IPv6=no: disables IPv6 on the device that will be created inside, whatever the server
 /// pushes.
 fn turn_ipv6_off(site: &Site) -> Result<()> {
     const DEFAULT: &str = "net/ipv6/conf/default/disable_ipv6";
@@ -221,8 +243,8 @@ fn write_hosts(site: &Site) -> Result<()> {
         return Ok(());
     }
     let mut lines = String::new();
-    for config in &request.vpn {
-        let names = Profile::read(config)?.names();
+    for (index, config) in request.tunnels().take(request.daemons()).enumerate() {
+        let names = Configuration::read(request, index)?.names();
         if names.len() > MOST_NAMES {
             let cause = format!(
                 "it names {} servers; without the kill switch, {MOST_NAMES} are looked up at most",
@@ -257,8 +279,11 @@ fn write_hosts(site: &Site) -> Result<()> {
 }
 
 /// Starts the keeper of a tunnel, which starts the daemon; returns the connection to it.
-fn start(site: &mut Site, index: usize, config: &Path) -> Result<Management> {
-    let cannot = || format!("start OpenVPN with {}", show(config));
+fn start(site: &mut Site, index: usize) -> Result<Management> {
+    let configuration = Configuration::read(&site.plan().request, index)?;
+    let config = &config(site.plan(), index);
+    let kind = configuration.kind();
+    let cannot = || format!("start {kind} with {}", show(config));
     // Whatever an earlier daemon has left would have the same user.
     daemon::end_user(confine::user(site.plan(), index))?;
     let (ours, theirs) = UnixStream::pair().cannot(cannot)?;
@@ -275,28 +300,62 @@ fn start(site: &mut Site, index: usize, config: &Path) -> Result<Management> {
         .keepers
         .extend(Daemon::identify(pid.as_raw(), config));
     site.save()?;
-    let mut management = Management::new(ours, &daemon_name(site.plan()));
-    let said = management
-        .line(Instant::now() + STARTING)
-        .map_err(|error| Error::new(cannot(), error.cause()))?;
+    let mut management = Management::new(ours, kind, &configuration.daemon_name(site.plan()));
+    let said = started(site, config, &mut management)?;
     if let Some(pid) = said
-        .strip_prefix(keeper::STARTED)
+        .strip_prefix(said::STARTED)
         .and_then(|pid| pid.parse().ok())
     {
         site.record.daemons.extend(Daemon::identify(pid, config));
         site.save()?;
         return Ok(management);
     }
-    let failure = said.strip_prefix(keeper::FAILED).unwrap_or_default();
-    let (cause, hint) = failure
-        .split_once(keeper::SEPARATOR)
-        .unwrap_or((failure, ""));
-    let error = Error::new(cannot(), cause);
+    let failure = said.strip_prefix(said::FAILED).unwrap_or_default();
+    let (cause, hint) = failure.split_once(said::SEPARATOR).unwrap_or((failure, ""));
+    // One that has gone on to log in.
+    let error = match configuration {
+        Configuration::OpenConnect(_) => Error::new(format!("connect to {}", show(config)), cause),
+        Configuration::OpenVpn(_) => Error::new(cannot(), cause),
+    };
     Err(if hint.is_empty() {
         error
     } else {
         error.hint(hint)
     })
+}
+
+/// What the keeper says when it has started its daemon, or could not. Before that, somebody may have
+/// to log in; the time in which somebody types does not count.
+fn started(site: &Site, config: &Path, management: &mut Management) -> Result<String> {
+    let shown = show(config);
+    let patience = site.wait.map_or(STARTING, |wait| wait.time.max(STARTING));
+    loop {
+        let said = management
+            .line(Instant::now() + patience)
+            .map_err(|error| error.within(format!("start the daemon of {shown}")))?;
+        if said == said::LOGIN {
+            let answer = match &site.session {
+                Some(session) => format!("{}{}", said::SESSION, session.to_line()),
+                None => said::LOG_IN.to_string(),
+            };
+            management.send(&answer)?;
+        } else if let Some(question) = said.strip_prefix(said::QUESTION) {
+            let (echo, what) = question.split_at_checked(1).unwrap_or_default();
+            let what = what.trim_end_matches(':');
+            let echo = echo == "+";
+            let answer = match ask(&shown, &Question { what, echo })? {
+                Some(answer) => format!("{}{answer}{}", said::ANSWER, said::SEPARATOR),
+                None => said::NO_ANSWER.to_string(),
+            };
+            management.send(&answer)?;
+        } else if let Some(message) = said.strip_prefix(said::MESSAGE) {
+            if std::io::stdin().is_terminal() {
+                output::complain(&format!("{shown}: {message}"));
+            }
+        } else {
+            return Ok(said);
+        }
+    }
 }
 
 /// In the child: executes this program as the keeper. Its input is the connection to build.
@@ -328,31 +387,16 @@ fn become_keeper(site: &Site, index: usize, build: UnixStream) -> Result<Infalli
 
 /// Follows a daemon until it is connected and its device is set up in the namespace.
 fn follow(site: &Site, index: usize, management: &mut Management, wait: Wait) -> Result<()> {
-    let request = &site.plan().request;
-    let shown = show(&request.vpn[index]);
+    let shown = show(config(site.plan(), index));
     let cannot = |error: Error| error.within(format!("bring up the tunnel of {shown}"));
-    let progress = |step: &str| {
-        if std::io::stderr().is_terminal() {
-            output::complain(&format!("{shown}: {step}"));
-        }
-    };
-    let tell = |words: &str| output::complain(&format!("{shown}: {words}"));
-    let profile = Profile::read(&request.vpn[index])?;
-    let ask = |question: &Question| ask(&shown, question);
-    let by_hand = by_hand(&site.record);
-    management
-        .wait(Follow {
-            login: Login::new(&profile, &ask, &by_hand),
-            patience: patience(&profile, wait),
-            longer: (wait.fixed && profile.servers().len() > 1)
-                .then(|| format!("{by_hand} --wait {}", needed(&profile, wait.time).as_secs())),
-            retry: profile.value("auth-retry").unwrap_or_default(),
-            progress: &progress,
-            tell: &tell,
-        })
-        .map_err(cannot)?;
+    let configuration = Configuration::read(&site.plan().request, index)?;
+    match &configuration {
+        Configuration::OpenVpn(profile) => follow_openvpn(site, profile, management, wait),
+        Configuration::OpenConnect(_) => management.wait_until_connected(wait.time),
+    }
+    .map_err(cannot)?;
     if !TunnelState::load(&site.plan().name, index).up {
-        let name = daemon_name(site.plan());
+        let name = configuration.daemon_name(site.plan());
         return Err(cannot(Error::new(
             "connect",
             "it is connected, but its device could not be set up inside",
@@ -360,6 +404,32 @@ fn follow(site: &Site, index: usize, management: &mut Management, wait: Wait) ->
         .hint(format!("journalctl -t {name} -t runns-exec")));
     }
     Ok(())
+}
+
+fn follow_openvpn(
+    site: &Site,
+    profile: &Profile,
+    management: &mut Management,
+    wait: Wait,
+) -> Result<()> {
+    let shown = show(profile.file());
+    let progress = |step: &str| {
+        if std::io::stderr().is_terminal() {
+            output::complain(&format!("{shown}: {step}"));
+        }
+    };
+    let tell = |words: &str| output::complain(&format!("{shown}: {words}"));
+    let ask = |question: &Question| ask(&shown, question);
+    let by_hand = by_hand(&site.record);
+    management.wait(Follow {
+        login: Login::new(profile, &ask, &by_hand),
+        patience: patience(profile, wait),
+        longer: (wait.fixed && profile.servers().len() > 1)
+            .then(|| format!("{by_hand} --wait {}", needed(profile, wait.time).as_secs())),
+        retry: profile.value("auth-retry").unwrap_or_default(),
+        progress: &progress,
+        tell: &tell,
+    })
 }
 
 /// Asks on the terminal, if there is one.
@@ -400,6 +470,12 @@ fn patience(profile: &Profile, wait: Wait) -> Patience {
     }
 }
 
+/// The configuration of tunnel `index`.
+fn config(plan: &Plan, index: usize) -> PathBuf {
+    let config = plan.request.tunnels().nth(index);
+    config.unwrap_or(Path::new("")).to_path_buf()
+}
+
 fn what(config: &Path) -> String {
     format!("tunnel of {}", show(config))
 }
@@ -428,7 +504,11 @@ fn look(subject: &Subject, index: usize) -> Result<Option<Finding>> {
             lost = Some("the route to its server is gone");
         }
     }
-    let told = |reason: String| format!("{reason} (journalctl -t {})", daemon_name(plan));
+    let program = match index < request.vpn.len() {
+        true => profile::PROGRAM,
+        false => openconnect::PROGRAM,
+    };
+    let told = |reason: String| format!("{reason} (journalctl -t {program}-{})", plan.name);
     let finding = tunnel
         .reason
         .map(told)
@@ -443,16 +523,16 @@ fn look(subject: &Subject, index: usize) -> Result<Option<Finding>> {
 /// What tunnel `index` of a plan depends on.
 fn digest(plan: &Plan, index: usize) -> Result<Digest> {
     let request = &plan.request;
-    let config = &request.vpn[index];
-    let mut files: Vec<_> = Profile::read(config)?
+    let configuration = Configuration::read(request, index)?;
+    let mut files: Vec<_> = configuration
         .copies()?
         .into_iter()
         .map(|copy| (copy.at, copy.contents))
         .collect();
     files.sort_unstable();
     Ok(Digest::of((
-        "OpenVPN",
-        config,
+        configuration.kind(),
+        config(plan, index),
         files,
         request.kill_switch,
         request.ipv6,
@@ -469,18 +549,14 @@ pub fn has_changed(plan: &Plan, index: usize) -> bool {
 /// Whether tunnel `index` of a plan is the one that was started.
 pub fn is_started(plan: &Plan, index: usize) -> bool {
     let started = tunnel::started_with(&plan.name, index);
-    let has_it = index < plan.request.vpn.len() && started.is_some();
+    let has_it = index < plan.request.daemons() && started.is_some();
     has_it && digest(plan, index).ok() == started
 }
 
 /// Starts those tunnels that are `meant`, and follows each until it is connected.
 fn bring_up(site: &mut Site, meant: impl Fn(usize) -> bool) -> Result<()> {
-    let files = site.plan().request.vpn.clone();
-    let meant: Vec<_> = files
-        .iter()
-        .enumerate()
-        .filter(|(index, _)| meant(*index))
-        .collect();
+    let all = 0..site.plan().request.daemons();
+    let meant: Vec<usize> = all.filter(|index| meant(*index)).collect();
     if meant.is_empty() {
         return Ok(());
     }
@@ -492,13 +568,13 @@ fn bring_up(site: &mut Site, meant: impl Fn(usize) -> bool) -> Result<()> {
             "name servers that the VPN server pushes are not used with --no-wait: set DNS or Resolve",
         );
     }
-    for (index, config) in meant {
+    for index in meant {
         let digest = digest(site.plan(), index)?;
-        let mut management = start(site, index, config)?;
+        let mut management = start(site, index)?;
         if let Some(wait) = site.wait {
             follow(site, index, &mut management, wait)?;
         }
-        management.send(keeper::STAY)?;
+        management.send(said::STAY)?;
         tunnel::note_start(&site.plan().name, index, digest)?;
     }
     Ok(())
@@ -506,16 +582,16 @@ fn bring_up(site: &mut Site, meant: impl Fn(usize) -> bool) -> Result<()> {
 
 /// Stops the keeper and the daemon of tunnel `index` of a plan, as far as they still run.
 fn stop(site: &mut Site, plan: &Plan, index: usize) -> Result<()> {
-    let config = &plan.request.vpn[index];
+    let config = config(plan, index);
     let mut old = Vec::new();
     for running in [&mut site.record.daemons, &mut site.record.keepers] {
         old.extend(
             running
                 .iter()
-                .filter(|daemon| daemon.config == *config)
+                .filter(|daemon| daemon.config == config)
                 .cloned(),
         );
-        running.retain(|daemon| daemon.config != *config);
+        running.retain(|daemon| daemon.config != config);
     }
     daemon::stop_all(&old, PATIENCE)?;
     // A build that was killed may not have recorded it.
@@ -546,7 +622,7 @@ fn forget_ways(site: &Site, plan: &Plan, index: usize) -> Result<()> {
 }
 
 /// Stops a tunnel's keeper and daemon, as far as they still run, and starts them anew.
-fn restart(site: &mut Site, index: usize, config: &Path) -> Result<()> {
+fn restart(site: &mut Site, index: usize) -> Result<()> {
     let plan = site.plan().clone();
     let name = plan.name.clone();
     stop(site, &plan, index)?;
@@ -561,12 +637,12 @@ fn restart(site: &mut Site, index: usize, config: &Path) -> Result<()> {
     write_hosts(site)?;
     turn_ipv6_off(site)?;
     let digest = digest(&plan, index)?;
-    let mut management = start(site, index, config)?;
+    let mut management = start(site, index)?;
     tunnel::note_start(&name, index, digest)?;
     // If it does not connect in time, it goes on trying.
     let followed = site
         .wait
         .map_or(Ok(()), |wait| follow(site, index, &mut management, wait));
-    management.send(keeper::STAY)?;
+    management.send(said::STAY)?;
     followed
 }

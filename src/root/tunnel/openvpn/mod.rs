@@ -1,0 +1,4 @@
+//! OpenVPN's daemon: started, and heard.
+
+pub mod client;
+pub mod start;
