@@ -53,7 +53,7 @@ impl Ocserv {
                 "{auth}tcp-port = 443\nudp-port = 443\nlisten-host = {ADDRESS}\n\
                  run-as-user = root\nrun-as-group = root\nsocket-file = /srv/ocserv/ocserv.sock\n\
                  occtl-socket-file = /srv/ocserv/occtl.sock\nuse-occtl = true\npid-file = /srv/ocserv/pid\n\
-                 isolate-workers = false\nmax-clients = 16\nmax-same-clients = 16\nserver-cert = /srv/ocserv/server.pem\n\
+                 isolate-workers = false\nmax-clients = 0\nmax-same-clients = 0\nserver-cert = /srv/ocserv/server.pem\n\
                  server-key = /srv/ocserv/server.key\nca-cert = /srv/ocserv/ca.pem\nkeepalive = 5\ndpd = 2\n\
                  mobile-dpd = 2\ntry-mtu-discovery = false\ncookie-timeout = 300\ndevice = vpns\n\
                  predictable-ips = true\ndefault-domain = corp.test\nipv4-network = 10.77.0.0\n\

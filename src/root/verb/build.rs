@@ -2,7 +2,7 @@
 //! by part.
 
 use std::ffi::OsString;
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -93,18 +93,19 @@ impl Default for Options {
 
 impl Options {
     /// The session on standard input, if there is to be one.
-    fn session(&self, wanted: &Wanted) -> Result<Option<Session>> {
+    fn session(&self) -> Result<Option<Session>> {
         if !self.authenticated {
             return Ok(None);
         }
-        if wanted.request.openconnect.is_none() {
-            return Err(Error::new(
-                "use --authenticated",
-                "the section has no OpenConnect",
+        let stdin = std::io::stdin();
+        if stdin.is_terminal() {
+            let error = Error::new("read a session", "standard input is a terminal");
+            return Err(error.hint(
+                "openconnect --authenticate SERVER | sudo runns-exec build -s SECTION --authenticated",
             ));
         }
         let mut text = Vec::new();
-        std::io::stdin()
+        stdin
             .take(LARGEST)
             .read_to_end(&mut text)
             .cannot(|| "read standard input")?;
@@ -118,9 +119,11 @@ pub fn run(options: Options) -> Result<()> {
     if options.dry_run {
         return rehearse(&Wanted::new(&options)?, options.change);
     }
+    // Others do not have to wait until somebody has logged in.
+    let session = options.session()?;
     let lock = Lock::take()?;
     // What the configuration says by now: another build or clean may have taken its time.
-    let result = Wanted::new(&options).and_then(|wanted| build(&wanted, &lock, &options));
+    let result = Wanted::new(&options).and_then(|wanted| build(&wanted, &lock, &options, session));
     lock.release();
     result.map_err(name_lock)
 }
@@ -182,10 +185,13 @@ fn recorded(wanted: &Wanted, with_change: bool) -> Result<Option<Record>> {
     }
 }
 
-fn build(wanted: &Wanted, lock: &Lock, options: &Options) -> Result<()> {
+fn build(wanted: &Wanted, lock: &Lock, options: &Options, session: Option<Session>) -> Result<()> {
     let host = Netlink::here()?;
     let wait = options.wait;
-    let session = options.session(wanted)?;
+    if session.is_some() && wanted.request.openconnect.is_none() {
+        let cause = "the section has no OpenConnect";
+        return Err(Error::new("use --authenticated", cause));
+    }
     if let Some(record) = recorded(wanted, options.change)? {
         let mut site = Site {
             record,
@@ -208,15 +214,8 @@ fn build(wanted: &Wanted, lock: &Lock, options: &Options) -> Result<()> {
         state: HostState::load()?,
         sysctls: Vec::new(),
     };
-    let record = Record {
-        etc: etc_here(),
-        ..Record::new(State::Building, plan)
-    };
-    lock.save(&record)
-        .and_then(|()| lock.reserve(&record))
-        .inspect_err(|_| drop(lock.remove(&record)))?;
     let mut site = Site {
-        record,
+        record: begin(lock, plan)?,
         lock,
         host,
         namespace: None,
@@ -239,6 +238,18 @@ fn build(wanted: &Wanted, lock: &Lock, options: &Options) -> Result<()> {
     }
     log::notice(|| format!("built {name}: {}", parts(plan).join("; ")));
     output::print(&report("made", plan, Some(&site.record)))
+}
+
+/// Records what is about to be built.
+fn begin(lock: &Lock, plan: Plan) -> Result<Record> {
+    let record = Record {
+        etc: etc_here(),
+        ..Record::new(State::Building, plan)
+    };
+    lock.save(&record)
+        .and_then(|()| lock.reserve(&record))
+        .inspect_err(|_| drop(lock.remove(&record)))?;
+    Ok(record)
 }
 
 /// All parts are made: from now on, the namespace may be entered.

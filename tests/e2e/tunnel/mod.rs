@@ -19,6 +19,7 @@ mod last_release;
 mod openconnect;
 mod openconnect_hostile;
 mod openconnect_login;
+mod openconnect_protocols;
 mod openconnect_routes;
 mod openvpn;
 mod provider;

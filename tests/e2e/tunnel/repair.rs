@@ -1,12 +1,20 @@
 //! Tunnels that are damaged: `status` says it, `build` repairs it, and under the kill switch nothing
 //! leaves meanwhile.
 
-use super::{FAR, Probes, Watch, daemons, host, ping, wait_for_ping, wireguard};
+use super::{FAR, Probes, Watch, daemons, host, openconnect, ping, wait_for_ping, wireguard};
+use crate::support::ocserv::Ocserv;
 use crate::support::openvpn::{self, OpenVpnServer};
 use crate::support::{Host, wait_until};
 
 const SERVER: &str =
     "push \"redirect-gateway def1\"\npush \"dhcp-option DNS 10.8.0.1\"\nkeepalive 1 3\n";
+
+/// Damage to a tunnel with a daemon, and what is said of it.
+const DAEMON: [(&str, &str); 3] = [
+    ("kill -9 DAEMONS", "its daemon has exited"),
+    ("ip -n work link delete tun0", "its device is gone"),
+    ("ip -n work link set tun0 down", "its device is down"),
+];
 
 /// Does `damage`; it is shown to root and to members, and building again repairs it, with `words` in
 /// the report.
@@ -51,21 +59,6 @@ fn damage(host: &Host, damage: &str, words: &str) {
     wait_for_ping(host, "work", FAR);
 }
 
-const OPENVPN: [(&str, &str); 3] = [
-    (
-        "kill -9 DAEMONS",
-        "tunnel of /etc/openvpn/work.conf: its daemon has exited",
-    ),
-    (
-        "ip -n work link delete tun0",
-        "tunnel of /etc/openvpn/work.conf: its device is gone",
-    ),
-    (
-        "ip -n work link set tun0 down",
-        "tunnel of /etc/openvpn/work.conf: its device is down",
-    ),
-];
-
 fn host_with_server() -> (Host, OpenVpnServer) {
     let host = host();
     openvpn::make_certificates(&host);
@@ -81,8 +74,12 @@ fn openvpn_with_kill_switch() {
     let watch = Watch::start(&host);
     host.ok("runns-exec build -s work");
     let probes = Probes::start(&host, "work");
-    for (what, words) in OPENVPN {
-        damage(&host, what, words);
+    for (what, words) in DAEMON {
+        damage(
+            &host,
+            what,
+            &format!("tunnel of /etc/openvpn/work.conf: {words}"),
+        );
         probes.go_on();
     }
     let lost = "tunnel of /etc/openvpn/work.conf: its default route is gone";
@@ -116,8 +113,12 @@ fn openvpn_without_kill_switch() {
     host.configure("[work]\nvpn=/etc/openvpn/work.conf\n");
     host.ok("runns-exec build -s work");
     let pid = host.user("alice").ok("runns-exec -d work -- sleep 10000");
-    for (what, words) in OPENVPN {
-        damage(&host, what, words);
+    for (what, words) in DAEMON {
+        damage(
+            &host,
+            what,
+            &format!("tunnel of /etc/openvpn/work.conf: {words}"),
+        );
     }
     // A tunnel that stands on the veth is connected anew.
     damage(
@@ -147,6 +148,44 @@ fn openvpn_without_kill_switch() {
             .contains("nameserver 10.8.0.1")
     );
     host.ok(&format!("kill -0 {pid}"));
+}
+
+#[test]
+fn openconnect() {
+    let tunnel = |words: &str| format!("tunnel of https://192.0.2.1: {words}");
+    for kill_switch in ["KillSwitch=yes\n", ""] {
+        let (host, server) = openconnect::host_with_server("route = default\n", kill_switch);
+        let watch = (!kill_switch.is_empty()).then(|| Watch::start(&host));
+        host.ok("runns-exec build -s work");
+        let pid = host.user("alice").ok("runns-exec -d work -- sleep 10000");
+        for (what, words) in DAEMON {
+            damage(&host, what, &tunnel(words));
+        }
+        if watch.is_some() {
+            let lost = tunnel("its default route is gone");
+            damage(&host, "ip -n work route flush dev tun0", &lost);
+            // A server that does not answer: an error, and no daemon.
+            server.stop(&host);
+            host.ok(&format!("kill -9 {}", daemons(&host, "work").join(" ")));
+            let refused = host.run("runns-exec build -s work --wait 3");
+            refused.refused(
+                1,
+                &[
+                    &format!("cannot repair {}", tunnel("")),
+                    "Connection refused",
+                ],
+            );
+            let _server = Ocserv::again(&host);
+            host.ok("runns-exec build -s work");
+            wait_for_ping(&host, "work", FAR);
+        } else {
+            let way = tunnel("the route to its server is gone");
+            damage(&host, "ip -n work route flush table 172", &way);
+            damage(&host, "ip link delete work", "interface work: gone");
+        }
+        host.ok(&format!("kill -0 {pid}"));
+        watch.into_iter().for_each(Watch::assert_nothing);
+    }
 }
 
 #[test]

@@ -11,21 +11,25 @@ use std::time::{Duration, Instant};
 
 use super::{FAR6, daemons, host, start_resolver, wireguard};
 use crate::neighbours::{bring_programs, from_lan, serve};
+use crate::support::ocserv::{self, Ocserv};
 use crate::support::openvpn::{self, OpenVpnServer};
 use crate::support::{Background, Host, Net, wait_until};
 
 /// Each namespace with the address that only its program sends to, and the uplinks by which that
 /// may leave as it is.
-const NAMESPACES: [(&str, &str, &[&str]); 4] = [
+const NAMESPACES: [(&str, &str, &[&str]); 5] = [
     ("plain", "198.51.100.70", &["eth0"]),
     ("bound", "198.51.100.71", &["eth1"]),
     ("killed", "198.51.100.72", &[]),
     ("guarded", "198.51.100.73", &[]),
+    ("company", "198.51.100.74", &[]),
 ];
 
 const CONFIG: &str = "[plain]\nPublish=8080:80\n\n[bound]\nInterfaceOut=eth1\nDNS=198.51.100.53\n\n\
     [killed]\nKillSwitch=yes\nvpn=/etc/openvpn/work.conf\nPublish=8081:80\nHostAccess=7001\nBypass=203.0.113.0/24\n\n\
-    [guarded]\nKillSwitch=yes\nWireGuard=/etc/wireguard/wg0.conf\n";
+    [guarded]\nKillSwitch=yes\nWireGuard=/etc/wireguard/wg0.conf\n\n\
+    [company]\nKillSwitch=yes\nOpenConnect=192.0.2.1\nOpenConnectOptions=/etc/openconnect/work.conf\n\
+    OpenConnectPassword=/etc/openconnect/password\n";
 
 const SERVER: &str =
     "push \"redirect-gateway def1\"\npush \"dhcp-option DNS 10.8.0.1\"\nkeepalive 1 3\n";
@@ -131,18 +135,21 @@ impl Random {
 
     /// A command that damages something; `guard` is which of the two guards it may remove.
     fn damage(&mut self, guard: &[&'static str]) -> (&'static str, &'static str) {
-        let any = NAMESPACES[self.below(4)].0;
+        let any = NAMESPACES[self.below(5)].0;
         let veth = NAMESPACES[self.below(3)].0;
         match self.below(9) {
             0 => (any, self.of(&ANY)),
             1 | 2 => (veth, self.of(&VETH)),
             3 => (
-                ["bound", "killed", "guarded"][self.below(3)],
+                ["bound", "killed", "guarded", "company"][self.below(4)],
                 self.of(&RESOLVER),
             ),
             4 => ("bound", self.of(&UPLINK)),
             8 => (["plain", "killed"][self.below(2)], self.of(&WAYS)),
-            5 => (["killed", "guarded"][self.below(2)], self.of(&TUNNEL)),
+            5 => (
+                ["killed", "guarded", "company"][self.below(3)],
+                self.of(&TUNNEL),
+            ),
             _ => ("bound", self.of(guard)),
         }
     }
@@ -225,7 +232,7 @@ impl Storm {
         };
         for _ in 0..=random.below(3) {
             let (name, command) = random.damage(guard);
-            let device = if name == "killed" { "tun0" } else { "wg0" };
+            let device = if name == "guarded" { "wg0" } else { "tun0" };
             let mut command = command.replace("NAME", name).replace("DEVICE", device);
             if command.contains("DAEMONS") {
                 command = command.replace("DAEMONS", &daemons(&self.host, name).join(" "));
@@ -316,6 +323,8 @@ fn of_damage_is_survived() {
     openvpn::make_certificates(&host);
     let _server = OpenVpnServer::start_with(&host, 1194, 8, SERVER);
     openvpn::configure_client(&host, "work", 1194);
+    ocserv::prepare(&host);
+    let _company = Ocserv::start(&host, "route = default\n");
     host.configure(CONFIG);
     for (name, ..) in NAMESPACES {
         host.ok(&format!("runns-exec build -s {name}"));

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use super::wireguard::host_with_peer;
 use super::{FAR, FAR6, wait_for_ping};
 use crate::neighbours::{bring_programs, serve};
+use crate::support::ocserv::{self, Ocserv};
 use crate::support::openvpn::{self, OpenVpnServer};
 use crate::support::{Host, Runner};
 
@@ -31,7 +32,7 @@ const BYPASSED: &str = "203.0.113.9";
 const ELSEWHERE: &str = "192.0.2.1";
 
 /// What each line of the table has in its section.
-const ROWS: [(&str, &str); 14] = [
+const ROWS: [(&str, &str); 16] = [
     ("nothing", ""),
     ("`IPv6=yes`", "IPv6=yes\n"),
     ("`HostAccess=no`", "HostAccess=no\n"),
@@ -66,6 +67,16 @@ const ROWS: [(&str, &str); 14] = [
         "vpn=/etc/openvpn/work.conf\nKillSwitch=yes\nBypass=203.0.113.8/29\n",
     ),
     (
+        "OpenConnect, all three",
+        "OpenConnect=192.0.2.1\nOpenConnectOptions=/etc/openconnect/work.conf\nOpenConnectPassword=/etc/openconnect/password\n\
+         Publish=8080:80\nHostAccess=7001\nBypass=203.0.113.8/29\n",
+    ),
+    (
+        "OpenConnect, `KillSwitch=yes`, all three",
+        "OpenConnect=192.0.2.1\nOpenConnectOptions=/etc/openconnect/work.conf\nOpenConnectPassword=/etc/openconnect/password\n\
+         KillSwitch=yes\nPublish=8080:80\nHostAccess=7001\nBypass=203.0.113.8/29\n",
+    ),
+    (
         "WireGuard, all three",
         "WireGuard=/etc/wireguard/wg0.conf\nPublish=8080:80\nHostAccess=7001\nBypass=203.0.113.8/29\n",
     ),
@@ -84,7 +95,7 @@ const HEAD: &str = "\
 fn way(seen: &str) -> &'static str {
     match seen.strip_prefix("peer ") {
         Some(peer)
-            if ["10.8.0.", "10.20.0.", "fd08:", "fd20:"]
+            if ["10.8.0.", "10.20.0.", "10.77.0.", "fd08:", "fd20:", "fd77:"]
                 .iter()
                 .any(|net| peer.starts_with(net)) =>
         {
@@ -121,10 +132,10 @@ fn row(host: &Host, name: &str, options: &str) -> String {
         wait_for_ping(
             host,
             "work",
-            if options.contains("WireGuard") {
-                "10.20.0.1"
-            } else {
-                "10.8.0.1"
+            match options {
+                _ if options.contains("WireGuard") => "10.20.0.1",
+                _ if options.contains("OpenConnect") => ocserv::INSIDE,
+                _ => "10.8.0.1",
             },
         );
     }
@@ -218,6 +229,8 @@ fn what_gets_out_and_in_is_what_the_table_says() {
     let push = "server-ipv6 fd08::/64\npush \"redirect-gateway def1 ipv6\"\nkeepalive 1 3\n";
     let _server = OpenVpnServer::start_with(&host, 1194, 8, push);
     openvpn::configure_client(&host, "work", 1194);
+    ocserv::prepare(&host);
+    let _company = Ocserv::start(&host, "route = default\nipv6-network = fd77::/64\n");
     let _internet = host
         .root()
         .inside(&host.internet.net)
