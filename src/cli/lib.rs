@@ -218,7 +218,7 @@ fn define_build(command: Command) -> Command {
         .arg(flag(
             "authenticated",
             None,
-            "Read the output of openconnect --authenticate on standard input, instead of logging in",
+            "Read the output of openconnect --authenticate",
         ))
         .arg(flag(
             "dry-run",
