@@ -31,7 +31,7 @@ if [ -z "$destdir" ]; then
     done
     for rules in /etc/polkit-1/rules.d/*.rules; do
         if grep -q runns "$rules" 2>/dev/null; then
-            printf 'note: %s is about units of runns-exec, which is gone; to remove it: sudo rm %s\n' "$rules" "$rules"
+            printf 'note: %s is for units of runns-exec, which has been removed; to remove it: sudo rm %s\n' "$rules" "$rules"
         fi
     done
 fi
@@ -46,7 +46,7 @@ remove "$prefix/share/doc/runns-exec/runns.conf"
 rmdir -- "$destdir/etc/runns.conf.d" 2>/dev/null || true
 for directory in /etc/runns.conf.d /etc/runns; do
     if [ -d "$destdir$directory" ]; then
-        printf 'kept %s: what is in it is the administrator'"'"'s\n' "$destdir$directory"
+        printf 'kept %s: it contains files of the administrator\n' "$destdir$directory"
     fi
 done
 DESTDIR=$destdir sh "$(dirname -- "$0")/apparmor.sh" remove

@@ -166,7 +166,7 @@ pub fn pass(subjects: &[&Subject]) -> Result<Vec<Option<bool>>> {
 
 fn warn_of_no_route(target: Ipv4Addr) {
     warn(&format!(
-        "the host has no route to {target}: nothing inside reaches the Internet until it has one"
+        "the host has no route to {target}: programs inside cannot use the Internet until it has one"
     ));
 }
 
@@ -321,7 +321,7 @@ fn cure(rule: &Rule, interface: &IfaceName) -> String {
         );
     }
     format!(
-        "accept what comes in by {interface}, and the replies to it, in '{}'",
+        "accept traffic from {interface}, and replies to it, in chain '{}'",
         rule.chain
     )
 }

@@ -99,7 +99,7 @@ fn other_programs_that_run_once() {
     let running = ["firefox-esr", "gnome-terminal-server", "chrome"]
         .map(|program| start(&alice, "", program));
     for ((_, pid), (command, option)) in running.iter().zip([
-        ("firefox", "--no-remote -P"),
+        ("firefox", "--profile DIR"),
         ("gnome-terminal", "terminal"),
         ("google-chrome", "--user-"),
     ]) {
@@ -109,7 +109,8 @@ fn other_programs_that_run_once() {
             "{warning}"
         );
     }
-    assert_eq!(said(&alice, "firefox --no-remote -P vpn"), "");
+    assert_eq!(said(&alice, "firefox -P vpn"), "");
+    assert!(said(&alice, "firefox --no-remote").contains("--profile DIR"));
 }
 
 #[test]

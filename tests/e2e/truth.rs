@@ -354,7 +354,7 @@ fn the_uplink_is_followed() {
         (format!("ip rule del lookup {table}"), "uplink eth1: its routing rule is gone"),
         ("sysctl -qw net.ipv4.conf.eth1.rp_filter=1".to_string(), "uplink eth1: rp_filter is strict"),
         ("sysctl -qw net.ipv4.conf.eth1.forwarding=0".to_string(), "uplink eth1: it does not forward"),
-        ("tc qdisc del dev bound ingress".to_string(), "interface bound: what arrives is not bound to the uplink"),
+        ("tc qdisc del dev bound ingress".to_string(), "interface bound: arriving packets are not marked for the uplink"),
     ] {
         world.damage("bound", &damage, &[words], &[words]);
         world.assert_ok("plain");

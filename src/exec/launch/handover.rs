@@ -27,7 +27,7 @@ struct SingleInstance {
     advice: &'static str,
 }
 
-const CHROMIUM_ADVICE: &str = "--user-data-dir=DIR with a directory of its own";
+const CHROMIUM_ADVICE: &str = "--user-data-dir=DIR with a separate directory";
 const SINGLE_INSTANCES: [SingleInstance; 9] = [
     SingleInstance {
         commands: &["chromium", "chromium-browser"],
@@ -74,13 +74,9 @@ const SINGLE_INSTANCES: [SingleInstance; 9] = [
             "thunderbird",
             "thunderbird-bin",
         ],
-        own_instance: &[
-            "--no-remote",
-            "-no-remote",
-            "--new-instance",
-            "-new-instance",
-        ],
-        advice: "--no-remote -P PROFILE with a profile of its own",
+        // An instance answers only for its own profile; --no-remote has no effect any more.
+        own_instance: &["--profile", "-profile", "-P", "--P"],
+        advice: "--profile DIR with a separate directory",
     },
     SingleInstance {
         commands: &["gnome-terminal"],
@@ -129,7 +125,7 @@ pub fn warnings(program: &Program) -> Vec<String> {
     let mut warnings = Vec::new();
     if let Some(launcher) = launcher(program, path, name) {
         warnings.push(format!(
-            "{launcher} starts {name} in a file system view of its own: the namespace's resolv.conf and nsswitch.conf \
+            "{launcher} starts {name} in a separate view of the file system: the namespace's resolv.conf and nsswitch.conf \
              do not hold there"
         ));
     }
@@ -146,7 +142,7 @@ pub fn warnings(program: &Program) -> Vec<String> {
         });
         if let Some((pid, place)) = (!own).then(|| running_elsewhere(kind)).flatten() {
             warnings.push(format!(
-                "{name} runs already as process {pid} {place}, and may open what you ask for there: use {}",
+                "{name} is already running as process {pid} {place}, and may open it there: use {}",
                 kind.advice
             ));
         }

@@ -428,7 +428,7 @@ fn query(
         }
         (Answer::Answered, _) => (
             false,
-            "is answered, but not through the lock: by somebody on the way",
+            "is answered by a machine on the path, not through the DNS lock",
         ),
         (Answer::Rejected, false) => (true, "is rejected"),
         (Answer::Rejected, true) => (
@@ -570,7 +570,11 @@ fn routes(decision: &Decision) -> Vec<Finding> {
                 same,
                 format!(
                     "by {device}{}",
-                    if same { "" } else { ", another way than IPv4" }
+                    if same {
+                        ""
+                    } else {
+                        ", not the same device as IPv4"
+                    }
                 ),
             )
         }

@@ -102,7 +102,7 @@ fn place(name: &str) -> Result<PathBuf, &'static str> {
         .split('/')
         .any(|word| matches!(word, "" | "." | "..") || word.len() > 255)
     {
-        return Err("its name leads out of the archive, or is none");
+        return Err("its name is empty or points outside the archive");
     }
     Ok(PathBuf::from(relative))
 }

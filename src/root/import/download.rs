@@ -105,7 +105,7 @@ impl Download {
                 return Err(Error::new(cannot(), "it is not a regular file"));
             }
             if self.owner.is_none() && (stat.st_uid != 0 || self.is_shared && stat.st_nlink > 1) {
-                let cause = "others than root decide what is in it";
+                let cause = "users other than root can change it";
                 return Err(Error::new(cannot(), cause));
             }
             trusted::contents(File::from(file), &path, most).map(Some)

@@ -232,7 +232,7 @@ fn name_of(file: &Path, prefix: Option<&str>) -> Result<NetnsName> {
     let name = name.trim_start_matches(['-', '.']);
     let name: String = name.chars().take(64).collect();
     NetnsName::new(name.trim_end_matches(['-', '.'])).map_err(|_| {
-        let cause = "no name can be made of the file's";
+        let cause = "the file's name has no usable characters";
         Error::new(format!("choose a name for {}", show(file)), cause).hint("give one with -n")
     })
 }
@@ -253,7 +253,7 @@ fn checked(name: NetnsName, source: &Path, text: Vec<u8>, read: Read) -> Result<
             if public.is_none() {
                 refused
                     .borrow_mut()
-                    .push(format!("{} is not beside it", show(&path)));
+                    .push(format!("{} is not in the same directory", show(&path)));
             }
             return Ok(public.or(Some(Vec::new())));
         };
@@ -298,7 +298,7 @@ fn checked(name: NetnsName, source: &Path, text: Vec<u8>, read: Read) -> Result<
         let refused: BTreeSet<String> = refused.into_iter().collect();
         let refused: Vec<String> = refused.into_iter().collect();
         return Err(Error::new(cannot(), refused.join("; ")).hint(
-            "put the files that it names beside it, as regular files that its owner can read, without a path in their names",
+            "copy these files into the same directory, readable by its owner, and remove the paths from their names",
         ));
     }
     let checked = result.map_err(|error| error.within(cannot()))?;
@@ -394,7 +394,7 @@ fn must_be_harmless(profile: &Profile) -> Result<()> {
             "import it",
             format!("it contains {option}: {why}, which import does not take from a file"),
         )
-        .hint("if you trust it, name it in a section of your own (runns.conf(5))")),
+        .hint("if you trust it, name it in a section that you write yourself (runns.conf(5))")),
         None => Ok(()),
     }
 }
@@ -497,16 +497,25 @@ mod tests {
                 "a file auth",
             ),
             ("auth-user-pass\nconfig auth", "a file auth"),
-            ("ca ../ca.crt", "/home/ca.crt is not beside it"),
+            ("ca ../ca.crt", "/home/ca.crt is not in the same directory"),
             (
                 "auth-user-pass ../../etc/shadow",
-                "/etc/shadow is not beside it",
+                "/etc/shadow is not in the same directory",
             ),
-            ("tls-auth /root/key 1", "/root/key is not beside it"),
-            ("config /etc/passwd", "/etc/passwd is not beside it"),
+            (
+                "tls-auth /root/key 1",
+                "/root/key is not in the same directory",
+            ),
+            (
+                "config /etc/passwd",
+                "/etc/passwd is not in the same directory",
+            ),
             ("ca /home/a/ca.crt", "absolute paths"),
             ("http-proxy h 1 /home/a/ca.crt", "absolute paths"),
-            ("cd /etc\nca passwd", "/etc/passwd is not beside it"),
+            (
+                "cd /etc\nca passwd",
+                "/etc/passwd is not in the same directory",
+            ),
             (
                 "cert gone.crt\nkey gone.key",
                 "/home/a/gone.crt (cert), /home/a/gone.key (key)",

@@ -178,7 +178,7 @@ fn check(plan: &Plan) -> Result<()> {
         let checked = check::check_named(config, source::Kind::OpenVpn)?;
         Profile::read(config)?.copies()?;
         for left_out in checked.left_out {
-            warn(&format!("{}: left out: {left_out}", show(config)));
+            warn(&format!("{}: ignoring {left_out}", show(config)));
         }
     }
     if let Some(one) = &request.openconnect {
@@ -193,7 +193,7 @@ fn check(plan: &Plan) -> Result<()> {
         {
             let left_out = escape(options.left_out.join(", ").as_bytes());
             warn(&format!(
-                "{}: left out: {left_out} (runns-exec does this itself)",
+                "{}: ignoring {left_out} (runns-exec does this itself)",
                 show(file)
             ));
         }

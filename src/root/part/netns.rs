@@ -331,7 +331,7 @@ fn look(subject: &Subject) -> Result<Vec<Finding>> {
     if subject.seen.root && host_lacks_mark()? {
         found.push(Finding::degraded(
             "mark of the host's namespace",
-            "gone: by another name, it could be entered",
+            "missing: it could be entered under another name",
         ));
     }
     if !inside.is_up("lo") {

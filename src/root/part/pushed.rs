@@ -25,7 +25,7 @@ fn warn_of_refused(plan: &Plan) {
         .filter(|server| is_outside(plan, *server))
     {
         warn(&format!(
-            "ignoring the name server {server} of the tunnel: it would be asked outside the tunnel"
+            "ignoring the name server {server} of the tunnel: queries to it would leave outside the tunnel"
         ));
     }
 }

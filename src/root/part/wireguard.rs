@@ -266,7 +266,7 @@ fn check(plan: &Plan) -> Result<()> {
         let config = read(file)?;
         if !config.left_out.is_empty() {
             warn(&format!(
-                "{}: left out: {}",
+                "{}: ignoring {}",
                 show(file),
                 config.left_out.join(", ")
             ));

@@ -163,7 +163,9 @@ fn by_section(section: &str) -> Result<NetnsName> {
 fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
     let loaded = Record::load(name);
     if let Err(error) = &loaded {
-        output::warn(&format!("{error}; going by what is there of {name}"));
+        output::warn(&format!(
+            "{error}; cleaning {name} from what is still on the system"
+        ));
     }
     let is_salvaged = loaded.is_err();
     let Some(record) = loaded.or_else(|_| salvage::reconstruct(name).map(Some))? else {
@@ -266,7 +268,7 @@ fn finish(lock: &Lock, options: &Options) -> Result<String> {
     }
     if let Some(bridge) = facts::forwarding::relied_on()? {
         return Ok(format!(
-            "left IPv4 forwarding on, for {bridge} was set up meanwhile and relies on it\n"
+            "left IPv4 forwarding on: {bridge}, created since the build, needs it\n"
         ));
     }
     let restored = ipv6::restore_forwarding(lock)? | forwarding::restore(lock)?;
@@ -298,7 +300,7 @@ fn clean_without_record(lock: &Lock, name: &NetnsName, options: &Options) -> Res
             "removed the files that an earlier build left in /etc/netns/{name}\n"
         ));
     } else {
-        report.push_str(&format!("there is nothing to clean of {name}\n"));
+        report.push_str(&format!("{name}: there is nothing to clean\n"));
     }
     report.push_str(&finish(lock, options)?);
     load::unload_unused(lock)?;
@@ -398,5 +400,5 @@ fn reattach(lock: &Lock, name: &NetnsName, uplink: IfaceName) -> Result<()> {
         firewalld::Firewalld.apply(&mut site)?;
     }
     log::notice(|| format!("moved {name} to uplink {uplink}"));
-    output::print(&format!("{name} now leaves by {uplink}\n"))
+    output::print(&format!("{name} now uses uplink {uplink}\n"))
 }

@@ -194,7 +194,7 @@ fn report(wanted: &Wanted, imports: &[Import], unused: &[String]) -> Result<()> 
             if wanted.kill_switch { "on" } else { "off" }
         )];
         if !import.checked.left_out.is_empty() {
-            parts.push(format!("left out: {}", import.checked.left_out.join("; ")));
+            parts.push(format!("ignoring {}", import.checked.left_out.join("; ")));
         }
         if import.checked.asks_login && !import.files.contains_key(Path::new(LOGIN)) {
             parts.push("build will ask for user name and password".to_string());
@@ -202,7 +202,10 @@ fn report(wanted: &Wanted, imports: &[Import], unused: &[String]) -> Result<()> 
         text.push_str(&format!("{}\n", parts.join("; ")));
     }
     if !unused.is_empty() {
-        text.push_str(&format!("left out of the archive: {}\n", some(unused)));
+        text.push_str(&format!(
+            "not imported from the archive: {}\n",
+            some(unused)
+        ));
     }
     if !wanted.build && !wanted.dry_run {
         if let Some(import) = imports.first() {

@@ -224,7 +224,7 @@ fn broken_rules_are_red() {
     host.ok("iptables -t nat -I PREROUTING -i work -p udp --dport 53 -j DNAT --to-destination 10.99.0.1");
     let output = alice.run("runns-exec check work");
     assert!(
-        line(&output, "query by UDP").ends_with("by somebody on the way"),
+        line(&output, "query by UDP").ends_with("not through the DNS lock"),
         "{output}"
     );
     host.ok("iptables -t nat -D PREROUTING 1");

@@ -387,10 +387,16 @@ fn a_file_of_a_users_gains_nothing_from_roots() {
     alice.ok("cd Downloads && sed 's/^ca .*/CA/' us*.ovpn >x && mkfifo fifo && mkdir directory && ln -s /etc/root-only link && \
               ln -s /etc up && ln -s /proc/self/environ environ && ln -s ca.crt own");
     for (name, part) in [
-        ("/etc/shadow", "/etc/shadow is not beside it"),
-        ("/root/secret", "/root/secret is not beside it"),
-        ("../../../root/secret", "/root/secret is not beside it"),
-        ("up/../../../etc/root-only", "root-only is not beside it"),
+        ("/etc/shadow", "/etc/shadow is not in the same directory"),
+        ("/root/secret", "/root/secret is not in the same directory"),
+        (
+            "../../../root/secret",
+            "/root/secret is not in the same directory",
+        ),
+        (
+            "up/../../../etc/root-only",
+            "root-only is not in the same directory",
+        ),
         ("/home/alice/Downloads/ca.crt", "absolute paths"),
         ("link", "symbolic link"),
         ("own", "symbolic link"),
@@ -552,7 +558,7 @@ fn a_bundle_gives_a_section_for_each_file() {
         "imported p-de: OpenVPN",
         "imported p-us-1: OpenVPN",
         "imported p-se: WireGuard to a.example:1",
-        "left out of the archive: README.txt",
+        "not imported from the archive: README.txt",
     ] {
         assert!(said.contains(part), "{said}");
     }
@@ -618,11 +624,11 @@ fn a_hostile_bundle_gains_nothing() {
         ),
         (
             "put('a.ovpn', conf + b'\\nca ../secret\\n')",
-            "is not beside it",
+            "is not in the same directory",
         ),
         (
             "put('a.ovpn', conf + b'\\nca /etc/shadow\\n')",
-            "/etc/shadow is not beside it",
+            "/etc/shadow is not in the same directory",
         ),
         (
             "put('a.ovpn', conf + b'\\ntls-auth gone 1\\n')",

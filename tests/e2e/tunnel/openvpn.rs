@@ -44,7 +44,7 @@ fn build_waits_and_pushed_dns_is_used_and_followed() {
     assert_eq!(made.status, 0, "{made}");
     assert!(
         made.stderr
-            .contains("left out: up, down, route-up, route-pre-down"),
+            .contains("ignoring up, down, route-up, route-pre-down"),
         "{made}"
     );
     // At once, without waiting for anything.

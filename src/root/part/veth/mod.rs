@@ -459,7 +459,7 @@ fn look(subject: &Subject) -> Result<Vec<Finding>> {
             routes.iter().any(by_default),
         ) {
             (true, false) => found.push(down("the default route is gone")),
-            (false, true) => found.push(down("a default route leads there")),
+            (false, true) => found.push(down("has an unexpected default route")),
             _ => {}
         }
     }
@@ -556,7 +556,7 @@ fn look_outside(subject: &Subject, link: &Link) -> Result<Vec<Finding>> {
     {
         found.push(Finding::down(
             &what,
-            "an end has another hardware address, by which the other does not know it",
+            "the hardware address of one end has changed",
         ));
     }
     if !seen.addresses()?.contains(&(link.index, address)) {
@@ -588,7 +588,7 @@ fn look_at_binding(subject: &Subject, link: &Link, what: &str) -> Result<Option<
     if link.group != bound.map_or(UNBOUND_GROUP, Bound::group) {
         return Ok(Some(Finding::down(
             what,
-            "in another group, which the firewall's rules are not for",
+            "in the wrong interface group: the firewall's rules do not match it",
         )));
     }
     let Some(bound) = bound else {
@@ -597,7 +597,7 @@ fn look_at_binding(subject: &Subject, link: &Link, what: &str) -> Result<Option<
     let host = subject.seen.netlink()?;
     let is_bound = host.marks_arriving(link.index, bound.mark())?
         || host.has_rule(&Packets::From(&plan.interface))?;
-    Ok((!is_bound).then(|| Finding::down(what, "what arrives is not bound to the uplink")))
+    Ok((!is_bound).then(|| Finding::down(what, "arriving packets are not marked for the uplink")))
 }
 
 /// IPv6 on the host's end.
