@@ -17,6 +17,7 @@ mod inherited;
 mod kill_switch;
 mod last_release;
 mod openconnect;
+mod openconnect_day;
 mod openconnect_hostile;
 mod openconnect_login;
 mod openconnect_protocols;

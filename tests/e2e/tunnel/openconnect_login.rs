@@ -11,7 +11,7 @@ use crate::support::ocserv::{self, ADDRESS, Ocserv};
 const GROUPS: &str = "route = default\nselect-group = staff\nselect-group = it\n";
 
 /// Builds on a terminal, and types what follows the texts.
-fn build(host: &Host, answers: &[&str]) -> Output {
+pub fn build(host: &Host, answers: &[&str]) -> Output {
     host.write("/root/typist.py", TYPIST);
     let answers: Vec<String> = answers.iter().map(|pair| format!("'{pair}'")).collect();
     host.run(&format!(

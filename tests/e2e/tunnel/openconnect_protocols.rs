@@ -25,6 +25,31 @@ print("ready", flush=True)
 server.serve_forever()
 "#;
 
+/// Demands that the client runs a program of the server's, as AnyConnect's hostscan.
+const EXAMINER: &str = r#"
+import http.server, ssl
+XML = b"""<config-auth client="vpn" type="auth-request"><auth id="main"><form method="post" action="/"></form></auth><host-scan>
+<host-scan-ticket>1</host-scan-ticket><host-scan-token>2</host-scan-token><host-scan-base-uri>/CACHE</host-scan-base-uri>
+<host-scan-wait-uri>/wait</host-scan-wait-uri></host-scan></config-auth>"""
+class Examiner(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Type", "text/xml")
+        self.send_header("Content-Length", str(len(XML)))
+        self.end_headers()
+        self.wfile.write(XML)
+    def log_message(self, *_):
+        pass
+server = http.server.HTTPServer(("192.0.2.1", 443), Examiner)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("/srv/ocserv/server.pem", "/srv/ocserv/server.key")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+print("ready", flush=True)
+server.serve_forever()
+"#;
+
 fn serve(script: &str, arguments: &str) -> (Host, Background) {
     let host = host();
     ocserv::prepare(&host);
@@ -66,6 +91,19 @@ fn a_global_protect_gateway() {
     let failed = host.run("runns-exec build -s work");
     failed.refused(1, &["cannot connect to https://192.0.2.1"]);
     host.ok("! pgrep openconnect");
+}
+
+#[test]
+fn a_server_that_wants_to_examine_the_machine() {
+    let (host, _server) = serve(EXAMINER, "");
+    let failed = host.run("runns-exec build -s work");
+    failed.refused(
+        1,
+        &[
+            "the server wants to examine this machine",
+            "openconnect --authenticate",
+        ],
+    );
 }
 
 #[test]

@@ -268,6 +268,11 @@ fn host_of(url: &str) -> String {
 /// A line as openconnect reads it (next_option in main.c of its sources): the option's name, then
 /// its value behind blanks or `=`.
 fn parse_line(line: &[u8]) -> Option<Line> {
+    // A blank for isspace(3), though not for Rust.
+    let line: Vec<u8> = line
+        .iter()
+        .map(|byte| if *byte == 0x0b { b' ' } else { *byte })
+        .collect();
     let line = line.trim_ascii();
     if line.is_empty() || line[0] == b'#' {
         return None;
@@ -337,7 +342,7 @@ mod tests {
     #[test]
     fn lines_are_read_as_openconnect_reads_them() {
         let options = options(
-            "# comment\r\n  user = alice\nauthgroup staff\nscript=/bin/x\nno-dtls\n script-tun\ncafile=ca.pem\n\
+            "# comment\r\n  user = alice\nauthgroup staff\nscript\x0b/bin/x\nno-dtls\n script-tun\ncafile=ca.pem\n\
              certificate=pkcs11:model=x\ntoken-secret=@otp\n",
         );
         assert_eq!(options.value("user").as_deref(), Some("alice"));
