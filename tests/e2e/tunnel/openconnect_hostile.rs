@@ -170,7 +170,7 @@ fn a_daemon_that_ends_without_a_word() {
     host.ok("runns-exec build -s work");
     assert!(ping(&host, "work", FAR));
     host.ok(&format!("kill -9 {}", daemons(&host, "work").concat()));
-    wait_until_down(&host, "its daemon has exited");
+    wait_until_down(&host, "its daemon has exited without a message");
     host.configure(&section("KillSwitch=yes\n"));
     host.ok("runns-exec build -s work");
     assert!(ping(&host, "work", FAR));

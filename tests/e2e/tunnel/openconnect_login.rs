@@ -216,3 +216,38 @@ fn build_that_is_interrupted_leaves_no_login() {
     assert_ne!(failed.status, 0, "{failed}");
     assert_clean(&host);
 }
+
+/// As PEM, and as PKCS#12 with its password in the options.
+#[test]
+fn a_certificate_of_the_clients() {
+    let host = host();
+    ocserv::prepare(&host);
+    host.ok(
+        "cd /srv/ocserv && certtool --generate-privkey --ecc --outfile client.key && \
+         printf 'cn=\"alice\"\\ntls_www_client\\nsigning_key\\nexpiration_days=9\\n' >client.tmpl && \
+         certtool --generate-certificate --load-privkey client.key --load-ca-certificate ca.pem --load-ca-privkey ca.key \
+             --template client.tmpl --outfile client.pem && \
+         certtool --to-p12 --load-privkey client.key --load-certificate client.pem --p12-name alice --password opensesame \
+             --outder --outfile client.p12 && \
+         install -m 600 client.key client.pem client.p12 /etc/openconnect/",
+    );
+    let auth = "auth = \"certificate\"\ncert-user-oid = 2.5.4.3\nroute = default\n";
+    let _server = Ocserv::start(&host, auth);
+    ask(&host, "cafile=ca.pem\n");
+    let failed = host.run("runns-exec build -s work");
+    failed.refused(1, &["cannot connect to 192.0.2.1"]);
+    assert_clean(&host);
+    ask(
+        &host,
+        "cafile=ca.pem\ncertificate=client.pem\nsslkey=client.key\n",
+    );
+    host.ok("runns-exec build -s work");
+    assert!(ping(&host, "work", FAR));
+    host.ok("runns-exec clean work");
+    ask(
+        &host,
+        "cafile=ca.pem\ncertificate=client.p12\nkey-password=opensesame\n",
+    );
+    host.ok("runns-exec build -s work");
+    assert!(ping(&host, "work", FAR));
+}

@@ -13,7 +13,7 @@ use std::os::unix::net::UnixStream;
 use nix::unistd::Pid;
 
 use super::login::Build;
-use super::options::Options;
+use super::options::{Options, shown};
 use super::said::{Weight, is_step, reason};
 use super::session::Session;
 use super::variables::{REASON, is_used, pushed};
@@ -23,7 +23,6 @@ use crate::tunnel::environment::{Room, Variables};
 use crate::tunnel::launch::{Tunnel, end_child};
 use crate::tunnel::post::{Client, Lines, Post, receive};
 use runns_shared::error::{Context, Error, Result};
-use runns_shared::escape::escape;
 use runns_shared::record::Daemon;
 use runns_sys::process::{self, Fork};
 
@@ -219,7 +218,9 @@ impl Client for OpenConnect {
         }
         let words = match &self.reason {
             Some((_, words)) => words.clone(),
-            None => escape(self.last.chars().take(200).collect::<String>().as_bytes()),
+            // One that was killed while it was connected said nothing of that.
+            None if post.connected && !self.last.contains("exiting") => String::new(),
+            None => shown(&self.last),
         };
         if !words.is_empty() {
             post.note_down(Some(&words));

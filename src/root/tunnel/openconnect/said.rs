@@ -174,7 +174,8 @@ pub fn reason(line: &str) -> Option<(Weight, String)> {
     if let Some((_, words)) = ENDS.iter().find(|(start, _)| line.starts_with(start)) {
         return Some((Weight::End, words.to_string()));
     }
-    if line.contains("Dead Peer Detection detected dead peer") {
+    // That of DTLS only ends DTLS.
+    if line.starts_with("CSTP Dead Peer Detection detected dead peer") {
         let words = "the server does not answer any more";
         return Some((Weight::Attempt, words.to_string()));
     }
