@@ -23,10 +23,10 @@ remove() {
     [ -s "$1" ] || rm -f "$1"
 }
 
-# The kernel has the profile as it was when it was loaded.
+# The kernel has the profile as it was when it was loaded, and so has the cache: it is not noticed there that a file is gone.
 load() {
     [ -z "${DESTDIR:-}" ] && [ -d /sys/kernel/security/apparmor ] && command -v apparmor_parser >/dev/null || return 0
-    apparmor_parser -r -W "$1" || printf 'runns-exec: cannot load the AppArmor profile %s\n' "$1" >&2
+    apparmor_parser -r -T -W "$1" || printf 'runns-exec: cannot load the AppArmor profile %s\n' "$1" >&2
 }
 
 for name in openvpn wg; do
