@@ -61,10 +61,23 @@ check_request() {
         '' | /*) ;;
         *) fail "cannot install below $destdir: DESTDIR must be an absolute path" ;;
     esac
+    check_prefix
     is_root || return 0
     for tool in setcap getcap; do
         have "$tool" || fail "cannot set file capabilities: $tool is missing" \
             'install the package libcap2-bin (Debian, Ubuntu), libcap (Fedora, Arch), libcap-progs (SUSE) or libcap-utils (Alpine)'
+    done
+}
+
+# Nobody but root may be able to exchange the program for root (Debian's /usr/local belonged to group staff, mode 2775).
+check_prefix() {
+    [ -z "$destdir" ] || return 0
+    directory=$prefix
+    while [ "$directory" != / ]; do
+        if [ -n "$(find -H "$directory" -prune \( -perm -020 -o -perm -002 -o ! -user 0 \) 2>/dev/null)" ]; then
+            fail "cannot install below $prefix: others than root can write $directory" 'choose another PREFIX, for example PREFIX=/opt/runns-exec'
+        fi
+        directory=$(dirname -- "$directory")
     done
 }
 
@@ -236,7 +249,7 @@ install_config() {
 
 # Installs everything else, by the list in install/files.
 install_files() {
-    while read -r from to; do
+    while read -r from to mode; do
         case $to in
             '' | /*) ;;
             *) to=$prefix/$to ;;
@@ -248,9 +261,9 @@ install_files() {
                 # What is special in the replacement of sed.
                 escaped=$(printf '%s\n' "$prefix" | sed 's/[&|\\]/\\&/g')
                 sed "s|@PREFIX@|$escaped|g" "$source/$from" >"$temporary/unit"
-                install_file "$temporary/unit" "$to"
+                install_file "$temporary/unit" "$to" "$mode"
                 ;;
-            *) install_file "$source/$from" "$to" ;;
+            *) install_file "$source/$from" "$to" "$mode" ;;
         esac
     done <"$source/install/files"
 }

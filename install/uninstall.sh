@@ -50,7 +50,8 @@ for directory in /etc/runns.conf.d /etc/runns; do
     fi
 done
 DESTDIR=$destdir sh "$(dirname -- "$0")/apparmor.sh" remove
-while read -r from to; do
+# shellcheck disable=SC2034 # the mode is the installer's
+while read -r from to mode; do
     case $from in
         '' | '#'*) continue ;;
     esac

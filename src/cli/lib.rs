@@ -215,6 +215,16 @@ fn define_build(command: Command) -> Command {
             )
             .requires("section"),
         )
+        .arg(
+            flag(
+                "all",
+                None,
+                "Build everything again that is built, which repairs what is not as it was built",
+            )
+            .conflicts_with_all([
+                WORD, "name", "section", "int", "out", "resolve", "publish", "config",
+            ]),
+        )
         .arg(flag(
             "authenticated",
             None,

@@ -147,6 +147,7 @@ fn build_options(matches: &mut ArgMatches) -> build::Options {
         publish,
         config: take("config").map(PathBuf::from),
         wait,
+        all: matches.get_flag("all"),
         change: matches.get_flag("change"),
         authenticated: matches.get_flag("authenticated"),
         dry_run: matches.get_flag("dry-run"),

@@ -11,6 +11,8 @@ use crate::exceptions;
 
 /// Numbers X that exist: 172.24.0.0/24 to 172.31.255.0/24.
 pub const MAX_NUMBER: u16 = 2047;
+/// The network of all their subnets.
+pub const RANGE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(172, 24, 0, 0), 13);
 
 /// The number X of a namespace: its subnet is 172.(24 + X / 256).(X % 256).0/24.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -35,7 +35,7 @@ use runns_shared::output::warn;
 use runns_shared::plan::Plan;
 use runns_shared::record::{Record, State, etc_here};
 use runns_shared::request::Request;
-use runns_shared::subnet::{MAX_NUMBER, Number, PREFIX};
+use runns_shared::subnet::{MAX_NUMBER, Number, PREFIX, RANGE};
 
 /// How long to wait for a tunnel unless another time is asked for.
 pub const WAIT: Wait = Wait {
@@ -62,6 +62,8 @@ pub struct Options {
     pub publish: Vec<OsString>,
     /// --config
     pub config: Option<PathBuf>,
+    /// Everything that is built; nothing else is asked for then.
+    pub all: bool,
     /// Change what is built already to what is asked for.
     pub change: bool,
     /// Read the session of an OpenConnect login from standard input.
@@ -83,6 +85,7 @@ impl Default for Options {
             resolve: None,
             publish: Vec::new(),
             config: None,
+            all: false,
             change: false,
             authenticated: false,
             dry_run: false,
@@ -116,6 +119,9 @@ impl Options {
 /// Builds a namespace.
 pub fn run(options: Options) -> Result<()> {
     prepare("build")?;
+    if options.all {
+        return build_all(&options);
+    }
     if options.dry_run {
         return rehearse(&Wanted::new(&options)?, options.change);
     }
@@ -140,6 +146,43 @@ fn name_lock(error: Error) -> Error {
     )
 }
 
+/// Builds everything again that is built. What fails does not keep the others from being repaired.
+fn build_all(options: &Options) -> Result<()> {
+    let lock = Lock::take()?;
+    let mut errors = Vec::new();
+    for name in Record::names()? {
+        errors.extend(build_again(&name, &lock, options).err());
+    }
+    lock.release();
+    if let Some(last) = errors.pop() {
+        errors.iter().for_each(output::complain_error);
+        return Err(last);
+    }
+    Ok(())
+}
+
+fn build_again(name: &NetnsName, lock: &Lock, options: &Options) -> Result<()> {
+    let again = || format!("sudo runns-exec clean {name}, then build it again");
+    let Some(record) = Record::load(name).map_err(|error| error.hint(again()))? else {
+        return Ok(());
+    };
+    if record.state != State::Built {
+        return Err(interrupted(name));
+    }
+    if options.dry_run {
+        return rehearse_repair(&record);
+    }
+    repair(Site {
+        record,
+        lock,
+        host: Netlink::here()?,
+        namespace: None,
+        wait: options.wait,
+        session: None,
+        before: Before::default(),
+    })
+}
+
 /// Says what building would do.
 fn rehearse(wanted: &Wanted, with_change: bool) -> Result<()> {
     if let Some(record) = recorded(wanted, with_change)? {
@@ -147,16 +190,7 @@ fn rehearse(wanted: &Wanted, with_change: bool) -> Result<()> {
             return Ok(());
         }
         standing(wanted, &record)?;
-        let seen = Seen::new(Vec::new());
-        let found = repair::look(&Subject::new(&record, &seen));
-        if found.is_empty() {
-            return output::print(&as_asked(&record));
-        }
-        let line = |finding: &Finding| match &finding.cure {
-            Some(cure) => format!("cannot repair {finding}; fix: {cure}\n"),
-            None => format!("would repair {finding}\n"),
-        };
-        return output::print(&found.iter().map(line).collect::<String>());
+        return rehearse_repair(&record);
     }
     let host = Netlink::here()?;
     let plan = wanted.plan(&host)?;
@@ -174,6 +208,19 @@ fn rehearse(wanted: &Wanted, with_change: bool) -> Result<()> {
         )),
         None => Ok(()),
     }
+}
+
+fn rehearse_repair(record: &Record) -> Result<()> {
+    let seen = Seen::new(Vec::new());
+    let found = repair::look(&Subject::new(record, &seen));
+    if found.is_empty() {
+        return output::print(&as_asked(record));
+    }
+    let line = |finding: &Finding| match &finding.cure {
+        Some(cure) => format!("cannot repair {finding}; fix: {cure}\n"),
+        None => format!("would repair {finding}\n"),
+    };
+    output::print(&found.iter().map(line).collect::<String>())
 }
 
 /// The record of what is to be built, repaired or changed.
@@ -288,15 +335,17 @@ fn report(verb: &str, plan: &Plan, record: Option<&Record>) -> String {
     lines.concat()
 }
 
+fn interrupted(name: &NetnsName) -> Error {
+    let cause = "an earlier build or clean of it was interrupted";
+    Error::new(format!("build namespace {name}"), cause)
+        .hint(format!("sudo runns-exec clean {name}, then build it again"))
+}
+
 /// What is recorded under this name is what was asked for, or it is in the way.
 fn standing(wanted: &Wanted, record: &Record) -> Result<()> {
     let name = record.plan.name.clone();
-    let refuse = |cause: &str| {
-        Err(Error::new(format!("build namespace {name}"), cause)
-            .hint(format!("sudo runns-exec clean {name}, then build it again")))
-    };
     if record.state != State::Built {
-        return refuse("an earlier build or clean of it was interrupted");
+        return Err(interrupted(&name));
     }
     let differences = difference::between(&record.plan, &name, wanted);
     if !differences.is_empty() {
@@ -442,7 +491,7 @@ impl Wanted {
 
     /// Decides on a name, if none was asked for, and a subnet.
     fn plan(&self, host: &Netlink) -> Result<Plan> {
-        let taken = Taken::find(host)?;
+        let taken = Taken::find(host, &self.request)?;
         let Some(name) = &self.name else {
             return self.next_vpn(&taken, host);
         };
@@ -451,9 +500,7 @@ impl Wanted {
             .and_then(Number::new)
             .filter(|number| taken.is_free(*number));
         let number = preferred.or_else(|| Number::all().find(|number| taken.is_free(*number)));
-        let number = number.ok_or_else(|| {
-            Error::new("find a subnet", "172.24.0.0 to 172.31.255.0 are all taken")
-        })?;
+        let number = number.ok_or_else(|| taken.exhausted())?;
         if let Some(subnet) = self.request.subnet {
             let overlaps = |network: &&Ipv4Net| overlap(network, &subnet.network());
             if let Some(taken) = taken.networks.iter().find(overlaps) {
@@ -480,7 +527,11 @@ impl Wanted {
         loop {
             number = number.saturating_add(1);
             let free = Number::new(number).ok_or_else(|| {
-                Error::new("choose a name", "no number is left above the greatest vpnX")
+                if Number::all().any(|number| taken.is_free(number)) {
+                    Error::new("choose a name", "no number is left above the greatest vpnX")
+                } else {
+                    taken.exhausted()
+                }
             })?;
             let name = NetnsName::new(format!("vpn{number}"))?;
             let interface = self.interface_of(&name);
@@ -507,12 +558,13 @@ struct Taken {
     names: Vec<NetnsName>,
     /// Networks of the host's addresses and routes, and of what was built.
     networks: Vec<Ipv4Net>,
-    /// Whether each subnet is, by its number.
+    /// Whether each number is: by another namespace or, where the subnet follows from it, by the
+    /// networks.
     numbers: Vec<bool>,
 }
 
 impl Taken {
-    fn find(host: &Netlink) -> Result<Self> {
+    fn find(host: &Netlink, request: &Request) -> Result<Self> {
         let (names, reserved) = Record::names_and_numbers()?;
         let (known, unknown): (Vec<_>, Vec<_>) = names
             .iter()
@@ -523,9 +575,17 @@ impl Taken {
         for (name, text) in Record::texts(unknown)? {
             networks.push(number_of(&name, &text)?.network());
         }
-        networks.extend(of_host(host)?);
         let mut numbers = vec![false; usize::from(MAX_NUMBER) + 1];
-        for network in &networks {
+        for number in reserved.values() {
+            numbers[usize::from(number.get())] = true;
+        }
+        for number in networks.iter().filter_map(|used| Number::of(used.addr())) {
+            numbers[usize::from(number.get())] = true;
+        }
+        networks.extend(of_host(host)?);
+        // Daemons and devices have the number, too, whose subnet may be another one.
+        let counts = request.has_veth() && request.subnet.is_none();
+        for network in networks.iter().filter(|_| counts) {
             let is_in = |number: &Number| overlap(network, &number.network());
             // A network of 256 addresses or less is in one of ours, or in none.
             match (network.prefix_len() >= PREFIX, Number::of(network.addr())) {
@@ -545,6 +605,29 @@ impl Taken {
 
     fn is_free(&self, number: Number) -> bool {
         !self.numbers[usize::from(number.get())]
+    }
+
+    /// No number is free: the widest network in the way.
+    fn exhausted(&self) -> Error {
+        let is_in_range = |network: &&Ipv4Net| {
+            Number::of(network.addr()).is_some() || network.contains(&RANGE.addr())
+        };
+        let in_range = self.networks.iter().filter(is_in_range);
+        let widest = in_range.min_by_key(|network| network.prefix_len());
+        let cause = match widest {
+            Some(network) if network.prefix_len() <= RANGE.prefix_len() => {
+                format!(
+                    "an address or a route of the host is in {network}, which takes all of {RANGE}"
+                )
+            }
+            Some(network) => format!(
+                "addresses and routes of the host and other namespaces take all of {RANGE}, {network} among them"
+            ),
+            None => format!("other namespaces have all of {RANGE}"),
+        };
+        let hint =
+            "set Subnet= in its section to a network that is free here, 10.201.0.0/24 for example";
+        Error::new("find a subnet", cause).hint(hint)
     }
 }
 
