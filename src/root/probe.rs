@@ -29,7 +29,7 @@ use runns_shared::output::{step, warn};
 use crate::facts::uplinks::{self, FAR};
 use crate::facts::veth::INSIDE;
 use crate::kernel::netlink::in_namespace;
-use crate::kernel::nft::Listed;
+use crate::kernel::nft::{Listed, TABLE};
 use crate::kernel::tool;
 use crate::part::Site;
 use crate::seen::Subject;
@@ -297,6 +297,14 @@ fn explain(site: &Site, target: Ipv4Addr, failure: Option<ErrorKind>) -> Result<
     let interface = &site.plan().interface;
     let refuse = |cause: String| Error::new(format!("forward the traffic of {interface}"), cause);
     match dropping_rule(site, target)? {
+        // Of ours, only the check of the source address drops it here: the route back is not the veth's.
+        Some(rule) if rule.chain.starts_with(&format!("{TABLE} ")) => {
+            let subnet = site.plan().subnet();
+            Err(refuse(format!(
+                "routing rules of another program lead what is for {subnet} elsewhere"
+            ))
+            .hint(format!("sudo ip rule add to {subnet} table main priority 100")))
+        }
         Some(rule) => {
             Err(refuse(format!("the nftables chain '{}' drops it: {}", rule.chain, rule.text))
                 .hint(cure(&rule, interface)))

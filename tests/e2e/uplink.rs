@@ -2,17 +2,17 @@
 
 use crate::support::{Host, Net, Snapshot, WebServer};
 
-const ASK: &str = "curl -sS --max-time 2 http://203.0.113.5/";
+pub const ASK: &str = "curl -sS --max-time 2 http://203.0.113.5/";
 
 /// A host with two uplinks that lead to the same web site; its default route is through eth0.
-struct TwoUplinks {
-    host: Host,
-    first: WebServer,
+pub struct TwoUplinks {
+    pub host: Host,
+    pub first: WebServer,
     _second: WebServer,
-    _net: Net,
+    pub net: Net,
 }
 
-fn two_uplinks() -> TwoUplinks {
+pub fn two_uplinks() -> TwoUplinks {
     let host = Host::new();
     let net = Net::new();
     host.add_uplink("eth1", "198.18.0.2/24", &net, "198.18.0.1/24");
@@ -26,7 +26,7 @@ fn two_uplinks() -> TwoUplinks {
         host,
         first,
         _second: second,
-        _net: net,
+        net,
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -79,6 +79,25 @@ impl Net {
             listener.join().expect("start a web server"),
             name.to_string(),
         )
+    }
+}
+
+impl Net {
+    /// Answers every datagram at `address` (with port) with `name` and the address that it came
+    /// from, until the tests end.
+    pub fn answer_udp(&self, address: &str, name: &'static str) {
+        let file = Arc::clone(&self.file);
+        let address: SocketAddr = address.parse().expect("an address with port");
+        let bound = std::thread::spawn(move || {
+            setns(file.as_fd(), CloneFlags::CLONE_NEWNET).expect("enter the network namespace");
+            UdpSocket::bind(address).expect("bind a UDP socket")
+        });
+        let socket = bound.join().expect("bind a UDP socket");
+        std::thread::spawn(move || {
+            while let Ok((_, peer)) = socket.recv_from(&mut [0; 64]) {
+                let _ = socket.send_to(format!("{name} {}\n", peer.ip()).as_bytes(), peer);
+            }
+        });
     }
 }
 

@@ -14,6 +14,11 @@ use runns_shared::request::Request;
 /// The first words of all subnets: "runns" in ASCII. With a length of 48 bits, the prefix in
 /// `table/host.nft`.
 const FIRST: [u16; 3] = [0xfd72, 0x756e, 0x6e73];
+/// The network of all of them.
+pub const ALL: Ipv6Net = Ipv6Net::new_assert(
+    Ipv6Addr::new(FIRST[0], FIRST[1], FIRST[2], 0, 0, 0, 0, 0),
+    48,
+);
 /// The prefix length of each subnet.
 pub const LENGTH: u8 = 64;
 /// The sysctl that turns IPv6 forwarding on, on the whole host. Without IPv6 in the kernel there is

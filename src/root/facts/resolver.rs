@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 
+use super::ipv6::Pair;
 use super::pushed;
 use crate::etc_netns::{NSSWITCH, RESOLV_CONF, directory, is_marked, text_of};
 use runns_shared::error::Result;
@@ -96,6 +97,46 @@ pub fn only_loopback(text: &str) -> bool {
     servers(text).iter().all(IpAddr::is_loopback)
 }
 
+/// Why programs inside cannot ask any server of their resolver, or nothing. What the section names
+/// itself may well be a server inside.
+pub fn unreachable(plan: &Plan) -> Option<String> {
+    let resolver = current(plan);
+    let (from, servers) = match &resolver {
+        Some(resolver) if resolver.servers.is_empty() => return None,
+        Some(resolver) => (resolver.from.clone(), resolver.servers.clone()),
+        None => {
+            let text = trusted::read_named(Path::new(HOST_FILE)).unwrap_or_default();
+            (HOST_FILE.to_string(), servers(&text))
+        }
+    };
+    let is_host_s = plan.request.dns.is_none() && plan.request.resolve.is_none();
+    let has_ipv6 = plan.request.has_tunnel() || Pair::of(plan).is_ok_and(|pair| pair.is_some());
+    let how = objection(&servers, has_ipv6)?;
+    (is_host_s || !servers.iter().all(IpAddr::is_loopback))
+        .then(|| format!("{from} lists only {how}"))
+}
+
+/// The addresses of servers, none of which leads anywhere from inside.
+fn objection(servers: &[IpAddr], has_ipv6: bool) -> Option<&'static str> {
+    // If there is none, the C library asks 127.0.0.1.
+    let usable = |server: &&IpAddr| !server.is_loopback() && !is_link_local(server);
+    let mut usable = servers.iter().filter(usable).peekable();
+    if usable.peek().is_none() {
+        let is_loopback = servers.iter().all(IpAddr::is_loopback);
+        return Some(match is_loopback {
+            true => "loopback servers, which programs inside cannot reach",
+            false => "servers on a link of the host, which programs inside cannot reach",
+        });
+    }
+    let is_lost = !has_ipv6 && usable.all(|server| server.is_ipv6());
+    is_lost.then_some("IPv6 servers, and programs inside have no IPv6")
+}
+
+/// Whether an address counts on one link only (RFC 4291, 2.5.6), which is none of the namespace's.
+pub fn is_link_local(server: &IpAddr) -> bool {
+    matches!(server, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
 /// The host's nsswitch.conf with a `hosts:` line that asks no service of the host. `None` if the
 /// host has no such file (the C library's default asks files and DNS only), or if the administrator
 /// provided one for the namespace.
@@ -178,6 +219,27 @@ mod tests {
             servers("# nameserver 1.1.1.1\nnameserver 8.8.8.8 # x\n"),
             ["8.8.8.8".parse::<IpAddr>().unwrap()]
         );
+    }
+
+    #[test]
+    fn servers_that_lead_nowhere_from_inside() {
+        let objection = |text: &str, has_ipv6| super::objection(&servers(text), has_ipv6);
+        let loopback = objection("nameserver 127.0.0.1\nnameserver ::1\n", true).unwrap();
+        assert_eq!(objection("", true), Some(loopback));
+        assert_ne!(
+            objection("nameserver fe80::1%up0\n", true).unwrap(),
+            loopback
+        );
+        assert_eq!(
+            objection("nameserver fe80::1%up0\nnameserver 9.9.9.9\n", false),
+            None
+        );
+        assert!(
+            objection("nameserver 2001:db8::1\n", false)
+                .unwrap()
+                .contains("IPv6")
+        );
+        assert_eq!(objection("nameserver 2001:db8::1\n", true), None);
     }
 
     #[test]

@@ -5,11 +5,16 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, UdpSocket};
 
+use ipnet::{IpNet, Ipv4Net};
+
+use super::ipv6;
 use crate::host::HostState;
-use crate::kernel::netlink::{Hop, Netlink, OWN_TABLES, Packets, Route};
+use crate::kernel::netlink::rules::Lead;
+use crate::kernel::netlink::{AddressFamily, Hop, Link, Netlink, OWN_TABLES, Packets, Route};
 use crate::lock::Lock;
 use runns_shared::error::{Error, Result};
 use runns_shared::name::IfaceName;
+use runns_shared::plan::Plan;
 
 /// Group (`ip link set group`) of the veths whose traffic leaves as the host routes it; that of
 /// uplink N is N more.
@@ -25,9 +30,6 @@ const TABLES: u32 = 17_250_000;
 /// host, and 0xff that of replies that leave as the host routes them (see `table/host.nft`).
 const MOST: u8 = 0x7d;
 
-/// The priority of the rules that lead to these tables: before every rule except the one for local
-/// addresses, which has 0 (ip-rule(8)).
-pub const PRIORITY: u32 = 1;
 /// A destination as programs have it, which no list of reserved networks contains:
 /// a.root-servers.net.
 pub const FAR: Ipv4Addr = Ipv4Addr::new(198, 41, 0, 4);
@@ -113,6 +115,49 @@ impl Bound {
             mask: MARK_MASK,
         }
     }
+
+    /// The rule of a family that leads `packets` of these senders to the table.
+    pub fn lead<'a>(
+        self,
+        family: AddressFamily,
+        packets: Packets<'a>,
+        senders: &'a Senders,
+    ) -> Lead<'a> {
+        Lead {
+            family,
+            packets,
+            mark: self.mark(),
+            table: self.table(),
+            interfaces: &senders.interfaces,
+            networks: &senders.networks,
+        }
+    }
+}
+
+/// The veth pairs as the host's routing rules see them: interfaces, and where packets come from.
+pub struct Senders {
+    interfaces: Vec<String>,
+    networks: Vec<IpNet>,
+}
+
+impl Senders {
+    /// Those that are there, and that of a plan.
+    pub fn of(links: &[Link], addresses: &[(u32, Ipv4Net)], plan: Option<&Plan>) -> Self {
+        let own = |link: &&Link| is_own_group(link.group);
+        let is_own = |index: u32| links.iter().filter(own).any(|link| link.index == index);
+        let there = links.iter().filter(own).map(|link| link.name.clone());
+        let networks = addresses.iter().filter(|(index, _)| is_own(*index));
+        let networks = networks.map(|(_, address)| address.trunc().into());
+        let planned = plan.map(|plan| (plan.interface.to_string(), plan.subnet().network()));
+        let (interface, network) = planned.unzip();
+        Self {
+            interfaces: there.chain(interface).collect(),
+            networks: networks
+                .chain(network.map(IpNet::V4))
+                .chain([IpNet::V6(ipv6::ALL)])
+                .collect(),
+        }
+    }
 }
 
 /// Whether a device is in one of our groups.
@@ -158,13 +203,21 @@ pub fn has_way(uplink: Option<&IfaceName>, routes: &[Route]) -> Result<bool> {
         },
         None => None,
     };
-    let leads_out = |route: &Route| {
-        let is_its = bound.map_or(!OWN_TABLES.contains(&route.table), |table| {
-            route.table == table
-        });
-        route.unicast && route.network.prefix_len() <= 1 && is_its
-    };
-    Ok(routes.iter().any(leads_out))
+    Ok(match bound {
+        Some(table) => routes
+            .iter()
+            .any(|route| is_default(route) && route.table == table),
+        None => routes.iter().any(leads_out),
+    })
+}
+
+/// Whether a route of the host's own leads everywhere, or to half of it as VPNs have it.
+pub fn leads_out(route: &Route) -> bool {
+    is_default(route) && !OWN_TABLES.contains(&route.table)
+}
+
+fn is_default(route: &Route) -> bool {
+    route.unicast && route.network.prefix_len() <= 1
 }
 
 /// The next hop of the host's best default route through device `index`. The two halves into which
@@ -172,9 +225,7 @@ pub fn has_way(uplink: Option<&IfaceName>, routes: &[Route]) -> Result<bool> {
 pub fn default_hop(routes: &[Route], index: u32) -> Option<Hop> {
     routes
         .iter()
-        .filter(|route| {
-            route.unicast && route.network.prefix_len() <= 1 && !OWN_TABLES.contains(&route.table)
-        })
+        .filter(|route| leads_out(route))
         .filter_map(|route| {
             Some((
                 route.metric,

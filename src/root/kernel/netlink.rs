@@ -1,5 +1,8 @@
 //! Links, addresses, routes and rules, through rtnetlink(7). No other file uses the rtnetlink crate
-//! and its runtime, and the program that enters namespaces contains neither.
+//! and its runtime (except [`rules`], which belongs to it), and the program that enters namespaces
+//! contains neither.
+
+pub mod rules;
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -683,17 +686,8 @@ impl Netlink {
     /// Our rules of a family.
     fn own_rules(&self, family: AddressFamily) -> Result<Vec<RuleMessage>> {
         let is_own = |attribute: &RuleAttribute| matches!(attribute, RuleAttribute::Table(table) if OWN_TABLES.contains(table));
-        let version = if family == AddressFamily::Inet6 {
-            IpVersion::V6
-        } else {
-            IpVersion::V4
-        };
-        let rules = self.collect(
-            "list the routing rules",
-            self.handle.rule().get(version).execute(),
-        )?;
         let ours = |rule: &RuleMessage| rule.attributes.iter().any(is_own);
-        Ok(rules.into_iter().filter(ours).collect())
+        Ok(self.rules(family)?.into_iter().filter(ours).collect())
     }
 
     /// Our rules for `packets`, whatever table they look them up in.

@@ -1,8 +1,9 @@
 //! InterfaceOut: packets that arrive on the veth leave through one uplink or not at all, whatever
 //! the host's own routes are. They are marked when they arrive, by a filter on the device itself,
-//! which no flush of a firewall removes. A routing rule that precedes all others looks up what is
-//! marked in a table of our own, with a default route through the uplink and an unreachable route
-//! of a higher metric. When the link goes down, the kernel removes the former; the latter stays.
+//! which no flush of a firewall removes. A routing rule that comes before those of others (see
+//! [`crate::kernel::netlink::rules`]) looks up what is marked in a table of our own, with a default
+//! route through the uplink and an unreachable route of a higher metric. When the link goes down,
+//! the kernel removes the former; the latter stays.
 //!
 //! Mark, rule and table belong to the uplink, not to the namespace: a packet meets as many rules as
 //! there are uplinks.
@@ -11,9 +12,10 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::{Part, Site};
 use crate::facts::ipv6::is_there;
-use crate::facts::uplinks::{Bound, PRIORITY, default_hop};
+use crate::facts::uplinks::{Bound, Senders, default_hop};
 use crate::finding::Finding;
 use crate::host::HostState;
+use crate::kernel::netlink::rules::Place;
 use crate::kernel::netlink::{
     AddressFamily, EVERYWHERE, EVERYWHERE_V6, Hop, Link, Netlink, Packets, Route,
 };
@@ -48,10 +50,12 @@ impl Part for Uplink {
         let bound = Bound::reserve(site.lock, &uplink)?;
         // The unreachable route comes first, so that an interrupted build fails closed.
         site.host.add_route(EVERYWHERE, bound.table(), None)?;
-        site.host
-            .add_rule(&bound.packets(), bound.table(), PRIORITY)?;
+        let plan = Some(site.plan());
+        let senders = Senders::of(&site.host.links()?, &site.host.addresses()?, plan);
+        let rule = bound.lead(AddressFamily::Inet, bound.packets(), &senders);
+        site.host.lead(&rule)?;
         set_routes(&site.host, bound.table(), &uplink)?;
-        close_ipv6(&site.host, bound)?;
+        close_ipv6(&site.host, bound, &senders)?;
         loosen_reverse_path_filter(site, &uplink)
     }
 
@@ -142,17 +146,12 @@ pub fn forget_unused(site: &Site, kept: Option<&IfaceName>) -> Result<bool> {
 /// IPv6 of a namespace leaves as the host routes it, and the firewall sees to it that this is the
 /// uplink. Its table takes the mark from the packets; without the table, the mark leads them to an
 /// unreachable route.
-fn close_ipv6(host: &Netlink, bound: Bound) -> Result<()> {
+fn close_ipv6(host: &Netlink, bound: Bound, senders: &Senders) -> Result<()> {
     if !is_there()? {
         return Ok(());
     }
     host.add_route(EVERYWHERE_V6, bound.table(), None)?;
-    host.add_rule_of(
-        AddressFamily::Inet6,
-        &bound.packets(),
-        bound.table(),
-        PRIORITY,
-    )
+    host.lead(&bound.lead(AddressFamily::Inet6, bound.packets(), senders))
 }
 
 fn delete_table(host: &Netlink, family: AddressFamily, table: u32) -> Result<()> {
@@ -272,19 +271,7 @@ fn look(seen: &Seen, uplink: &IfaceName) -> Result<Vec<Finding>> {
             "the route that keeps traffic from other uplinks is gone",
         ));
     }
-    if !seen.netlink()?.has_rule(&bound.packets())? {
-        found.push(Finding::down(&what, "its routing rule is gone"));
-    }
-    if is_there()?
-        && !seen
-            .netlink()?
-            .has_rule_of(AddressFamily::Inet6, &bound.packets())?
-    {
-        found.push(Finding::degraded(
-            &what,
-            "its routing rule for IPv6 is gone",
-        ));
-    }
+    found.extend(look_at_rules(seen, bound, &what)?);
     let Some(link) = seen.link(uplink.as_str())? else {
         found.push(Finding::down(&what, "there is no such interface").cure(format!(
             "when {uplink} is back, build again; or move the namespace: sudo runns-exec clean NAME -r IFACE"
@@ -300,6 +287,40 @@ fn look(seen: &Seen, uplink: &IfaceName) -> Result<Vec<Finding>> {
     }
     if !seen.has_sysctl(&forwarding(uplink.as_str()), "1")? {
         found.push(Finding::down(&what, "it does not forward"));
+    }
+    Ok(found)
+}
+
+/// What is wrong with the routing rules. Whether one of somebody else's that comes first leads
+/// anything elsewhere, the veth pair finds out.
+fn look_at_rules(seen: &Seen, bound: Bound, what: &str) -> Result<Vec<Finding>> {
+    let senders = Senders::of(seen.links()?, seen.addresses()?, None);
+    let mut found = Vec::new();
+    let families = [
+        (AddressFamily::Inet, "its routing rule", true),
+        (
+            AddressFamily::Inet6,
+            "its routing rule for IPv6",
+            is_there()?,
+        ),
+    ];
+    for (family, name, _) in families.into_iter().filter(|(.., is_there)| *is_there) {
+        let lead = bound.lead(family, bound.packets(), &senders);
+        found.extend(match seen.netlink()?.place(&lead)? {
+            Place::Ahead => None,
+            Place::Missing if family == AddressFamily::Inet => {
+                Some(Finding::down(what, format!("{name} is gone")))
+            }
+            Place::Missing => Some(Finding::degraded(what, format!("{name} is gone"))),
+            Place::Behind(rival) => Some(Finding::degraded(
+                what,
+                format!("{name} comes after one of another program ({rival})"),
+            )),
+            Place::Crowding => Some(Finding::degraded(
+                what,
+                format!("{name} leaves no room for those of other programs"),
+            )),
+        });
     }
     Ok(found)
 }

@@ -158,6 +158,12 @@ fn uplinks(facts: &Facts) -> String {
         ),
         set(
             "map",
+            "group_marks",
+            "devgroup : mark",
+            each(&|_, bound| format!("{:#x} : {:#x}", bound.group(), bound.mark())),
+        ),
+        set(
+            "map",
             "came_through",
             "ifname : mark",
             each(&|uplink, bound| format!("{uplink} : {:#x}", bound.mark())),

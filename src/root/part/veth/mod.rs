@@ -12,9 +12,10 @@ use ipnet::Ipv4Net;
 
 use super::{Part, Site};
 use crate::facts::ipv6::Pair;
-use crate::facts::uplinks::{Bound, PRIORITY, UNBOUND_GROUP, is_own_group};
+use crate::facts::uplinks::{Bound, FAR, Senders, UNBOUND_GROUP, is_own_group};
 use crate::facts::veth::{INSIDE, Veth as Facts};
 use crate::finding::Finding;
+use crate::kernel::netlink::rules::Way;
 use crate::kernel::netlink::{
     AddressFamily, EVERYWHERE, Hardware, Link, MAIN_TABLE, Netlink, Packets, Route, in_namespace,
 };
@@ -188,6 +189,9 @@ fn set_up_outside(site: &Site, pair: Option<&Pair>, is_new: bool) -> Result<()> 
     ipv6::set_up(interface.as_str(), pair)?;
     // Forwarding may be on for the host and yet off for new interfaces.
     set_sysctl(&forwarding(interface.as_str()), "1")?;
+    // Where marks count for the reverse path filter (src_valid_mark, which wg-quick(8) turns on), a
+    // strict one would look for the namespace behind its uplink. Our table checks source addresses.
+    set_sysctl(&rp_filter(interface.as_str()), LOOSE)?;
     let link = site.host.need_link(interface.as_str())?;
     bind(site, link.index)?;
     if let Some(mtu) = mtu(site) {
@@ -371,8 +375,10 @@ pub fn bind(site: &Site, index: u32) -> Result<()> {
     if let Err(error) = site.host.mark_arriving(index, bound.mark()) {
         // Kernels without the filter (CONFIG_NET_CLS_BPF): a rule for each such interface.
         step(|| format!("using a routing rule for {interface} alone: {error}"));
-        site.host.delete_rules(&by_interface)?;
-        site.host.add_rule(&by_interface, bound.table(), PRIORITY)?;
+        let (links, addresses) = (site.host.links()?, site.host.addresses()?);
+        let senders = Senders::of(&links, &addresses, Some(site.plan()));
+        let rule = bound.lead(AddressFamily::Inet, Packets::From(interface), &senders);
+        site.host.lead(&rule)?;
     } else {
         site.host.delete_rules(&by_interface)?;
     }
@@ -597,7 +603,43 @@ fn look_at_binding(subject: &Subject, link: &Link, what: &str) -> Result<Option<
     let host = subject.seen.netlink()?;
     let is_bound = host.marks_arriving(link.index, bound.mark())?
         || host.has_rule(&Packets::From(&plan.interface))?;
-    Ok((!is_bound).then(|| Finding::down(what, "arriving packets are not marked for the uplink")))
+    if !is_bound {
+        let how = "arriving packets are not marked for the uplink";
+        return Ok(Some(Finding::down(what, how)));
+    }
+    look_at_way(subject, link, bound, what)
+}
+
+/// Whether the kernel would send what arrives through the uplink: it is asked, since the rules of
+/// others may come first.
+fn look_at_way(
+    subject: &Subject,
+    link: &Link,
+    bound: Bound,
+    what: &str,
+) -> Result<Option<Finding>> {
+    let plan = &subject.record.plan;
+    let from = plan.subnet().inside().into();
+    let host = subject.seen.netlink()?;
+    let uplink = plan.request.uplink.as_ref();
+    let uplink = uplink.map_or(Ok(None), |uplink| subject.seen.link(uplink.as_str()))?;
+    let index = uplink.map(|link| link.index);
+    Ok(
+        match host.way((from, FAR.into()), link.index, bound.mark())? {
+            Way::Through(hop) if Some(hop) != index => {
+                let links = subject.seen.links()?;
+                let other = links.iter().find(|link| link.index == hop);
+                let other = other.map_or("another interface", |link| &link.name);
+                let how = format!("routing rules of another program lead what arrives to {other}");
+                Some(Finding::down(what, how + ", where it is dropped"))
+            }
+            Way::Refused if link.up => {
+                let how = "the reverse path filter drops what arrives";
+                Some(Finding::down(what, how))
+            }
+            _ => None,
+        },
+    )
 }
 
 /// IPv6 on the host's end.
