@@ -6,7 +6,7 @@ use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use nix::sys::stat::SFlag;
+use nix::sys::stat::{SFlag, stat};
 use runns_privileged::capability::{refuse_user_namespace, renounce};
 use runns_shared::error::{Context, Error, Result, words};
 use runns_shared::escape::show;
@@ -40,10 +40,18 @@ fn find() -> Result<PathBuf> {
         .and_then(Path::parent)
         .unwrap_or(Path::new("/"));
     let path = prefix.join(PLACE);
-    let (_, stat) = trusted::locate(&path, Trust::Strict).map_err(|error| {
+    for directory in path.ancestors().skip(1) {
+        let objection = stat(directory).ok().as_ref().and_then(trusted::objection);
+        if let Some(cause) = objection {
+            return Err(Error::new(format!("trust {}", show(directory)), cause).hint(
+                "install it elsewhere, with PREFIX=/opt/runns-exec for example, or install the package",
+            ));
+        }
+    }
+    let (_, found) = trusted::locate(&path, Trust::Strict).map_err(|error| {
         error.hint("install it with install/install.sh, which puts both programs in place")
     })?;
-    if trusted::kind(&stat) != SFlag::S_IFREG {
+    if trusted::kind(&found) != SFlag::S_IFREG {
         return Err(Error::new(
             format!("execute {}", show(&path)),
             "it is not a regular file",

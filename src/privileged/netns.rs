@@ -82,7 +82,11 @@ pub fn open(name: &NetnsName) -> Result<Netns> {
     let file =
         openat(&directory, name.as_str(), flags, Mode::empty()).map_err(|errno| match errno {
             Errno::ENOENT => missing(),
-            Errno::ELOOP => cannot("it is a symbolic link"),
+            // Where the link leads can change at any time; what is bound cannot.
+            Errno::ELOOP => cannot("it is a symbolic link").hint(format!(
+                "bind what it leads to: sudo sh -c 'cd {DIRECTORY} && ns=$(readlink {name}) && rm {name} && touch {name} && \
+                 mount --bind \"$ns\" {name}'"
+            )),
             errno => cannot(&words(errno)),
         })?;
     if !net::is_network_namespace(&file).map_err(|errno| cannot(&words(errno)))? {

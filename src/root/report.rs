@@ -2,12 +2,15 @@
 //! no keys, no names of users at the other end.
 
 use std::io::IsTerminal;
+use std::os::fd::AsFd;
 
 use serde::Serialize;
 
 use crate::difference::{self, Difference};
+use crate::facts::ipv6::Pair;
 use crate::facts::{exceptions, resolver, uplinks};
 use crate::finding::{About, Finding};
+use crate::kernel::netlink::{AddressFamily, Netlink, in_namespace};
 use crate::part::wireguard;
 use crate::seen::{Seen, Subject};
 use crate::tunnel::{self, Condition};
@@ -114,6 +117,7 @@ pub fn look<'a>(named: &'a [Named], seen: &'a Seen) -> Vec<Status> {
         Some(Examined { subject, found })
     };
     let mut examined: Vec<Option<Examined>> = named.iter().map(examine).collect();
+    examined.iter_mut().flatten().for_each(look_around);
     try_firewall(examined.iter_mut().flatten().collect());
     let status = |(((name, record), examined), count): (
         (&Named, Option<Examined>),
@@ -139,6 +143,69 @@ fn has_way(subject: &Subject) -> bool {
         .routes()
         .and_then(|routes| uplinks::has_way(uplink, routes))
         .unwrap_or(false)
+}
+
+/// Adds what is wrong with the host itself, which no build repairs: nobody can ask for names, or
+/// the host has no way out.
+fn look_around(namespace: &mut Examined) {
+    let subject = &namespace.subject;
+    let plan = &subject.record.plan;
+    let section = plan
+        .request
+        .section
+        .as_deref()
+        .unwrap_or(plan.name.as_str());
+    if let Some(how) = resolver::unreachable(plan).filter(|_| !asks_itself(subject)) {
+        let cure = format!(
+            "set DNS= or Resolve=, then: {}",
+            repair::change_command(section)
+        );
+        namespace
+            .found
+            .push(Finding::down("the resolver", how).cure(cure));
+    }
+    let request = &plan.request;
+    if request.kill_switch || request.uplink.is_some() || has_way(subject) {
+        return;
+    }
+    let has_ipv6 = |host: &Netlink| {
+        let routes = host.routes_of(AddressFamily::Inet6)?;
+        Ok(routes.iter().any(uplinks::leads_out))
+    };
+    let has_ipv6 = subject.seen.netlink().and_then(has_ipv6).unwrap_or(false);
+    let leaves = Pair::of(plan).is_ok_and(|pair| pair.is_some_and(|pair| pair.leaves));
+    let cure = match (has_ipv6, leaves) {
+        (true, true) => return,
+        (true, false) => {
+            "it has one of IPv6: set IPv6=yes in the section of a namespace without a tunnel"
+        }
+        (false, _) => "connect the host",
+    };
+    let how = "it has no default route of IPv4";
+    namespace
+        .found
+        .push(Finding::degraded("the host", how).cure(cure));
+}
+
+/// Whether a resolver listens inside. Only root can find out.
+fn asks_itself(subject: &Subject) -> bool {
+    /// `0.0.0.0:53` or `127.0.0.1:53`, `:::53` or `::1:53`, and the state of a socket that is bound
+    /// (proc(5), /proc/net/udp).
+    fn listens(text: &str) -> bool {
+        let is_bound = |line: &str| {
+            let local = line.split_whitespace().nth(1)?;
+            Some(local.ends_with(":0035"))
+        };
+        text.lines().filter_map(is_bound).any(|is_it| is_it)
+    }
+    let Ok(Some(deep)) = subject.deep() else {
+        return false;
+    };
+    let read = || {
+        let read = |file: &str| std::fs::read_to_string(format!("/proc/thread-self/net/{file}"));
+        Ok(["udp", "udp6"].map(|file| read(file).unwrap_or_default()))
+    };
+    in_namespace(deep.file.as_fd(), read).is_ok_and(|texts| texts.iter().any(|text| listens(text)))
 }
 
 /// Sends a packet from every namespace that should be able to send one, and adds a finding for each

@@ -4,6 +4,7 @@
 mod support;
 
 mod access;
+mod around;
 mod attack;
 mod build;
 mod change;
@@ -19,6 +20,7 @@ mod firewall;
 mod full;
 mod handover;
 mod hooks;
+mod host_vpn;
 mod install;
 mod ipv6;
 mod launcher;

@@ -67,6 +67,9 @@ struct Finding {
     /// The word to print instead of NOT TESTED.
     #[serde(skip)]
     word: Option<&'static str>,
+    /// Nothing leaks by it: it does not work.
+    #[serde(skip)]
+    fails: bool,
 }
 
 /// All findings.
@@ -84,6 +87,15 @@ impl Finding {
             ok: Some(ok),
             detail: detail.into(),
             word: None,
+            fails: false,
+        }
+    }
+
+    /// What does not work, and so does not leak.
+    fn failed(check: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            fails: true,
+            ..Self::new(check, false, detail)
         }
     }
 
@@ -93,6 +105,7 @@ impl Finding {
             ok: None,
             detail: detail.into(),
             word: None,
+            fails: false,
         }
     }
 }
@@ -130,9 +143,11 @@ pub fn run(options: &Options) -> Result<()> {
     if ok {
         return Ok(());
     }
-    let broken = findings.iter().any(|finding| finding.ok == Some(false));
-    let cause = if broken {
+    let wrong = || findings.iter().filter(|finding| finding.ok == Some(false));
+    let cause = if wrong().any(|finding| !finding.fails) {
         "it leaks: see the lines marked NOT OK"
+    } else if wrong().next().is_some() {
+        "names are not resolved: see the lines marked NOT OK"
     } else {
         "see the lines that are not marked OK"
     };
@@ -181,10 +196,8 @@ fn no_resolver(servers: &[IpAddr]) -> Finding {
         list(servers)
     );
     Finding {
-        check: "resolver",
-        ok: None,
         word: Some("NOT SET   "),
-        detail,
+        ..Finding::untested("resolver", detail)
     }
 }
 
@@ -218,10 +231,8 @@ fn line(finding: &Finding) -> String {
 fn opened(decision: &Decision) -> Option<Finding> {
     let exceptions = &decision.record.as_ref()?.plan.request.exceptions;
     exceptions.any().then(|| Finding {
-        check: "opened",
-        ok: Some(true),
         word: Some("OPEN      "),
-        detail: exceptions.opening().join(", "),
+        ..Finding::new("opened", true, exceptions.opening().join(", "))
     })
 }
 
@@ -360,7 +371,18 @@ enum Answer {
 /// leave. An answer to both comes through the lock, an answer to the former alone from somebody on
 /// the way.
 fn queries(servers: &[IpAddr]) -> Vec<Finding> {
-    let mut findings = vec![resolver(servers)];
+    let resolver = resolver(servers);
+    // Where a query went to that nobody answers can only be told if the resolver answers.
+    let answers = resolver.ok == Some(true);
+    let query = |check, address, resolved, seen: (Answer, Answer)| match seen.0 {
+        Answer::Lost if !answers => {
+            let detail =
+                format!("one to {address} is not answered, and neither is one to the resolver");
+            Finding::untested(check, detail)
+        }
+        _ => query(check, address, resolved, seen),
+    };
+    let mut findings = vec![resolver];
     let v4 = servers.iter().any(IpAddr::is_ipv4);
     let stub = udp(STUB);
     let udp_v4 = udp(NOBODY_V4);
@@ -384,7 +406,7 @@ fn queries(servers: &[IpAddr]) -> Vec<Finding> {
         ),
         _ => {
             let detail = format!("no answer from {STUB}: programs that ask there find no names");
-            Finding::new("query to the stub", false, detail)
+            Finding::failed("query to the stub", detail)
         }
     });
     // IPv6 has no such loopback address; the rules for IPv4 stand for both.
@@ -406,11 +428,11 @@ fn queries(servers: &[IpAddr]) -> Vec<Finding> {
 fn resolver(servers: &[IpAddr]) -> Finding {
     const CHECK: &str = "resolver";
     match servers.first() {
-        None => Finding::new(CHECK, false, "none is named"),
+        None => Finding::failed(CHECK, "none is named"),
         Some(server) if udp(*server) == Answer::Answered => {
             Finding::new(CHECK, true, format!("{server} answers"))
         }
-        Some(server) => Finding::new(CHECK, false, format!("{server} does not answer")),
+        Some(server) => Finding::failed(CHECK, format!("{server} does not answer")),
     }
 }
 

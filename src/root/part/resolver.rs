@@ -12,17 +12,16 @@ use std::path::Path;
 
 use super::{Part, Site};
 use crate::etc_netns::{self, NSSWITCH, RESOLV_CONF, directory, files, is_marked};
-use crate::facts::resolver::{HOST_FILE, current, only_loopback};
+use crate::facts::resolver::{HOST_FILE, current, unreachable};
 use crate::finding::Finding;
 use crate::host::make_directory_for_now;
 use crate::kernel::file;
 use crate::seen::Subject;
 use runns_privileged::view::ETC_NETNS;
 use runns_shared::error::{Context, Error, Result};
-use runns_shared::escape::show;
+use runns_shared::escape::{escape, show};
 use runns_shared::output::warn;
 use runns_shared::plan::Plan;
-use runns_shared::trusted;
 
 /// The part.
 pub struct Resolver;
@@ -111,14 +110,22 @@ impl Part for Resolver {
 
 /// Checks that the files can be put in place, before anything is created.
 fn check(plan: &Plan) -> Result<()> {
+    if let Some(how) = unreachable(plan) {
+        warn(&format!("{how}: set DNS= or Resolve="));
+    }
     let Some(resolver) = &plan.resolver else {
-        if only_loopback(&trusted::read_named(Path::new(HOST_FILE)).unwrap_or_default()) {
-            warn(&format!(
-                "{HOST_FILE} lists only loopback servers, which programs inside cannot reach: set Resolve or DNS"
-            ));
-        }
         return Ok(());
     };
+    let text = resolver.text.as_deref().unwrap_or_default();
+    let zoned = text
+        .lines()
+        .find(|line| line.trim_start().starts_with("nameserver") && line.contains('%'));
+    if let Some(server) = zoned.and_then(|line| line.split_whitespace().nth(1)) {
+        let server = escape(server.as_bytes());
+        warn(&format!(
+            "{server} is on a link of the host, which programs inside cannot reach"
+        ));
+    }
     for (name, text) in [
         (RESOLV_CONF, &resolver.text),
         (NSSWITCH, &resolver.nsswitch),
