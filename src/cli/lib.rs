@@ -219,7 +219,7 @@ fn define_build(command: Command) -> Command {
             flag(
                 "all",
                 None,
-                "Build everything again that is built, which repairs what is not as it was built",
+                "Repair every namespace that is built",
             )
             .conflicts_with_all([
                 WORD, "name", "section", "int", "out", "resolve", "publish", "config",
