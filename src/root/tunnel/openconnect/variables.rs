@@ -41,11 +41,9 @@ pub fn pushed(variables: &Variables, only_way: bool, ipv6: bool) -> Pushed {
         }
         routes.extend(included);
     }
-    // The servers may be outside of what is included.
+    // The servers may be outside of what is included, or among what is excluded.
     let whole = |address: &IpAddr| (*address, if address.is_ipv4() { 32 } else { 128 });
-    let is_apart =
-        |server: &&IpAddr| !only_way && !includes[usize::from(server.is_ipv6())].is_empty();
-    routes.extend(dns.servers.iter().filter(is_apart).map(whole));
+    routes.extend(dns.servers.iter().filter(|_| !only_way).map(whole));
     let beside = if only_way {
         Vec::new()
     } else {
@@ -212,6 +210,10 @@ mod tests {
             ]
         );
         assert_eq!(without.beside, [network("10.9.0.0/16")]);
+        // Without includes, the name servers have routes of their own as well.
+        all.insert("CISCO_SPLIT_INC".to_string(), "0".to_string());
+        let excluded = pushed(&all, false, false);
+        assert!(routes(&excluded).contains(&network("10.7.0.1/32")));
         let only_way = pushed(&all, true, false);
         assert!(routes(&only_way).starts_with(&EVERYWHERE[..1]) && only_way.beside.is_empty());
         assert_eq!(only_way.setup.addresses.len(), 1);
