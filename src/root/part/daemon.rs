@@ -325,13 +325,15 @@ fn start(site: &mut Site, index: usize) -> Result<Management> {
 }
 
 /// What the keeper says when it has started its daemon, or could not. Before that, somebody may have
-/// to log in; the time in which somebody types does not count.
+/// to log in; the time in which somebody types does not count. Only an answer gives the server more
+/// time, not what it says by itself.
 fn started(site: &Site, config: &Path, management: &mut Management) -> Result<String> {
     let shown = show(config);
     let patience = site.wait.map_or(STARTING, |wait| wait.time.max(STARTING));
+    let mut deadline = Instant::now() + patience;
     loop {
         let said = management
-            .line(Instant::now() + patience)
+            .line(deadline)
             .map_err(|error| error.within(format!("start the daemon of {shown}")))?;
         if said == said::LOGIN {
             let answer = match &site.session {
@@ -348,11 +350,14 @@ fn started(site: &Site, config: &Path, management: &mut Management) -> Result<St
                 None => said::NO_ANSWER.to_string(),
             };
             management.send(&answer)?;
+            deadline = Instant::now() + patience;
         } else if let Some(message) = said.strip_prefix(said::MESSAGE) {
+            management.enter("AUTH");
             if std::io::stdin().is_terminal() {
                 output::complain(&format!("{shown}: {message}"));
             }
         } else {
+            management.enter("");
             return Ok(said);
         }
     }

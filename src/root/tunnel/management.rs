@@ -120,6 +120,11 @@ impl Management {
         }
     }
 
+    /// The daemon is in this state (`state` in management-notes.txt), which it does not tell itself.
+    pub fn enter(&mut self, state: &str) {
+        self.state = state.to_string();
+    }
+
     /// Sends a command.
     pub fn send(&mut self, command: &str) -> Result<()> {
         match self.reader.get_mut().write_all(&line_of(command)?) {

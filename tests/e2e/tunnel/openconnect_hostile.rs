@@ -175,3 +175,42 @@ fn a_daemon_that_ends_without_a_word() {
     host.ok("runns-exec build -s work");
     assert!(ping(&host, "work", FAR));
 }
+
+/// Logs in without an end: it talks, or closes its output and goes on.
+const ENDLESS: &str = r#"#!/usr/bin/python3 -I
+import os, sys, time
+talks = os.path.exists("/usr/local/share/talks")
+if not talks:
+    os.close(1)
+while True:
+    print("please wait", file=sys.stderr, flush=True)
+    time.sleep(0.1)
+"#;
+
+/// A login that does not end keeps neither build, for which others wait, nor the keeper.
+#[test]
+fn a_login_has_an_end() {
+    let host = host();
+    take_over(&host, "KillSwitch=yes\n");
+    host.write("/usr/local/sbin/openconnect", ENDLESS);
+    host.ok("chmod 755 /usr/local/sbin/openconnect");
+    let nothing_is_left = || {
+        host.run("pgrep openconnect || pgrep -f [.]tunnel-keeper")
+            .status
+            != 0
+    };
+    host.ok("touch /usr/local/share/talks");
+    let failed = host.run("timeout 60 runns-exec build -s work --wait 2");
+    failed.refused(1, &["did not complete the authentication in time"]);
+    assert!(nothing_is_left());
+    host.ok("rm /usr/local/share/talks");
+    let build = host.spawn("exec runns-exec build -s work");
+    wait_until("it has closed its output", || {
+        let script = "test ! -e /proc/$(pgrep -f 'openconnect.*[-]-authenticate')/fd/1";
+        (host.run(&format!("pgrep openconnect && {script}")).status == 0).then_some(())
+    });
+    host.ok("pkill -KILL -f 'runns-exec [b]uild'");
+    let _ = build.wait();
+    wait_until("all is gone", || nothing_is_left().then_some(()));
+    host.ok("runns-exec clean work");
+}

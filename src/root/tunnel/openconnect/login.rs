@@ -22,12 +22,12 @@ use super::said::{asks_to_trust, failure, groups, is_refusal, is_step};
 use super::session::{LARGEST, Session};
 use crate::kernel::syslog::Journal;
 use crate::tunnel::launch::{Tunnel, end_child};
-use crate::tunnel::post::{Lines, receive};
+use crate::tunnel::post::{Lines, PATIENCE, receive};
 use crate::tunnel::said::{
     ANSWER, LOG_IN, LOGIN, MESSAGE, NO_ANSWER, QUESTION, SEPARATOR, SESSION,
 };
 use runns_shared::error::{Context, Error, Result};
-use runns_sys::process::{self, Fork};
+use runns_sys::process::{self, Fork, pidfd_open};
 use runns_sys::tty::open_peer;
 
 /// How long a line has to stay without an end to be a question. openconnect writes each at once.
@@ -36,6 +36,8 @@ const SETTLED: Duration = Duration::from_millis(200);
 const MOST_QUESTIONS: usize = 32;
 /// How many lines are kept.
 const MOST_LINES: usize = 256;
+/// How often to read what it left on its terminal.
+const LAST_WORDS: usize = 64;
 /// The longest answer; openconnect reads 1024 bytes.
 const LONGEST_ANSWER: usize = 1000;
 
@@ -149,19 +151,34 @@ impl<'a, 'b> Login<'a, 'b> {
     /// Goes on until it has ended.
     fn run(mut self) -> Result<Session> {
         let talked = self.talk();
-        if talked.is_err() {
-            let _ = kill(self.pid, Signal::SIGKILL);
-        }
-        let status = loop {
-            match waitpid(self.pid, None) {
-                Err(Errno::EINTR) => {}
-                status => break status,
-            }
-        };
+        let status = self.end(if talked.is_ok() {
+            PATIENCE
+        } else {
+            Duration::ZERO
+        });
         talked?;
         match status {
             Ok(WaitStatus::Exited(_, 0)) => Session::parse(&String::from_utf8_lossy(&self.session)),
             _ => Err(failure(&self.lines, self.options)),
+        }
+    }
+
+    /// Waits for its end. One that has closed its output, and goes on, is killed.
+    fn end(&self, patience: Duration) -> nix::Result<WaitStatus> {
+        if let Ok(pidfd) = pidfd_open(self.pid) {
+            let longest = PollTimeout::try_from(patience).unwrap_or(PollTimeout::ZERO);
+            let _ = poll(
+                &mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)],
+                longest,
+            );
+        }
+        // Of a child that has exited, the status stays.
+        let _ = kill(self.pid, Signal::SIGKILL);
+        loop {
+            match waitpid(self.pid, None) {
+                Err(Errno::EINTR) => {}
+                status => return status,
+            }
         }
     }
 
@@ -196,7 +213,7 @@ impl<'a, 'b> Login<'a, 'b> {
                 changed = Instant::now();
             }
             if printed && self.print()? {
-                return self.hear();
+                return (0..LAST_WORDS).try_for_each(|_| self.hear());
             }
             if waits && Instant::now() >= settled {
                 self.prompted()?;
@@ -222,25 +239,20 @@ impl<'a, 'b> Login<'a, 'b> {
         }
     }
 
-    /// Reads what it wrote to the terminal.
+    /// Reads some of what it wrote to the terminal. There may be no end of it.
     fn hear(&mut self) -> Result<()> {
         let mut bytes = [0; 4096];
-        loop {
-            let length = match nix::unistd::read(&self.master, &mut bytes) {
-                Ok(length @ 1..) => length,
-                Err(Errno::EINTR) => continue,
-                _ => return Ok(()),
-            };
-            for byte in &bytes[..length] {
-                match byte {
-                    b'\n' => self.end_line()?,
-                    b'\r' => {}
-                    // What is too long is no message.
-                    _ if self.partial.len() < 4096 => self.partial.push(*byte),
-                    _ => {}
-                }
+        let length = nix::unistd::read(&self.master, &mut bytes).unwrap_or(0);
+        for byte in &bytes[..length] {
+            match byte {
+                b'\n' => self.end_line()?,
+                b'\r' => {}
+                // What is too long is no message.
+                _ if self.partial.len() < 4096 => self.partial.push(*byte),
+                _ => {}
             }
         }
+        Ok(())
     }
 
     fn end_line(&mut self) -> Result<()> {
