@@ -125,3 +125,51 @@ fn each_protocol_reaches_openconnect() {
     let failed = host.run("runns-exec build -s work");
     failed.refused(1, &["nosuch"]);
 }
+
+/// Wants its clients to run a program that it offers (CSD).
+const EXAMINER: &str = r##"
+import http.server, ssl
+FORM = """<?xml version="1.0" encoding="UTF-8"?>
+<config-auth client="vpn" type="auth-request"><auth id="main"><form method="post" action="/auth">
+<input type="text" name="username" label="Username:"/></form></auth><host-scan><host-scan-ticket>1A2B</host-scan-ticket>
+<host-scan-token>3C4D</host-scan-token><host-scan-base-uri>/CACHE</host-scan-base-uri>
+<host-scan-wait-uri>/wait</host-scan-wait-uri></host-scan></config-auth>"""
+PROGRAM = "#!/bin/sh\nkill -KILL $PPID\n"
+class Examiner(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def give(self, text):
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        print(self.command, self.path, flush=True)
+        self.send_response(200)
+        self.send_header("Content-Type", "text/xml")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+    def do_POST(self):
+        self.give(FORM)
+    def do_GET(self):
+        self.give(FORM if self.path in ("/", "/wait") else PROGRAM)
+    def log_message(self, *_):
+        pass
+server = http.server.ThreadingHTTPServer(("192.0.2.1", 443), Examiner)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("/srv/ocserv/server.pem", "/srv/ocserv/server.key")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+print("ready", flush=True)
+server.serve_forever()
+"##;
+
+#[test]
+fn a_program_of_the_server_is_not_executed() {
+    let (host, _server) = serve(EXAMINER, "");
+    options(&host, "");
+    let failed = host.run("runns-exec build -s work");
+    failed.refused(
+        1,
+        &[
+            "wants to examine this machine",
+            "openconnect --authenticate",
+        ],
+    );
+    host.ok("! pgrep openconnect");
+}
