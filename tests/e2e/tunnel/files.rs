@@ -262,7 +262,7 @@ fn an_option_behind_setenv_opt_is_left_out() {
     let made = host.run("runns-exec build -s work");
     assert_eq!(made.status, 0, "{made}");
     assert!(
-        made.stderr.contains("left out: up, route-up (") && made.stderr.contains("left out: log ("),
+        made.stderr.contains("ignoring up, route-up (") && made.stderr.contains("ignoring log ("),
         "{made}"
     );
     assert!(ping(&host, "work", FAR));

@@ -72,7 +72,7 @@ fn one_command_from_the_download_to_a_program() {
     let first = said.lines().next().unwrap();
     for part in [
         &format!("imported {NAME}: OpenVPN to 192.0.2.1:1194/udp, kill switch on"),
-        "left out: up (",
+        "ignoring up (",
     ] {
         assert!(first.contains(part), "{said}");
     }
@@ -141,7 +141,7 @@ fn wireguard_likewise() {
     let said = host.ok(&import("-n home --no-kill-switch --build x.txt"));
     assert!(
         said.starts_with(
-            "imported home: WireGuard to wg.test:51820, kill switch off; left out: PostUp"
+            "imported home: WireGuard to wg.test:51820, kill switch off; ignoring PostUp"
         ),
         "{said}"
     );

@@ -156,7 +156,7 @@ fn what_is_left_out_is_named() {
     host.ok("printf 'script=/tmp/evil\\ncsd-wrapper=/tmp/evil\\ninterface=eth0\\nbackground\\nsetuid=root\\n\
              pid-file=/run/x\\nscript-tun\\nxmlconfig=/tmp/x\\n' >>/etc/openconnect/work.conf");
     let built = host.run("runns-exec build -s work");
-    let named = "left out: script, csd-wrapper, interface, background, setuid, pid-file, script-tun, xmlconfig";
+    let named = "ignoring script, csd-wrapper, interface, background, setuid, pid-file, script-tun, xmlconfig";
     assert!(built.status == 0 && built.stderr.contains(named), "{built}");
     assert!(ping(&host, "work", FAR));
 }

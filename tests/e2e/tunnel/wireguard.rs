@@ -139,7 +139,7 @@ fn a_providers_file_works_as_it_is() {
     });
     let made = format!("{}{}", built.stdout(), built.stderr());
     assert!(
-        made.contains("left out: PostUp, PreDown, Table, SaveConfig"),
+        made.contains("ignoring PostUp, PreDown, Table, SaveConfig"),
         "{made}"
     );
     host.user("alice")
