@@ -216,12 +216,7 @@ fn define_build(command: Command) -> Command {
             .requires("section"),
         )
         .arg(
-            flag(
-                "all",
-                None,
-                "Repair every namespace that is built",
-            )
-            .conflicts_with_all([
+            flag("all", None, "Repair every namespace that is built").conflicts_with_all([
                 WORD, "name", "section", "int", "out", "resolve", "publish", "config",
             ]),
         )

@@ -161,7 +161,7 @@ impl Arrival<'_> {
         }
         let name = &self.netns.name;
         Err(self
-            .cannot("it is not the namespace that was built under this name")
+            .cannot("it is another namespace than the one that was built under this name")
             .hint(format!(
                 "sudo runns-exec clean {name} removes the record of the one that was built"
             )))

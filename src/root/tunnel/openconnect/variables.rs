@@ -1,6 +1,6 @@
 //! What an OpenConnect server wants the tunnel to be, in the variables of vpnc-script(8). openconnect
 //! may have been taken over by its server, so all of it is hostile: every address is parsed, nothing
-//! is passed on as text, and there is a limit to how much is kept ([`Room`]).
+//! is passed on as text, and there is a limit to how much is kept ([`crate::tunnel::environment::Room`]).
 
 use std::net::IpAddr;
 
