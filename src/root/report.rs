@@ -23,7 +23,7 @@ use runns_shared::output;
 use runns_shared::plan::Plan;
 use runns_shared::proc::{Network, Proc};
 use runns_shared::record::{Record, State};
-use runns_shared::table::{Heading, lines, terminal_width};
+use runns_shared::table::{Heading, terminal_width, whole_columns};
 
 /// How a namespace is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -442,24 +442,12 @@ const fn column(heading: &'static str, cell: fn(&Status) -> String) -> Column {
 /// Where there is nothing to say.
 const NOTHING: &str = "-";
 
+/// The columns that a narrow terminal shows, too: up to TUNNEL.
+const ALWAYS_SHOWN: usize = 3;
+
 const COLUMNS: [Column; 7] = [
     column("NAMESPACE", |status| status.namespace.clone()),
     column("STATE", |status| word(status.state).to_string()),
-    column("ADDRESS", |status| {
-        status.address.clone().unwrap_or(NOTHING.to_string())
-    }),
-    column("UPLINK", |status| match &status.uplink {
-        _ if !status.known => NOTHING.to_string(),
-        _ if status.kill_switch => "the tunnel only".to_string(),
-        Some(uplink) => format!("{uplink} only"),
-        None => "any".to_string(),
-    }),
-    column("DNS", |status| match &status.resolver {
-        _ if !status.known => NOTHING.to_string(),
-        Some(resolver) if resolver.locked => format!("{} (locked)", resolver.servers.join(" ")),
-        Some(resolver) => resolver.servers.join(" "),
-        None => "the host's".to_string(),
-    }),
     column("TUNNEL", |status| {
         let word = |tunnel: &Tunnel| {
             let file = tunnel.config.rsplit('/').next().unwrap_or_default();
@@ -471,6 +459,21 @@ const COLUMNS: [Column; 7] = [
         } else {
             tunnels.join(", ")
         }
+    }),
+    column("DNS", |status| match &status.resolver {
+        _ if !status.known => NOTHING.to_string(),
+        Some(resolver) if resolver.locked => format!("{} (locked)", resolver.servers.join(" ")),
+        Some(resolver) => resolver.servers.join(" "),
+        None => "the host's".to_string(),
+    }),
+    column("ADDRESS", |status| {
+        status.address.clone().unwrap_or(NOTHING.to_string())
+    }),
+    column("UPLINK", |status| match &status.uplink {
+        _ if !status.known => NOTHING.to_string(),
+        _ if status.kill_switch => "the tunnel only".to_string(),
+        Some(uplink) => format!("{uplink} only"),
+        None => "any".to_string(),
     }),
     column("PROCESSES", |status| {
         status
@@ -498,9 +501,10 @@ pub fn print(statuses: &[Status]) -> Result<()> {
             .map(|column| one_line(&(column.cell)(status)))
             .collect()
     };
-    let rows = statuses.iter().map(cells).collect();
+    let rows: Vec<Vec<String>> = statuses.iter().map(cells).collect();
     let coloured = is_coloured();
-    let mut table = lines(&headings, rows, terminal_width()).into_iter();
+    let table = whole_columns(&headings, &rows, terminal_width(), ALWAYS_SHOWN);
+    let mut table = table.into_iter();
     let mut text = table.next().unwrap_or_default() + "\n";
     for (line, status) in table.zip(statuses) {
         let line = if coloured {

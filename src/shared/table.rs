@@ -57,6 +57,26 @@ pub fn lines(headings: &[Heading], rows: Vec<Vec<String>>, width: Option<usize>)
     lines.iter().map(line).collect()
 }
 
+/// As [`lines`], but of a table that is wider than `width`, whole columns are left out, from the
+/// right; the first `least` always remain.
+pub fn whole_columns(
+    headings: &[Heading],
+    rows: &[Vec<String>],
+    width: Option<usize>,
+    least: usize,
+) -> Vec<String> {
+    let table = |columns: usize| {
+        let rows = rows.iter().map(|row| row[..columns].to_vec()).collect();
+        lines(&headings[..columns], rows, None)
+    };
+    let fits = |table: &Vec<String>| {
+        width.is_none_or(|width| table.iter().all(|line| width_of(line) <= width))
+    };
+    let tables = (least + 1..=headings.len()).rev().map(table);
+    let mut fitting = tables.filter(fits);
+    fitting.next().unwrap_or_else(|| table(least))
+}
+
 /// The columns that `text` takes on a terminal.
 fn width_of(text: &str) -> usize {
     text.chars()
@@ -87,6 +107,26 @@ mod tests {
         assert_eq!(cut("a\u{4e2d}\u{6587}", Some(4)), "a\u{4e2d}");
         assert_eq!(cut("e\u{301}x", Some(1)), "e\u{301}");
         assert_eq!(cut("abc", Some(0)), "");
+    }
+
+    #[test]
+    fn columns_that_do_not_fit_are_left_out_whole() {
+        let headings = [
+            Heading("A", false),
+            Heading("B", false),
+            Heading("LAST", false),
+        ];
+        let rows = [vec![
+            "one".to_string(),
+            "two".to_string(),
+            "three".to_string(),
+        ]];
+        let table = |width| whole_columns(&headings, &rows, width, 1);
+        assert_eq!(table(None), ["A    B    LAST", "one  two  three"]);
+        assert_eq!(table(Some(15)), table(None));
+        assert_eq!(table(Some(14)), ["A    B", "one  two"]);
+        assert_eq!(table(Some(7)), ["A", "one"]);
+        assert_eq!(table(Some(2)), ["A", "one"]);
     }
 
     #[test]

@@ -16,9 +16,9 @@ fn the_table_is_aligned_and_names_can_be_chosen() {
     host.user("alice")
         .ok("runns-exec -d work -- sleep 1000; runns-exec -d work -- sleep 1000");
     let table = [
-        "NAMESPACE      STATE  ADDRESS        UPLINK     DNS                     TUNNEL  PROCESSES",
-        "a-longer-name  ok     172.24.1.2/24  any        the host's              -       0",
-        "work           ok     172.24.0.2/24  eth0 only  198.51.100.53 (locked)  -       2",
+        "NAMESPACE      STATE  TUNNEL  DNS                     ADDRESS        UPLINK     PROCESSES",
+        "a-longer-name  ok     -       the host's              172.24.1.2/24  any        0",
+        "work           ok     -       198.51.100.53 (locked)  172.24.0.2/24  eth0 only  2",
     ];
     assert_eq!(host.ok("runns-exec status"), table.join("\n"));
     let member = host.user("alice").ok("runns-exec status");
@@ -50,7 +50,7 @@ fn the_table_is_aligned_and_names_can_be_chosen() {
     host.configure("");
     assert_eq!(
         host.ok("runns-exec status"),
-        "NAMESPACE  STATE  ADDRESS  UPLINK  DNS  TUNNEL  PROCESSES"
+        "NAMESPACE  STATE  TUNNEL  DNS  ADDRESS  UPLINK  PROCESSES"
     );
     assert_eq!(host.ok("runns-exec status --json"), "[]");
 }
@@ -113,6 +113,33 @@ fn sections_that_are_not_built_have_a_row() {
             .run("runns-exec status 'my mial'")
             .refused(1, &["did you mean my mail?"]);
     }
+}
+
+#[test]
+fn a_narrow_terminal_leaves_out_whole_columns_but_never_the_tunnel() {
+    let host = host();
+    host.ok("ip link set work down");
+    let mut terminal = Terminal::shell(&host.root());
+    let mut shown = |columns: u16| {
+        terminal.resize(30, columns);
+        terminal.enter("runns-exec status; echo EN''D\n");
+        let shown = String::from_utf8_lossy(&terminal.expect("END\r\n")).into_owned();
+        let lines = shown.lines().skip(1).map(str::trim_end);
+        lines.take(3).map(str::to_string).collect::<Vec<String>>()
+    };
+    assert_eq!(
+        shown(80)[0],
+        "NAMESPACE      STATE  TUNNEL  DNS                     ADDRESS        UPLINK"
+    );
+    assert_eq!(
+        shown(50),
+        [
+            "NAMESPACE      STATE  TUNNEL",
+            "a-longer-name  ok     -",
+            "work           down   -"
+        ]
+    );
+    assert_eq!(shown(20)[0], "NAMESPACE      STATE  TUNNEL");
 }
 
 #[test]
@@ -183,7 +210,7 @@ fn what_a_member_cannot_see_is_never_called_ok_without_saying_so() {
     host.ok("mount -o remount,hidepid=2 /proc");
     let shown = alice.ok("runns-exec status work");
     assert!(
-        shown.contains("  -       -\n") && shown.contains("processes of other users"),
+        shown.contains("eth0 only  -\n") && shown.contains("processes of other users"),
         "{shown}"
     );
     let json = alice.ok("runns-exec status work --json");
