@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use clap::{Arg, ArgAction, Command, value_parser};
 
 /// The subcommands of the program for root. runns-exec executes that program for them.
-pub const OF_ROOT: [&str; 5] = ["build", "clean", "import", "launcher", "log"];
+pub const OF_ROOT: [&str; 6] = ["build", "clean", "config", "import", "launcher", "log"];
 
 /// The placeholder of a word that is a namespace's name or a section's, whichever it is.
 pub const WORD: &str = "NAME|SECTION";
@@ -136,6 +136,11 @@ pub fn definition() -> Command {
             Command::new("status")
                 .about("Show the state of namespaces and tunnels")
                 .defer(define_status),
+        )
+        .subcommand(
+            Command::new("config")
+                .about("Show or edit the configuration (root)")
+                .defer(define_config),
         )
         .subcommand(
             Command::new("log")
@@ -341,6 +346,27 @@ fn define_status(command: Command) -> Command {
         .after_help("Example: runns-exec status work")
         .arg(words(WORD, "Only these namespaces and sections"))
         .arg(flag("json", None, "Print JSON"))
+}
+
+fn define_config(command: Command) -> Command {
+    command
+        .after_help("Example: sudo runns-exec config edit")
+        .arg(
+            Arg::new("edit")
+                .value_name("edit")
+                .value_parser(["edit"])
+                .hide_possible_values(true)
+                .help("Change a file of the configuration with your editor"),
+        )
+        .arg(
+            value(
+                "FILE",
+                None,
+                "FILE",
+                "File to edit, or a section in it [default: /etc/runns.conf]",
+            )
+            .long(None),
+        )
 }
 
 fn define_log(command: Command) -> Command {

@@ -377,7 +377,6 @@ mod tests {
             &["status", "--bogus"],
             &["status", "--json", "--json"],
             &["check"],
-            &["config", "x"],
             &["help", "nope"],
         ] {
             assert_eq!(refused(line), Some(2), "{line:?}");
@@ -392,6 +391,7 @@ mod tests {
             &["-v", "build"],
             &["clean", "-n", "x", "--help"],
             &["help", "build"],
+            &["config", "x"],
         ] {
             assert_eq!(
                 parse(words(line)).unwrap().request,

@@ -12,7 +12,7 @@ use runns_shared::error::{Error, Result, status};
 use runns_shared::name::NetnsName;
 
 use crate::part::Wait;
-use crate::verb::{build, clean, import, launcher, log, status as report};
+use crate::verb::{build, clean, config, import, launcher, log, status as report};
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub enum Request {
     Build(build::Options),
     /// Remove a namespace.
     Clean(clean::Options),
+    /// Show or edit the configuration.
+    Config(config::Options),
     /// Import a provider's files, or remove or list what was imported.
     Import(import::Options),
     /// Write, print or remove a launcher.
@@ -95,11 +97,15 @@ fn interpret(mut matches: ArgMatches) -> Result<Parsed> {
         .remove_subcommand()
         .ok_or_else(|| usage("no subcommand is given"))?;
     let request = match verb.as_str() {
-        "build" | "clean" | "import" | "launcher" | "log" | "status" if for_entering => {
+        "build" | "clean" | "config" | "import" | "launcher" | "log" | "status" if for_entering => {
             return Err(usage(only_for_entering(&verb)));
         }
         "build" => Request::Build(build_options(&mut sub)),
         "clean" => Request::Clean(clean_options(&mut sub)?),
+        "config" => Request::Config(match sub.contains_id("edit") {
+            true => config::Options::Edit(sub.remove_one("FILE")),
+            false => config::Options::Show,
+        }),
         "import" => Request::Import(import_options(&mut sub)?),
         "launcher" => Request::Launcher(launcher_options(&mut sub)),
         "log" => Request::Log(log::Options {
@@ -115,7 +121,7 @@ fn interpret(mut matches: ArgMatches) -> Result<Parsed> {
         }),
         _ => {
             return Err(usage(
-                "this program has only build, clean, import, launcher, log and status; runns-exec has the other subcommands",
+                "this program has only build, clean, config, import, launcher, log and status; runns-exec has the other subcommands",
             ));
         }
     };

@@ -4,7 +4,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`cli`] | the command line |
-//! | [`verb`] | build, clean, import, launcher, log and status |
+//! | [`verb`] | build, clean, config, import, launcher, log and status |
 //! | [`report`] | how namespaces are |
 //! | [`walk`], [`repair`], [`salvage`] | the parts in their order; what can be told without a record |
 //! | [`part`] | the parts of a namespace: one file creates and removes each part |
@@ -106,6 +106,7 @@ fn dispatch(invocation: &Invocation) -> Result<bool> {
     match parsed.request {
         Request::Build(options) => verb::build::run(options)?,
         Request::Clean(options) => verb::clean::run(options)?,
+        Request::Config(options) => return verb::config::run(&options),
         Request::Import(options) => verb::import::run(options)?,
         Request::Launcher(options) => verb::launcher::run(&options)?,
         Request::Log(options) => verb::log::run(&options)?,

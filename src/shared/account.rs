@@ -12,6 +12,8 @@ pub struct User {
     pub uid: u32,
     /// The group that it logs in with.
     pub gid: u32,
+    /// Home directory; may be empty.
+    pub home: String,
     /// Login shell; may be empty.
     pub shell: String,
 }
@@ -28,10 +30,11 @@ fn find(is_wanted: impl Fn(&str, u32) -> bool) -> Option<User> {
         .lines()
         .filter_map(parse_user)
         .find(|(name, uid, ..)| is_wanted(name, *uid))
-        .map(|(name, uid, gid, shell)| User {
+        .map(|(name, uid, gid, home, shell)| User {
             name: name.to_string(),
             uid,
             gid,
+            home: home.to_string(),
             shell: shell.to_string(),
         })
 }
@@ -56,13 +59,16 @@ pub fn gid_of(name: &str) -> Option<u32> {
     })
 }
 
-/// Name, uid, gid and shell.
-fn parse_user(line: &str) -> Option<(&str, u32, u32, &str)> {
+/// Name, uid, gid, home and shell.
+fn parse_user(line: &str) -> Option<(&str, u32, u32, &str, &str)> {
     let mut fields = line.split(':');
     let (name, uid, gid) = (fields.next()?, fields.nth(1)?, fields.next()?);
-    let shell = fields.nth(2)?;
+    let (home, shell) = (fields.nth(1)?, fields.next()?);
     let (uid, gid) = (uid.parse().ok()?, gid.parse().ok()?);
-    fields.next().is_none().then_some((name, uid, gid, shell))
+    fields
+        .next()
+        .is_none()
+        .then_some((name, uid, gid, home, shell))
 }
 
 #[cfg(test)]
@@ -73,7 +79,7 @@ mod tests {
     fn passwd_lines() {
         assert_eq!(
             parse_user("alice:x:1000:1000:A:/home/alice:/bin/zsh"),
-            Some(("alice", 1000, 1000, "/bin/zsh"))
+            Some(("alice", 1000, 1000, "/home/alice", "/bin/zsh"))
         );
         assert_eq!(parse_user("broken:x:notanumber:0::/:/bin/sh"), None);
         assert_eq!(parse_user("+::::::"), None);

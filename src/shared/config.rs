@@ -5,6 +5,7 @@
 //! library's: what another reader might take as a continuation, a quote or a second separator is an
 //! error or plain text here.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io::ErrorKind;
@@ -62,6 +63,25 @@ pub const OPTIONS: [&str; 25] = [
 ];
 /// Options that may stand more than once in a section.
 const REPEATABLE: [&str; 3] = ["vpn", "WireGuard", "Publish"];
+/// Options that are yes or no, HostAccess among other things.
+const SWITCHES: [&str; 6] = [
+    "DNSLock",
+    "KillSwitch",
+    "IPv6",
+    "NoNewPrivs",
+    "HostAccess",
+    GLOBAL_OPTION,
+];
+/// Options that name a file of root's.
+pub const FILE_OPTIONS: [&str; 7] = [
+    "Resolve",
+    "vpn",
+    "OpenConnectOptions",
+    "OpenConnectPassword",
+    "WireGuard",
+    "PostBuild",
+    "PreClean",
+];
 /// Called as wg-quick(8) calls it.
 const USERSPACE: &str = "WG_QUICK_USERSPACE_IMPLEMENTATION";
 /// The option before the first section.
@@ -74,6 +94,8 @@ pub struct Section {
     pub name: String,
     /// The file that it stands in.
     pub file: PathBuf,
+    /// The line of its heading, from 1.
+    pub line: usize,
     /// NetworkNamespace, or the section's name.
     pub netns: NetnsName,
     /// InterfaceIn.
@@ -113,16 +135,40 @@ impl Text {
         })
     }
 
-    /// Parses it.
+    /// Parses it; an error if anything in it is wrong.
     pub fn parse(&self) -> Result<Config> {
+        only_if_right(self.check())
+    }
+
+    /// What is right in it, and everything that is wrong.
+    pub fn check(&self) -> (Config, Vec<Error>) {
         let mut lines = Lines::default();
         if let Some((path, text)) = &self.main {
-            lines.add(path, text, true)?;
+            lines.add(path, text, true);
         }
         for (path, text) in &self.more {
-            lines.add(path, text, false)?;
+            lines.add(path, text, false);
         }
         lines.parse(self.main.as_ref().map_or(Path::new(""), |(path, _)| path))
+    }
+
+    /// The same with another text in one file, which may be a new one.
+    pub fn with(mut self, path: &Path, text: String) -> Self {
+        let file = (path.to_path_buf(), text);
+        if path == Path::new(DEFAULT_PATH) {
+            self.main = Some(file);
+        } else {
+            self.more.retain(|(other, _)| other != path);
+            self.more.push(file);
+            self.more
+                .sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        }
+        self
+    }
+
+    /// Its files, in the order in which they are read.
+    pub fn files(&self) -> impl Iterator<Item = &(PathBuf, String)> {
+        self.main.iter().chain(&self.more)
     }
 }
 
@@ -211,8 +257,8 @@ impl Config {
     /// Parses `text`; `path` is for messages.
     pub fn parse(text: &str, path: &Path) -> Result<Self> {
         let mut lines = Lines::default();
-        lines.add(path, text, true)?;
-        lines.parse(path)
+        lines.add(path, text, true);
+        only_if_right(lines.parse(path))
     }
 
     /// The section called `name`, compared without case.
@@ -249,6 +295,19 @@ fn refuse(path: &Path, why: impl std::fmt::Display) -> Error {
     Error::new(format!("use {}", show(path)), why)
 }
 
+fn only_if_right((config, wrong): (Config, Vec<Error>)) -> Result<Config> {
+    wrong.into_iter().next().map_or(Ok(config), Err)
+}
+
+/// The lines of a text that are neither empty nor comments, without the blanks around them, with
+/// their numbers.
+pub fn lines_in_force(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let lines = text.lines().map(str::trim).enumerate();
+    lines
+        .filter(|(_, line)| !line.is_empty() && !line.starts_with(['#', ';']))
+        .map(|(index, line)| (index + 1, line))
+}
+
 /// Stands for a backslash in the text that rust-ini sees: it would join a line that ends with one
 /// and the next, and take `\]` for a part of a section's name. No line has this character of its
 /// own: control characters are refused.
@@ -259,79 +318,103 @@ fn restore(text: &str) -> String {
     text.replace(BACKSLASH, "\\")
 }
 
+/// Where a section stands: its file, its own line and those of its options.
+struct Place<'a> {
+    path: &'a Path,
+    line: usize,
+    options: Vec<usize>,
+}
+
 /// The text as rust-ini shall see it, each line checked: empty, a comment, `[section]` or
 /// `key=value`.
 #[derive(Default)]
 struct Lines<'a> {
     clean: String,
-    /// The file of each section, in their order.
-    files: Vec<&'a Path>,
-    /// The same by the section's name, in lower case.
+    /// The lines of the options before the first section.
+    globals: Vec<usize>,
+    /// Where each section stands, in their order.
+    places: Vec<Place<'a>>,
+    /// The file of each section, by its name in lower case.
     known: HashMap<String, &'a Path>,
+    wrong: Vec<Error>,
 }
 
 impl<'a> Lines<'a> {
     /// Adds a file. Unless `with_globals`, it can have no option before its first section.
-    fn add(&mut self, path: &'a Path, text: &str, with_globals: bool) -> Result<()> {
-        let mut in_section = false;
-        for (index, line) in text.lines().enumerate() {
-            let line = line.trim();
-            let wrong = |why: &str| {
-                refuse(
-                    path,
-                    format!("line {}: {why}: {}", index + 1, escape(line.as_bytes())),
-                )
+    fn add(&mut self, path: &'a Path, text: &str, with_globals: bool) {
+        let before = self.places.len();
+        // The options of a section whose heading is wrong are left out, too.
+        let mut is_left_out = false;
+        for (number, line) in lines_in_force(text) {
+            let added = if line.contains(|c: char| c.is_control() && c != '\t') {
+                Err("control character".to_string())
+            } else if let Some(rest) = line.strip_prefix('[') {
+                let added = self.add_heading(path, number, rest);
+                is_left_out = added.is_err();
+                added
+            } else if is_left_out {
+                Ok(())
+            } else {
+                let is_allowed = with_globals || self.places.len() > before;
+                self.add_option(line, number, is_allowed)
             };
-            if line.is_empty() || line.starts_with(['#', ';']) {
-                continue;
+            if let Err(why) = added {
+                let shown = escape(line.as_bytes());
+                let error = refuse(path, format!("line {number}: {why}: {shown}"));
+                self.wrong.push(match has_comment(line) {
+                    true => error.hint(COMMENTS),
+                    false => error,
+                });
             }
-            if line.contains(|c: char| c.is_control() && c != '\t') {
-                return Err(wrong("control character"));
-            }
-            if let Some(rest) = line.strip_prefix('[') {
-                let name = rest
-                    .strip_suffix(']')
-                    .map(str::trim)
-                    .ok_or_else(|| wrong("section without ']'"))?;
-                if name.is_empty() || name.contains(['[', ']']) {
-                    return Err(wrong("bad section name"));
-                }
-                match self.known.insert(name.to_ascii_lowercase(), path) {
-                    Some(earlier) if earlier == path => {
-                        return Err(wrong("this section stands here a second time"));
-                    }
-                    Some(earlier) => {
-                        return Err(wrong(&format!(
-                            "this section stands in {}, too",
-                            show(earlier)
-                        )));
-                    }
-                    None => {}
-                }
-                self.files.push(path);
-                self.clean.extend(["[", name, "]\n"]);
-                in_section = true;
-                continue;
-            }
-            let (key, value) = line
-                .split_once('=')
-                .ok_or_else(|| wrong("neither a comment, [section] nor key=value"))?;
-            let key = key.trim();
-            if key.is_empty() || !key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-                return Err(wrong("bad option name"));
-            }
-            if !in_section && !with_globals {
-                return Err(wrong(&format!(
-                    "an option before the first section stands in {DEFAULT_PATH} only"
-                )));
-            }
-            self.clean.extend([key, "=", value.trim(), "\n"]);
         }
+    }
+
+    /// Adds a section; `rest` is what follows the `[`.
+    fn add_heading(&mut self, path: &'a Path, line: usize, rest: &str) -> Result<(), String> {
+        let name = rest.strip_suffix(']').map(str::trim);
+        let name = name.ok_or("section without ']'")?;
+        if name.is_empty() || name.contains(['[', ']']) {
+            return Err("bad section name".to_string());
+        }
+        match self.known.insert(name.to_ascii_lowercase(), path) {
+            Some(earlier) if earlier == path => {
+                return Err("this section stands here a second time".to_string());
+            }
+            Some(earlier) => return Err(format!("this section stands in {}, too", show(earlier))),
+            None => {}
+        }
+        self.places.push(Place {
+            path,
+            line,
+            options: Vec::new(),
+        });
+        self.clean.extend(["[", name, "]\n"]);
+        Ok(())
+    }
+
+    fn add_option(&mut self, line: &str, number: usize, is_allowed: bool) -> Result<(), String> {
+        let (key, value) = line
+            .split_once('=')
+            .ok_or("neither a comment, [section] nor key=value")?;
+        let key = key.trim();
+        if key.is_empty() || !key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            return Err("bad option name".to_string());
+        }
+        if !is_allowed {
+            return Err(format!(
+                "an option before the first section stands in {DEFAULT_PATH} only"
+            ));
+        }
+        let place = self.places.last_mut();
+        place
+            .map_or(&mut self.globals, |place| &mut place.options)
+            .push(number);
+        self.clean.extend([key, "=", value.trim(), "\n"]);
         Ok(())
     }
 
     /// Parses what was added; options before the first section stand in `main`.
-    fn parse(self, main: &Path) -> Result<Config> {
+    fn parse(mut self, main: &Path) -> (Config, Vec<Error>) {
         let option = ParseOption {
             enabled_quote: false,
             enabled_escape: false,
@@ -339,241 +422,293 @@ impl<'a> Lines<'a> {
             ..Default::default()
         };
         let clean = self.clean.replace('\\', &BACKSLASH.to_string());
-        let ini = Ini::load_from_str_opt(&clean, option)
-            .map_err(|error| refuse(main, error.to_string()))?;
         let mut config = Config::default();
-        let mut files = self.files.into_iter();
+        let ini = match Ini::load_from_str_opt(&clean, option) {
+            Ok(ini) => ini,
+            Err(error) => {
+                self.wrong.push(refuse(main, error.to_string()));
+                return (config, self.wrong);
+            }
+        };
+        let mut places = self.places.into_iter();
         for (section, properties) in ini.iter() {
             let section = section.map(restore);
-            let values = properties
-                .iter()
-                .map(|(key, value)| (key, restore(value)))
-                .collect();
-            let path = match &section {
-                Some(_) => files.next().unwrap_or(main),
-                None => main,
-            };
-            let options = Options {
-                path,
+            let place = section.as_ref().and_then(|_| places.next());
+            let place = place.unwrap_or(Place {
+                path: main,
+                line: 0,
+                options: std::mem::take(&mut self.globals),
+            });
+            let values = properties.iter().zip(&place.options);
+            let mut options = Options {
+                path: place.path,
                 section: section.as_deref(),
-                values,
+                line: place.line,
+                values: values
+                    .map(|((key, value), line)| (*line, key, restore(value)))
+                    .collect(),
+                wrong: RefCell::default(),
             };
             match &section {
-                None => config.allow_unmanaged = options.globals()?,
-                Some(name) => config.sections.push(options.section(name)?),
+                None => config.allow_unmanaged = options.globals(),
+                Some(name) => config.sections.extend(options.section(name)),
             }
+            self.wrong.append(options.wrong.get_mut());
         }
-        Ok(config)
+        (config, self.wrong)
     }
+}
+
+/// The hint for a comment that stands behind something else.
+const COMMENTS: &str = "comments have lines of their own";
+
+fn has_comment(line: &str) -> bool {
+    [" #", "\t#", " ;", "\t;"]
+        .iter()
+        .any(|mark| line.contains(mark))
+}
+
+/// What may have been meant by a value that an option cannot have: as other programs' files spell
+/// it.
+pub fn mistake(option: &str, value: &str) -> Option<String> {
+    let bare = value.trim_matches(['"', '\'']);
+    if has_comment(value) {
+        return Some(COMMENTS.to_string());
+    }
+    if bare != value {
+        return Some(format!("there are no quotes: write {option}={bare}"));
+    }
+    let word = match value.to_ascii_lowercase().as_str() {
+        "true" | "on" | "1" | "y" | "enable" | "enabled" => "yes",
+        "false" | "off" | "0" | "n" | "disable" | "disabled" => "no",
+        _ => return None,
+    };
+    let is_switch = SWITCHES
+        .iter()
+        .any(|switch| switch.eq_ignore_ascii_case(option));
+    is_switch.then(|| format!("{value} is {word} here: write {option}={word}"))
 }
 
 /// The options of one section while they are being read.
 struct Options<'a> {
     path: &'a Path,
     section: Option<&'a str>,
-    values: Vec<(&'a str, String)>,
+    /// The line of its heading.
+    line: usize,
+    /// Each with its line.
+    values: Vec<(usize, &'a str, String)>,
+    /// What is wrong in it.
+    wrong: RefCell<Vec<Error>>,
 }
 
 impl Options<'_> {
-    fn refuse(&self, option: &str, why: impl std::fmt::Display) -> Error {
+    /// The error for the option on this line.
+    fn wrong_at(&self, line: usize, option: &str, why: impl std::fmt::Display) -> Error {
         let place = self
             .section
             .map_or("before the first section".to_string(), |name| {
                 format!("[{}]", escape(name.as_bytes()))
             });
-        refuse(
-            self.path,
-            format!("{place} {}: {why}", escape(option.as_bytes())),
-        )
+        let option = escape(option.as_bytes());
+        refuse(self.path, format!("line {line}: {place} {option}: {why}"))
+    }
+
+    fn refuse(&self, error: Error) {
+        self.wrong.borrow_mut().push(error);
+    }
+
+    /// Refuses an option as it was given first, or the section where it is not.
+    fn refuse_option(&self, option: &str, why: impl std::fmt::Display) {
+        let line = self.all(option).next().map_or(self.line, |(line, _)| line);
+        self.refuse(self.wrong_at(line, option, why));
     }
 
     /// Refuses options that are not in `known`, single-valued ones that repeat, and empty values.
-    fn check(&self, known: &[&str]) -> Result<()> {
-        for (at, (key, value)) in self.values.iter().enumerate() {
+    fn check(&self, known: &[&str]) {
+        for (at, (line, key, value)) in self.values.iter().enumerate() {
             let Some(name) = known.iter().find(|name| name.eq_ignore_ascii_case(key)) else {
-                let error = self.refuse(key, "unknown option");
+                let error = self.wrong_at(*line, key, "unknown option");
                 let global = self.section.is_some() && GLOBAL_OPTION.eq_ignore_ascii_case(key);
-                return Err(match nearest(key, known.iter().copied()) {
+                self.refuse(match nearest(key, known.iter().copied()) {
                     _ if global => {
                         error.hint(format!("{GLOBAL_OPTION} stands before the first section"))
                     }
                     Some(near) => error.hint(format!("did you mean {near}?")),
-                    None => error.hint(format!("the options here are {}", known.join(", "))),
+                    None => error.hint("man runns.conf describes all options"),
                 });
+                continue;
             };
             if value.is_empty() {
-                return Err(self.refuse(name, "no value"));
+                self.refuse(self.wrong_at(*line, name, "no value"));
             }
             let repeated = self.values[..at]
                 .iter()
-                .any(|(earlier, _)| earlier.eq_ignore_ascii_case(key));
+                .any(|(_, earlier, _)| earlier.eq_ignore_ascii_case(key));
             if repeated && !REPEATABLE.contains(name) {
-                return Err(self.refuse(name, "given twice"));
+                self.refuse(self.wrong_at(*line, name, "given twice"));
             }
         }
-        Ok(())
     }
 
-    fn all<'a>(&'a self, option: &'a str) -> impl Iterator<Item = &'a str> + 'a {
+    /// The values of an option, each with its line.
+    fn all<'a>(&'a self, option: &'a str) -> impl Iterator<Item = (usize, &'a str)> + 'a {
         self.values
             .iter()
-            .filter(move |(key, _)| key.eq_ignore_ascii_case(option))
-            .map(|(_, value)| value.as_str())
+            .filter(move |(_, key, value)| key.eq_ignore_ascii_case(option) && !value.is_empty())
+            .map(|(line, _, value)| (*line, value.as_str()))
     }
 
-    fn one<T>(&self, option: &str, parse: impl Fn(&str) -> Result<T>) -> Result<Option<T>> {
-        self.all(option)
-            .next()
-            .map(|value| self.parse(option, value, parse))
-            .transpose()
+    fn one<T>(&self, option: &str, parse: impl Fn(&str) -> Result<T>) -> Option<T> {
+        self.each(option, parse).into_iter().next()
     }
 
-    fn parse<T>(
-        &self,
-        option: &str,
-        value: &str,
-        parse: impl FnOnce(&str) -> Result<T>,
-    ) -> Result<T> {
-        parse(value).map_err(|error| {
-            self.refuse(
-                option,
-                format!(
-                    "cannot be '{}': {}",
-                    escape(value.as_bytes()),
-                    error.cause()
-                ),
-            )
-        })
-    }
-
-    fn globals(&self) -> Result<bool> {
-        if let Some((key, _)) = self
-            .values
-            .iter()
-            .find(|(key, _)| OPTIONS.iter().any(|name| name.eq_ignore_ascii_case(key)))
-        {
-            return Err(self.refuse(key, "this option belongs in a section"));
+    /// The values of an option, parsed; those that are wrong are refused.
+    fn each<T>(&self, option: &str, mut parse: impl FnMut(&str) -> Result<T>) -> Vec<T> {
+        let mut parsed = Vec::new();
+        for (line, value) in self.all(option) {
+            match parse(value) {
+                Ok(value) => parsed.push(value),
+                Err(error) => self.refuse(self.bad_value(line, option, value, error.cause())),
+            }
         }
-        self.check(&[GLOBAL_OPTION])?;
-        Ok(self.one(GLOBAL_OPTION, yes_or_no)?.unwrap_or(false))
+        parsed
+    }
+
+    fn bad_value(&self, line: usize, option: &str, value: &str, why: &str) -> Error {
+        let shown = escape(value.as_bytes());
+        let error = self.wrong_at(line, option, format!("cannot be '{shown}': {why}"));
+        match mistake(option, value) {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+
+    fn globals(&self) -> bool {
+        for (line, key, _) in &self.values {
+            if OPTIONS.iter().any(|name| name.eq_ignore_ascii_case(key)) {
+                self.refuse(self.wrong_at(*line, key, "this option belongs in a section"));
+                return false;
+            }
+        }
+        self.check(&[GLOBAL_OPTION]);
+        self.one(GLOBAL_OPTION, yes_or_no).unwrap_or(false)
     }
 
     /// Under the kill switch the tunnel is the only way out: there is one, and without a veth
     /// nothing that is for one.
-    fn check_kill_switch(&self, request: &Request) -> Result<()> {
+    fn check_kill_switch(&self, request: &Request) {
         let given = |option: &str| self.all(option).next().is_some();
         if request.kill_switch && !request.has_tunnel() {
-            return Err(self.refuse(
+            self.refuse_option(
                 "KillSwitch",
                 "without vpn, OpenConnect or WireGuard there would be no way out at all",
-            ));
+            );
         }
         const OF_VETH: [&str; 4] = ["InterfaceIn", "InterfaceOut", "Subnet", "MTU"];
         let lacks_veth = !request.has_veth();
-        match OF_VETH.into_iter().find(|option| lacks_veth && given(option)) {
-            Some(option) => Err(self.refuse(
+        if let Some(option) = OF_VETH
+            .into_iter()
+            .find(|option| lacks_veth && given(option))
+        {
+            self.refuse_option(
                 option,
                 "has no effect with KillSwitch=yes, which creates no veth pair without Publish, HostAccess or Bypass",
-            )),
-            None => Ok(()),
+            );
         }
     }
 
-    fn exceptions(&self) -> Result<Exceptions> {
+    fn exceptions(&self) -> Exceptions {
         let mut exceptions = Exceptions {
             published: Vec::new(),
-            host_access: self.one("HostAccess", HostAccess::parse)?,
-            bypassed: self.one("Bypass", networks)?.unwrap_or_default(),
+            host_access: self.one("HostAccess", HostAccess::parse),
+            bypassed: self.one("Bypass", networks).unwrap_or_default(),
         };
-        for value in self.all("Publish") {
-            let publish = |word: &str| exceptions.publish(Published::parse(word)?);
-            self.parse("Publish", value, publish)?;
-        }
-        Ok(exceptions)
+        self.each("Publish", |word| {
+            exceptions.publish(Published::parse(word)?)
+        });
+        exceptions
     }
 
-    fn paths(&self, option: &str) -> Result<Vec<PathBuf>> {
-        self.all(option)
-            .map(|value| self.parse(option, value, absolute))
-            .collect()
-    }
-
-    fn openconnect(&self) -> Result<Option<OpenConnect>> {
-        let (options, password) = (
-            self.one("OpenConnectOptions", absolute)?,
-            self.one("OpenConnectPassword", absolute)?,
-        );
-        let server = self.one("OpenConnect", server)?;
-        for (option, given) in [
-            ("OpenConnectOptions", options.is_some()),
-            ("OpenConnectPassword", password.is_some()),
-        ] {
-            if given && server.is_none() {
-                return Err(self.refuse(option, "has no effect without OpenConnect=SERVER"));
+    fn openconnect(&self) -> Option<OpenConnect> {
+        for option in ["OpenConnectOptions", "OpenConnectPassword"] {
+            let given = |option: &str| self.all(option).next().is_some();
+            if given(option) && !given("OpenConnect") {
+                self.refuse_option(option, "has no effect without OpenConnect=SERVER");
             }
         }
-        Ok(server.map(|server| OpenConnect {
-            server,
+        let (options, password) = (
+            self.one("OpenConnectOptions", absolute),
+            self.one("OpenConnectPassword", absolute),
+        );
+        Some(OpenConnect {
+            server: self.one("OpenConnect", server)?,
             options,
             password,
-        }))
-    }
-
-    fn request(&self) -> Result<Request> {
-        Ok(Request {
-            section: None,
-            uplink: self.one("InterfaceOut", |value| IfaceName::new(value))?,
-            resolve: self.one("Resolve", absolute)?,
-            resolve_named: false,
-            dns: self.one("DNS", dns)?,
-            dns_lock: self.one("DNSLock", yes_or_no)?,
-            vpn: self.paths("vpn")?,
-            openconnect: self.openconnect()?,
-            wireguard: self.paths("WireGuard")?,
-            userspace: self.one(USERSPACE, program)?,
-            kill_switch: self.one("KillSwitch", yes_or_no)?.unwrap_or(false),
-            ipv6: self.one("IPv6", yes_or_no)?,
-            exceptions: self.exceptions()?,
-            subnet: self.one("Subnet", Subnet::parse)?,
-            mtu: self.one("MTU", mtu)?,
-            post_build: self.one("PostBuild", absolute)?,
-            pre_clean: self.one("PreClean", absolute)?,
-            hook_timeout: self.one("HookTimeout", seconds)?,
-            access: Access {
-                users: self.one("AllowUsers", list)?,
-                groups: self.one("AllowGroups", list)?,
-            },
-            no_new_privs: self.one("NoNewPrivs", yes_or_no)?.unwrap_or(false),
         })
     }
 
-    fn section(&self, name: &str) -> Result<Section> {
-        self.check(&OPTIONS)?;
-        let netns = match self.one("NetworkNamespace", |value| NetnsName::new(value))? {
-            Some(netns) => netns,
-            None => NetnsName::new(name).map_err(|error| {
-                self.refuse(
-                    "NetworkNamespace",
-                    format!(
-                        "is not given, and the section's name cannot be it: {}",
-                        error.cause()
-                    ),
-                )
-            })?,
+    fn request(&self) -> Request {
+        Request {
+            section: None,
+            uplink: self.one("InterfaceOut", |value| IfaceName::new(value)),
+            resolve: self.one("Resolve", absolute),
+            resolve_named: false,
+            dns: self.one("DNS", dns),
+            dns_lock: self.one("DNSLock", yes_or_no),
+            vpn: self.each("vpn", absolute),
+            openconnect: self.openconnect(),
+            wireguard: self.each("WireGuard", absolute),
+            userspace: self.one(USERSPACE, program),
+            kill_switch: self.one("KillSwitch", yes_or_no).unwrap_or(false),
+            ipv6: self.one("IPv6", yes_or_no),
+            exceptions: self.exceptions(),
+            subnet: self.one("Subnet", Subnet::parse),
+            mtu: self.one("MTU", mtu),
+            post_build: self.one("PostBuild", absolute),
+            pre_clean: self.one("PreClean", absolute),
+            hook_timeout: self.one("HookTimeout", seconds),
+            access: Access {
+                users: self.one("AllowUsers", list),
+                groups: self.one("AllowGroups", list),
+            },
+            no_new_privs: self.one("NoNewPrivs", yes_or_no).unwrap_or(false),
+        }
+    }
+
+    /// The section; `None` if anything in it is wrong.
+    fn section(&self, name: &str) -> Option<Section> {
+        self.check(&OPTIONS);
+        let netns = match self.all("NetworkNamespace").next() {
+            Some(_) => self.one("NetworkNamespace", |value| NetnsName::new(value)),
+            None => NetnsName::new(name)
+                .map_err(|error| {
+                    let cause = error.cause();
+                    let why = format!("is not given, and the section's name cannot be it: {cause}");
+                    self.refuse_option("NetworkNamespace", why);
+                })
+                .ok(),
         };
         if self.all("Resolve").next().is_some() && self.all("DNS").next().is_some() {
-            return Err(self.refuse(
+            self.refuse_option(
                 "DNS",
                 "cannot be combined with Resolve: both name the servers to ask",
-            ));
+            );
         }
-        let request = self.request()?;
-        self.check_kill_switch(&request)?;
-        Ok(Section {
+        let request = self.request();
+        let interface_in = self.one("InterfaceIn", |value| IfaceName::new(value));
+        // An option that is wrong may be the one that is missed.
+        if self.wrong.borrow().is_empty() {
+            self.check_kill_switch(&request);
+        }
+        if !self.wrong.borrow().is_empty() {
+            return None;
+        }
+        Some(Section {
             name: name.to_string(),
             file: self.path.to_path_buf(),
-            netns,
-            interface_in: self.one("InterfaceIn", |value| IfaceName::new(value))?,
+            line: self.line,
+            netns: netns?,
+            interface_in,
             request,
         })
     }
@@ -727,6 +862,59 @@ mod tests {
 
     fn parse(text: &str) -> Result<Config> {
         Config::parse(text, Path::new(DEFAULT_PATH))
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_told_with_its_line() {
+        let text = "# comment\n[a]\nKilSwitch=yes\nvpn=etc/x\nKillSwitch=true\n\n[b\nvpn=/etc/x\n[c]\n\
+                    MTU=9 # small\nResolve=\"/etc/y\"\nDNSLock=0\nPreClean=etc/z\n[a]\n[d]\nhello\nwrong\n";
+        let mut lines = Lines::default();
+        lines.add(Path::new(DEFAULT_PATH), text, true);
+        let (config, wrong) = lines.parse(Path::new(DEFAULT_PATH));
+        assert_eq!(config.sections.len(), 1);
+        assert_eq!(config.sections[0].name, "d");
+        assert_eq!(config.sections[0].line, 15);
+        let mut said: Vec<String> = wrong
+            .iter()
+            .map(|error| format!("{error} | {}", error.hint_text().unwrap_or_default()))
+            .collect();
+        said.sort_unstable();
+        let expected = [
+            (
+                "line 10: [c] MTU: cannot be '9 # small': ",
+                "comments have lines of their own",
+            ),
+            (
+                "line 11: [c] Resolve: cannot be '\"/etc/y\"'",
+                "there are no quotes: write Resolve=/etc/y",
+            ),
+            (
+                "line 12: [c] DNSLock: cannot be '0'",
+                "0 is no here: write DNSLock=no",
+            ),
+            ("line 13: [c] PreClean: cannot be 'etc/z'", ""),
+            ("line 14: this section stands here a second time", ""),
+            ("line 16: neither a comment", ""),
+            ("line 17: neither a comment", ""),
+            (
+                "line 3: [a] KilSwitch: unknown option",
+                "did you mean KillSwitch?",
+            ),
+            ("line 4: [a] vpn: cannot be 'etc/x'", ""),
+            (
+                "line 5: [a] KillSwitch: cannot be 'true'",
+                "true is yes here: write KillSwitch=yes",
+            ),
+            ("line 7: section without ']'", ""),
+        ];
+        assert_eq!(said.len(), expected.len(), "{said:#?}");
+        for (said, (start, hint)) in said.iter().zip(expected) {
+            assert!(
+                said.contains(&format!("use /etc/runns.conf: {start}")),
+                "{said} {start}"
+            );
+            assert!(said.ends_with(&format!("| {hint}")), "{said} {hint}");
+        }
     }
 
     fn refused(text: &str, parts: &[&str]) {

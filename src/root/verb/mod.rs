@@ -3,6 +3,7 @@
 pub mod build;
 pub mod change;
 pub mod clean;
+pub mod config;
 pub mod import;
 pub mod launcher;
 pub mod log;

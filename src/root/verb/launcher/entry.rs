@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use runns_shared::error::{Error, Result};
 use runns_shared::escape::escape;
 
+/// The key by which a launcher is known as ours; its value is the namespace.
+pub const MARK: &str = "X-Runns-Netns";
 /// The bytes of a file that is read; entries of programs have a few thousand.
 const LARGEST: u64 = 1 << 20;
 /// How many files are read.
@@ -78,7 +80,7 @@ impl Entry {
     fn starts(&self, program: &str) -> Option<usize> {
         let is_shown = self.value("Type") == Some("Application")
             && self.value("Hidden") != Some("true")
-            && self.value(super::MARK).is_none();
+            && self.value(MARK).is_none();
         let words = words(self.value("Exec")?);
         let mut words = words.iter().map(String::as_str).peekable();
         if words.peek().is_some_and(|first| base(first) == "env") {

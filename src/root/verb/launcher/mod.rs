@@ -17,10 +17,7 @@ use runns_shared::record::Record;
 
 use super::word;
 use crate::kernel::file;
-use entry::Entry;
-
-/// The key by which a launcher is known as ours; its value is the namespace.
-const MARK: &str = "X-Runns-Netns";
+use entry::{Entry, MARK};
 
 /// Programs that hand their work to an instance that runs already, perhaps outside the namespace,
 /// unless it has another profile; and the option that names the profile's directory.
