@@ -161,7 +161,7 @@ fn forwarding_and_the_veth_are_repaired() {
         ("ip link set NAME down", "interface NAME: down"),
         (
             "ip link set NAME group default",
-            "interface NAME: in another group",
+            "interface NAME: in the wrong interface group",
         ),
         ("ip link delete NAME", "interface NAME: gone"),
         (

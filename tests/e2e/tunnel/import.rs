@@ -585,9 +585,9 @@ fn a_bundle_gives_a_section_for_each_file() {
 fn a_hostile_bundle_gains_nothing() {
     let (host, _server) = host_with_download();
     for (code, part) in [
-        ("put('../x.ovpn', conf)", "leads out"),
-        ("put('a/../../x.ovpn', conf)", "leads out"),
-        ("put('/etc/x.ovpn', conf)", "leads out"),
+        ("put('../x.ovpn', conf)", "points outside"),
+        ("put('a/../../x.ovpn', conf)", "points outside"),
+        ("put('/etc/x.ovpn', conf)", "points outside"),
         ("put('..\\\\\\\\x.ovpn', conf)", "backslash"),
         ("put('a\\nb\\x1b[31m.ovpn', conf)", "a\\nb\\x1b[31m.ovpn"),
         (
