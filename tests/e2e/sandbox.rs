@@ -160,7 +160,7 @@ fn a_sandbox_with_a_pid_1_of_its_own_does_not_open_the_hosts_namespace() {
     assert!(
         host.run("runns-exec status")
             .stdout
-            .contains("mark of the host's namespace: gone")
+            .contains("mark of the host's namespace: missing")
     );
     host.ok("runns-exec build -n vpn1 && runns-exec status");
     refused(
