@@ -73,7 +73,7 @@ fn build_waits_and_pushed_dns_is_used_and_followed() {
         };
         let line = runner.ok("runns-exec status work");
         assert!(
-            line.contains("  10.8.0.1 (locked)  work.conf up  "),
+            line.contains("  work.conf up  10.8.0.1 (locked)  "),
             "{line}"
         );
         assert!(
