@@ -111,7 +111,7 @@ fn interpret(words: Vec<OsString>) -> Result<Parsed> {
                 ))
                 .hint(format!("a namespace of that name: runns-exec exec {verb}")));
             }
-            subcommand(find(verb).ok_or_else(|| no_subcommand(verb))?, rest)?
+            subcommand(find(verb).ok_or_else(no_namespace)?, rest)?
         }
         None => Request::Enter(enter_options(&flags, first, rest)),
     };
@@ -125,12 +125,6 @@ fn usage(cause: impl std::fmt::Display) -> Error {
 fn no_namespace() -> Error {
     usage("no namespace is named")
         .hint("runns-exec NAME [--] [COMMAND [ARG]...], or see runns-exec --help")
-}
-
-/// The error for a word that is reserved for a subcommand of a later version.
-fn no_subcommand(verb: &str) -> Error {
-    usage(format!("this version has no subcommand {verb}"))
-        .hint(format!("a namespace of that name: runns-exec exec {verb}"))
 }
 
 /// What follows the options on the command line.

@@ -14,10 +14,11 @@ fn on_pty(runner: &Runner, script: &str) -> Terminal {
     )
 }
 
-/// The relay, the monitor and the command of the one --pty that alice runs.
+/// The relay, the monitor and the command of the one --pty that alice runs. Until it is executed,
+/// the command's process is called runns-exec, too.
 fn processes(host: &Host, command: &str) -> [String; 3] {
     let found = wait_until("relay, monitor and command", || {
-        let script = format!("pgrep -u alice -x runns-exec; pgrep -u alice -x {command}");
+        let script = format!("pgrep -u alice -x {command} && pgrep -u alice -x runns-exec");
         let found: Vec<String> = host
             .run(&script)
             .stdout
@@ -26,7 +27,8 @@ fn processes(host: &Host, command: &str) -> [String; 3] {
             .collect();
         (found.len() == 3).then_some(found)
     });
-    found.try_into().expect("three")
+    let [command, relay, monitor] = found.try_into().expect("three");
+    [relay, monitor, command]
 }
 
 #[test]

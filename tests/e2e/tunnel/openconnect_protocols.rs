@@ -10,19 +10,13 @@ const GATEWAY: &str = include_str!("gateway.py");
 /// Writes down the first request of each client, and has nothing to offer.
 const LISTENER: &str = r#"
 import http.server, ssl
-class Listener(http.server.BaseHTTPRequestHandler):
+class Answer(http.server.BaseHTTPRequestHandler):
     def answer(self):
         print(self.command, self.path, self.headers.get("Upgrade", ""), self.headers["User-Agent"], flush=True)
         self.send_error(404)
     do_GET = do_POST = answer
     def log_message(self, *_):
         pass
-server = http.server.HTTPServer(("192.0.2.1", 443), Listener)
-context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-context.load_cert_chain("/srv/ocserv/server.pem", "/srv/ocserv/server.key")
-server.socket = context.wrap_socket(server.socket, server_side=True)
-print("ready", flush=True)
-server.serve_forever()
 "#;
 
 /// Demands that the client runs a program of the server's, as AnyConnect's hostscan.
@@ -31,7 +25,7 @@ import http.server, ssl
 XML = b"""<config-auth client="vpn" type="auth-request"><auth id="main"><form method="post" action="/"></form></auth><host-scan>
 <host-scan-ticket>1</host-scan-ticket><host-scan-token>2</host-scan-token><host-scan-base-uri>/CACHE</host-scan-base-uri>
 <host-scan-wait-uri>/wait</host-scan-wait-uri></host-scan></config-auth>"""
-class Examiner(http.server.BaseHTTPRequestHandler):
+class Answer(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -42,7 +36,11 @@ class Examiner(http.server.BaseHTTPRequestHandler):
         self.wfile.write(XML)
     def log_message(self, *_):
         pass
-server = http.server.HTTPServer(("192.0.2.1", 443), Examiner)
+"#;
+
+/// What serves the class `Answer` of one of these by HTTPS.
+const SERVER: &str = r#"
+server = http.server.HTTPServer(("192.0.2.1", 443), Answer)
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 context.load_cert_chain("/srv/ocserv/server.pem", "/srv/ocserv/server.key")
 server.socket = context.wrap_socket(server.socket, server_side=True)
@@ -95,7 +93,7 @@ fn a_global_protect_gateway() {
 
 #[test]
 fn a_server_that_wants_to_examine_the_machine() {
-    let (host, _server) = serve(EXAMINER, "");
+    let (host, _server) = serve(&format!("{EXAMINER}{SERVER}"), "");
     let failed = host.run("runns-exec build -s work");
     failed.refused(
         1,
@@ -108,7 +106,7 @@ fn a_server_that_wants_to_examine_the_machine() {
 
 #[test]
 fn each_protocol_reaches_openconnect() {
-    let (host, server) = serve(LISTENER, "");
+    let (host, server) = serve(&format!("{LISTENER}{SERVER}"), "");
     for (protocol, request) in [
         ("anyconnect", "POST / "),
         ("gp", "POST /global-protect/prelogin.esp"),
