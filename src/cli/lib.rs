@@ -90,6 +90,11 @@ fn entering(command: Command) -> Command {
         .subcommand_value_name("NAME [--] [COMMAND [ARG]...]")
 }
 
+/// A subcommand, whose arguments are defined when they are needed.
+fn subcommand(name: &'static str, about: &'static str, define: fn(Command) -> Command) -> Command {
+    Command::new(name).about(about).defer(define)
+}
+
 /// The whole definition, from which completions are generated too.
 pub fn definition() -> Command {
     entering(Command::new("runns-exec"))
@@ -107,51 +112,47 @@ pub fn definition() -> Command {
                         .disable_help_subcommand(true)
                 }),
         )
-        .subcommand(
-            Command::new("build")
-                .about("Build or repair a namespace (root)")
-                .defer(define_build),
-        )
-        .subcommand(
-            Command::new("clean")
-                .about("Remove a namespace (root)")
-                .defer(define_clean),
-        )
-        .subcommand(
-            Command::new("import")
-                .about("Import the files of a VPN provider (root)")
-                .defer(define_import),
-        )
-        .subcommand(
-            Command::new("check")
-                .about("Test a namespace for leaks")
-                .defer(define_check),
-        )
-        .subcommand(
-            Command::new("list")
-                .about("List the processes in namespaces")
-                .defer(define_list),
-        )
-        .subcommand(
-            Command::new("status")
-                .about("Show the state of namespaces and tunnels")
-                .defer(define_status),
-        )
-        .subcommand(
-            Command::new("config")
-                .about("Show or edit the configuration (root)")
-                .defer(define_config),
-        )
-        .subcommand(
-            Command::new("log")
-                .about("Show the log of a namespace")
-                .defer(define_log),
-        )
-        .subcommand(
-            Command::new("launcher")
-                .about("Add a program in a namespace to your desktop's menu")
-                .defer(define_launcher),
-        )
+        .subcommand(subcommand(
+            "build",
+            "Build or repair a namespace (root)",
+            define_build,
+        ))
+        .subcommand(subcommand(
+            "clean",
+            "Remove a namespace (root)",
+            define_clean,
+        ))
+        .subcommand(subcommand(
+            "import",
+            "Import the files of a VPN provider (root)",
+            define_import,
+        ))
+        .subcommand(subcommand(
+            "check",
+            "Test a namespace for leaks",
+            define_check,
+        ))
+        .subcommand(subcommand(
+            "list",
+            "List the processes in namespaces",
+            define_list,
+        ))
+        .subcommand(subcommand(
+            "status",
+            "Show the state of namespaces and tunnels",
+            define_status,
+        ))
+        .subcommand(subcommand(
+            "config",
+            "Show or edit the configuration (root)",
+            define_config,
+        ))
+        .subcommand(subcommand("log", "Show the log of a namespace", define_log))
+        .subcommand(subcommand(
+            "launcher",
+            "Add a program in a namespace to your desktop's menu",
+            define_launcher,
+        ))
 }
 
 fn define_build(command: Command) -> Command {

@@ -163,9 +163,7 @@ fn by_section(section: &str) -> Result<NetnsName> {
 fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
     let loaded = Record::load(name);
     if let Err(error) = &loaded {
-        output::warn(&format!(
-            "{error}; cleaning {name} from what is still on the system"
-        ));
+        output::warn(&format!("{error}; cleaning {name} from what is left"));
     }
     let is_salvaged = loaded.is_err();
     let Some(record) = loaded.or_else(|_| salvage::reconstruct(name).map(Some))? else {
