@@ -15,7 +15,6 @@
 use std::ffi::{CStr, CString, OsString};
 use std::fs::File;
 use std::io::Write;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -83,8 +82,8 @@ struct Entry {
 pub struct Wanted<'a> {
     /// Files that must exist: those of the record.
     pub files: &'a [String],
-    /// The host's address for those inside, if they reach it.
-    pub host: Option<IpAddr>,
+    /// What is added to /etc/hosts, if programs inside reach the host (see [`hosts::lines`]).
+    pub hosts: Option<String>,
 }
 
 /// Creates the view of namespace `name`, which the calling process has entered. Capabilities are
@@ -124,10 +123,10 @@ pub fn make(
         false => (Vec::new(), None),
     };
     let has_hosts = entries.iter().any(|entry| entry.name == HOSTS);
-    let hosts = wanted
-        .host
-        .filter(|_| !has_hosts)
-        .map_or(Ok(None), |host| hosts(privilege, name, host))?;
+    let hosts = match &wanted.hosts {
+        Some(lines) if !has_hosts => hosts(privilege, name, lines)?,
+        _ => None,
+    };
     let covers_etc = hosts.is_some() || !entries.is_empty();
     say(undone, name, &entries, &services);
     privilege.raised(Capability::CAP_SYS_ADMIN, || {
@@ -140,24 +139,24 @@ pub fn make(
     enter_again(cwd, undone || covers_etc)
 }
 
-/// A detached mount of a file: the host's /etc/hosts, and a line with the name of the host itself.
+/// A detached mount of a file: the host's /etc/hosts, and `lines` with the name of the host itself.
 /// `None` if the host has no such file. It is the one that build left, if that is up to date, or
 /// else one that belongs to the caller, who made it, and whom the mount does not let write to it.
-fn hosts(privilege: &Privilege, name: &NetnsName, host: IpAddr) -> Result<Option<OwnedFd>> {
+fn hosts(privilege: &Privilege, name: &NetnsName, lines: &str) -> Result<Option<OwnedFd>> {
     const WHAT: &str = "make a hosts file for the namespace";
-    let (Some((seconds, nanoseconds, size)), line) = (hosts::stamp()?, hosts::line(host)) else {
+    let Some((seconds, nanoseconds, size)) = hosts::stamp()? else {
         return Ok(None);
     };
     step(|| {
         format!(
             "putting a copy with the line '{}' in place of {}",
-            line.trim(),
+            lines.trim().replace("\n\n", ", "),
             hosts::HOSTS
         )
     });
     if let Ok((place, stat)) = trusted::locate(&hosts::path(name), Trust::Strict) {
         if (stat.st_mtime, stat.st_mtime_nsec, stat.st_size as u64)
-            == (seconds, nanoseconds, size + line.len() as u64)
+            == (seconds, nanoseconds, size + lines.len() as u64)
         {
             return privilege.raised(Capability::CAP_SYS_ADMIN, || {
                 api::clone_tree(place.as_fd(), false)
@@ -166,7 +165,7 @@ fn hosts(privilege: &Privilege, name: &NetnsName, host: IpAddr) -> Result<Option
             });
         }
     }
-    let Some(text) = hosts::text_with(&line)? else {
+    let Some(text) = hosts::text_with(lines)? else {
         return Ok(None);
     };
     let user = CString::new(getuid().to_string()).unwrap_or_default();

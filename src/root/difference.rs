@@ -215,6 +215,7 @@ mod tests {
             number: Number::new(0).unwrap(),
             resolver: None,
             host: None,
+            host_v6: None,
         };
         let record = Record::new(State::Built, plan);
         let found = from_section(&record, &config(now));

@@ -71,14 +71,14 @@ impl Lock {
 
     /// Leaves the hosts file of a namespace that reaches the host; another one has none.
     pub fn save_hosts(&self, plan: &Plan) -> Result<()> {
-        if plan.host.is_none() {
+        let Some(lines) = hosts::lines(plan) else {
             return remove_file(&hosts::path(&plan.name));
-        }
-        let (Some(host), Some((seconds, nanoseconds, _))) = (plan.host, hosts::stamp()?) else {
+        };
+        let Some((seconds, nanoseconds, _)) = hosts::stamp()? else {
             return Ok(());
         };
         // Should it change from now on, the times will differ.
-        let Some(text) = hosts::text_with(&hosts::line(host))? else {
+        let Some(text) = hosts::text_with(&lines)? else {
             return Ok(());
         };
         let path = hosts::path(&plan.name);

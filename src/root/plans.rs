@@ -3,13 +3,14 @@
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::confine;
+use crate::facts::ipv6::Pair;
 use crate::facts::resolver;
 use crate::kernel::netlink::Netlink;
 use crate::walk;
 use crate::wanted::Wanted;
 use runns_shared::error::{Error, Result};
 use runns_shared::escape::escape;
-use runns_shared::exceptions::HostAccess;
+use runns_shared::exceptions::{HostAccess, Port, Protocol};
 use runns_shared::name::NetnsName;
 use runns_shared::output::warn;
 use runns_shared::plan::Plan;
@@ -24,15 +25,22 @@ pub fn decided(wanted: &Wanted, name: NetnsName, number: Number) -> Result<Plan>
     let request = &wanted.request;
     let access = request.exceptions.access(request.has_tunnel());
     let mut plan = Plan {
-        resolver: resolver::decide(&name, request)?,
+        resolver: None,
         interface: wanted.interface_of(&name),
         name,
         request: request.clone(),
         number,
         host: None,
+        host_v6: None,
     };
+    plan.resolver = resolver::decide(&plan)?;
     let is_reached = request.has_veth() && access != HostAccess::No;
     plan.host = is_reached.then(|| plan.subnet().host().into());
+    // Only a client that goes on to the next address finds the server that listens on the other.
+    let is_tcp = |port: &Port| port.protocol == Protocol::Tcp;
+    if access.localhost().iter().any(is_tcp) {
+        plan.host_v6 = Pair::of(&plan)?.map(|pair| pair.host.into());
+    }
     Ok(plan)
 }
 

@@ -157,7 +157,8 @@ fn look_around(namespace: &mut Examined) {
         .unwrap_or(plan.name.as_str());
     if let Some(how) = resolver::unreachable(plan).filter(|_| !asks_itself(subject)) {
         let cure = format!(
-            "set DNS= or Resolve=, then: {}",
+            "{}, then: {}",
+            resolver::cure(plan),
             repair::change_command(section)
         );
         namespace

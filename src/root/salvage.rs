@@ -62,6 +62,7 @@ pub fn reconstruct(name: &NetnsName) -> Result<Record> {
         number: number.unwrap_or(nobodys),
         resolver: None,
         host: None,
+        host_v6: None,
     };
     // No namespace has this one: what is at its name is an empty file, if anything.
     let nothing = Identity {

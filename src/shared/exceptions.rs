@@ -58,8 +58,13 @@ pub enum HostAccess {
     Yes,
     /// None.
     No,
-    /// Those on these ports, at least one.
-    Ports(Vec<Port>),
+    /// Those on certain ports, at least one.
+    Ports {
+        /// At any address of the host.
+        any: Vec<Port>,
+        /// At the loopback addresses, which host.runns stands for inside.
+        localhost: Vec<Port>,
+    },
 }
 
 impl Exceptions {
@@ -155,20 +160,47 @@ fn port_number(word: &str) -> Option<u16> {
 }
 
 impl HostAccess {
-    /// `yes`, `no`, or a list of ports.
+    /// `yes`, `no`, or a list of ports, each `[localhost:]PORT[/tcp|/udp]`.
     pub fn parse(value: &str) -> Result<Self> {
         match value.to_ascii_lowercase().as_str() {
             "yes" => return Ok(Self::Yes),
             "no" => return Ok(Self::No),
             _ => {}
         }
-        let ports: Option<Vec<Port>> = words(value).map(port).collect();
-        ports
-            .filter(|ports| !ports.is_empty())
-            .map(Self::Ports)
-            .ok_or_else(|| wrong("expected yes, no, or ports such as 143/tcp,53/udp"))
+        let expected = || wrong("expected yes, no, or ports such as 143,53/udp,localhost:8080");
+        let (mut any, mut localhost) = (Vec::new(), Vec::new());
+        for word in words(value) {
+            let (ports, word) = match word.strip_prefix(LOCALHOST) {
+                Some(word) => (&mut localhost, word),
+                None => (&mut any, word),
+            };
+            ports.push(port(word).ok_or_else(expected)?);
+        }
+        if any.is_empty() && localhost.is_empty() {
+            return Err(expected());
+        }
+        Ok(Self::Ports { any, localhost })
+    }
+
+    /// The ports that are reached at any address of the host, if only certain ports are.
+    pub fn ports(&self) -> &[Port] {
+        match self {
+            Self::Ports { any, .. } => any,
+            Self::Yes | Self::No => &[],
+        }
+    }
+
+    /// The ports of servers that listen on the host's loopback addresses.
+    pub fn localhost(&self) -> &[Port] {
+        match self {
+            Self::Ports { localhost, .. } => localhost,
+            Self::Yes | Self::No => &[],
+        }
     }
 }
+
+/// What precedes the port of a server on a loopback address.
+const LOCALHOST: &str = "localhost:";
 
 /// A network; of an address alone, the one that has only this address.
 pub fn network(word: &str) -> Result<IpNet> {
@@ -234,6 +266,14 @@ impl Published {
             }
         };
         self.port == other.port && same_address
+    }
+
+    /// The port inside.
+    pub fn port_inside(&self) -> Port {
+        Port {
+            number: self.inside,
+            ..self.port
+        }
     }
 
     /// Whether it is for connections by IPv4.
@@ -306,7 +346,14 @@ impl fmt::Display for HostAccess {
         match self {
             Self::Yes => f.write_str("yes"),
             Self::No => f.write_str("no"),
-            Self::Ports(ports) => f.write_str(&list(ports)),
+            Self::Ports { any, localhost } => {
+                f.write_str(&list(any))?;
+                for (at, port) in localhost.iter().enumerate() {
+                    let comma = if any.is_empty() && at == 0 { "" } else { "," };
+                    write!(f, "{comma}{LOCALHOST}{port}")?;
+                }
+                Ok(())
+            }
         }
     }
 }
@@ -404,7 +451,27 @@ mod tests {
         let ports = of("143, 53/udp").unwrap();
         assert_eq!(ports.to_string(), "143/tcp,53/udp");
         assert_eq!(of(&ports.to_string()).unwrap(), ports);
-        assert!(of("maybe").is_err() && of(",").is_err());
+        for bad in [
+            "maybe",
+            ",",
+            "localhost:",
+            "localhost",
+            "80,localhost:0",
+            "localhost:yes",
+        ] {
+            assert!(of(bad).is_err(), "{bad}");
+        }
+        for (value, shown) in [
+            ("localhost:8080", "localhost:8080/tcp"),
+            (
+                "localhost:53/udp, 80,localhost:53",
+                "80/tcp,localhost:53/udp,localhost:53/tcp",
+            ),
+        ] {
+            let access = of(value).unwrap();
+            assert_eq!(access.to_string(), shown);
+            assert_eq!(of(shown).unwrap(), access);
+        }
         let default = Exceptions::default();
         assert_eq!(default.access(false), HostAccess::Yes);
         assert_eq!(default.access(true), HostAccess::No);

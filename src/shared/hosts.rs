@@ -1,4 +1,4 @@
-//! The hosts file of a namespace: the host's own, and a line with the name of the host.
+//! The hosts file of a namespace: the host's own, and lines with the name of the host.
 //!
 //! build leaves one in /run/runns, with the time of the host's file as its own. Whoever enters uses
 //! it as long as the two agree, and makes one anew if they don't: it costs more, and root alone
@@ -13,6 +13,7 @@ use nix::sys::stat::stat;
 
 use crate::error::{Context, Result};
 use crate::name::NetnsName;
+use crate::plan::Plan;
 use crate::record::DIRECTORY;
 
 /// The host's.
@@ -26,9 +27,11 @@ pub fn path(name: &NetnsName) -> PathBuf {
     Path::new(DIRECTORY).join(format!("{PREFIX}{name}"))
 }
 
-/// The line that is added.
-pub fn line(host: IpAddr) -> String {
-    format!("\n{host} host.runns\n")
+/// The lines that are added; `None` if there are none.
+pub fn lines(plan: &Plan) -> Option<String> {
+    let line = |host: IpAddr| format!("\n{host} host.runns\n");
+    let second = plan.host_v6.map_or_else(String::new, line);
+    plan.host.map(|host| line(host) + &second)
 }
 
 /// Seconds, nanoseconds, and size: as long as they are the same, so is the file.
@@ -48,13 +51,13 @@ pub fn stamp() -> Result<Option<Stamp>> {
     }
 }
 
-/// The text of the host's file and `line`; `None` if there is no such file.
-pub fn text_with(line: &str) -> Result<Option<Vec<u8>>> {
+/// The text of the host's file and `lines`; `None` if there is no such file.
+pub fn text_with(lines: &str) -> Result<Option<Vec<u8>>> {
     match std::fs::read(HOSTS) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).cannot(|| format!("read {HOSTS}")),
         Ok(mut text) => {
-            text.extend_from_slice(line.as_bytes());
+            text.extend_from_slice(lines.as_bytes());
             Ok(Some(text))
         }
     }

@@ -49,6 +49,8 @@ pub struct Plan {
     /// The host's address for those inside, if they reach any server of it: that of the name
     /// host.runns.
     pub host: Option<IpAddr>,
+    /// The one by IPv6, if a server may listen on ::1 alone.
+    pub host_v6: Option<IpAddr>,
 }
 
 impl Resolver {
@@ -77,6 +79,7 @@ impl Plan {
                 Fields::read(value, Resolver::from_fields)
             }),
             host: fields.optional("host", json::address),
+            host_v6: fields.optional("host_v6", json::address),
         })
     }
 

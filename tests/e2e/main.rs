@@ -25,6 +25,7 @@ mod install;
 mod ipv6;
 mod launcher;
 mod list;
+mod localhost;
 mod log;
 mod main_job;
 mod names;

@@ -3,16 +3,17 @@
 
 use crate::support::{Background, Host, Snapshot, wait_until};
 
-/// A server in Python: answers each client by TCP and UDP with the address that it sees. Ready when
-/// it says so.
+/// A server in Python: answers each client by TCP and UDP with the address that it sees. It listens
+/// on all addresses, or on those that are given: PORT [ADDRESS]... Ready when it says so.
 const SERVER: &str = r#"
 import socket, sys, threading
-def serve(family, kind):
+def serve(address, kind):
+    family = socket.AF_INET6 if ':' in address else socket.AF_INET
     s = socket.socket(family, kind)
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if family == socket.AF_INET6:
         s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    s.bind(('::' if family == socket.AF_INET6 else '0.0.0.0', int(sys.argv[1])))
+    s.bind((address, int(sys.argv[1])))
     if kind == socket.SOCK_DGRAM:
         def loop():
             while True:
@@ -29,9 +30,9 @@ def serve(family, kind):
                 c.sendall(('peer ' + peer[0]).encode())
                 c.close()
     threading.Thread(target=loop).start()
-for family in (socket.AF_INET, socket.AF_INET6):
-    serve(family, socket.SOCK_STREAM)
-    serve(family, socket.SOCK_DGRAM)
+for address in sys.argv[2:] or ('0.0.0.0', '::'):
+    serve(address, socket.SOCK_STREAM)
+    serve(address, socket.SOCK_DGRAM)
 print('ready', flush=True)
 "#;
 
@@ -55,7 +56,7 @@ pub fn bring_programs(host: &Host) {
     host.write("/tmp/client.py", CLIENT);
 }
 
-fn host(config: &str) -> Host {
+pub fn host(config: &str) -> Host {
     let host = Host::new();
     host.configure(config);
     bring_programs(&host);
@@ -63,9 +64,14 @@ fn host(config: &str) -> Host {
 }
 
 pub fn serve(host: &Host, place: &str, port: u16) -> Background {
+    serve_at(host, place, port, "")
+}
+
+/// On these addresses alone.
+pub fn serve_at(host: &Host, place: &str, port: u16, addresses: &str) -> Background {
     host.ok(&format!("rm -f /tmp/ready{port}"));
     let server = host.root().spawn(&format!(
-        "{place} python3 -u /tmp/server.py {port} >/tmp/ready{port} & wait"
+        "{place} python3 -u /tmp/server.py {port} {addresses} >/tmp/ready{port} & wait"
     ));
     host.ok(&format!(
         "until grep -q ready /tmp/ready{port} 2>/dev/null; do sleep 0.02; done"

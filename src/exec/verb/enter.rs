@@ -15,6 +15,7 @@ use runns_privileged::{Privilege, Unprivileged, netns};
 use runns_shared::account;
 use runns_shared::error::Result;
 use runns_shared::escape::{escape, show};
+use runns_shared::hosts;
 use runns_shared::log;
 use runns_shared::name::NetnsName;
 use runns_shared::output;
@@ -79,7 +80,7 @@ pub fn go_in(name: &NetnsName) -> Result<(Unprivileged, Decision)> {
         name,
         &Wanted {
             files,
-            host: record.and_then(|record| record.plan.host),
+            hosts: record.and_then(|record| hosts::lines(&record.plan)),
         },
     )?;
     entered.bring_up_loopback(&privilege)?;

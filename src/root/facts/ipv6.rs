@@ -86,7 +86,12 @@ pub fn is_asked(request: &Request) -> bool {
                 .bypassed
                 .iter()
                 .any(|network| network.addr().is_ipv6()));
-    leaves(request) || beside || exceptions.published.iter().any(Published::has_ipv6)
+    // A server that listens on ::1 alone has no other way in.
+    let is_opened = |access: &HostAccess| !access.localhost().is_empty();
+    leaves(request)
+        || beside
+        || exceptions.published.iter().any(Published::has_ipv6)
+        || exceptions.host_access.as_ref().is_some_and(is_opened)
 }
 
 /// Whether tunnels have IPv6. A host without it (ipv6.disable=1) takes theirs as IPv6=no does.

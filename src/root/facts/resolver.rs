@@ -1,6 +1,6 @@
 //! Which resolver a namespace has.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use super::ipv6::Pair;
@@ -22,7 +22,8 @@ pub const HOST_FILE: &str = "/etc/resolv.conf";
 const UPSTREAM_FILE: &str = "/run/systemd/resolve/resolv.conf";
 
 /// Decides which resolver the namespace gets, and reads the files that it is made from.
-pub fn decide(name: &NetnsName, request: &Request) -> Result<Option<Resolver>> {
+pub fn decide(plan: &Plan) -> Result<Option<Resolver>> {
+    let (name, request) = (&plan.name, &plan.request);
     let own = directory(name).join(RESOLV_CONF);
     let (from, text) = if let Some(file) = &request.resolve {
         let text = if request.resolve_named {
@@ -35,7 +36,7 @@ pub fn decide(name: &NetnsName, request: &Request) -> Result<Option<Resolver>> {
         ("DNS".to_string(), Some(text_of(dns)))
     } else if own.exists() && !is_marked(&own) {
         (show(&own), None)
-    } else if let Some((file, text)) = of_host(request.dns_lock == Some(true))? {
+    } else if let Some((file, text)) = of_host(plan)? {
         (show(file), Some(text))
     } else {
         return Ok(None);
@@ -78,9 +79,9 @@ fn decided(
 }
 
 /// The host's servers, if the namespace cannot simply use the host's own file: because that lists
-/// only loopback servers, or because the namespace is to be locked to its current servers
-/// (`as_it_is`).
-fn of_host(as_it_is: bool) -> Result<Option<(&'static Path, String)>> {
+/// only loopback servers, or because the namespace is to be locked to its current servers.
+fn of_host(plan: &Plan) -> Result<Option<(&'static Path, String)>> {
+    let as_it_is = plan.request.dns_lock == Some(true);
     let host = trusted::read_named(Path::new(HOST_FILE)).unwrap_or_default();
     let upstream = Path::new(UPSTREAM_FILE);
     if only_loopback(&host) && upstream.exists() {
@@ -89,7 +90,36 @@ fn of_host(as_it_is: bool) -> Result<Option<(&'static Path, String)>> {
             return Ok(Some((upstream, text)));
         }
     }
+    // A tunnel is there for the namespace's queries as well.
+    let access = plan.request.exceptions.access(false);
+    let is_opened = access.localhost().iter().any(|port| port.number == 53);
+    if asks_localhost(&host) && is_opened && !plan.request.has_tunnel() {
+        return Ok(Some((Path::new(HOST_FILE), at_gateway(&host, plan))));
+    }
     Ok(as_it_is.then_some((Path::new(HOST_FILE), host)))
+}
+
+/// Whether 127.0.0.1 and no server outside is asked.
+fn asks_localhost(text: &str) -> bool {
+    only_loopback(text) && servers(text).contains(&Ipv4Addr::LOCALHOST.into())
+}
+
+/// `text` with the host's end of the veth pair as the only server.
+fn at_gateway(text: &str, plan: &Plan) -> String {
+    let is_other = |line: &&str| !line.trim_start().starts_with("nameserver");
+    let others: Vec<&str> = text.lines().filter(is_other).collect();
+    let server = format!("nameserver {}\n", plan.subnet().host());
+    others.iter().fold(server, |text, line| text + line + "\n")
+}
+
+/// What gives programs inside a resolver that they can reach, in words.
+pub fn cure(plan: &Plan) -> &'static str {
+    let host = trusted::read_named(Path::new(HOST_FILE)).unwrap_or_default();
+    if asks_localhost(&host) && !plan.request.has_tunnel() {
+        "set DNS= or Resolve=, or HostAccess=localhost:53,localhost:53/udp for the one on 127.0.0.1"
+    } else {
+        "set DNS= or Resolve="
+    }
 }
 
 /// Whether only loopback servers are asked. If the file lists none, the C library asks 127.0.0.1.

@@ -6,10 +6,10 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::ipv6::{Pair, is_there};
 use runns_shared::error::Result;
-use runns_shared::exceptions::{HostAccess, Published};
+use runns_shared::exceptions::{HostAccess, Port, Published};
 use runns_shared::name::IfaceName;
 use runns_shared::plan::{FROM_TUNNEL, Plan};
-use runns_shared::subnet::Subnet;
+use runns_shared::subnet::{Number, Subnet};
 
 /// The name of the end inside.
 pub const INSIDE: &str = "eth0";
@@ -19,6 +19,8 @@ pub const INSIDE: &str = "eth0";
 pub struct Veth {
     /// The end on the host.
     pub interface: IfaceName,
+    /// The number of the namespace.
+    pub number: Number,
     /// Its IPv4 subnet.
     pub subnet: Subnet,
     /// Its IPv6 addresses, if it has any.
@@ -67,6 +69,7 @@ impl Veth {
         let is_locked = plan.resolver.as_ref().is_some_and(|resolver| resolver.lock);
         Ok(Some(Self {
             interface: plan.interface.clone(),
+            number: plan.number,
             subnet: plan.subnet(),
             ipv6: Pair::on(plan, has_ipv6)?,
             uplink: request.uplink.clone(),
@@ -95,6 +98,11 @@ impl Veth {
         self.ipv6.map(|pair| (pair.host.into(), pair.inside.into()))
     }
 
+    /// The ports of servers on loopback addresses of the host that programs inside can connect to.
+    pub fn localhost(&self) -> &[Port] {
+        self.access.localhost()
+    }
+
     /// The IPv4 networks of [`Self::bypassed`].
     pub fn bypassed_v4(&self) -> impl Iterator<Item = Ipv4Net> {
         self.bypassed.iter().filter_map(|network| match network {
@@ -109,6 +117,14 @@ impl Veth {
             IpNet::V4(_) => None,
             IpNet::V6(network) => Some(*network),
         })
+    }
+
+    /// The ports inside that are published by IPv4.
+    pub fn ports_v4(&self) -> impl Iterator<Item = Port> {
+        self.published
+            .iter()
+            .filter(|port| port.has_ipv4())
+            .map(Published::port_inside)
     }
 
     /// The published ports that are reached by IPv6.

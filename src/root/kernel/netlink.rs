@@ -37,7 +37,7 @@ use rtnetlink::{Handle, IpVersion, LinkMessageBuilder, LinkUnspec, RouteMessageB
 use tokio::runtime::{Builder, Runtime};
 
 use runns_shared::error::{Context, Error, Result, words};
-use runns_shared::exceptions::Protocol;
+use runns_shared::exceptions::{Port, Protocol};
 use runns_shared::name::IfaceName;
 
 /// The routing tables that are ours. Rules that lead to them are ours, too.
@@ -623,8 +623,12 @@ impl Netlink {
             .priority(priority)
             .action(RuleAction::ToTable)
             .table_id(table);
-        request.message_mut().header.family = family;
-        let attributes = &mut request.message_mut().attributes;
+        let message = request.message_mut();
+        message.header.family = family;
+        if let Packets::Loopback(_) = packets {
+            message.header.src_len = Ipv4Addr::BITS as u8;
+        }
+        let attributes = &mut message.attributes;
         attributes.extend(packets.attributes());
         attributes.push(RuleAttribute::Protocol(OWN_PROTOCOL));
         match self.runtime.block_on(request.execute()) {
@@ -764,6 +768,8 @@ pub enum Packets<'a> {
     From(&'a IfaceName),
     /// UDP from a local port.
     Udp(u16),
+    /// Those from a port of 127.0.0.1.
+    Loopback(Port),
     /// Those to a port by sockets that are bound to a device (SO_BINDTODEVICE).
     Bound {
         /// The device.
@@ -785,15 +791,19 @@ pub enum Packets<'a> {
 impl Packets<'_> {
     /// Whether a rule is for these packets.
     fn are_those_of(&self, rule: &RuleMessage) -> bool {
-        use RuleAttribute::{FwMark, Iifname, Oifname, SourcePortRange};
+        use RuleAttribute::{FwMark, Iifname, Oifname, Source, SourcePortRange};
         let has = |wanted: &RuleAttribute| rule.attributes.contains(wanted);
+        let is_source = |attribute: &RuleAttribute| matches!(attribute, Source(_));
         let is_certain = rule.attributes.iter().any(|attribute| {
             matches!(
                 attribute,
                 FwMark(_) | Iifname(_) | Oifname(_) | SourcePortRange(_)
             )
         });
-        self.attributes().iter().all(has) && (!matches!(self, Packets::All) || !is_certain)
+        let own = self.attributes();
+        own.iter().all(has)
+            && (!matches!(self, Packets::All) || !is_certain)
+            && own.iter().any(is_source) == rule.attributes.iter().any(is_source)
     }
 
     fn attributes(&self) -> Vec<RuleAttribute> {
@@ -802,10 +812,12 @@ impl Packets<'_> {
             Self::From(interface) => vec![RuleAttribute::Iifname(interface.to_string())],
             Self::Udp(port) => vec![
                 RuleAttribute::IpProtocol(IpProtocol::Udp),
-                RuleAttribute::SourcePortRange(RulePortRange {
-                    start: *port,
-                    end: *port,
-                }),
+                RuleAttribute::SourcePortRange(only(*port)),
+            ],
+            Self::Loopback(port) => vec![
+                RuleAttribute::Source(Ipv4Addr::LOCALHOST.into()),
+                RuleAttribute::IpProtocol(number(port.protocol)),
+                RuleAttribute::SourcePortRange(only(port.number)),
             ],
             Self::Bound {
                 device,
@@ -813,19 +825,27 @@ impl Packets<'_> {
                 port,
             } => vec![
                 RuleAttribute::Oifname((*device).to_string()),
-                RuleAttribute::IpProtocol(match protocol {
-                    Protocol::Tcp => IpProtocol::Tcp,
-                    Protocol::Udp => IpProtocol::Udp,
-                }),
-                RuleAttribute::DestinationPortRange(RulePortRange {
-                    start: *port,
-                    end: *port,
-                }),
+                RuleAttribute::IpProtocol(number(*protocol)),
+                RuleAttribute::DestinationPortRange(only(*port)),
             ],
             Self::Marked { mark, mask } => {
                 vec![RuleAttribute::FwMark(*mark), RuleAttribute::FwMask(*mask)]
             }
         }
+    }
+}
+
+fn only(port: u16) -> RulePortRange {
+    RulePortRange {
+        start: port,
+        end: port,
+    }
+}
+
+fn number(protocol: Protocol) -> IpProtocol {
+    match protocol {
+        Protocol::Tcp => IpProtocol::Tcp,
+        Protocol::Udp => IpProtocol::Udp,
     }
 }
 

@@ -31,6 +31,7 @@ use runns_privileged::view::{self, Wanted};
 use runns_privileged::{Privilege, netns};
 use runns_shared::error::{Context, Error, Result, words};
 use runns_shared::escape::show;
+use runns_shared::hosts;
 use runns_shared::log;
 use runns_shared::output;
 use runns_shared::plan::Plan;
@@ -323,7 +324,7 @@ fn become_hook(
         name,
         &Wanted {
             files: &record.files,
-            host: record.plan.host,
+            hosts: hosts::lines(&record.plan),
         },
     )?;
     entered.bring_up_loopback(&privilege)?;

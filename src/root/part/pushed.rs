@@ -72,7 +72,7 @@ impl Part for PushedResolver {
         warn_of_refused(site.plan());
         let (plan, dns) = (site.plan(), collect(site.plan()));
         let resolver = if dns.servers.is_empty() {
-            decide(&plan.name, &plan.request)?
+            decide(plan)?
         } else {
             Some(from_dns(plan, FROM_TUNNEL, &dns)?)
         };

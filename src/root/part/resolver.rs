@@ -12,7 +12,7 @@ use std::path::Path;
 
 use super::{Part, Site};
 use crate::etc_netns::{self, NSSWITCH, RESOLV_CONF, directory, files, is_marked};
-use crate::facts::resolver::{HOST_FILE, current, unreachable};
+use crate::facts::resolver::{HOST_FILE, cure, current, unreachable};
 use crate::finding::Finding;
 use crate::host::make_directory_for_now;
 use crate::kernel::file;
@@ -111,7 +111,7 @@ impl Part for Resolver {
 /// Checks that the files can be put in place, before anything is created.
 fn check(plan: &Plan) -> Result<()> {
     if let Some(how) = unreachable(plan) {
-        warn(&format!("{how}: set DNS= or Resolve="));
+        warn(&format!("{how}: {}", cure(plan)));
     }
     let Some(resolver) = &plan.resolver else {
         return Ok(());

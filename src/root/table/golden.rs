@@ -14,10 +14,14 @@ use runns_shared::plan::{Plan, Resolver};
 use runns_shared::subnet::Number;
 
 /// A name for the file, and the lines of the section.
-const SECTIONS: [(&str, &str); 17] = [
+const SECTIONS: [(&str, &str); 19] = [
     ("nothing", ""),
     ("ipv6", "IPv6=yes"),
     ("no-host", "HostAccess=no"),
+    (
+        "localhost",
+        "HostAccess=7001,localhost:7002,localhost:53/udp",
+    ),
     ("publish", "Publish=8080:80 Publish=192.0.2.2:53/udp"),
     ("uplink", "InterfaceOut=eth0"),
     ("openvpn", "vpn"),
@@ -34,6 +38,10 @@ const SECTIONS: [(&str, &str); 17] = [
         "vpn KillSwitch=yes Publish=8080:80 Publish=6881/udp",
     ),
     ("openvpn-kill-host", "vpn KillSwitch=yes HostAccess=7001"),
+    (
+        "openvpn-kill-localhost",
+        "vpn KillSwitch=yes HostAccess=localhost:7002",
+    ),
     (
         "openvpn-kill-bypass",
         "vpn KillSwitch=yes Bypass=203.0.113.8/29",
@@ -78,6 +86,7 @@ pub fn plan(section: &str) -> Plan {
         number: Number::new(1).unwrap(),
         resolver,
         host: None,
+        host_v6: None,
     }
 }
 

@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{Element, quoted};
+use super::{Element, port_element, quoted};
 use crate::facts::Facts;
 use crate::facts::uplinks::Bound;
 use crate::facts::veth::Veth;
@@ -18,6 +18,8 @@ use runns_shared::exceptions::{HostAccess, Protocol, Published};
 
 /// The chains, which are the same on every host.
 const CHAINS: &str = include_str!("host.nft");
+/// Those that only servers on loopback addresses of the host need.
+const LOCALHOST: &str = include_str!("localhost.nft");
 /// Those that only published ports need.
 const PUBLISHING: &str = include_str!("publishing.nft");
 
@@ -29,6 +31,10 @@ pub fn text(facts: &Facts) -> String {
         uplinks(facts),
         TEST_PACKETS
     );
+    if facts.veths.iter().any(|veth| !veth.localhost().is_empty()) {
+        text += &localhost(&facts.veths);
+        text += LOCALHOST;
+    }
     if facts.veths.iter().any(|veth| !veth.published.is_empty()) {
         text += &published(&facts.veths);
         text += PUBLISHING;
@@ -64,13 +70,53 @@ fn with_veth(veths: &[Veth], of: impl Fn(&Veth) -> Vec<String>) -> Vec<String> {
 
 /// The ports of the host that programs inside can connect to.
 fn host_ports(veth: &Veth) -> Vec<String> {
-    match &veth.access {
-        HostAccess::Yes | HostAccess::No => Vec::new(),
-        HostAccess::Ports(ports) => ports
-            .iter()
-            .map(|port| format!("{} . {}", port.protocol, port.number))
-            .collect(),
+    veth.access.ports().iter().map(port_element).collect()
+}
+
+/// The address and ports of the veth at which programs inside reach servers on a loopback address
+/// of the host.
+fn localhost_ports(veth: &Veth, is_v4: bool) -> Vec<String> {
+    let ends = veth.ends(is_v4).into_iter();
+    ends.flat_map(|(host, _)| {
+        let at_host = move |port| format!("{host} . {}", port_element(port));
+        veth.localhost().iter().map(at_host)
+    })
+    .collect()
+}
+
+/// What stands for namespaces on lo, where such servers see an address of 127.114.0.0/16, by the
+/// namespace's number. Replies to it never leave the host, for which the kernel would refuse their
+/// source address (ip-sysctl.rst, route_localnet). By IPv6 it does not.
+fn localhost(veths: &[Veth]) -> String {
+    let (mut peers, mut to) = (Vec::new(), Vec::new());
+    let (mut from, mut from_v6) = (BTreeSet::new(), BTreeSet::new());
+    for veth in veths.iter().filter(|veth| !veth.localhost().is_empty()) {
+        let [high, low] = veth.number.get().to_be_bytes();
+        let peer = Ipv4Addr::new(127, 114, high, low);
+        peers.push(format!("{} : {peer}", quoted(&veth.interface)));
+        to.push(format!("{peer} : {}", veth.subnet.inside()));
+        for port in veth.localhost().iter().map(port_element) {
+            from.insert(format!("{peer} . {port} : {}", veth.subnet.host()));
+            from_v6.extend(
+                veth.ipv6
+                    .map(|pair| format!("{} . {port} : {}", pair.inside, pair.host)),
+            );
+        }
     }
+    let answer = |kind: &str| format!("{kind} . inet_proto . inet_service : {kind}");
+    let (v4, v6) = (answer("ipv4_addr"), answer("ipv6_addr"));
+    [
+        set("map", "localhost_peers", "ifname : ipv4_addr", peers),
+        set("map", "localhost_to", "ipv4_addr : ipv4_addr", to),
+        set("map", "localhost_from", &v4, from.into_iter().collect()),
+        set(
+            "map",
+            "localhost_from_v6",
+            &v6,
+            from_v6.into_iter().collect(),
+        ),
+    ]
+    .concat()
 }
 
 /// The sets that say what namespaces may do.
@@ -94,6 +140,8 @@ fn permissions(veths: &[Veth]) -> String {
     ];
     let is_open = |veth: &Veth| veth.access == HostAccess::Yes;
     let ports = "ifname . inet_proto . inet_service";
+    let at = |address: &str| format!("ifname . {address} . inet_proto . inet_service");
+    let localhost = |is_v4| with_veth(veths, |veth| localhost_ports(veth, is_v4));
     let (v4, v6) = ("ifname . ipv4_addr", "ifname . ipv6_addr");
     let intervals = |types: &str| format!("{types}; flags interval");
     [
@@ -105,6 +153,8 @@ fn permissions(veths: &[Veth]) -> String {
             named(&|veth| veth.asks && is_open(veth)),
         ),
         set("set", "host_ports", ports, with_veth(veths, host_ports)),
+        set("set", "localhost", &at("ipv4_addr"), localhost(true)),
+        set("set", "localhost_v6", &at("ipv6_addr"), localhost(false)),
         set("set", "resolvers", v4, resolvers(true)),
         set("set", "resolvers_v6", v6, resolvers(false)),
         set("set", "locked", "ifname", named(&|veth| veth.locked)),

@@ -9,13 +9,14 @@
 //! dropped unless they arrive on lo.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::net::IpAddr;
 
-use super::Element;
+use super::{Element, port_element};
 use crate::facts::inside::Facts;
 use crate::facts::veth::{INSIDE, Veth};
 use crate::kernel::nft::{TABLE, set};
-use runns_shared::exceptions::{HostAccess, Protocol, Published};
+use runns_shared::exceptions::{HostAccess, Port, Protocol, Published};
 
 /// What belongs to a connection that came in by the veth.
 pub const MARK: u32 = 0x7275_0001;
@@ -150,11 +151,48 @@ fn coming_and_going(veth: &Veth, shared: &[Shared]) -> String {
         "filter hook prerouting priority mangle",
         &arriving,
     );
+    if veth.published.iter().any(Published::has_ipv4) {
+        text += &to_loopback(veth);
+        // What has no connection yet is not for the veth, where there is a tunnel.
+        let ports = "meta l4proto . th sport @on_loopback";
+        let from = format!("ip saddr 127.0.0.1 ip daddr != 127.0.0.0/8 {ports}");
+        let answers = if veth.has_tunnel {
+            "tcp flags & (syn | ack) != syn"
+        } else {
+            ""
+        };
+        source.push(format!(
+            "{from} {answers} ip saddr set {} meta mark set {MARK:#x}",
+            veth.subnet.inside()
+        ));
+    }
     if !source.is_empty() {
         // Ahead of connection tracking, which has to see by which address the packet leaves.
         text += &chain("source", "route hook output priority -310", &source);
     }
     text + &chain("leaving", "route hook output priority mangle", &leaving)
+}
+
+/// Servers inside that listen on 127.0.0.1 alone get the packets to a published port for which there
+/// is no socket at the address of the veth. Their replies are routed to lo at first (see
+/// `part/veth/routes.rs`), and get the address of the veth before they are tracked. So
+/// route_localnet, with which others could send there, has no part in it. A socket counts in any
+/// state: one that waits for the end of a connection (TIME-WAIT) has the server's port as well.
+fn to_loopback(veth: &Veth) -> String {
+    let ports: BTreeSet<Port> = veth.ports_v4().collect();
+    let inside = veth.subnet.inside();
+    set(
+        "set",
+        "on_loopback",
+        "inet_proto . inet_service",
+        ports.iter().map(port_element).collect(),
+    ) + &chain(
+        "to_loopback",
+        "filter hook input priority 110",
+        &[format!(
+            "iifname \"{INSIDE}\" ct direction original ip daddr {inside} meta l4proto . th dport @on_loopback jump unheard"
+        )],
+    ) + "chain unheard {\nsocket transparent 0 return\nsocket transparent 1 return\nip daddr set 127.0.0.1\n}\n"
 }
 
 /// A chain of a hook.
@@ -293,10 +331,8 @@ impl Shared {
 /// What may come from outside, should the host let more through, and be answered: published ports,
 /// and what the host itself sends. A connection to a port that is published no longer ends.
 fn from_outside(veth: &Veth) -> String {
-    let ports = veth
-        .published
-        .iter()
-        .map(|port| format!("{} . {}", port.port.protocol, port.inside));
+    let inside = |port: &Published| port_element(&port.port_inside());
+    let ports = veth.published.iter().map(inside);
     let of_host = |end: &str| {
         let v6 = veth
             .ipv6
@@ -327,24 +363,17 @@ fn from_outside(veth: &Veth) -> String {
 /// dropped.
 fn beside(veth: &Veth) -> String {
     let mut text = String::new();
-    let ports = match &veth.access {
-        HostAccess::Ports(ports) => ports.as_slice(),
-        HostAccess::Yes | HostAccess::No => &[],
-    };
-    let ports = if veth.killed && veth.access != HostAccess::Yes {
-        let ports = ports
-            .iter()
-            .map(|port| format!("{} . {}", port.protocol, port.number));
-        text += &set(
-            "set",
-            "host_ports",
-            "inet_proto . inet_service",
-            ports.collect(),
-        );
-        "meta l4proto . th dport @host_ports"
-    } else {
-        ""
-    };
+    let kind = "inet_proto . inet_service";
+    let (mut ports, mut localhost) = ("", String::new());
+    if veth.killed && veth.access != HostAccess::Yes {
+        let of = |ports: &[Port]| ports.iter().map(port_element).collect();
+        text += &set("set", "host_ports", kind, of(veth.access.ports()));
+        ports = "meta l4proto . th dport @host_ports";
+        if !veth.localhost().is_empty() {
+            text += &set("set", "localhost", kind, of(veth.localhost()));
+            localhost = to_localhost(veth);
+        }
+    }
     let rest = if veth.killed { "drop\n" } else { "" };
     let mut names = "";
     if veth.locked {
@@ -376,8 +405,20 @@ fn beside(veth: &Veth) -> String {
     text + &format!(
         "chain beside {{\nct direction reply ct mark {MARK:#x} goto answering\n\
          ip daddr @bypassed return\nip6 daddr @bypassed_v6 return\n{names}\
-         ip daddr @host {ports} ip ttl set 1 return\nip6 daddr @host_v6 {ports} ip6 hoplimit set 1 return\n{rest}}}\n"
+         ip daddr @host {ports} ip ttl set 1 return\nip6 daddr @host_v6 {ports} ip6 hoplimit set 1 return\n\
+         {localhost}{rest}}}\n"
     )
+}
+
+/// The ports at the host's end of the veth that lead to servers on its loopback addresses.
+fn to_localhost(veth: &Veth) -> String {
+    let rule = |protocol: &str, host: &dyn Display, limit: &str| {
+        format!(
+            "{protocol} daddr {host} meta l4proto . th dport @localhost {protocol} {limit} set 1 return\n"
+        )
+    };
+    let v6 = veth.ipv6.map(|pair| rule("ip6", &pair.host, "hoplimit"));
+    rule("ip", &veth.subnet.host(), "ttl") + &v6.unwrap_or_default()
 }
 
 /// A socket that is bound to the veth does not follow the routes of the tunnel, and asks for no

@@ -12,6 +12,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use runns_shared::exceptions::Port;
+
 /// An address or network as an element of a set, which has one family.
 struct Element {
     is_v4: bool,
@@ -47,6 +49,11 @@ impl Element {
             .map(|element| element.text)
             .collect()
     }
+}
+
+/// A port as an element of a set.
+fn port_element(port: &Port) -> String {
+    format!("{} . {}", port.protocol, port.number)
 }
 
 /// The name of an interface, which has been checked to contain nothing that ends a string.

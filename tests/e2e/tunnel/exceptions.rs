@@ -1,8 +1,8 @@
 //! Exceptions to a tunnel that takes all traffic: answers leave as their questions came, and what
 //! bypasses the tunnel never enters it.
 
-use super::{host, ping, tunnel_field};
-use crate::neighbours::{bring_programs, from_host, from_lan, serve};
+use super::{FAR, Watch, host, ping, tunnel_field};
+use crate::neighbours::{bring_programs, from_host, from_lan, serve, serve_at};
 use crate::support::openvpn::{self, OpenVpnServer};
 use crate::support::{Host, wait_until};
 
@@ -293,4 +293,78 @@ fn with_a_tunnel_the_host_is_not_reached_unless_the_section_says_so() {
         }
     }
     host.ok("runns-exec status && runns-exec clean work -f -k");
+}
+
+#[test]
+fn loopback_servers_beside_openvpn() {
+    loopback_servers("");
+}
+
+#[test]
+fn loopback_servers_under_the_kill_switch() {
+    loopback_servers("KillSwitch=yes\n");
+}
+
+/// Both directions, while the tunnel takes all traffic, and while it is down.
+fn loopback_servers(option: &str) {
+    let host = host();
+    bring_programs(&host);
+    openvpn::make_certificates(&host);
+    let push = "push \"redirect-gateway def1\"\nkeepalive 1 3\n";
+    let server = OpenVpnServer::start_with(&host, 1194, 8, push);
+    openvpn::configure_client(&host, "work", 1194);
+    host.configure(&format!(
+        "[work]\n{option}vpn=/etc/openvpn/work.conf\nPublish=8080:80\nPublish=8080:80/udp\nPublish=81\nPublish=81/udp\n\
+         HostAccess=localhost:7001,localhost:7001/udp,localhost:7002\n"
+    ));
+    host.ok("runns-exec build -s work && runns-exec status");
+    let inside = "ip netns exec work";
+    let _servers = [
+        serve_at(&host, inside, 80, "127.0.0.1"),
+        serve_at(&host, "", 7001, "127.0.0.1"),
+        serve_at(&host, "", 7002, "::1"),
+        serve_at(&host, "", 7003, "127.0.0.1"),
+    ];
+    let watch = Watch::start(&host);
+    let all = || {
+        for protocol in ["tcp", "udp"] {
+            let lan = from_lan(&host, "192.0.2.2", 8080, protocol);
+            assert_eq!(lan, "peer 192.0.2.1", "{protocol}");
+            let own = from_host(&host, "", "127.0.0.1", 8080, protocol);
+            assert_eq!(own, "peer 172.24.0.1", "{protocol}");
+            let of_host = |address: &str, port| from_host(&host, inside, address, port, protocol);
+            assert_eq!(
+                of_host("172.24.0.1", 7001),
+                "peer 127.114.0.0",
+                "{protocol}"
+            );
+            for (address, port) in [("192.0.2.2", 7001), ("172.24.0.1", 7003)] {
+                assert!(
+                    of_host(address, port).starts_with("failed"),
+                    "{address} {port}"
+                );
+            }
+        }
+        let v6 = from_host(&host, inside, "fd72:756e:6e73::1", 7002, "tcp");
+        assert_eq!(v6, "peer fd72:756e:6e73::2");
+    };
+    all();
+    // A program that begins something from the port of such a server stays in the tunnel.
+    for kind in ["1", "2"] {
+        host.run(&format!(
+            "ip netns exec work python3 -c 'import socket; s = socket.socket(2, {kind}); s.settimeout(1); \
+             s.bind((\"127.0.0.1\", 81)); s.connect((\"{FAR}\", 443)); s.send(b\"x\")'"
+        ));
+    }
+    server.stop(&host, 1194);
+    wait_until("it is down", || {
+        (tunnel_field(&host, "root", "work", "up") == "False").then_some(())
+    });
+    all();
+    let seen = watch.finish();
+    assert!(
+        !seen.iter().any(|line| line.contains(FAR)),
+        "beside the tunnel: {seen:#?}"
+    );
+    host.ok("runns-exec clean work -fk");
 }

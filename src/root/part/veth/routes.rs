@@ -1,5 +1,6 @@
 //! Routes inside that lead past the tunnel, and what makes a reply take them.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 
@@ -19,7 +20,7 @@ use crate::part::Site;
 use crate::seen::Subject;
 use crate::table::inside::{MARK, udp_ports};
 use runns_shared::error::Result;
-use runns_shared::exceptions::Protocol;
+use runns_shared::exceptions::{Port, Protocol};
 use runns_shared::plan::Plan;
 
 /// The table for replies to what came in by the veth, and the one that precedes all routes of
@@ -28,6 +29,12 @@ const ANSWERS: u32 = 17_251_000;
 const BESIDE: u32 = 17_251_001;
 /// The one in which queries find no route.
 const NAMES: u32 = 17_251_002;
+/// The one that leads replies of servers on 127.0.0.1 to lo. Any other device would refuse their
+/// source address (ip_route_output_key_hash_rcu, net/ipv4/route.c), before the table inside can give
+/// them the address of the veth.
+const LOOPBACK: u32 = 17_251_003;
+/// The index of lo (LOOPBACK_IFINDEX, include/net/flow.h).
+const LO: u32 = 1;
 /// Of the rules that lead to them: ahead of those for OpenVPN's own packets, which have 1000 and
 /// more.
 const PRIORITY: u32 = 900;
@@ -72,6 +79,8 @@ struct Family {
     /// The UDP ports inside whose sockets need a route of last resort: without a default route, one
     /// that has no connection is refused before the table inside sees its packet.
     udp: Vec<u16>,
+    /// The ports inside that a server on 127.0.0.1 may have.
+    loopback: BTreeSet<Port>,
 }
 
 impl Family {
@@ -90,6 +99,7 @@ impl Family {
             udp: udp_ports(veth.published.iter())
                 .filter(|_| veth.killed)
                 .collect(),
+            loopback: veth.ports_v4().collect(),
         };
         let v6 = veth.ipv6.map(|pair| {
             let others = facts
@@ -105,6 +115,7 @@ impl Family {
                 host: others.map(|address| IpAddr::V6(*address).into()).collect(),
                 publishes: veth.published_v6().next().is_some(),
                 udp: udp_ports(veth.published_v6()).collect(),
+                loopback: BTreeSet::new(),
             }
         });
         [v4].into_iter().chain(v6).collect()
@@ -123,6 +134,8 @@ impl Family {
             rules.push((MARKED, ANSWERS, PRIORITY));
             let after_all = |port: &u16| (Packets::Udp(*port), ANSWERS, PRIORITY_AFTER_ALL);
             rules.extend(self.udp.iter().map(after_all));
+            let to_lo = |port: &Port| (Packets::Loopback(*port), LOOPBACK, PRIORITY - 2);
+            rules.extend(self.loopback.iter().map(to_lo));
         }
         if veth.has_tunnel {
             if veth.quiet {
@@ -138,6 +151,9 @@ impl Family {
         let hop = Some((index, Some(self.gateway)));
         if self.publishes {
             inside.add_route(self.everywhere, ANSWERS, hop)?;
+        }
+        if !self.loopback.is_empty() {
+            inside.add_route(self.everywhere, LOOPBACK, Some((LO, None)))?;
         }
         if veth.has_tunnel {
             if veth.quiet {
@@ -176,6 +192,7 @@ impl Family {
     fn has(&self, way: &Veth, route: &Route) -> bool {
         match route.table {
             ANSWERS => self.publishes,
+            LOOPBACK => !self.loopback.is_empty(),
             NAMES => way.has_tunnel && way.quiet,
             _ => way.has_tunnel && self.beside().contains(&route.network),
         }
@@ -196,8 +213,14 @@ impl Family {
         };
         let is_same = wanted.iter().all(|network| beside.contains(network))
             && beside.iter().all(|network| wanted.contains(network));
-        let leads_back = |route: &Route| route.is_to(self.everywhere, ANSWERS);
-        if !is_same || (self.publishes && !routes.iter().any(leads_back)) {
+        let has = |table| {
+            routes
+                .iter()
+                .any(|route| route.is_to(self.everywhere, table))
+        };
+        let leads_back =
+            (!self.publishes || has(ANSWERS)) && (self.loopback.is_empty() || has(LOOPBACK));
+        if !is_same || !leads_back {
             return Ok(false);
         }
         for (packets, ..) in self.rules(veth) {
@@ -260,8 +283,9 @@ fn remove_others(
     let kept: Vec<Packets> = rules.into_iter().map(|(packets, ..)| packets).collect();
     inside.delete_other_rules(family, &kept)?;
     let is_kept = |route: &Route| now.is_some_and(|(own, veth)| own.has(veth, route));
-    let is_stale =
-        |route: &&Route| [ANSWERS, BESIDE, NAMES].contains(&route.table) && !is_kept(route);
+    let is_stale = |route: &&Route| {
+        [ANSWERS, BESIDE, NAMES, LOOPBACK].contains(&route.table) && !is_kept(route)
+    };
     inside
         .routes_of(family)?
         .iter()
