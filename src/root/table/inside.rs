@@ -80,7 +80,11 @@ const DNS_LOCK: &str = include_str!("dns_lock.nft");
 fn exceptions(veth: &Veth, facts: &Facts) -> String {
     let shared = Shared::of(veth);
     let mut text = coming_and_going(veth, &shared);
+    // Sets that a renewal keeps come first, as they do then.
     text.extend(shared.iter().map(Shared::chains));
+    if veth.ports_v4().next().is_some() {
+        text += &to_loopback(veth);
+    }
     if veth.has_tunnel {
         text += &set(
             "set",
@@ -151,8 +155,7 @@ fn coming_and_going(veth: &Veth, shared: &[Shared]) -> String {
         "filter hook prerouting priority mangle",
         &arriving,
     );
-    if veth.published.iter().any(Published::has_ipv4) {
-        text += &to_loopback(veth);
+    if veth.ports_v4().next().is_some() {
         // What has no connection yet is not for the veth, where there is a tunnel.
         let ports = "meta l4proto . th sport @on_loopback";
         let from = format!("ip saddr 127.0.0.1 ip daddr != 127.0.0.0/8 {ports}");
