@@ -222,6 +222,22 @@ impl Netlink {
             .collect())
     }
 
+    /// Removes the IPv4 addresses of device `index`.
+    pub fn remove_addresses(&self, index: u32) -> Result<()> {
+        let mut request = self.handle.address().get();
+        request.message_mut().header.family = AddressFamily::Inet;
+        let messages = self.collect("list the addresses", request.execute())?;
+        messages
+            .into_iter()
+            .filter(|message| message.header.index == index)
+            .try_for_each(|message| {
+                self.act(
+                    "remove an address",
+                    self.handle.address().del(message).execute(),
+                )
+            })
+    }
+
     /// The addresses of a family: its device's index, itself, and its prefix length.
     fn addresses_of(&self, family: AddressFamily) -> Result<Vec<(u32, IpAddr, u8)>> {
         let mut request = self.handle.address().get();

@@ -297,6 +297,26 @@ impl Tunnel {
         })
     }
 
+    /// Leaves the device to a daemon that is about to close it and attach to it again: down, without
+    /// addresses and routes, where and with the name that it was made with. It keeps its index, to
+    /// which sockets of programs may be bound (SO_BINDTODEVICE, socket(7)).
+    pub fn clear_device(&self) -> Result<()> {
+        let namespace = self.namespace()?;
+        let inside = Netlink::inside(namespace.as_fd())?;
+        let Some(device) = inside.link(&inside_name(self.index))? else {
+            return self.make_device();
+        };
+        // With this, it loses its routes and IPv6 addresses.
+        inside.set_down(device.index)?;
+        inside.remove_addresses(device.index)?;
+        if !self.outside {
+            return Ok(());
+        }
+        let host = File::open("/proc/thread-self/ns/net").cannot(|| "open the host's namespace")?;
+        let name = outside_name(&self.record.plan, self.index);
+        inside.move_link(device.index, &host, &name)
+    }
+
     /// Removes the device, wherever it is.
     pub fn remove_device(&self) -> Result<()> {
         let namespace = namespace::open_recorded(&self.record)?;

@@ -177,14 +177,14 @@ impl Post {
         });
     }
 
-    /// The device is about to be closed: a new one takes its place, to which the daemon attaches
-    /// when it connects again.
+    /// The device is about to be closed. The daemon attaches to it when it connects again.
     pub fn go_down(&mut self, reason: Option<&str>) {
         (self.up, self.connected) = (false, false);
         self.note_down(reason);
         let made = self
             .tunnel
-            .make_device()
+            .clear_device()
+            .or_else(|_| self.tunnel.make_device())
             .and_then(|()| self.tunnel.make_way());
         self.complain(made);
     }

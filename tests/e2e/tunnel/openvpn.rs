@@ -122,6 +122,37 @@ fn build_waits_and_pushed_dns_is_used_and_followed() {
     before.assert_same(&Snapshot::of(&host));
 }
 
+/// Sockets that programs have bound to a device know it by its index.
+#[test]
+fn the_device_stays_when_the_daemon_connects_again() {
+    let (host, mut server) = host_with_server(PUSH);
+    for kill_switch in ["", "KillSwitch=yes\n"] {
+        host.configure(&format!(
+            "[work]\nvpn=/etc/openvpn/work.conf\n{kill_switch}"
+        ));
+        host.ok("runns-exec build -s work");
+        let index = || host.ok("ip netns exec work cat /sys/class/net/tun0/ifindex");
+        let before = index();
+        server.stop(&host, 1194);
+        wait_until("status says that it is down", || {
+            (tunnel_field(&host, "root", "work", "up") == "False").then_some(())
+        });
+        server = OpenVpnServer::start_with(
+            &host,
+            1194,
+            8,
+            &PUSH.replace("DNS 10.8.0.1", "DNS 10.8.0.9"),
+        );
+        wait_until("status says that it is up", || {
+            (tunnel_field(&host, "root", "work", "up") == "True").then_some(())
+        });
+        host.user("alice")
+            .ok(&format!("runns-exec work -- ping -c1 -W5 {FAR}"));
+        assert_eq!(index(), before, "{kill_switch}");
+        host.ok("runns-exec status work && runns-exec clean work -f");
+    }
+}
+
 /// New namespaces begin with the settings of the machine's first one, which may be strict. Here that
 /// is what the administrator sets inside.
 #[test]
