@@ -19,6 +19,8 @@ pub struct TunnelState {
     pub up: bool,
     /// Why it is not up, if that is known.
     pub reason: Option<String>,
+    /// Whether its session has ended: it does not come back by itself, somebody has to log in.
+    pub ended: bool,
     /// Since when, in seconds since the epoch.
     pub since: i64,
     /// Name servers that the other end named.
@@ -52,6 +54,7 @@ impl TunnelState {
             device: fields.optional("device", json::text).unwrap_or_default(),
             up: fields.flag("up"),
             reason: fields.optional("reason", json::text),
+            ended: fields.flag("ended"),
             since: fields
                 .optional("since", json::number)
                 .and_then(|since| since.try_into().ok())

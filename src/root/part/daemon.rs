@@ -520,7 +520,7 @@ fn look(subject: &Subject, index: usize) -> Result<Option<Finding>> {
         .or(lost.map(str::to_string))
         .map(|how| Finding::degraded(what(&tunnel.config), how).about(About::Tunnel(index)));
     Ok(finding.map(|finding| Finding {
-        fatal: request.kill_switch,
+        fatal: request.kill_switch || tunnel.state.ended,
         ..finding
     }))
 }
@@ -631,11 +631,13 @@ fn restart(site: &mut Site, index: usize) -> Result<()> {
     let plan = site.plan().clone();
     let name = plan.name.clone();
     stop(site, &plan, index)?;
-    // What it said last is no longer true, but its name servers are those that the namespace has.
+    // What it said last is no longer true, but its name servers are those that the namespace has. A
+    // session that has ended stays so until somebody has logged in.
+    let earlier = TunnelState::load(&name, index);
     let state = TunnelState {
         up: false,
-        reason: None,
-        ..TunnelState::load(&name, index)
+        reason: earlier.reason.filter(|_| earlier.ended),
+        ..earlier
     };
     tunnel::make_directories(&name)?;
     tunnel::save(&state, &name, index)?;

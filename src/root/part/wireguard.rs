@@ -336,6 +336,7 @@ fn bring_up(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
         device: device.inside.clone(),
         up: true,
         reason: None,
+        ended: false,
         since: clock::now(),
         servers: dns.servers,
         search: dns.search,

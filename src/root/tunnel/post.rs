@@ -162,19 +162,31 @@ impl Post {
 
     /// Records that the tunnel is down. A known reason replaces an unknown one, but stays itself.
     pub fn note_down(&self, reason: Option<&str>) {
+        self.note(reason, false);
+    }
+
+    /// Records that it is down because its session has ended.
+    pub fn note_end(&self, reason: Option<&str>) {
+        self.note(reason, true);
+    }
+
+    fn note(&self, reason: Option<&str>, ended: bool) {
         let state = TunnelState::load(self.tunnel.name(), self.tunnel.index);
-        let (since, earlier) = if state.up {
-            (clock::now(), None)
-        } else {
-            (state.since, state.reason.clone())
-        };
-        let reason = reason.map(str::to_string).or(earlier);
-        self.save(TunnelState {
+        let keeps = reason.is_none() && !state.up;
+        let down = TunnelState {
             up: false,
-            reason,
-            since,
-            ..state
-        });
+            reason: match keeps {
+                true => state.reason.clone(),
+                false => reason.map(str::to_string),
+            },
+            ended: ended || keeps && state.ended,
+            since: if state.up { clock::now() } else { state.since },
+            ..state.clone()
+        };
+        // A daemon can repeat itself without end.
+        if down != state {
+            self.save(down);
+        }
     }
 
     /// The device is about to be closed. The daemon attaches to it when it connects again.
@@ -244,6 +256,7 @@ impl Post {
             device: inside_name(self.tunnel.index),
             up: true,
             reason: None,
+            ended: false,
             since: clock::now(),
             servers: dns.servers,
             search: dns.search,

@@ -22,6 +22,7 @@ mod openconnect_hostile;
 mod openconnect_login;
 mod openconnect_protocols;
 mod openconnect_routes;
+mod openconnect_session;
 mod openvpn;
 mod provider;
 mod reach;

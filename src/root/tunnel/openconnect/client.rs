@@ -183,8 +183,11 @@ impl OpenConnect {
     }
 
     fn note_down(&self, post: &Post) {
-        let words = self.reason.as_ref().map(|(_, words)| words.as_str());
-        post.note_down(Some(words.unwrap_or("the connection was lost")));
+        match &self.reason {
+            Some((Weight::End, words)) => post.note_end(Some(words)),
+            Some((Weight::Attempt, words)) => post.note_down(Some(words)),
+            None => post.note_down(Some("the connection was lost")),
+        }
     }
 }
 
@@ -222,8 +225,9 @@ impl Client for OpenConnect {
             None if post.connected && !self.last.contains("exiting") => String::new(),
             None => shown(&self.last),
         };
+        // The session was its own, and goes with it.
+        post.note_end((!words.is_empty()).then_some(words.as_str()));
         if !words.is_empty() {
-            post.note_down(Some(&words));
             post.tell_build(&format!(">FATAL:{words}"));
         }
         Ok(())

@@ -161,6 +161,7 @@ impl OpenVpn {
                         post.save(TunnelState {
                             up: true,
                             reason: None,
+                            ended: false,
                             since: clock::now(),
                             ..state
                         });
