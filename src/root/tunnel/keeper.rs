@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use caps::Capability;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -22,7 +22,7 @@ use nix::unistd::Pid;
 use super::launch::{Configuration, Tunnel};
 use super::openconnect::client::OpenConnect;
 use super::openvpn::client::OpenVpn;
-use super::post::{Client, Lines, PATIENCE, Post, receive};
+use super::post::{Client, Lines, PATIENCE, Pace, Post, receive};
 use super::said::{FAILED, SEPARATOR, STARTED, STAY};
 use crate::confine;
 use crate::kernel::denial::name_denial;
@@ -174,6 +174,7 @@ impl Keeper {
             setup: None,
             up: false,
             connected: false,
+            pace: Pace::new(Instant::now()),
         };
         Ok(Self {
             post,

@@ -65,6 +65,42 @@ pub struct Pushed {
     pub dns: Dns,
 }
 
+/// How often a daemon may come up and go down. Each time, root changes devices, routes, the firewall
+/// and files for it, and a daemon that was taken over could ask for that without end. One that is
+/// honest takes a second at least to connect again. What exceeds it ends the tunnel.
+pub struct Pace {
+    left: u32,
+    /// When it was one more the last time.
+    grown: Instant,
+}
+
+impl Pace {
+    /// So often at once; after that, once a second.
+    const MOST: u32 = 60;
+
+    /// From now on.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            left: Self::MOST,
+            grown: now,
+        }
+    }
+
+    fn take(&mut self, now: Instant) -> Result<()> {
+        let seconds = now.saturating_duration_since(self.grown).as_secs();
+        self.grown += Duration::from_secs(seconds);
+        let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
+        let left = self.left.saturating_add(seconds).min(Self::MOST);
+        self.left = left.checked_sub(1).ok_or_else(|| {
+            Error::new(
+                "set up the tunnel",
+                "the daemon came up and went down too often",
+            )
+        })?;
+        Ok(())
+    }
+}
+
 /// Bytes that are received in pieces, as lines.
 #[derive(Default)]
 pub struct Lines(Vec<u8>);
@@ -122,6 +158,8 @@ pub struct Post {
     pub up: bool,
     /// Whether the daemon is connected.
     pub connected: bool,
+    /// How often it may still come up and go down.
+    pub pace: Pace,
 }
 
 impl Post {
@@ -190,7 +228,12 @@ impl Post {
     }
 
     /// The device is about to be closed. The daemon attaches to it when it connects again.
-    pub fn go_down(&mut self, reason: Option<&str>) {
+    ///
+    /// # Errors
+    ///
+    /// If this happens too often: see [`Pace`].
+    pub fn go_down(&mut self, reason: Option<&str>) -> Result<()> {
+        self.pace.take(Instant::now())?;
         (self.up, self.connected) = (false, false);
         self.note_down(reason);
         let made = self
@@ -199,14 +242,21 @@ impl Post {
             .or_else(|_| self.tunnel.make_device())
             .and_then(|()| self.tunnel.make_way());
         self.complain(made);
+        Ok(())
     }
 
     /// The tunnel is up: sets up its device, unless that has stayed what it was.
-    pub fn come_up(&mut self, pushed: Pushed) {
+    ///
+    /// # Errors
+    ///
+    /// If this happens too often: see [`Pace`].
+    pub fn come_up(&mut self, pushed: Pushed) -> Result<()> {
+        self.pace.take(Instant::now())?;
         let Pushed { setup, beside, dns } = pushed;
         let result = self.set_up(setup, &beside).and_then(|()| self.came_up(dns));
         self.up = result.is_ok();
         self.complain(result);
+        Ok(())
     }
 
     /// Sets the device up inside. One that is set up already stays as it is, unless the server now
@@ -300,6 +350,18 @@ impl Post {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pace() {
+        let begin = Instant::now();
+        let mut pace = Pace::new(begin);
+        let after = |seconds: u64| begin + Duration::from_millis(seconds * 1000 + 1);
+        // Once a second, without end.
+        assert!((0..1000).all(|second| pace.take(after(second)).is_ok()));
+        let at_once = |pace: &mut Pace, now| (0..100).filter(|_| pace.take(now).is_ok()).count();
+        assert_eq!(at_once(&mut pace, after(2000)), 60);
+        assert_eq!(at_once(&mut pace, after(2003)), 3);
+    }
 
     #[test]
     fn lines_in_pieces() {

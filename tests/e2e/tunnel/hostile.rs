@@ -188,9 +188,9 @@ while not os.path.exists("/usr/local/share/later"):
 exec(open("/usr/local/share/later").read())
 "#;
 
-/// What is too much: options, variables, a line. It has an end, lest a keeper without a limit take
-/// the machine's memory.
-const TOO_MUCH: [(&str, &str); 3] = [
+/// What is too much: options, variables, a line, changes. It has an end, lest a keeper without a limit
+/// take the machine's memory.
+const TOO_MUCH: [(&str, &str); 4] = [
     (
         "for _ in range(20000): keeper.sendall(b\">LOG:1,,PUSH: Received control message: 'PUSH_REPLY,\" + b'route 1.2.3.4,' * 1000 + b\"'\\n\")",
         "too many routes or options",
@@ -203,6 +203,11 @@ const TOO_MUCH: [(&str, &str); 3] = [
     (
         "for _ in range(4000): keeper.sendall(b'x' * 65536)",
         "a line that is too long",
+    ),
+    (
+        "for n in range(1000): keeper.sendall(f'>UPDOWN:UP\\n>UPDOWN:ENV,ifconfig_local=10.8.0.2\\n\
+         >UPDOWN:ENV,foreign_option_1=dhcp-option DNS 10.8.0.{1 + n % 2}\\n>UPDOWN:ENV,END\\n'.encode())",
+        "the daemon came up and went down too often",
     ),
 ];
 

@@ -106,11 +106,45 @@ fn a_keeper_has_a_limit() {
     );
 }
 
+/// What a daemon says that comes up again and again, each time with another name server.
+const RESTLESS: &str = r#"
+for number in range(1000):
+    print(f"reason=connect\0INTERNAL_IP4_ADDRESS=10.66.0.2\0INTERNAL_IP4_NETMASKLEN=24\0"
+          f"INTERNAL_IP4_DNS=10.66.0.{1 + number % 2}\0\0", end="")
+"#;
+
+/// Each time, root loads rules and writes files for it.
+#[test]
+fn a_daemon_that_comes_up_without_end_is_stopped() {
+    let host = host();
+    take_over(&host, "KillSwitch=yes\n");
+    host.write("/root/restless.py", RESTLESS);
+    host.ok("runns-exec build -s work");
+    let pid = host.user("alice").ok("runns-exec -d work -- sleep 1000");
+    // The same daemon, started again by a repair.
+    host.ok(&format!(
+        "python3 /root/restless.py >/usr/local/share/said && kill -9 {}",
+        daemons(&host, "work").concat()
+    ));
+    wait_until_down(&host, "its daemon has exited");
+    host.run("runns-exec build -s work");
+    wait_until_down(&host, "the daemon came up and went down too often");
+    wait_until("all is gone", || {
+        (host
+            .run("pgrep openconnect || pgrep -f [.]tunnel-keeper")
+            .status
+            != 0)
+            .then_some(())
+    });
+    host.ok(&format!("kill -0 {pid}"));
+    host.ok("test \"$(ip netns exec work ip -br link | cut -d' ' -f1)\" = lo");
+}
+
 /// What somebody can do in the place of the daemon.
 #[test]
 fn the_daemon_is_confined() {
     let (host, _server) = host_with_server("route = default\n", "KillSwitch=yes\n");
-    host.ok("runns-exec build -s work");
+    host.ok("LC_ALL=de_DE.UTF-8 LANGUAGE=de runns-exec build -s work");
     let pid = daemons(&host, "work").concat();
     let status = host.ok(&format!("cat /proc/{pid}/status"));
     let field = |name: &str| {
@@ -126,6 +160,10 @@ fn the_daemon_is_confined() {
     }
     let user: u32 = field("Uid:")[0].parse().unwrap();
     assert!((65536..98304).contains(&user) && field("Groups:").is_empty());
+    // What it prints is read: nothing has it speak another language.
+    let environment = host.ok(&format!("tr '\\0' '\\n' </proc/{pid}/environ"));
+    assert_eq!(environment.lines().count(), 1, "{environment}");
+    assert!(environment.starts_with("PATH="), "{environment}");
     let view = host.ok(&format!(
         "ls /proc/{pid}/root /proc/{pid}/root/etc/openconnect"
     ));

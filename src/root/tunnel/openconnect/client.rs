@@ -149,7 +149,7 @@ impl OpenConnect {
         if text.is_empty() {
             let variables = std::mem::take(&mut self.variables);
             self.room = Room::VARIABLES;
-            self.called(&variables, post);
+            self.called(&variables, post)?;
             // The script goes on. If it does not read, it has only itself to blame.
             if let Some(script) = &mut self.script {
                 let _ = script.write(b"\n");
@@ -165,13 +165,13 @@ impl OpenConnect {
     }
 
     /// The script was called (openconnect's vpnc-script has the list of reasons).
-    fn called(&mut self, variables: &Variables, post: &mut Post) {
+    fn called(&mut self, variables: &Variables, post: &mut Post) -> Result<()> {
         match variables.get(REASON).map(String::as_str) {
             Some("connect" | "reconnect") => {
                 let tunnel = &post.tunnel;
                 let (only_way, ipv6) = (tunnel.kill_switch(), in_tunnels(tunnel.request()));
                 (post.connected, self.reason) = (true, None);
-                post.come_up(pushed(variables, only_way, ipv6));
+                post.come_up(pushed(variables, only_way, ipv6))?;
                 post.tell_build(">STATE:0,CONNECTED,");
             }
             Some("attempt-reconnect") => {
@@ -180,6 +180,7 @@ impl OpenConnect {
             }
             _ => {}
         }
+        Ok(())
     }
 
     fn note_down(&self, post: &Post) {

@@ -86,8 +86,8 @@ impl OpenVpn {
                 self.event = Some((what == "UP", Variables::new(), Room::VARIABLES))
             }
             Event::Variable(text) if text == "END" => match self.event.take() {
-                Some((true, variables, _)) => self.come_up(&variables, post),
-                Some((false, ..)) => post.go_down(None),
+                Some((true, variables, _)) => self.come_up(&variables, post)?,
+                Some((false, ..)) => post.go_down(None)?,
                 None => {}
             },
             Event::Variable(text) => {
@@ -193,7 +193,7 @@ impl OpenVpn {
         Ok(())
     }
 
-    fn come_up(&mut self, variables: &Variables, post: &mut Post) {
+    fn come_up(&mut self, variables: &Variables, post: &mut Post) -> Result<()> {
         let tunnel = &post.tunnel;
         let pushed = self.pushed.as_ref().map(|(options, _)| options.as_slice());
         let routing = Routing {
@@ -205,7 +205,7 @@ impl OpenVpn {
             setup: setup(variables, &self.profile, &routing),
             beside: routes_beside(variables),
             dns: pushed_dns(variables),
-        });
+        })
     }
 }
 
