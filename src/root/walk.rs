@@ -36,7 +36,7 @@ pub fn build(site: &mut Site) -> Result<()> {
             continue;
         }
         if let Some(what) = part.describe(site.plan()) {
-            runns_shared::output::step(|| format!("making {what}"));
+            runns_shared::output::step(|| format!("creating {what}"));
         }
         interrupted().and_then(|()| part.apply(site))?;
     }

@@ -691,7 +691,7 @@ fn a_change_that_is_killed_anywhere_is_finished_or_cleaned() {
 fn reloading_and_building_what_is_not_there() {
     let (host, _net) = host();
     configure(&host, "");
-    assert!(host.ok(CHANGE).contains("made "));
+    assert!(host.ok(CHANGE).contains("work is up: 172.24.0.2"));
     assert!(host.ok("grep ExecReload /usr/local/lib/systemd/system/runns@.service || grep -r ExecReload /usr/lib/systemd/system/runns@.service").contains("--change"));
 }
 

@@ -25,7 +25,7 @@ fn a_program_runs_inside_when_all_is_built() {
     );
     let rehearsed = host.ok("runns-exec build -s work --dry-run");
     assert!(
-        rehearsed.contains("would make what /usr/local/sbin/up sets up inside (PostBuild)"),
+        rehearsed.contains("\n  PostBuild: /usr/local/sbin/up\n"),
         "{rehearsed}"
     );
     let built = host.run("runns-exec build -s work");

@@ -40,7 +40,12 @@ fn a_vpn_by_configuration_some_programs_in_it_and_everything_undone() {
     let made = host.run("runns-exec build -s work");
     assert_eq!(made.status, 0, "{made}");
     assert!(
-        made.stdout.contains("vpnWork") && made.stdout.contains("172.24.0"),
+        made.stdout
+            .starts_with("work is up: vpnWork, 172.24.0.2, tun0, tun1, DNS ")
+            && made.stdout.ends_with(
+                ", kill switch off\nrun a program in it: runns-exec vpnWork -- COMMAND\n"
+            )
+            && made.stdout.lines().count() == 2,
         "{made}"
     );
     assert!(

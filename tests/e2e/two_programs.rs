@@ -169,6 +169,6 @@ fn an_ordinary_user_is_told_to_use_sudo() {
         .refused(2, &["parse the command line"]);
     assert!(
         host.ok(&format!("{OF_ROOT} build -n direct --dry-run"))
-            .starts_with("would make network namespace")
+            .starts_with("would build direct:\n  network namespace ")
     );
 }

@@ -92,10 +92,7 @@ impl Part for PostBuild {
 
     fn describe(&self, plan: &Plan) -> Option<String> {
         let hook = Hook::of(plan, Moment::Built)?;
-        Some(format!(
-            "what {} sets up inside (PostBuild)",
-            show(&hook.path)
-        ))
+        Some(format!("PostBuild: {}", show(&hook.path)))
     }
 
     fn check(&self, plan: &Plan) -> Result<()> {

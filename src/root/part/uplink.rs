@@ -40,7 +40,7 @@ impl Part for Uplink {
         plan.request
             .uplink
             .as_ref()
-            .map(|uplink| format!("uplink {uplink} and no other"))
+            .map(|uplink| format!("uplink: {uplink} only"))
     }
 
     fn apply(&self, site: &mut Site) -> Result<()> {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
 
-use super::{change, prepare, word};
+use super::{change, prepare, summary, word};
 use crate::difference;
 use crate::finding::Finding;
 use crate::host::{Before, HostState};
@@ -26,10 +26,10 @@ use crate::{repair, walk};
 use runns_privileged::netns;
 use runns_shared::config::{Config, DEFAULT_PATH};
 use runns_shared::error::{Context, Error, Result, status};
-use runns_shared::escape::{escape, one_line, show};
+use runns_shared::escape::{escape, show};
 use runns_shared::exceptions::Published;
 use runns_shared::log;
-use runns_shared::name::{IfaceName, NetnsName, RESERVED};
+use runns_shared::name::{IfaceName, NetnsName};
 use runns_shared::output;
 use runns_shared::output::warn;
 use runns_shared::plan::Plan;
@@ -196,7 +196,7 @@ fn rehearse(wanted: &Wanted, with_change: bool) -> Result<()> {
     let plan = wanted.plan(&host)?;
     check(&plan, &host)?;
     daemon::rehearse(&plan)?;
-    output::print(&report("would make", &plan, None))?;
+    output::print(&summary::planned(&plan))?;
     let table = firewall::planned(&plan)?;
     if !table.is_empty() {
         output::print(&format!("would load this nftables table:\n{table}"))?;
@@ -283,8 +283,8 @@ fn build(wanted: &Wanted, lock: &Lock, options: &Options, session: Option<Sessio
     if is_leaky(plan) {
         warn(LEAKY);
     }
-    log::notice(|| format!("built {name}: {}", parts(plan).join("; ")));
-    output::print(&report("made", plan, Some(&site.record)))
+    log::notice(|| format!("built {name}: {}", summary::parts(plan).join("; ")));
+    output::print(&summary::built(plan))
 }
 
 /// Records what is about to be built.
@@ -306,33 +306,6 @@ fn finish(site: &mut Site) -> Result<()> {
     // One whose record could not be saved is not built.
     site.save()
         .inspect_err(|_| site.record.state = State::Building)
-}
-
-/// The parts of a plan, a line each.
-fn parts(plan: &Plan) -> Vec<String> {
-    walk::all()
-        .iter()
-        .filter(|part| part.is_in(plan))
-        .filter_map(|part| part.describe(plan))
-        .collect()
-}
-
-fn report(verb: &str, plan: &Plan, record: Option<&Record>) -> String {
-    let mut lines: Vec<String> = parts(plan)
-        .iter()
-        .map(|part| format!("{verb} {}\n", one_line(part)))
-        .collect();
-    if record.is_some() {
-        let exec = match RESERVED.contains(&plan.name.as_str()) {
-            true => "exec ",
-            false => "",
-        };
-        lines.push(format!(
-            "enter it: runns-exec {exec}{} [COMMAND]\n",
-            plan.name
-        ));
-    }
-    lines.concat()
 }
 
 fn interrupted(name: &NetnsName) -> Error {

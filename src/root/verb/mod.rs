@@ -8,6 +8,7 @@ pub mod import;
 pub mod launcher;
 pub mod log;
 pub mod status;
+mod summary;
 mod word;
 
 use runns_privileged::capability::refuse_user_namespace;

@@ -187,7 +187,7 @@ fn the_password_is_asked_once_or_by_build() {
     terminal.enter("alice\n");
     terminal.expect("password: ");
     terminal.enter("secret-word\n");
-    let shown = terminal.expect("enter it");
+    let shown = terminal.expect("run a program in it");
     assert!(!String::from_utf8_lossy(&shown).contains("secret-word"));
     assert_eq!(terminal.wait(), 0);
     assert!(ping(&host, NAME, "10.8.0.1"));
@@ -372,7 +372,10 @@ fn names_that_are_taken_and_a_configuration_with_errors() {
             ],
         );
     let said = host.ok("runns-exec build -s log");
-    assert!(said.contains("enter it: runns-exec exec log "), "{said}");
+    assert!(
+        said.contains("run a program in it: runns-exec exec log -- COMMAND"),
+        "{said}"
+    );
     assert!(ping(&host, "exec log", "10.8.0.1"));
 }
 

@@ -127,8 +127,8 @@ fn output_of_a_hook_is_passed_on() {
     let hook = "#!/bin/sh\n(exec sleep 1005) &\nseq 100000\necho wrong >&2\nprintf last\n";
     host.write("/usr/local/sbin/hook", hook);
     host.ok("chmod 755 /usr/local/sbin/hook");
-    let said =
-        host.ok("said=$(timeout 20 runns-exec build -s work 2>/tmp/errors) && printf '%s' \"$said\" | grep -v ^made");
+    let said = host
+        .ok("said=$(timeout 20 runns-exec build -s work 2>/tmp/errors) && printf '%s' \"$said\" ");
     assert!(
         said.starts_with("1\n2\n") && said.contains("\n100000\nlast"),
         "{} bytes",

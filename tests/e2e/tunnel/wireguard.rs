@@ -135,7 +135,7 @@ fn a_providers_file_works_as_it_is() {
     // strace keeps running as long as wireguard-go does.
     wait_until("the build's end", || {
         assert!(built.is_running(), "{}", built.stderr());
-        built.stdout().contains("enter it").then_some(())
+        built.stdout().contains("run a program in it").then_some(())
     });
     let made = format!("{}{}", built.stdout(), built.stderr());
     assert!(
