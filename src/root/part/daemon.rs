@@ -300,7 +300,7 @@ fn start(site: &mut Site, index: usize) -> Result<Management> {
         .keepers
         .extend(Daemon::identify(pid.as_raw(), config));
     site.save()?;
-    let mut management = Management::new(ours, kind, &configuration.daemon_name(site.plan()));
+    let mut management = Management::new(ours, kind, configuration.program(), &site.plan().name);
     let said = started(site, config, &mut management)?;
     if let Some(pid) = said
         .strip_prefix(said::STARTED)

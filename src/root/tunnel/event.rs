@@ -6,7 +6,7 @@ use runns_shared::escape::escape;
 
 /// How many characters of a line of the log are shown. OpenVPN's longest are lists of pushed
 /// options.
-pub const SHOWN: usize = 400;
+pub const SHOWN: usize = 200;
 
 /// A line from the daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,6 +136,38 @@ pub fn describe_state(state: &str) -> Option<&'static str> {
         "CONNECTED" => "connected",
         _ => return None,
     })
+}
+
+/// Whether a line of the daemon's log is about its own work, and says nothing about why a
+/// connection failed.
+pub fn is_noise(line: &str) -> bool {
+    const STARTS: [&str; 24] = [
+        "MANAGEMENT:",
+        "OpenVPN 2",
+        "library versions:",
+        "DCO version:",
+        "NOTE:",
+        "Note:",
+        "Socket Buffers:",
+        "TCP/UDP: Preserving",
+        "UDPv",
+        "TCPv",
+        "UDP link",
+        "TCP link",
+        "Attempting to establish",
+        "Control Channel",
+        "Data Channel",
+        "Restart pause",
+        "SIGUSR1[",
+        "SIGTERM[",
+        "TUN/TAP device",
+        "TLS: Initial packet",
+        "TLS_ERROR: BIO read",
+        "TLS Error: TLS object",
+        "VERIFY OK",
+        "VERIFY KU OK",
+    ];
+    STARTS.iter().any(|start| line.starts_with(start))
 }
 
 /// Why a connection failed, in plain words.
@@ -273,6 +305,23 @@ mod tests {
         );
         assert_eq!(parse("SUCCESS: hold release succeeded"), Event::Other);
         assert_eq!(parse(">"), Event::Other);
+    }
+
+    #[test]
+    fn what_tells_nothing_of_a_failure() {
+        for line in [
+            "MANAGEMENT: >STATE:1700000000,RESOLVE,,,,,,",
+            "TCP/UDP: Preserving recently used remote address: [AF_INET]192.0.2.1:1194",
+            "UDPv4 link local: (not bound)",
+        ] {
+            assert!(is_noise(line), "{line}");
+        }
+        for line in [
+            "AUTH: Received control message: AUTH_FAILED",
+            "VERIFY ERROR: x",
+        ] {
+            assert!(!is_noise(line), "{line}");
+        }
     }
 
     #[test]

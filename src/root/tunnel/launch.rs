@@ -208,6 +208,15 @@ impl Tunnel {
         self.configuration.daemon_name(&self.record.plan)
     }
 
+    /// The hint that leads to its log.
+    pub fn log_hint(&self) -> String {
+        let name = &self.record.plan.name;
+        format!(
+            "runns-exec log {name}  # or journalctl -t {}",
+            self.daemon_name()
+        )
+    }
+
     /// The name of its device, where the daemon is.
     pub fn device(&self) -> String {
         if self.outside {

@@ -8,10 +8,11 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use super::attempts::{Attempts, Weight, server_in};
-use super::event::{Event, SHOWN, describe_state, line_of, parse, reason, reason_in};
+use super::event::{Event, SHOWN, describe_state, is_noise, line_of, parse, reason, reason_in};
 use super::login::{Login, Refusal, Reply};
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::escape;
+use runns_shared::name::NetnsName;
 use runns_sys::process;
 
 /// What people call OpenVPN's daemon.
@@ -19,7 +20,7 @@ pub const OPENVPN: &str = "OpenVPN";
 /// The longest line that is read from the socket, in bytes. OpenVPN's own are at most some 10 KiB.
 pub const LONGEST: usize = 1 << 16;
 /// How many lines of the daemon's log are kept for the hint of an error.
-const LAST_LINES: usize = 5;
+const LAST_LINES: usize = 3;
 
 /// The time that is added for the rest of logins, whatever the server says, and however often.
 const MOST_PENDING: Duration = Duration::from_secs(600);
@@ -45,6 +46,8 @@ fn hung_up(error: &std::io::Error) -> bool {
 /// A connection to a daemon.
 pub struct Management {
     kind: &'static str,
+    /// The namespace.
+    name: NetnsName,
     /// What the daemon is called in the system log.
     log: String,
     reader: BufReader<UnixStream>,
@@ -108,11 +111,13 @@ pub struct Follow<'a> {
 }
 
 impl Management {
-    /// A connection by way of the daemon's keeper. `kind` is what people call the daemon.
-    pub fn new(stream: UnixStream, kind: &'static str, log: &str) -> Self {
+    /// A connection to the daemon of `program` in namespace `name`, through its keeper. `kind` is
+    /// what people call the daemon.
+    pub fn new(stream: UnixStream, kind: &'static str, program: &str, name: &NetnsName) -> Self {
         Self {
             kind,
-            log: log.to_string(),
+            name: name.clone(),
+            log: format!("{program}-{name}"),
             reader: BufReader::new(stream),
             lines: VecDeque::new(),
             state: String::new(),
@@ -248,7 +253,11 @@ impl Management {
         came_round
     }
 
+    /// Keeps a line for the hint of an error, if it tells something.
     fn keep(&mut self, line: String) {
+        if line.is_empty() || is_noise(&line) {
+            return;
+        }
         if self.lines.len() == LAST_LINES {
             self.lines.pop_front();
         }
@@ -327,18 +336,14 @@ impl Management {
         }
     }
 
-    fn all_lines(&self) -> Vec<String> {
-        self.lines.iter().cloned().collect()
-    }
-
     /// The failure, with a known reason from `cause` or of the servers if there is one, else with
     /// `cause` or, if that is empty, the last line of the log.
     fn failure(&self, cause: &str) -> Error {
         let known = reason(&[cause.to_string()]).or_else(|| self.attempts.summary("no answer"));
-        let last = || self.all_lines().into_iter().rfind(|line| !line.is_empty());
+        let last = || self.lines.back().map_or("", String::as_str);
         let cause = match cause {
             _ if known.is_some() => known.unwrap_or_default(),
-            "" => escape(last().unwrap_or_default().as_bytes()),
+            "" => escape(last().as_bytes()),
             cause => escape(cause.chars().take(SHOWN).collect::<String>().as_bytes()),
         };
         self.with_log(&cause)
@@ -355,7 +360,8 @@ impl Management {
             error
         } else {
             error.hint(format!(
-                "journalctl -t {}  # it ends with: {}",
+                "runns-exec log {}  # or journalctl -t {}; last lines: {}",
+                self.name,
                 self.log,
                 log.join(" | ")
             ))
@@ -389,7 +395,8 @@ mod tests {
     #[test]
     fn several_lines_are_not_sent() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let mut management = Management::new(ours, OPENVPN, "openvpn-work");
+        let name = NetnsName::new("work").unwrap();
+        let mut management = Management::new(ours, OPENVPN, "openvpn", &name);
         let error = management.send("username \"Auth\" \"x\nkeeper: stay\"");
         assert!(error.is_err());
         drop(management);

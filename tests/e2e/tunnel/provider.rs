@@ -203,8 +203,13 @@ fn options_that_openvpn_does_not_know_are_told_with_what_removes_them() {
     }
     // What else OpenVPN says is in its log, which the hint shows.
     host.ok("echo 'proto nonsense' >>\"/etc/openvpn/us [udp] work.conf\"");
-    host.run("runns-exec build -s work")
-        .refused(1, &["nonsense", "hint: journalctl -t openvpn-work\n"]);
+    host.run("runns-exec build -s work").refused(
+        1,
+        &[
+            "nonsense",
+            "hint: runns-exec log work  # or journalctl -t openvpn-work\n",
+        ],
+    );
     host.run("runns-exec build -s work --dry-run")
         .refused(1, &["nonsense"]);
 }

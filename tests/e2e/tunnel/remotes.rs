@@ -60,6 +60,15 @@ fn a_server_with_another_certificate_is_not_the_end() {
         ],
     );
     assert!(start.elapsed() < Duration::from_secs(30), "{refused}");
+    let hint = refused.stderr.lines().nth(1).unwrap_or_default();
+    assert!(
+        hint.starts_with(
+            "hint: runns-exec log work  # or journalctl -t openvpn-work; last lines: "
+        ) && hint.contains("certificate verify failed")
+            && !hint.contains("MANAGEMENT")
+            && !hint.contains("Preserving"),
+        "{hint}"
+    );
     // What each said, of whatever kind.
     host.ok("echo 'hand-window 3' >>/etc/openvpn/work.conf");
     name(

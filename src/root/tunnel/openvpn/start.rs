@@ -60,7 +60,7 @@ impl Start<'_> {
             let error = Error::new(cannot(), reason);
             match self.profile.advice() {
                 Some(advice) => error.hint(advice),
-                None => error.hint(format!("journalctl -t {}", self.tunnel.daemon_name())),
+                None => error.hint(self.tunnel.log_hint()),
             }
         })
     }
