@@ -1,7 +1,6 @@
 //! The report of `runns-exec status`. Everything in it may be known to every member of the group:
 //! no keys, no names of users at the other end.
 
-use std::io::IsTerminal;
 use std::os::fd::AsFd;
 
 use serde::Serialize;
@@ -503,7 +502,7 @@ pub fn print(statuses: &[Status]) -> Result<()> {
             .collect()
     };
     let rows: Vec<Vec<String>> = statuses.iter().map(cells).collect();
-    let coloured = is_coloured();
+    let coloured = output::is_coloured();
     let table = whole_columns(&headings, &rows, terminal_width(), ALWAYS_SHOWN);
     let mut table = table.into_iter();
     let mut text = table.next().unwrap_or_default() + "\n";
@@ -536,20 +535,11 @@ pub fn print(statuses: &[Status]) -> Result<()> {
     }
     if !unseen.is_empty() {
         text.push_str(&format!(
-            "not looked at: {} (sudo runns-exec status)\n",
+            "not checked (needs root): {}; run sudo runns-exec status\n",
             unseen.join(", ")
         ));
     }
     output::print(&text)
-}
-
-/// Whether the output is for a terminal that shows colours, to somebody who wants them
-/// (no-color.org).
-fn is_coloured() -> bool {
-    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    std::io::stdout().is_terminal()
-        && !unwanted
-        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// The line with the word for the state, the first after the name, in green, yellow or red.

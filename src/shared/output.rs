@@ -1,7 +1,7 @@
 //! What the programs say: results on stdout, everything else on stderr.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -20,6 +20,14 @@ pub fn print(text: &str) -> Result<()> {
     File::from(stdout)
         .write_all(text.as_bytes())
         .cannot(|| "write to standard output")
+}
+
+/// Whether stdout is a terminal that shows colours, of somebody who wants them (no-color.org).
+pub fn is_coloured() -> bool {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    std::io::stdout().is_terminal()
+        && !unwanted
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// Writes a result to stdout as JSON, on one line.

@@ -25,7 +25,7 @@ fn the_table_is_aligned_and_names_can_be_chosen() {
     assert_eq!(
         member,
         format!(
-            "{}\nnot looked at: firewall rules, whether traffic gets through the host's firewall, DNS lock rules (sudo runns-exec status)",
+            "{}\nnot checked (needs root): firewall rules, whether traffic gets through the host's firewall, DNS lock rules; run sudo runns-exec status",
             table.join("\n")
         )
     );
@@ -179,11 +179,12 @@ fn json_has_the_fields_of_the_manual() {
 fn colours_are_for_terminals_and_for_those_who_want_them() {
     let host = host();
     host.ok("ip -n work link set lo down && ip link set a-longer-name down");
-    let shown = |set: &str| {
-        let script = format!("{set} runns-exec status; echo END");
+    let shown_by = |set: &str, verb: &str| {
+        let script = format!("{set} runns-exec {verb}; echo END");
         let mut terminal = Terminal::start(&host.root(), &["sh", "-c", &script]);
         String::from_utf8_lossy(&terminal.expect("END\r\n")).into_owned()
     };
+    let shown = |set: &str| shown_by(set, "status");
     for set in ["TERM=xterm", "TERM=xterm NO_COLOR="] {
         let shown = shown(set);
         assert!(
@@ -194,7 +195,12 @@ fn colours_are_for_terminals_and_for_those_who_want_them() {
     }
     for set in ["TERM=dumb", "NO_COLOR=1", "TERM=xterm NO_COLOR=0"] {
         assert!(!shown(set).contains('\x1b'), "{set}");
+        assert!(
+            !shown_by(set, "check a-longer-name").contains('\x1b'),
+            "{set}"
+        );
     }
+    assert!(shown_by("TERM=xterm", "check a-longer-name").contains("\x1b[32mOK"));
     assert!(
         !host
             .run("TERM=xterm runns-exec status")

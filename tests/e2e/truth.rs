@@ -478,7 +478,7 @@ fn files_and_the_dns_lock_are_repaired() {
         );
         let seen = world.host.user("alice").ok("runns-exec status bound");
         assert!(
-            seen.contains("not looked at: ") && seen.contains("DNS lock rules"),
+            seen.contains("not checked (needs root): ") && seen.contains("DNS lock rules"),
             "{seen}"
         );
     }

@@ -4,7 +4,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{ErrorKind, IsTerminal, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
@@ -52,6 +52,8 @@ const NOBODY_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(240, 0, 0, 53));
 const NOBODY_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x53));
 /// The port of a service that nobody has (RFC 863).
 const DISCARD: u16 = 9;
+/// The result of a namespace that uses the host's resolver.
+const NOT_SET: &str = "NOT SET   ";
 /// The stub of systemd-resolved.
 const STUB: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53));
 
@@ -130,7 +132,9 @@ pub fn run(options: &Options) -> Result<()> {
     findings.extend(routes(&decision));
     findings.extend(bound(&decision));
     findings.extend(opened(&decision));
-    let ok = findings.iter().all(|finding| finding.ok == Some(true));
+    let promises = promises(&decision);
+    let is_fine = |one: &Finding| one.ok == Some(true) || one.word == Some(NOT_SET) && !promises;
+    let ok = findings.iter().all(is_fine);
     if options.json {
         output::print_json(&Report {
             namespace: name.as_str(),
@@ -189,14 +193,20 @@ fn has_resolver(name: &NetnsName, decision: &Decision) -> bool {
             .exists()
 }
 
+/// Whether its traffic has a way of its own. Where it leaves as the host's does, names may be
+/// looked up as on the host, too.
+fn promises(decision: &Decision) -> bool {
+    let request = decision.record.as_ref().map(|record| &record.plan.request);
+    request.is_some_and(|request| request.has_tunnel() || request.uplink.is_some())
+}
+
 fn no_resolver(servers: &[IpAddr]) -> Finding {
     let detail = format!(
-        "names are looked up as on the host ({}), because the namespace has no resolver of its own; to give it one, set \
-         Resolve= or DNS= in its section and build it again",
+        "it uses the host's resolver ({}); set DNS= or Resolve= in its section to give it its own",
         list(servers)
     );
     Finding {
-        word: Some("NOT SET   "),
+        word: Some(NOT_SET),
         ..Finding::untested("resolver", detail)
     }
 }
@@ -218,8 +228,7 @@ fn line(finding: &Finding) -> String {
         (None, Some(false)) => ("NOT OK    ", "31"),
         (None, None) => ("NOT TESTED", "33"),
     };
-    let coloured = std::io::stdout().is_terminal();
-    let word = if coloured {
+    let word = if output::is_coloured() {
         format!("\x1b[{colour}m{word}\x1b[0m")
     } else {
         word.to_string()
