@@ -21,8 +21,15 @@ build() {
             -p "$program" </dev/null >&2 || return 1
     done
 }
-build '-C target-feature=+crt-static' || {
+static='-C target-feature=+crt-static'
+# Some systems lack the static C library. Any other failure is one.
+mkdir -p "$target_dir"
+# shellcheck disable=SC2086 # a list of words
+if printf 'fn main() {}\n' | rustc $static --crate-name probe -o "$target_dir/static-probe" - 2>/dev/null; then
+    rm -f "$target_dir/static-probe"
+    build "$static"
+else
     echo 'build.sh: note: cannot build static programs here; building dynamically linked ones instead' >&2
     build ''
-}
+fi
 printf '%s\n' "$target_dir/$host/release"
