@@ -378,9 +378,14 @@ impl<'a> Lines<'a> {
         }
         match self.known.insert(name.to_ascii_lowercase(), path) {
             Some(earlier) if earlier == path => {
-                return Err("this section stands here a second time".to_string());
+                return Err("duplicate section".to_string());
             }
-            Some(earlier) => return Err(format!("this section stands in {}, too", show(earlier))),
+            Some(earlier) => {
+                return Err(format!(
+                    "duplicate section: it is in {}, too",
+                    show(earlier)
+                ));
+            }
             None => {}
         }
         self.places.push(Place {
@@ -402,7 +407,7 @@ impl<'a> Lines<'a> {
         }
         if !is_allowed {
             return Err(format!(
-                "an option before the first section stands in {DEFAULT_PATH} only"
+                "an option before the first section belongs into {DEFAULT_PATH}"
             ));
         }
         let place = self.places.last_mut();
@@ -893,7 +898,7 @@ mod tests {
                 "0 is no here: write DNSLock=no",
             ),
             ("line 13: [c] PreClean: cannot be 'etc/z'", ""),
-            ("line 14: this section stands here a second time", ""),
+            ("line 14: duplicate section", ""),
             ("line 16: neither a comment", ""),
             ("line 17: neither a comment", ""),
             (
@@ -1008,7 +1013,7 @@ mod tests {
             "[w]\nInterfaceIn=a\nInterfaceIn=b\n",
             &["[w]", "InterfaceIn", "twice"],
         );
-        refused("[w]\n[W]\n", &["second time"]);
+        refused("[w]\n[W]\n", &["duplicate section"]);
         refused("[w]\nInterfaceIn=a+\n", &["[w]", "InterfaceIn", "a+"]);
         refused("[w]\nResolve=x\n", &["Resolve", "start with /"]);
         refused("[w w]\n", &["[w w]", "NetworkNamespace"]);

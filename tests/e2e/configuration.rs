@@ -237,7 +237,7 @@ fn config_edit_puts_only_a_valid_configuration_in_place() {
     assert_eq!(refused.status, 1, "{refused}");
     assert!(
         refused.stderr.contains(
-            "/etc/runns.conf.d/more.conf: line 1: this section stands in /etc/runns.conf"
+            "/etc/runns.conf.d/more.conf: line 1: duplicate section: it is in /etc/runns.conf"
         ),
         "{refused}"
     );

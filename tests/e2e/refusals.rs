@@ -203,7 +203,7 @@ fn every_error_in_the_configuration_refuses_everybody_but_root() {
             "[vpn1]\nAllowUnmanaged=yes\n",
             &["[vpn1]", "AllowUnmanaged"],
         ),
-        ("[vpn1]\n[VPN1]\n", &["second time"]),
+        ("[vpn1]\n[VPN1]\n", &["duplicate section"]),
         (
             "[vpn1]\n[other]\nNetworkNamespace=vpn1\n",
             &["vpn1", "other"],
