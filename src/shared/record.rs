@@ -303,8 +303,12 @@ impl Record {
     /// All records that can be read, and the names of those that cannot.
     pub fn readable() -> Result<(Vec<Self>, Vec<NetnsName>)> {
         let (mut records, mut unreadable) = (Vec::new(), Vec::new());
+        let Some(directory) = trusted::directory(Path::new(DIRECTORY))? else {
+            return Ok((records, unreadable));
+        };
         for name in Self::names()? {
-            match Self::load(&name) {
+            let text = trusted::read_in(&directory, &path(&name));
+            match text.and_then(|text| text.map(|text| Self::of(&name, &text)).transpose()) {
                 Ok(record) => records.extend(record),
                 Err(_) => unreadable.push(name),
             }

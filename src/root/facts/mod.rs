@@ -66,13 +66,15 @@ pub fn gather(own: Own, state: &HostState) -> Result<Option<Facts>> {
     };
     let is_guarded = others().any(|record| record.plan.request.has_veth())
         || unreadable.iter().any(|one| Some(one) != name);
+    // Looking into /proc/sys takes the longer the more network namespaces there are.
+    let has_ipv6 = ipv6::is_there()?;
     let mut veths = Vec::new();
     for record in others().filter(|record| record.state == State::Built) {
         // Options that this version cannot read permit nothing either.
-        veths.extend(Veth::of(&record.plan).ok().flatten());
+        veths.extend(Veth::on(&record.plan, has_ipv6).ok().flatten());
     }
     if let Some(plan) = own_plan(own) {
-        veths.extend(Veth::of(plan)?);
+        veths.extend(Veth::on(plan, has_ipv6)?);
     }
     // As long as the host forwards because of us, it must not do so for others.
     let is_router = state.forwarding.is_some() || state.forwarding_v6.is_some();
