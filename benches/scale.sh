@@ -120,7 +120,7 @@ measure() {
     enters+=("$(milliseconds 51 runns-exec n1 -- /bin/true)")
     lists+=("$(milliseconds 11 runns-exec list -a)")
     statuses+=("$(milliseconds 5 runns-exec status || true)")
-    rules+=("$({ iptables-save; ip6tables-save; ip rule; ip -6 rule; nft -s list table inet runns; } 2>/dev/null | grep -vc '^[#*:C]')")
+    rules+=("$({ iptables-save; ip6tables-save; ip rule; ip -6 rule; nft -s -t list table inet runns; } 2>/dev/null | grep -vc '^[#*:C]')")
 }
 
 sandbox
