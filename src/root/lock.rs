@@ -4,7 +4,9 @@
 use std::fs::File;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, FcntlArg, FdFlag, Flock, FlockArg, fcntl};
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
@@ -13,10 +15,16 @@ use crate::kernel::file::{self, make_directory};
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::show;
 use runns_shared::hosts;
+use runns_shared::output;
 use runns_shared::plan::Plan;
 use runns_shared::record::{DIRECTORY, Record, path, reservation};
+use runns_sys::process::was_interrupted;
 
 const LOCK: &str = "/run/runns/lock";
+/// How often to try to take it.
+const ROUND: Duration = Duration::from_millis(20);
+/// After how long to say that it is waited for.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// The lock, held: while this value lives, no other build or clean runs.
 pub struct Lock {
@@ -97,7 +105,20 @@ impl Lock {
     /// Creates /run/runns if it does not exist, and waits for the lock. The file has mode 0600, so
     /// that only root can hold it.
     pub fn take() -> Result<Self> {
+        Self::take_within(Duration::MAX)
+    }
+
+    /// The same, but waits for so long at most. Whoever holds it may be asking for a password.
+    pub fn take_within(patience: Duration) -> Result<Self> {
+        let begin = Instant::now();
+        let mut is_told = false;
         loop {
+            if was_interrupted() {
+                return Err(Error::new(
+                    format!("lock {LOCK}"),
+                    "interrupted by a signal",
+                ));
+            }
             make_directory(Path::new(DIRECTORY), 0o755)?;
             let file = File::options()
                 .create(true)
@@ -110,9 +131,23 @@ impl Lock {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
                 file => file.cannot(|| format!("open {LOCK}"))?,
             };
-            let file = Flock::lock(file, FlockArg::LockExclusive)
-                .map_err(|(_, errno)| errno)
-                .cannot(|| format!("lock {LOCK}"))?;
+            let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Err((_, Errno::EWOULDBLOCK)) if begin.elapsed() < patience => {
+                    if !is_told && begin.elapsed() > SILENCE {
+                        output::complain("waiting for another build or clean to end");
+                        is_told = true;
+                    }
+                    std::thread::sleep(ROUND);
+                    continue;
+                }
+                Err((_, Errno::EWOULDBLOCK)) => {
+                    let cause = "another build or clean is running";
+                    return Err(Error::new(format!("lock {LOCK}"), cause));
+                }
+                file => file
+                    .map_err(|(_, errno)| errno)
+                    .cannot(|| format!("lock {LOCK}"))?,
+            };
             // Tools inherit the lock: if this process is killed while one runs, the next build or
             // clean waits for it.
             let lock = Self { file };

@@ -354,3 +354,61 @@ fn the_editor_has_only_the_rights_of_who_called_sudo() {
         );
     }
 }
+
+#[test]
+fn root_removes_nothing_of_its_own_with_the_copy() {
+    let host = Host::new();
+    host.configure("[work]\n");
+    let uid = host.ok("id -u alice");
+    let sudo = host.root().env("SUDO_UID", &uid).env("EDITOR", "ed-test");
+    // Another directory of alice's takes the name of the copy's.
+    host.ok("mkdir -p /tmp/web/backups && echo kept >/tmp/web/backups/file && chmod 700 /tmp/web/backups && chown alice /tmp/web");
+    editor(
+        &host,
+        "d=${1%/*}; mv $d /tmp/old; mv /tmp/web $d; cp /tmp/old/runns.conf $d/",
+    );
+    assert_eq!(
+        sudo.ok("runns-exec config edit"),
+        "/etc/runns.conf unchanged"
+    );
+    assert_eq!(host.ok("cat /tmp/runns-config.*/backups/file"), "kept");
+    // Whose editor it is must not be in doubt.
+    editor(&host, "touch /tmp/ran");
+    for name in ["SUDO_UID", "PKEXEC_UID", "DOAS_USER"] {
+        for value in ["-1", "", " 7", "nobody-knows"] {
+            host.root()
+                .env(name, value)
+                .env("EDITOR", "ed-test")
+                .run("runns-exec config edit")
+                .refused(1, &["whose editor", name]);
+        }
+    }
+    host.ok("! test -e /tmp/ran");
+    editor(&host, "id -un >/tmp/ran; id -gn >>/tmp/ran");
+    for (name, value) in [("PKEXEC_UID", uid.as_str()), ("DOAS_USER", "alice")] {
+        let root = host.root().env(name, value).env("EDITOR", "ed-test");
+        root.ok("runns-exec config edit");
+        assert_eq!(host.ok("cat /tmp/ran; rm -f /tmp/ran"), "alice\nalice");
+    }
+}
+
+#[test]
+fn what_two_editors_leave_is_judged_together() {
+    let host = Host::new();
+    host.configure("[work]\n");
+    editor(&host, "echo '[new]' >>\"$1\"");
+    host.ok("install -d -m 755 /run/runns");
+    // It waits for the lock, and meanwhile somebody else adds that section.
+    let said = host.ok(
+        "flock -o /run/runns/lock sh -c 'EDITOR=ed-test runns-exec config edit more 2>/tmp/said & pid=$!
+         until grep -q waiting /tmp/said; do sleep 0.05; done
+         echo \"[new]\" >/etc/runns.conf.d/other.conf; echo $pid >/tmp/pid'
+         while kill -0 $(cat /tmp/pid) 2>/dev/null; do sleep 0.05; done; cat /tmp/said",
+    );
+    assert!(said.contains("this section stands in"), "{said}");
+    assert!(
+        said.contains("your text is in") || said.contains("it is as it was"),
+        "{said}"
+    );
+    host.ok("! test -e /etc/runns.conf.d/more.conf && runns-exec config");
+}

@@ -195,3 +195,35 @@ fn nobody_but_root_can_hold_the_lock() {
         0
     );
 }
+
+#[test]
+fn waiting_for_others_can_be_ended() {
+    let host = Host::new();
+    host.ok("runns-exec build -n a");
+    for signal in ["TERM", "INT", "HUP"] {
+        // Python's child does not ignore SIGINT, as one in the background of a shell would.
+        let said = host.ok(&format!(
+            "flock -o /run/runns/lock python3 -c '
+import signal, subprocess
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+clean = subprocess.Popen([\"runns-exec\", \"clean\", \"a\"], stderr=subprocess.PIPE, text=True)
+print(clean.stderr.readline(), end=\"\")
+clean.send_signal(signal.SIG{signal})
+print(clean.stderr.read() + str(clean.wait()))'"
+        ));
+        assert_eq!(
+            said,
+            "runns-exec: waiting for another build or clean to end\n\
+             runns-exec: cannot lock /run/runns/lock: interrupted by a signal\n1"
+        );
+        host.ok("test -e /run/netns/a");
+    }
+    // What follows the network's changes does not wait for somebody who is asked for a password.
+    let output = host.run("flock -o /run/runns/lock runns-exec build --all --no-wait");
+    assert_eq!(output.status, 1, "{output}");
+    assert!(
+        output.stderr.contains("another build or clean is running"),
+        "{output}"
+    );
+    host.ok("runns-exec clean a");
+}

@@ -50,7 +50,10 @@ pub fn ask(question: &str, echo: bool) -> Result<String> {
     let mut answer = String::new();
     let result = wait_for_line().and_then(|()| {
         let read = stdin.lock().read_line(&mut answer);
-        read.cannot(|| "read the answer")
+        match read.cannot(|| "read the answer")? {
+            0 => Err(Error::new("read the answer", "end of input")),
+            _ => Ok(()),
+        }
     });
     if !echo {
         let _ = tcsetattr(&stdin, SetArg::TCSAFLUSH, &before);

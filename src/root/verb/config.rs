@@ -4,16 +4,21 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{OpenOptionsExt, fchown, lchown};
+use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::dir::Dir;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
 use super::prepare;
 use crate::import::download::Download;
-use crate::kernel::prompt::prompt;
+use crate::kernel::prompt::ask;
 use crate::kernel::{file, tool};
 use crate::lock::Lock;
 use runns_shared::account::{self, User};
@@ -152,25 +157,43 @@ fn checked(path: &Path) -> Result<PathBuf> {
 
 /// What the editor gets: a file in a directory of its own, which goes when this value does.
 struct Copy {
-    directory: PathBuf,
+    path: PathBuf,
+    /// The directory itself: its owner decides what its name leads to.
+    directory: Dir,
     file: PathBuf,
     is_kept: bool,
 }
 
 impl Drop for Copy {
     fn drop(&mut self) {
-        if !self.is_kept {
-            let _ = std::fs::remove_dir_all(&self.directory);
+        if self.is_kept {
+            return;
         }
+        // Only what its owner could remove as well: the names in that directory, with those of the
+        // editor's own files, and no other directory unless it is empty.
+        let names: Vec<_> = self
+            .directory
+            .iter()
+            .flatten()
+            .map(|entry| entry.file_name().to_owned())
+            .collect();
+        for name in names {
+            let _ = unlinkat(&self.directory, name.as_c_str(), UnlinkatFlags::NoRemoveDir);
+        }
+        let _ = std::fs::remove_dir(&self.path);
     }
 }
 
 impl Copy {
     fn new(name: &OsStr, text: &str, caller: Option<&Caller>) -> Result<Self> {
         const TEMPLATE: &str = "/tmp/runns-config.XXXXXX";
-        let directory = nix::unistd::mkdtemp(TEMPLATE).cannot(|| format!("create {TEMPLATE}"))?;
-        let file = directory.join(name);
+        let path = nix::unistd::mkdtemp(TEMPLATE).cannot(|| format!("create {TEMPLATE}"))?;
+        let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let directory =
+            Dir::open(&path, flags, Mode::empty()).cannot(|| format!("open {}", show(&path)))?;
+        let file = path.join(name);
         let copy = Self {
+            path,
             directory,
             file,
             is_kept: false,
@@ -187,7 +210,7 @@ impl Copy {
         if let Some(Caller { uid, gid, .. }) = caller {
             fchown(&open, Some(*uid), Some(*gid)).cannot(cannot)?;
             // At last: from now on it is that user who decides what is in there.
-            lchown(&copy.directory, Some(*uid), Some(*gid)).cannot(cannot)?;
+            fchown(&copy.directory, Some(*uid), Some(*gid)).cannot(cannot)?;
         }
         Ok(copy)
     }
@@ -218,63 +241,98 @@ struct Caller {
     user: Option<User>,
 }
 
-/// Who that is; `None` if root was not called by sudo.
-fn caller(environment: &[(OsString, OsString)]) -> Option<Caller> {
-    let number = |name: &str| {
+/// Who that is; `None` if root was not called by sudo, doas or pkexec. What these programs say must
+/// not be in doubt: otherwise the editor, and all that it runs, would be root's.
+fn caller(environment: &[(OsString, OsString)]) -> Result<Option<Caller>> {
+    const CALLERS: [&str; 3] = ["SUDO_UID", "PKEXEC_UID", "DOAS_USER"];
+    let value = |name: &str| {
         let found = environment.iter().find(|(key, _)| key == name);
-        found.and_then(|(_, value)| value.to_str()?.parse().ok())
+        found.map(|(_, value)| value.to_string_lossy().into_owned())
     };
-    let uid = number("SUDO_UID").filter(|uid| *uid != 0)?;
-    Some(Caller {
+    let named = CALLERS.iter().find_map(|name| Some((name, value(name)?)));
+    let Some((name, word)) = named else {
+        return Ok(None);
+    };
+    let uid = word.parse().ok().or_else(|| account::uid_of(&word));
+    let uid = uid.ok_or_else(|| {
+        let cause = format!("{name} is '{}'", escape(word.as_bytes()));
+        Error::new("find out whose editor to run", cause)
+    })?;
+    let user = account::user_by_id(uid);
+    let gid = value("SUDO_GID").and_then(|gid| gid.parse().ok());
+    Ok((uid != 0).then(|| Caller {
         uid,
-        gid: number("SUDO_GID").unwrap_or(uid),
-        user: account::user_by_id(uid),
-    })
+        gid: gid.unwrap_or_else(|| user.as_ref().map_or(uid, |user| user.gid)),
+        user,
+    }))
 }
 
 fn edit(path: &Path, environment: &[(OsString, OsString)]) -> Result<()> {
     let before = trusted::read_if_there(path, Trust::Strict)?;
-    let caller = caller(environment);
+    let before = before.as_deref();
+    let caller = caller(environment)?;
     let name = path.file_name().unwrap_or_default();
-    let mut copy = Copy::new(name, before.as_deref().unwrap_or_default(), caller.as_ref())?;
+    let mut copy = Copy::new(name, before.unwrap_or_default(), caller.as_ref())?;
     loop {
         run_editor(&copy.file, environment, caller.as_ref())?;
-        let text = copy.read()?;
-        if before.as_deref().unwrap_or_default() == text {
-            return output::print(&format!("{} unchanged\n", show(path)));
+        match take(path, before, &copy) {
+            Ok(Taken::Unchanged) => return output::print(&format!("{} unchanged\n", show(path))),
+            Ok(Taken::Saved) => return output::print(&format!("saved {}\n", show(path))),
+            Ok(Taken::Wrong(wrong)) => wrong.iter().for_each(complain_error),
+            Err(error) => return Err(copy.keep(error)),
         }
-        let wrong = errors(&Text::read()?.with(path, text.clone()));
-        if wrong.is_empty() {
-            return save(path, before.as_deref(), &text).map_err(|error| copy.keep(error));
-        }
-        wrong.iter().for_each(complain_error);
-        if !wants_to_go_on()? {
+        if !wants_to_go_on().map_err(|error| copy.keep(error))? {
             let cause = "the configuration would contain an error; it is as it was";
             return Err(Error::new(format!("save {}", show(path)), cause));
         }
     }
 }
 
+/// What became of the text that the editor left.
+enum Taken {
+    /// It is the one that was there.
+    Unchanged,
+    /// It is in place.
+    Saved,
+    /// With it, the configuration would contain these errors.
+    Wrong(Vec<Error>),
+}
+
+/// Puts the text in place if the whole configuration is right with it. That is judged under the
+/// lock: another file may have been changed meanwhile.
+fn take(path: &Path, before: Option<&str>, copy: &Copy) -> Result<Taken> {
+    let text = copy.read()?;
+    if before.unwrap_or_default() == text {
+        return Ok(Taken::Unchanged);
+    }
+    let wrong = errors(&Text::read()?.with(path, text.clone()));
+    if !wrong.is_empty() {
+        return Ok(Taken::Wrong(wrong));
+    }
+    let lock = Lock::take()?;
+    let wrong = Text::read().map(|now| errors(&now.with(path, text.clone())));
+    let result = wrong.and_then(|wrong| match wrong.is_empty() {
+        true => save(path, before, &text).map(|()| Taken::Saved),
+        false => Ok(Taken::Wrong(wrong)),
+    });
+    lock.release();
+    result
+}
+
 /// Puts the text in place, unless somebody has changed the file meanwhile.
 fn save(path: &Path, before: Option<&str>, text: &str) -> Result<()> {
-    let lock = Lock::take()?;
-    let write = || {
-        if trusted::read_if_there(path, Trust::Strict)?.as_deref() != before {
-            let cause = "it has been changed by somebody else meanwhile";
-            return Err(Error::new(format!("save {}", show(path)), cause));
-        }
-        if path != Path::new(DEFAULT_PATH) {
-            file::make_directory(Path::new(DIRECTORY), 0o755)?;
-        }
-        // Where it is a link, the file that it leads to; root alone decides where.
-        let place = std::fs::canonicalize(path).unwrap_or(path.to_path_buf());
-        file::write(&place, text)
-    };
-    let result = write();
-    lock.release();
-    result?;
+    if trusted::read_if_there(path, Trust::Strict)?.as_deref() != before {
+        let cause = "it has been changed by somebody else meanwhile";
+        return Err(Error::new(format!("save {}", show(path)), cause));
+    }
+    if path != Path::new(DEFAULT_PATH) {
+        file::make_directory(Path::new(DIRECTORY), 0o755)?;
+    }
+    // Where it is a link, the file that it leads to; root alone decides where.
+    let place = std::fs::canonicalize(path).unwrap_or(path.to_path_buf());
+    file::write(&place, text)?;
     log::notice(|| format!("changed {}", show(path)));
-    output::print(&format!("saved {}\n", show(path)))
+    Ok(())
 }
 
 fn wants_to_go_on() -> Result<bool> {
@@ -282,16 +340,9 @@ fn wants_to_go_on() -> Result<bool> {
         return Ok(false);
     }
     loop {
-        prompt("(e)dit it again, or (q)uit without saving? ");
-        let mut answer = String::new();
-        let length = std::io::stdin()
-            .lock()
-            .read_line(&mut answer)
-            .cannot(|| "read the answer")?;
-        match answer.trim() {
+        match ask("(e)dit it again, or (q)uit without saving? ", true)?.trim() {
             "e" | "E" => return Ok(true),
             "q" | "Q" => return Ok(false),
-            _ if length == 0 => return Ok(false),
             _ => {}
         }
     }
@@ -334,6 +385,11 @@ fn run_editor(
         if let Some(user) = user {
             command.env("HOME", &user.home);
             command.env("USER", &user.name).env("LOGNAME", &user.name);
+        } else {
+            // Root's are not for this user.
+            for name in ["HOME", "USER", "LOGNAME"] {
+                command.env_remove(name);
+            }
         }
     }
     let cannot = || format!("run the editor {}", escape(editor.as_bytes()));
