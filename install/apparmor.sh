@@ -19,8 +19,9 @@ rule() {
 
 remove() {
     [ -f "$1" ] && grep -q "$mark\$" "$1" || return 0
-    sed -i "/$mark\$/d" "$1"
-    [ -s "$1" ] || rm -f "$1"
+    sed -i --follow-symlinks "/$mark\$/d" "$1"
+    # The administrator may have put a link there.
+    [ -s "$1" ] || [ -h "$1" ] || rm -f "$1"
 }
 
 # The kernel has the profile as it was when it was loaded, and so has the cache: it is not noticed there that a file is gone.
@@ -37,6 +38,8 @@ for name in openvpn wg; do
             ! grep -q -F -x "$(rule $name) $mark" "$file" 2>/dev/null || continue
             remove "$file"
             mkdir -p "$profiles/local"
+            # A line that was not ended would become a part of ours.
+            [ -z "$(tail -c 1 "$file" 2>/dev/null)" ] || echo >>"$file"
             printf '%s %s\n' "$(rule $name)" "$mark" >>"$file"
             ;;
         remove)

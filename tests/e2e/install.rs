@@ -98,7 +98,7 @@ fn everything_is_installed_whatever_the_umask_and_removed_again() {
 #[test]
 fn apparmors_profiles_get_what_tunnels_need_and_lose_it_again() {
     let host = Host::without_program();
-    host.ok("mkdir -p /etc/apparmor.d/local && cd /etc/apparmor.d && touch openvpn wg && echo 'file r /mine,' >local/openvpn");
+    host.ok("mkdir -p /etc/apparmor.d/local && cd /etc/apparmor.d && touch openvpn wg && printf %s 'file r /mine,' >local/openvpn");
     for _ in 0..2 {
         installer(&host).ok("umask 0777; /runns-source/install/install.sh");
         let local = host.ok("cd /etc/apparmor.d/local && cat openvpn wg && stat -c '%U %a' wg");

@@ -27,6 +27,8 @@ fn host_with_probe() -> Host {
         "/tmp/bin/probe",
         "#!/bin/sh\n{ readlink /proc/self/ns/net; printf '%s\\n' \"$@\"; } >/tmp/home/said.new && mv /tmp/home/said.new /tmp/home/said\n",
     );
+    // Nobody writes to it.
+    host.ok("mkfifo /tmp/data/applications/a.desktop");
     host.ok("chmod 755 /tmp/bin/probe && mkdir /tmp/home && chown alice /tmp/home");
     host
 }

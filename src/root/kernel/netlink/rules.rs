@@ -34,6 +34,10 @@ const ROOM: u32 = 16;
 /// What a rule without a priority would get that is the only one besides the kernel's own.
 const FIRST: u32 = 32_766;
 
+/// How far ahead of its place a rule may be. Each VPN that comes and goes has it move ahead a little;
+/// then it moves back, before there is no room left.
+const FAR: u32 = 1000;
+
 /// A rule of ours, and the packets that it is for as the rules of others see them.
 pub struct Lead<'a> {
     /// The family.
@@ -134,6 +138,11 @@ fn rival<'a>(rules: &'a [RuleMessage], lead: &Lead) -> Option<&'a RuleMessage> {
     rules.iter().find(is_rival)
 }
 
+/// The number that the kernel would choose for a rule ahead of this one.
+fn number_before(rival: Option<&RuleMessage>) -> u32 {
+    rival.map_or(FIRST, priority).saturating_sub(1)
+}
+
 /// Whether a rule with this priority would be the second in the list, from which the kernel derives
 /// the priority of others.
 fn would_be_second(rules: &[RuleMessage], number: u32) -> bool {
@@ -151,6 +160,7 @@ fn place(rules: &[RuleMessage], lead: &Lead) -> Place {
     match rival(rules, lead) {
         Some(rival) if priority(rival) <= priority(own) => Place::Behind(describe(rival)),
         _ if priority(own) < ROOM && would_be_second(rules, priority(own)) => Place::Crowding,
+        rival if number_before(rival) > priority(own) + FAR => Place::Crowding,
         _ => Place::Ahead,
     }
 }
@@ -181,7 +191,7 @@ impl Netlink {
     pub fn lead(&self, lead: &Lead) -> Result<()> {
         let rules = self.rules(lead.family)?;
         let rival = rival(&rules, lead);
-        let number = rival.map_or(FIRST, priority).saturating_sub(1);
+        let number = number_before(rival);
         if number == 0 || (number < ROOM && would_be_second(&rules, number)) {
             let rival = rival.map_or_else(String::new, describe);
             return Err(Error::new(
@@ -283,6 +293,8 @@ mod tests {
         assert_eq!(place(&[local.clone(), main.clone()]), Place::Missing);
         assert_eq!(place(&at(32_765)), Place::Ahead);
         assert_eq!(place(&at(1)), Place::Crowding);
+        assert_eq!(place(&at(32_765 - FAR)), Place::Ahead);
+        assert_eq!(place(&at(32_764 - FAR)), Place::Crowding);
         let behind = |other: RuleMessage| {
             let rules = [local.clone(), other, own(32_765), main.clone()];
             matches!(place(&rules), Place::Behind(_))

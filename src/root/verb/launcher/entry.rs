@@ -4,8 +4,10 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use runns_shared::error::{Error, Result};
 use runns_shared::escape::escape;
 
@@ -203,9 +205,17 @@ pub fn of_program(program: &str, directories: &[PathBuf]) -> Option<Entry> {
 
 /// The text of an entry. A file that is none, or is too large, is none.
 pub fn read(path: &Path) -> Option<String> {
-    let is_file = std::fs::metadata(path).ok()?.is_file();
+    // Opening a FIFO would wait for somebody who writes to it.
+    let mut options = File::options();
+    let file = options
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path)
+        .ok()?;
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
     let mut text = Vec::new();
-    let file = File::open(path).ok().filter(|_| is_file)?;
     file.take(LARGEST).read_to_end(&mut text).ok()?;
     String::from_utf8(text).ok()
 }

@@ -280,7 +280,8 @@ impl<'a> Launcher<'a> {
         let named = own.translations("Name");
         lines
             .extend(named.map(|(key, name)| (key.to_string(), format!("{name} ({})", self.netns))));
-        if lines.len() == 1 {
+        // The specification requires one without a language.
+        if own.value("Name").is_none() {
             let name = format!("{} ({})", self.command, self.netns);
             lines.push(("Name".to_string(), entry::value(&name)));
         }
