@@ -17,7 +17,6 @@ use std::time::{Duration, Instant};
 use super::{Part, Site, Wait};
 use crate::confine;
 use crate::facts::pushed::decides;
-use crate::facts::veth::INSIDE;
 use crate::finding::{About, Finding};
 use crate::kernel::daemon::{self, Detached};
 use crate::kernel::file;
@@ -30,7 +29,6 @@ use crate::tunnel;
 use crate::tunnel::Digest;
 use crate::tunnel::check;
 use crate::tunnel::daemons::{is_outside, unrecorded};
-use crate::tunnel::device::route_beside;
 use crate::tunnel::keeper;
 use crate::tunnel::launch::{Configuration, has_way, remove_devices};
 use crate::tunnel::login::{Login, Question};
@@ -117,7 +115,6 @@ impl Part for Daemons {
                     // From now on, it is not taken for one that runs.
                     tunnel::forget(&plan.name, index)?;
                     stop(site, &plan, index)?;
-                    forget_ways(site, &plan, index)?;
                     tunnel::forget(&plan.name, index)?;
                 }
             }
@@ -164,7 +161,9 @@ impl Part for Daemons {
         };
         let mut errors = Vec::new();
         for index in (0..site.plan().request.daemons()).filter(broken) {
-            errors.extend(restart(site, index).err());
+            if !is_left_alone(site, index) {
+                errors.extend(restart(site, index).err());
+            }
         }
         Error::all(errors).map_or(Ok(()), Err)
     }
@@ -611,19 +610,18 @@ fn stop(site: &mut Site, plan: &Plan, index: usize) -> Result<()> {
     site.save()
 }
 
-/// Removes the routes inside that the tunnel's server asked for beside the tunnel.
-fn forget_ways(site: &Site, plan: &Plan, index: usize) -> Result<()> {
-    let Some(namespace) = site.open_namespace()? else {
-        return Ok(());
+/// Whether a build that does not wait for tunnels leaves this one as it is: it is being connected, or
+/// its daemon has ended and said why. Such builds follow each change of the network, and would repeat
+/// a login that the server has refused until it locks the account.
+fn is_left_alone(site: &Site, index: usize) -> bool {
+    let state = TunnelState::load(&site.plan().name, index);
+    let config = config(site.plan(), index);
+    let runs = |processes: &[Daemon]| {
+        let mut own = processes.iter().filter(|one| one.config == config);
+        own.any(Daemon::is_running)
     };
-    let inside = Netlink::inside(namespace.as_fd())?;
-    match inside.link(INSIDE)? {
-        Some(link) => {
-            let hop = (link.index, Some(plan.subnet().host().into()));
-            route_beside(&inside, &[], hop, index as u32)
-        }
-        None => Ok(()),
-    }
+    let is_connecting = runs(&site.record.daemons) && runs(&site.record.keepers);
+    site.wait.is_none() && !state.up && (is_connecting || state.reason.is_some())
 }
 
 /// Stops a tunnel's keeper and daemon, as far as they still run, and starts them anew.

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::io::{IsTerminal, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
@@ -15,7 +16,7 @@ use crate::host::{Before, HostState};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::sysctl::sysctl;
 use crate::lock::Lock;
-use crate::part::{Part, Site, Wait, daemon, firewall, netns::NetworkNamespace};
+use crate::part::{Part, Site, Wait, daemon, firewall, netns::NetworkNamespace, pushed};
 use crate::plans::{
     LEAKY, check_interface, check_parts, decided, is_leaky, is_taken, of_host, overlap,
 };
@@ -39,9 +40,12 @@ use runns_shared::subnet::{MAX_NUMBER, Number, PREFIX, RANGE};
 
 /// How long to wait for a tunnel unless another time is asked for.
 pub const WAIT: Wait = Wait {
-    time: std::time::Duration::from_secs(30),
+    time: Duration::from_secs(30),
     fixed: false,
 };
+
+/// How long a build of everything that does not wait for tunnels waits for other builds.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the command line asks for; names are not checked yet.
 #[derive(Debug, PartialEq, Eq)]
@@ -148,7 +152,11 @@ fn name_lock(error: Error) -> Error {
 
 /// Builds everything again that is built. What fails does not keep the others from being repaired.
 fn build_all(options: &Options) -> Result<()> {
-    let lock = Lock::take()?;
+    // A script that follows changes of the network keeps others waiting.
+    let lock = match options.wait {
+        Some(_) => Lock::take(),
+        None => Lock::take_within(PATIENCE),
+    }?;
     let mut errors = Vec::new();
     for name in Record::names()? {
         errors.extend(build_again(&name, &lock, options).err());
@@ -305,7 +313,9 @@ fn finish(site: &mut Site) -> Result<()> {
     site.record.state = State::Built;
     // One whose record could not be saved is not built.
     site.save()
-        .inspect_err(|_| site.record.state = State::Building)
+        .inspect_err(|_| site.record.state = State::Building)?;
+    // From now on the keepers of tunnels follow new name servers; some may have come before.
+    pushed::follow(site)
 }
 
 fn interrupted(name: &NetnsName) -> Error {

@@ -307,6 +307,57 @@ fn a_password_is_asked_on_the_terminal_and_goes_nowhere_else() {
 }
 
 #[test]
+fn a_change_of_the_network_repeats_no_refused_login() {
+    const STRICT: &str =
+        "auth-user-pass-verify /usr/local/sbin/verify via-file\nscript-security 2\nkeepalive 1 3\n";
+    let (host, _server) = host_with_server("");
+    host.write(
+        "/usr/local/sbin/verify",
+        "#!/bin/sh\necho >>/tmp/logins\ntest -e /tmp/open\n",
+    );
+    host.ok("chmod 755 /usr/local/sbin/verify && touch /tmp/open");
+    let strict = OpenVpnServer::start_with(&host, 1195, 9, STRICT);
+    openvpn::configure_client(&host, "work", 1195);
+    append(&host, "auth-user-pass login\n");
+    host.write("/etc/openvpn/login", "alice\nword\n");
+    host.ok("chmod 600 /etc/openvpn/login");
+    host.configure("[work]\nvpn=/etc/openvpn/work.conf\nKillSwitch=yes\n");
+    host.ok("runns-exec build -s work");
+    // The password has been changed.
+    host.ok("rm /tmp/open");
+    strict.stop(&host, 1195);
+    let strict = OpenVpnServer::start_with(&host, 1195, 9, STRICT);
+    let is_refused = || {
+        host.run("runns-exec status work")
+            .stdout
+            .contains("refused")
+    };
+    wait_until("it is refused", || is_refused().then_some(()));
+    let ended = daemons(&host, "work");
+    wait_until("openvpn has ended", || {
+        (host.run(&format!("kill -0 {}", ended[0])).status != 0).then_some(())
+    });
+    let logins = host.ok("cat /tmp/logins");
+    for _ in 0..3 {
+        host.run("runns-exec build --all --no-wait");
+    }
+    assert!(is_refused());
+    assert_eq!(daemons(&host, "work"), ended);
+    assert_eq!(host.ok("cat /tmp/logins"), logins);
+    // One that is being connected goes on as it is.
+    host.ok("touch /tmp/open");
+    host.ok("runns-exec build work");
+    strict.stop(&host, 1195);
+    wait_until("it is down", || {
+        (tunnel_field(&host, "alice", "work", "up") == "False").then_some(())
+    });
+    let before = daemons(&host, "work");
+    host.run("runns-exec build --all --no-wait");
+    assert_eq!(daemons(&host, "work"), before);
+    host.ok("runns-exec clean work -f");
+}
+
+#[test]
 fn the_servers_name_is_asked_outside() {
     let (host, server) = host_with_server("push \"redirect-gateway def1\"\nkeepalive 1 3\n");
     let _resolver = start_resolver(&host, "10.8.0.1", "198.51.100.7");
