@@ -117,15 +117,16 @@ fn remove_directories(lock: &Lock, name: &NetnsName) -> Result<()> {
     Ok(())
 }
 
-/// Replaces the servers in a resolv.conf that build created. The file is rewritten in place, so
-/// that processes that have it mounted see the change.
-pub fn rewrite(name: &NetnsName, from: &str, dns: &Dns) -> Result<()> {
-    let path = directory(name).join(RESOLV_CONF);
-    if !is_marked(&path) {
-        return Ok(());
+/// Brings the files that build created to those of `resolver`. Each is rewritten in place, so that
+/// processes that have it mounted see the change.
+pub fn rewrite(name: &NetnsName, resolver: &Resolver) -> Result<()> {
+    for (file, text) in files(resolver) {
+        let path = directory(name).join(file);
+        if is_marked(&path) {
+            file::overwrite(&path, text)?;
+        }
     }
-    let text = format!("{MARK} From {from}\n{}", text_of(dns));
-    file::overwrite(&path, text)
+    Ok(())
 }
 
 /// The text of a resolv.conf with these servers.

@@ -26,21 +26,16 @@ pub fn collect(plan: &Plan) -> Dns {
     };
     for index in 0..plan.request.tunnels().count() {
         let state = TunnelState::load(&plan.name, index);
-        // What a WireGuard file names is the administrator's choice; what a server pushes is not.
-        let is_pushed = index < plan.request.daemons();
-        dns.servers.extend(
-            state
-                .servers
-                .into_iter()
-                .filter(|server| !is_pushed || !is_outside(plan, *server)),
-        );
+        let servers = state.servers.into_iter();
+        dns.servers
+            .extend(servers.filter(|server| !is_outside(plan, *server)));
         dns.search.extend(state.search);
     }
     dns
 }
 
-/// Whether an address is reached outside the tunnel: the server of the tunnel must not have names
-/// asked for there.
+/// Whether an address is reached outside the tunnel. Neither the server of a tunnel nor its file,
+/// which may be a provider's, is to have names asked for there; who wants that has `DNS=`.
 pub fn is_outside(plan: &Plan, server: IpAddr) -> bool {
     // ::ffff:192.0.2.1 is asked as 192.0.2.1.
     let server = server.to_canonical();

@@ -17,9 +17,10 @@ use runns_shared::tunnel::TunnelState;
 /// The part.
 pub struct PushedResolver;
 
-/// Tells which pushed servers are not used.
+/// Tells which servers are not used.
 fn warn_of_refused(plan: &Plan) {
-    let states = (0..plan.request.daemons()).map(|index| TunnelState::load(&plan.name, index));
+    let states =
+        (0..plan.request.tunnels().count()).map(|index| TunnelState::load(&plan.name, index));
     for server in states
         .flat_map(|state| state.servers)
         .filter(|server| is_outside(plan, *server))
@@ -28,6 +29,30 @@ fn warn_of_refused(plan: &Plan) {
             "ignoring the name server {server} of the tunnel: queries to it would leave outside the tunnel"
         ));
     }
+}
+
+/// Brings the namespace's resolver to what the tunnels provide now.
+pub fn follow(site: &mut Site) -> Result<()> {
+    if !decides(site.plan()) {
+        return Ok(());
+    }
+    let (plan, dns) = (site.plan(), collect(site.plan()));
+    let resolver = if dns.servers.is_empty() {
+        decide(plan)?
+    } else {
+        Some(from_dns(plan, FROM_TUNNEL, &dns)?)
+    };
+    if resolver == plan.resolver {
+        return Ok(());
+    }
+    site.record.plan.resolver.clone_from(&resolver);
+    site.save()?;
+    etc_netns::exchange(site.lock, &mut site.record, resolver.as_ref())?;
+    site.load_inside()?;
+    if site.plan().request.has_veth() {
+        load::host(site.lock, Own::With(site.plan()))?;
+    }
+    Ok(())
 }
 
 impl Part for PushedResolver {
@@ -66,27 +91,10 @@ impl Part for PushedResolver {
 
     /// Until the tunnels have been exchanged, the resolver was that of the earlier plan.
     fn change(&self, site: &mut Site) -> Result<()> {
-        if !decides(site.plan()) {
-            return Ok(());
+        if decides(site.plan()) {
+            warn_of_refused(site.plan());
         }
-        warn_of_refused(site.plan());
-        let (plan, dns) = (site.plan(), collect(site.plan()));
-        let resolver = if dns.servers.is_empty() {
-            decide(plan)?
-        } else {
-            Some(from_dns(plan, FROM_TUNNEL, &dns)?)
-        };
-        if resolver == plan.resolver {
-            return Ok(());
-        }
-        site.record.plan.resolver.clone_from(&resolver);
-        site.save()?;
-        etc_netns::exchange(site.lock, &mut site.record, resolver.as_ref())?;
-        site.load_inside()?;
-        if site.plan().request.has_veth() {
-            load::host(site.lock, Own::With(site.plan()))?;
-        }
-        Ok(())
+        follow(site)
     }
 
     /// Nothing to do: the parts Resolver and Inside look at their files and rules.

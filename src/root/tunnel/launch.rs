@@ -27,12 +27,14 @@ use crate::confine::{
     self, Identity,
     view::{Copy, View},
 };
+use crate::facts::veth::INSIDE;
 use crate::kernel::daemon::Detached;
 use crate::kernel::file;
 use crate::kernel::netlink::{EVERYWHERE, Hop, MAIN_TABLE, Netlink, Route, in_namespace};
 use crate::kernel::tool;
 use crate::namespace;
 use crate::tunnel;
+use crate::tunnel::device::route_beside;
 use runns_privileged::view::ETC_NETNS;
 use runns_shared::error::{Context, Error, Result, words as cause};
 use runns_shared::escape::{escape, show};
@@ -348,7 +350,7 @@ impl Tunnel {
     /// The device and the gateway by which the namespace's traffic leaves beside the tunnel.
     pub fn way(&self, inside: &Netlink) -> Result<Hop> {
         Ok((
-            inside.need_link(crate::facts::veth::INSIDE)?.index,
+            inside.need_link(INSIDE)?.index,
             Some(self.record.plan.subnet().host().into()),
         ))
     }
@@ -437,8 +439,8 @@ pub fn has_way(inside: &Netlink, plan: &Plan, index: usize) -> Result<bool> {
         && inside.has_user_rule(confine::user(plan, index), BESIDE_TABLE)?)
 }
 
-/// Removes the devices of tunnel `index`, outside and in the namespace; returns whether there were
-/// any.
+/// Removes the devices of tunnel `index`, outside and in the namespace, and the routes beside it;
+/// returns whether there were any devices.
 pub fn remove_devices(
     plan: &Plan,
     host: &Netlink,
@@ -452,6 +454,11 @@ pub fn remove_devices(
     }
     if let Some(namespace) = namespace {
         let inside = Netlink::inside(namespace.as_fd())?;
+        // What the tunnel's server wanted beside it goes with it.
+        let veth = inside.link(INSIDE)?;
+        if let Some(veth) = veth.filter(|_| !plan.request.kill_switch) {
+            route_beside(&inside, &[], (veth.index, None), index as u32)?;
+        }
         if let Some(link) = inside.link(&inside_name(index))? {
             inside.delete_link(link.index)?;
             removed = true;

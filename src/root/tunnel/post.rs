@@ -23,7 +23,7 @@ use crate::tunnel;
 use runns_shared::clock;
 use runns_shared::error::{Error, Result};
 use runns_shared::log;
-use runns_shared::plan::FROM_TUNNEL;
+use runns_shared::plan::{FROM_TUNNEL, Resolver};
 use runns_shared::record::{Daemon, Record, State};
 use runns_shared::request::Dns;
 use runns_shared::tunnel::TunnelState;
@@ -297,10 +297,7 @@ impl Post {
     /// servers have changed.
     fn came_up(&self, dns: Dns) -> Result<()> {
         let name = self.tunnel.name();
-        // The resolver is decided at the end of build.
-        let record = Record::load(name)?
-            .filter(|record| record.identity == self.tunnel.record.identity)
-            .ok_or_else(|| Error::new("set up a tunnel", "the namespace is gone"))?;
+        let record = self.record_now()?;
         let before = pushed::collect(&record.plan);
         let state = TunnelState {
             device: inside_name(self.tunnel.index),
@@ -313,20 +310,40 @@ impl Post {
         };
         tunnel::save(&state, name, self.tunnel.index)?;
         let now = pushed::collect(&record.plan);
-        let follows = record
-            .plan
-            .resolver
-            .as_ref()
-            .is_some_and(|resolver| resolver.from == FROM_TUNNEL);
-        if record.state != State::Built || !follows || now == before || now.servers.is_empty() {
+        // The resolver is decided at the end of build.
+        let follows = |resolver: &&Resolver| resolver.from == FROM_TUNNEL;
+        let is_built = record.state == State::Built;
+        let resolver = record.plan.resolver.as_ref().filter(follows);
+        if !is_built || resolver.is_none() || now == before || now.servers.is_empty() {
             return Ok(());
         }
-        let resolver = resolver::current(&record.plan);
-        if resolver.as_ref().is_some_and(|resolver| resolver.lock) {
-            let file = self.tunnel.namespace()?;
-            load::inside(&record.plan, &file, &Netlink::here()?)?;
+        self.provide(record)
+    }
+
+    /// Brings the resolver and the table inside to what the tunnels provide now. A change does not
+    /// wait for this: it records its plan first, and whatever of the earlier plan was written after
+    /// that is replaced.
+    fn provide(&self, mut record: Record) -> Result<()> {
+        loop {
+            if let Some(resolver) = resolver::current(&record.plan) {
+                if resolver.lock {
+                    let file = self.tunnel.namespace()?;
+                    load::inside(&record.plan, &file, &Netlink::here()?)?;
+                }
+                etc_netns::rewrite(self.tunnel.name(), &resolver)?;
+            }
+            let now = self.record_now()?;
+            if now.plan == record.plan {
+                return Ok(());
+            }
+            record = now;
         }
-        etc_netns::rewrite(name, FROM_TUNNEL, &now)
+    }
+
+    fn record_now(&self) -> Result<Record> {
+        Record::load(self.tunnel.name())?
+            .filter(|record| record.identity == self.tunnel.record.identity)
+            .ok_or_else(|| Error::new("set up a tunnel", "the namespace is gone"))
     }
 
     /// Ends the daemon.

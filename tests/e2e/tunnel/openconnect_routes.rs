@@ -44,6 +44,13 @@ fn split_includes_and_excludes() {
         resolv,
         "nameserver 10.77.0.1\nnameserver 203.0.113.53\nsearch corp.test"
     );
+    // What the server wanted beside the tunnel goes with it.
+    let beside = "ip -n work route show 198.51.100.7";
+    assert!(host.ok(beside).contains("dev eth0"));
+    host.ok(&format!("kill {}", daemons(&host, "work").join(" ")));
+    wait_until("the route beside the tunnel is gone", || {
+        host.ok(beside).is_empty().then_some(())
+    });
 }
 
 #[test]

@@ -203,6 +203,30 @@ fn a_providers_file_works_as_it_is() {
 }
 
 #[test]
+fn a_name_server_that_is_not_behind_the_tunnel_is_not_used() {
+    let (host, peer) = host_with_peer();
+    for (option, server) in [
+        ("Bypass=203.0.113.8/29", "203.0.113.9"),
+        ("HostAccess=yes", "192.0.2.2"),
+    ] {
+        let dns = format!("DNS = {server}, 10.20.0.1\r\n");
+        host.write("/etc/wireguard/wg0.conf", &peer.file("wg.test", &dns));
+        host.configure(&format!(
+            "[work]\nWireGuard=/etc/wireguard/wg0.conf\nKillSwitch=yes\n{option}\n"
+        ));
+        let output = host.run("runns-exec build -s work");
+        let warning = format!("ignoring the name server {server}");
+        assert!(
+            output.status == 0 && output.stderr.contains(&warning),
+            "{output}"
+        );
+        let servers = host.ok("grep nameserver /etc/netns/work/resolv.conf");
+        assert_eq!(servers, "nameserver 10.20.0.1", "{option}");
+        host.ok("runns-exec clean work -fk");
+    }
+}
+
+#[test]
 fn another_key_or_peer_is_seen_and_repaired() {
     let (host, peer) = host_with_peer();
     host.configure("[work]\nWireGuard=/etc/wireguard/wg0.conf\nKillSwitch=yes\n");
