@@ -99,7 +99,8 @@ fn without_the_kill_switch() {
     let (host, _server) = host_with_server(WHOLE, "");
     let before = Snapshot::of(&host);
     let built = host.run("runns-exec build -s work").ok();
-    assert!(built.contains("OpenConnect (openconnect-work)"), "{built}");
+    let summary = format!("tun0, DNS {INSIDE}, kill switch off");
+    assert!(built.contains(&summary), "{built}");
     assert!(ping(&host, "work", FAR) && ping(&host, "work", FAR6) && ping(&host, "work", INSIDE));
     let source = host.ok(&format!("ip netns exec work ip -j route get {FAR}"));
     assert!(source.contains("\"tun0\""), "{source}");
