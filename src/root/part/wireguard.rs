@@ -32,7 +32,7 @@ use crate::seen::Subject;
 use crate::tunnel;
 use crate::tunnel::Digest;
 use crate::tunnel::device::{self, Setup, install};
-use crate::tunnel::peers::Peers;
+use crate::tunnel::peers::{Contacts, Peers};
 use crate::tunnel::source;
 use crate::tunnel::wgquick::{self, Config};
 use runns_shared::clock;
@@ -53,6 +53,8 @@ const SOCKETS: &str = "/run/wireguard";
 const USERSPACE: &str = "wireguard-go";
 /// From SIGTERM to SIGKILL.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a server that was silent may take to answer where nobody waits for tunnels.
+const SHORT: Duration = Duration::from_secs(3);
 /// MTU if the file sets none: that of Ethernet less WireGuard's overhead. wg-quick(8) uses the same
 /// unless the route to the peer suggests another, which is not examined here.
 const MTU: u32 = 1420;
@@ -576,7 +578,11 @@ fn resolve(endpoint: &str) -> Result<String> {
 /// Sets the device's keys and peers. The error output of wg may quote a key, so it is not passed
 /// on.
 fn configure(device: &str, setconf: &str) -> Result<()> {
-    tool::ask("wg", &["setconf", device, "/dev/stdin"], setconf)
+    configure_by("setconf", device, setconf)
+}
+
+fn configure_by(verb: &str, device: &str, setconf: &str) -> Result<()> {
+    tool::ask("wg", &[verb, device, "/dev/stdin"], setconf)
         .map(drop)
         .map_err(|_| {
             Error::new(
@@ -586,7 +592,7 @@ fn configure(device: &str, setconf: &str) -> Result<()> {
         })
 }
 
-/// Waits for the first handshake with any peer.
+/// Waits for a handshake with any peer, if there was none lately.
 fn wait_for_handshake(
     namespace: &File,
     device: &Device,
@@ -598,7 +604,7 @@ fn wait_for_handshake(
     loop {
         // WireGuard starts no handshake until it has a packet to send.
         in_namespace(namespace.as_fd(), || knock(config))?;
-        if latest_handshake(namespace, device, in_kernel)? > 0 {
+        if with_name(namespace, device, in_kernel, Contacts::of)?.is_fresh(clock::now()) {
             return Ok(());
         }
         if process::was_interrupted() {
@@ -716,6 +722,9 @@ fn what(file: &Path) -> String {
 fn look(subject: &Subject, index: usize, file: &Path) -> Option<Finding> {
     let plan = &subject.record.plan;
     let condition = tunnel::condition(subject, plan.request.daemons() + index);
+    if let Some(how) = silence(subject, index) {
+        return Some(Finding::down(what(file), how).about(About::Tunnel(index)));
+    }
     let how = condition.reason.or_else(|| {
         let inside = subject.inside.as_ref().filter(|_| subject.seen.root)?;
         match read(file) {
@@ -731,6 +740,60 @@ fn look(subject: &Subject, index: usize, file: &Path) -> Option<Finding> {
         fatal: plan.request.kill_switch,
         ..Finding::degraded(what(file), how).about(About::Tunnel(index))
     })
+}
+
+/// That the peers of a device no longer answer, for people.
+fn silence(subject: &Subject, index: usize) -> Option<String> {
+    let plan = &subject.record.plan;
+    let state = TunnelState::load(&plan.name, plan.request.daemons() + index);
+    let namespace = &subject.deep().ok()??.file;
+    let in_kernel = userspace_daemons(plan, index).is_empty();
+    let contacts = with_name(
+        namespace,
+        &Device::new(plan, index),
+        in_kernel,
+        Contacts::of,
+    );
+    let silence = contacts.ok()?.silence(state.since, clock::now())?;
+    Some(match silence / 60 {
+        0 => format!("its server has not answered for {silence} seconds"),
+        minutes => format!("its server has not answered for {minutes} min"),
+    })
+}
+
+/// Looks the names of servers up again, and gives the devices the addresses that are new. Returns
+/// what differs. A name that is not found keeps its address.
+pub fn follow_names(site: &Site) -> Result<Vec<String>> {
+    let Some(namespace) = site.open_namespace()? else {
+        return Ok(Vec::new());
+    };
+    let files = &site.plan().request.wireguard;
+    let mut moved = Vec::new();
+    for (index, file) in files.iter().enumerate() {
+        if !has_changed(site.plan(), index) {
+            let device = Device::new(site.plan(), index);
+            moved.extend(follow_names_of(site.plan(), &namespace, &device, file)?);
+        }
+    }
+    Ok(moved)
+}
+
+fn follow_names_of(
+    plan: &Plan,
+    namespace: &File,
+    device: &Device,
+    file: &Path,
+) -> Result<Vec<String>> {
+    let in_kernel = userspace_daemons(plan, device.number).is_empty();
+    let contacts = with_name(namespace, device, in_kernel, Contacts::of)?;
+    let (text, moved) = contacts.moved(&read(file)?.setconf, tool::addresses_of);
+    if !moved.is_empty() {
+        // Unlike setconf, it leaves sessions alone.
+        with_name(namespace, device, in_kernel, |name| {
+            configure_by("syncconf", name, &text)
+        })?;
+    }
+    Ok(moved)
 }
 
 /// What is wrong with the device's key and peers. A file that was changed since is no measure.
@@ -788,7 +851,8 @@ fn repair(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
     let config = read(file)?;
     if is_there && is_driven && is_recorded {
         restore_peers(site, &namespace, device, &config)?;
-        return device::restore(&namespace, &setup(site.plan(), device, &config));
+        device::restore(&namespace, &setup(site.plan(), device, &config))?;
+        return answer(site, &namespace, device, file);
     }
     remove(site, site.plan(), device)?;
     remove_renamed(site, &namespace, &config)?;
@@ -796,6 +860,22 @@ fn repair(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
     site.save()?;
     tunnel::make_directories(&site.plan().name)?;
     bring_up(site, file, device)
+}
+
+/// Where the server does not answer, tries the addresses that it has now.
+fn answer(site: &Site, namespace: &File, device: &Device, file: &Path) -> Result<()> {
+    let plan = site.plan();
+    let in_kernel = userspace_daemons(plan, device.number).is_empty();
+    let since = TunnelState::load(&plan.name, plan.request.daemons() + device.number).since;
+    let contacts = with_name(namespace, device, in_kernel, Contacts::of)?;
+    if contacts.silence(since, clock::now()).is_none() || has_changed(plan, device.number) {
+        return Ok(());
+    }
+    for moved in follow_names_of(plan, namespace, device, file)? {
+        output::print(&format!("repaired endpoint {moved}\n"))?;
+    }
+    let time = site.wait.as_ref().map_or(SHORT, |wait| wait.time);
+    wait_for_handshake(namespace, device, &read(file)?, in_kernel, time)
 }
 
 /// Gives the device the key and the peers of its file, unless it has them.

@@ -2,7 +2,7 @@
 //! wg(8)'s output, are compared, and go nowhere.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
@@ -130,6 +130,115 @@ impl Peers {
     }
 }
 
+/// How long a session lives at most, in seconds (Reject-After-Time, section 6.1 of the WireGuard
+/// paper). While packets are sent, another handshake takes place well before.
+const SESSION: i64 = 180;
+/// By when the first handshake must have taken place: it is tried every five seconds.
+const FIRST: i64 = 30;
+
+/// What has passed between a device and one of its peers.
+struct Contact {
+    key: String,
+    endpoint: Option<SocketAddr>,
+    /// Seconds since the epoch; 0 for never.
+    handshake: i64,
+    sent: u64,
+    /// Its interval in seconds; 0 for none.
+    keepalive: i64,
+}
+
+/// What has passed between a device and its peers.
+pub struct Contacts(Vec<Contact>);
+
+impl Contacts {
+    /// Of `device`, which is its name for wg(8) in the calling thread's network namespace.
+    pub fn of(device: &str) -> Result<Self> {
+        tool::ask("wg", &["show", device, "dump"], "").map(|said| Self::from_dump(&said))
+    }
+
+    /// From `wg show DEVICE dump`: a line of the device, then one of each peer (wg(8)).
+    fn from_dump(said: &str) -> Self {
+        let peer = |line: &str| {
+            let words: Vec<&str> = line.split('\t').collect();
+            let [key, _, endpoint, _, handshake, _, sent, keepalive] = words[..] else {
+                return None;
+            };
+            Some(Contact {
+                key: key.to_string(),
+                endpoint: endpoint.parse().ok(),
+                handshake: handshake.parse().unwrap_or(0),
+                sent: sent.parse().unwrap_or(0),
+                keepalive: keepalive.parse().unwrap_or(0),
+            })
+        };
+        Self(said.lines().skip(1).filter_map(peer).collect())
+    }
+
+    /// For how long none of the peers has answered although one should have, on a device that was
+    /// set up at `start`, in seconds. Nobody answers, or asks, where nothing is sent: only a
+    /// persistent keepalive shows that something was, or a first handshake that does not succeed.
+    pub fn silence(&self, start: i64, now: i64) -> Option<i64> {
+        let age = |peer: &Contact| now - peer.handshake.max(start);
+        let limit = |peer: &Contact| match peer.handshake {
+            0 => FIRST,
+            _ => SESSION + peer.keepalive,
+        };
+        let is_asked =
+            |peer: &Contact| peer.keepalive > 0 || (peer.handshake == 0 && peer.sent > 0);
+        let is_silent = |peer: &&Contact| is_asked(peer) && age(peer) > limit(peer);
+        let answers = |peer: &Contact| peer.handshake > 0 && age(peer) <= limit(peer);
+        if self.0.iter().any(answers) {
+            return None;
+        }
+        self.0.iter().filter(is_silent).map(age).min()
+    }
+
+    /// Whether a peer has answered lately.
+    pub fn is_fresh(&self, now: i64) -> bool {
+        let is_fresh = |peer: &Contact| now - peer.handshake <= SESSION;
+        self.0.iter().any(is_fresh)
+    }
+
+    /// The input of `wg setconf` with the addresses that servers have now, and what differs from
+    /// those that the device uses. One that is still among a name's addresses stays, and so does that
+    /// of a server without a name, which may have moved by itself.
+    pub fn moved(
+        &self,
+        setconf: &str,
+        addresses: impl Fn(&str) -> Vec<IpAddr>,
+    ) -> (String, Vec<String>) {
+        let mut differs = Vec::new();
+        let sections = setconf.split("[Peer]\n").map(|section| {
+            let value = |wanted| move |(name, value)| (name == wanted).then_some(value);
+            let key = values(section).find_map(value("PublicKey"));
+            let used = self.0.iter().find(|peer| Some(&*peer.key) == key);
+            let used = used.and_then(|peer| peer.endpoint);
+            let named = values(section).find_map(value("Endpoint"));
+            let (Some(used), Some(named)) = (used, named) else {
+                return section.to_string();
+            };
+            let (name, port) = named.rsplit_once(':').unwrap_or((named, ""));
+            let is_name = runns_shared::config::is_domain(name) && name.parse::<IpAddr>().is_err();
+            let found = if is_name { addresses(name) } else { Vec::new() };
+            let now = match (found.first(), port.parse()) {
+                (Some(first), Ok(port)) if !found.contains(&used.ip()) => {
+                    SocketAddr::new(*first, port)
+                }
+                _ => used,
+            };
+            if now != used {
+                differs.push(format!("{name}: {} -> {}", used.ip(), now.ip()));
+            }
+            section.replace(
+                &format!("Endpoint = {named}\n"),
+                &format!("Endpoint = {now}\n"),
+            )
+        });
+        let text = sections.collect::<Vec<_>>().join("[Peer]\n");
+        (text, differs)
+    }
+}
+
 /// The lines `NAME = VALUE`.
 fn values(text: &str) -> impl Iterator<Item = (&str, &str)> {
     text.lines().filter_map(|line| line.split_once(" = "))
@@ -138,6 +247,56 @@ fn values(text: &str) -> impl Iterator<Item = (&str, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn silence_is_told_from_a_tunnel_that_is_not_used() {
+        // The latest handshake, bytes received and sent, the keepalive.
+        let silence = |peers: &[&str]| {
+            let line = |peer: &&str| format!("key\t(none)\t192.0.2.1:1\t::/0\t{peer}\n");
+            let lines: String = peers.iter().map(line).collect();
+            Contacts::from_dump(&format!("private\town\t51820\toff\n{lines}")).silence(1000, 2000)
+        };
+        for (peers, wanted) in [
+            (&["1900\t9\t9\t25"][..], None),
+            (&["1796\t9\t9\t25"], None),
+            (&["1790\t9\t9\t25"], Some(210)),
+            // It may be idle.
+            (&["1200\t9\t9\toff"], None),
+            (&["0\t0\t0\toff"], None),
+            (&["0\t0\t148\toff"], Some(1000)),
+            (&["0\t0\t148\t25"], Some(1000)),
+            // One that is away among others.
+            (&["0\t0\t148\t25", "1900\t9\t9\toff"], None),
+            (&["0\t0\t148\t25", "1200\t9\t9\toff"], Some(1000)),
+        ] {
+            assert_eq!(silence(peers), wanted, "{peers:?}");
+        }
+        let just_started = Contacts::from_dump("x\nkey\t(none)\t(none)\t::/0\t0\t0\t148\t25\n");
+        assert_eq!(just_started.silence(1990, 2000), None);
+    }
+
+    #[test]
+    fn names_of_servers_that_moved() {
+        let contacts = Contacts::from_dump(
+            "x\none\t(none)\t192.0.2.1:5\t::/0\t0\t0\t0\toff\ntwo\t(none)\t192.0.2.2:5\t::/0\t0\t0\t0\toff\n",
+        );
+        let setconf = "[Interface]\nPrivateKey = x\n[Peer]\nEndpoint = a.test:5\nPublicKey = one\n\
+                       [Peer]\nPublicKey = two\nEndpoint = 198.51.100.1:5\n";
+        let moved = |to: &'static [&'static str]| {
+            contacts.moved(setconf, |_| {
+                to.iter().map(|one| one.parse().unwrap()).collect()
+            })
+        };
+        for same in [&[][..], &["192.0.2.9", "192.0.2.1"]] {
+            assert_eq!(moved(same).1, [""; 0], "{same:?}");
+        }
+        let (text, differs) = moved(&["192.0.2.9", "192.0.2.8"]);
+        assert_eq!(differs, ["a.test: 192.0.2.1 -> 192.0.2.9"]);
+        let wanted = setconf
+            .replace("a.test", "192.0.2.9")
+            .replace("198.51.100.1", "192.0.2.2");
+        assert_eq!(text, wanted);
+    }
 
     #[test]
     fn a_device_has_what_its_file_says() {

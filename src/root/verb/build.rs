@@ -16,7 +16,7 @@ use crate::host::{Before, HostState};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::sysctl::sysctl;
 use crate::lock::Lock;
-use crate::part::{Part, Site, Wait, daemon, firewall, netns::NetworkNamespace, pushed};
+use crate::part::{Part, Site, Wait, daemon, firewall, netns::NetworkNamespace, pushed, wireguard};
 use crate::plans::{
     LEAKY, check_interface, check_parts, decided, is_leaky, is_taken, of_host, overlap,
 };
@@ -378,7 +378,11 @@ fn repair(mut site: Site) -> Result<()> {
     }
     let repaired = repair::run(&mut site)
         .inspect_err(|error| log::refused(|| format!("build of {name}: {error}")))?;
-    if repaired == 0 {
+    let moved = wireguard::follow_names(&site)?;
+    for moved in &moved {
+        output::print(&format!("repaired endpoint {moved}\n"))?;
+    }
+    if repaired + moved.len() == 0 {
         return output::print(&as_asked(&site.record));
     }
     log::notice(|| format!("repaired {name}"));

@@ -266,6 +266,43 @@ fn another_key_or_peer_is_seen_and_repaired() {
 }
 
 #[test]
+fn a_server_that_moved_is_found_again() {
+    let (host, mut peer) = host_with_peer();
+    host.configure("[work]\nWireGuard=/etc/wireguard/wg0.conf\n");
+    host.ok("runns-exec build -s work");
+    let endpoint = || host.ok("wg show rwg0-0 endpoints | cut -f2");
+    assert_eq!(endpoint().trim(), "192.0.2.1:51820");
+    let as_asked = host.ok("runns-exec build -s work");
+    assert!(as_asked.contains("as asked"), "{as_asked}");
+    // One address among several stays.
+    host.internet.net.ip("address add 192.0.2.9/24 dev lo");
+    host.ok("sed -i 's/.* wg.test/192.0.2.9 wg.test\\n192.0.2.1 wg.test/' /etc/hosts && runns-exec build -s work");
+    assert_eq!(endpoint().trim(), "192.0.2.1:51820");
+    host.ok("sed -i '/192.0.2.1 wg.test/d' /etc/hosts");
+    let said = host.ok("runns-exec build -s work");
+    assert!(said.contains("wg.test: 192.0.2.1 -> 192.0.2.9"), "{said}");
+    assert_eq!(endpoint().trim(), "192.0.2.9:51820");
+    assert!(ping(&host, "work", "10.20.0.1"), "the session goes on");
+    host.ok("runns-exec status && runns-exec clean work -fk");
+    // A server that does not answer is seen, and waited for.
+    peer.stop(&host);
+    host.ok("runns-exec build -s work --no-wait");
+    wait_until("status sees the silence", || {
+        let status = host.run("runns-exec status");
+        (status.status == 1 && status.stdout.contains("has not answered")).then_some(())
+    });
+    let built = host.run("runns-exec build -s work --wait 1");
+    assert!(
+        built.status == 1 && built.stderr.contains("no answer"),
+        "{built}"
+    );
+    peer.start_again(&host);
+    host.ok("runns-exec build -s work && runns-exec status");
+    assert!(ping(&host, "work", "10.20.0.1"));
+    host.ok("runns-exec clean work -fk");
+}
+
+#[test]
 fn nothing_leaves_outside_the_tunnel() {
     let (host, mut peer) = host_with_peer();
     host.configure("[work]\nKillSwitch=yes\nWireGuard=/etc/wireguard/wg0.conf\n");
