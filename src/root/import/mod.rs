@@ -242,46 +242,15 @@ type Read<'a> = &'a dyn Fn(&Path, u64) -> Result<Option<Vec<u8>>>;
 
 /// Checks a configuration as build does, and collects the files that it names.
 fn checked(name: NetnsName, source: &Path, text: Vec<u8>, read: Read) -> Result<Import> {
-    let base = source.parent().unwrap_or(Path::new("/"));
     let cannot = || format!("import {}", show(source));
-    let (files, refused) = (RefCell::new(BTreeMap::new()), RefCell::new(Vec::new()));
-    let room = Cell::new(LARGEST_COMPANIONS);
-    let companions = |path: &Path, most: u64| -> Result<Option<Vec<u8>>> {
-        let path = normal(path);
-        let Ok(relative) = path.strip_prefix(base) else {
-            let public = public(&path, most)?;
-            if public.is_none() {
-                refused
-                    .borrow_mut()
-                    .push(format!("{} is not in the same directory", show(&path)));
-            }
-            return Ok(public.or(Some(Vec::new())));
-        };
-        if let Some(known) = files.borrow().get(relative) {
-            return Ok(Clone::clone(known));
-        }
-        let number = files.borrow().len();
-        if number >= MOST_COMPANIONS {
-            let cause = format!("it names more than {MOST_COMPANIONS} files");
-            return Err(Error::new(cannot(), cause));
-        }
-        let found = read(relative, most).unwrap_or_else(|error| {
-            refused.borrow_mut().push(error.to_string());
-            Some(Vec::new())
-        });
-        let size = found.as_ref().map_or(0, Vec::len) as u64;
-        room.set(room.get().checked_sub(size).ok_or_else(|| {
-            let cause = format!(
-                "the files that it names have more than {} MiB",
-                LARGEST_COMPANIONS >> 20
-            );
-            Error::new(cannot(), cause)
-        })?);
-        files
-            .borrow_mut()
-            .insert(relative.to_path_buf(), found.clone());
-        Ok(found)
+    let found = Companions {
+        base: source.parent().unwrap_or(Path::new("/")),
+        read,
+        files: RefCell::default(),
+        refused: RefCell::default(),
+        room: Cell::new(LARGEST_COMPANIONS),
     };
+    let companions = |path: &Path, most: u64| found.get(path, most);
     let refuse_options = || match Kind::of(&text) {
         Ok(Kind::OpenVpn) => must_be_harmless(&Profile::new(source, &text, &companions)?),
         _ => Ok(()),
@@ -293,17 +262,16 @@ fn checked(name: NetnsName, source: &Path, text: Vec<u8>, read: Read) -> Result<
         }
         Ok(checked)
     });
-    let refused = refused.into_inner();
+    let refused = found.refused.into_inner();
     if !refused.is_empty() {
-        let refused: BTreeSet<String> = refused.into_iter().collect();
         let refused: Vec<String> = refused.into_iter().collect();
         return Err(Error::new(cannot(), refused.join("; ")).hint(
             "copy these files into the same directory, readable by its owner, and remove the paths from their names",
         ));
     }
     let checked = result.map_err(|error| error.within(cannot()))?;
-    let found = files.into_inner().into_iter();
-    let files = found.filter_map(|(place, contents)| Some((place, contents?)));
+    let files = found.files.into_inner().into_iter();
+    let files = files.filter_map(|(place, contents)| Some((place, contents?)));
     let import = Import {
         main: main_file(&name, source, checked.kind),
         source: source.to_path_buf(),
@@ -312,6 +280,54 @@ fn checked(name: NetnsName, source: &Path, text: Vec<u8>, read: Read) -> Result<
         checked,
     };
     complete(import, text).map_err(|error| error.within(cannot()))
+}
+
+/// The files that a configuration names, as far as they have been asked for.
+struct Companions<'a> {
+    /// The directory of the configuration.
+    base: &'a Path,
+    read: Read<'a>,
+    /// Their contents, by their places below it; `None` for one that does not exist.
+    files: RefCell<BTreeMap<PathBuf, Option<Vec<u8>>>>,
+    /// Why some cannot be imported.
+    refused: RefCell<BTreeSet<String>>,
+    /// How many bytes the others may still have.
+    room: Cell<u64>,
+}
+
+impl Companions<'_> {
+    /// The contents of one. One that is refused is empty, so that all of these are found.
+    fn get(&self, path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
+        let path = normal(path);
+        let refuse = |why: String| {
+            self.refused.borrow_mut().insert(why);
+            Some(Vec::new())
+        };
+        let Ok(relative) = path.strip_prefix(self.base) else {
+            let public = public(&path, most)?;
+            return Ok(
+                public.or_else(|| refuse(format!("{} is not in the same directory", show(&path))))
+            );
+        };
+        if let Some(known) = self.files.borrow().get(relative) {
+            return Ok(known.clone());
+        }
+        if self.files.borrow().len() >= MOST_COMPANIONS {
+            let cause = format!("it names more than {MOST_COMPANIONS} files");
+            return Err(Error::new("read its files", cause));
+        }
+        let found = (self.read)(relative, most).unwrap_or_else(|error| refuse(error.to_string()));
+        let size = found.as_ref().map_or(0, Vec::len) as u64;
+        self.room
+            .set(self.room.get().checked_sub(size).ok_or_else(|| {
+                let most = LARGEST_COMPANIONS >> 20;
+                let cause = format!("the files that it names have more than {most} MiB");
+                Error::new("read its files", cause)
+            })?);
+        let place = relative.to_path_buf();
+        self.files.borrow_mut().insert(place, found.clone());
+        Ok(found)
+    }
 }
 
 /// Adds the configuration itself, and checks that everything is found where it will be.

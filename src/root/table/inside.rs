@@ -156,24 +156,27 @@ fn coming_and_going(veth: &Veth, shared: &[Shared]) -> String {
         &arriving,
     );
     if veth.ports_v4().next().is_some() {
-        // What has no connection yet is not for the veth, where there is a tunnel.
-        let ports = "meta l4proto . th sport @on_loopback";
-        let from = format!("ip saddr 127.0.0.1 ip daddr != 127.0.0.0/8 {ports}");
-        let answers = if veth.has_tunnel {
-            "tcp flags & (syn | ack) != syn"
-        } else {
-            ""
-        };
-        source.push(format!(
-            "{from} {answers} ip saddr set {} meta mark set {MARK:#x}",
-            veth.subnet.inside()
-        ));
+        source.push(answer_from_loopback(veth));
     }
     if !source.is_empty() {
         // Ahead of connection tracking, which has to see by which address the packet leaves.
         text += &chain("source", "route hook output priority -310", &source);
     }
     text + &chain("leaving", "route hook output priority mangle", &leaving)
+}
+
+/// The replies of servers that listen on 127.0.0.1 alone leave by the veth, with its address.
+fn answer_from_loopback(veth: &Veth) -> String {
+    let ports = "meta l4proto . th sport @on_loopback";
+    let from = format!("ip saddr 127.0.0.1 ip daddr != 127.0.0.0/8 {ports}");
+    // What has no connection yet is not for the veth, where there is a tunnel.
+    let answers = if veth.has_tunnel {
+        "tcp flags & (syn | ack) != syn"
+    } else {
+        ""
+    };
+    let address = veth.subnet.inside();
+    format!("{from} {answers} ip saddr set {address} meta mark set {MARK:#x}")
 }
 
 /// Servers inside that listen on 127.0.0.1 alone get the packets to a published port for which there

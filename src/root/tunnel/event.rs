@@ -173,68 +173,69 @@ pub fn is_noise(line: &str) -> bool {
 /// Why a connection failed, in plain words.
 type Reason = (String, Weight);
 
+/// How lines about certificates and about the socket begin. Others quote what the server sent.
+const CERTIFICATE: &[&str] = &["VERIFY ERROR", "WARNING: Your certificate"];
+const SOCKET: &[&str] = &["read ", "write ", "TCP: connect to "];
+/// Beginnings of a line, what it contains, and the reason; the first that matches decides.
+const REASONS: [(&[&str], &str, &str, Weight); 9] = [
+    (
+        CERTIFICATE,
+        "certificate has expired",
+        "a certificate has expired",
+        Weight::Final,
+    ),
+    (
+        CERTIFICATE,
+        "certificate is not yet valid",
+        "a certificate is not valid yet (is the clock right?)",
+        Weight::Final,
+    ),
+    (
+        &["VERIFY ERROR"],
+        "",
+        "the server's certificate could not be verified",
+        Weight::Final,
+    ),
+    (
+        &["VERIFY KU ERROR", "VERIFY EKU ERROR"],
+        "",
+        "the server's certificate is not a server certificate",
+        Weight::Final,
+    ),
+    (
+        &["RESOLVE: Cannot"],
+        "",
+        "the server's name was not found",
+        Weight::Cause,
+    ),
+    (
+        SOCKET,
+        "Connection refused",
+        "the server refused the connection",
+        Weight::Cause,
+    ),
+    (
+        SOCKET,
+        "Network is unreachable",
+        "the server cannot be reached",
+        Weight::Cause,
+    ),
+    (
+        &["TLS Error: TLS key negotiation failed"],
+        "",
+        "no answer from the server",
+        Weight::Silence,
+    ),
+    (
+        &["TLS Error: TLS handshake failed"],
+        "",
+        "the TLS handshake with the server failed",
+        Weight::Consequence,
+    ),
+];
+
 /// The reason in a line of the daemon's log, if it has a known one.
 pub fn reason_in(line: &str) -> Option<Reason> {
-    // How lines about certificates and about the socket begin. Others quote what the server sent.
-    const CERTIFICATE: &[&str] = &["VERIFY ERROR", "WARNING: Your certificate"];
-    const SOCKET: &[&str] = &["read ", "write ", "TCP: connect to "];
-    // Beginnings of a line, what it contains, and the reason; the first that matches decides.
-    const REASONS: [(&[&str], &str, &str, Weight); 9] = [
-        (
-            CERTIFICATE,
-            "certificate has expired",
-            "a certificate has expired",
-            Weight::Final,
-        ),
-        (
-            CERTIFICATE,
-            "certificate is not yet valid",
-            "a certificate is not valid yet (is the clock right?)",
-            Weight::Final,
-        ),
-        (
-            &["VERIFY ERROR"],
-            "",
-            "the server's certificate could not be verified",
-            Weight::Final,
-        ),
-        (
-            &["VERIFY KU ERROR", "VERIFY EKU ERROR"],
-            "",
-            "the server's certificate is not a server certificate",
-            Weight::Final,
-        ),
-        (
-            &["RESOLVE: Cannot"],
-            "",
-            "the server's name was not found",
-            Weight::Cause,
-        ),
-        (
-            SOCKET,
-            "Connection refused",
-            "the server refused the connection",
-            Weight::Cause,
-        ),
-        (
-            SOCKET,
-            "Network is unreachable",
-            "the server cannot be reached",
-            Weight::Cause,
-        ),
-        (
-            &["TLS Error: TLS key negotiation failed"],
-            "",
-            "no answer from the server",
-            Weight::Silence,
-        ),
-        (
-            &["TLS Error: TLS handshake failed"],
-            "",
-            "the TLS handshake with the server failed",
-            Weight::Consequence,
-        ),
-    ];
     // What the server offers and the file does not accept, or the reverse: a cipher, say.
     if let Some(cause) = line.strip_prefix("OPTIONS ERROR: ") {
         let cause: String = cause.chars().take(SHOWN).collect();
