@@ -248,6 +248,44 @@ fn a_word_is_a_section_or_what_was_built() {
 }
 
 #[test]
+fn a_word_that_is_a_namespace_and_the_section_of_another_is_refused() {
+    let host = Host::new();
+    host.configure("[a]\nNetworkNamespace=b\n[b]\nNetworkNamespace=c\n");
+    host.ok("runns-exec build -s a && runns-exec build -s b");
+    for (verb, hint) in [
+        (
+            "build",
+            "hint: for the namespace: sudo runns-exec build -s a; for the section: sudo runns-exec build -s b\n",
+        ),
+        (
+            "clean",
+            "hint: for the namespace: sudo runns-exec clean -n b; for the section: sudo runns-exec clean -s b\n",
+        ),
+    ] {
+        host.run(&format!("runns-exec {verb} b"))
+            .refused(1, &["'b'", "section of namespace c", hint]);
+    }
+    // Options always mean what they say, and status shows both.
+    assert_eq!(host.ok("runns-exec status b").lines().count(), 3);
+    host.ok("runns-exec build -s b && runns-exec clean -n b && runns-exec clean -s b");
+}
+
+#[test]
+fn a_missing_file_is_named_with_its_option() {
+    let host = Host::new();
+    for option in ["vpn", "WireGuard", "Resolve", "PostBuild", "PreClean"] {
+        host.configure(&format!("[w]\n{option}=/etc/nosuch\n"));
+        host.run("runns-exec build w").refused(
+            1,
+            &[
+                "cannot open /etc/nosuch: No such file or directory",
+                &format!("([w] {option}=)"),
+            ],
+        );
+    }
+}
+
+#[test]
 fn errors_in_what_is_asked_for_change_nothing() {
     let host = Host::new();
     host.ok("ip netns add unrelated");

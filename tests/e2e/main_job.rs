@@ -52,6 +52,13 @@ fn a_vpn_by_configuration_some_programs_in_it_and_everything_undone() {
         made.stderr.contains("unprotected"),
         "without a kill switch it warns: {made}"
     );
+    // openvpn.service of Debian is installed.
+    assert!(
+        made.stderr
+            .contains("openvpn.service starts /etc/openvpn/work.conf, /etc/openvpn/myvps.conf")
+            && made.stderr.contains("runns-exec import"),
+        "{made}"
+    );
     assert_eq!(
         host.ok("ip netns list | cut -d' ' -f1"),
         "vpnWork",

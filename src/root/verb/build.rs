@@ -27,7 +27,7 @@ use crate::{repair, walk};
 use runns_privileged::netns;
 use runns_shared::config::{Config, DEFAULT_PATH};
 use runns_shared::error::{Context, Error, Result, status};
-use runns_shared::escape::{escape, show};
+use runns_shared::escape::{escape, quote, show};
 use runns_shared::exceptions::Published;
 use runns_shared::log;
 use runns_shared::name::{IfaceName, NetnsName};
@@ -291,8 +291,42 @@ fn build(wanted: &Wanted, lock: &Lock, options: &Options, session: Option<Sessio
     if is_leaky(plan) {
         warn(LEAKY);
     }
+    started_by_openvpn_service(plan);
     log::notice(|| format!("built {name}: {}", summary::parts(plan).join("; ")));
     output::print(&summary::built(plan))
+}
+
+/// Warns of tunnels that Debian's openvpn.service starts as well, for the whole host, at boot: its
+/// generator takes each /etc/openvpn/*.conf unless AUTOSTART says otherwise (openvpn-generator of
+/// the package).
+fn started_by_openvpn_service(plan: &Plan) {
+    const GENERATOR: &str = "/usr/lib/systemd/system-generators/openvpn-generator";
+    let settings = std::fs::read_to_string("/etc/default/openvpn").unwrap_or_default();
+    let is_none =
+        |line: &str| line.trim() == "AUTOSTART=none" || line.trim() == "AUTOSTART=\"none\"";
+    if !Path::new(GENERATOR).exists() || settings.lines().any(is_none) {
+        return;
+    }
+    let is_started = |file: &&PathBuf| {
+        file.parent() == Some(Path::new("/etc/openvpn"))
+            && file
+                .extension()
+                .is_some_and(|extension| extension == "conf")
+    };
+    let files: Vec<String> = plan
+        .request
+        .vpn
+        .iter()
+        .filter(is_started)
+        .map(show)
+        .collect();
+    if !files.is_empty() {
+        warn(&format!(
+            "openvpn.service starts {} for the whole host at the next boot; move it to /etc/openvpn/client, or use \
+             runns-exec import",
+            files.join(", ")
+        ));
+    }
 }
 
 /// Records what is about to be built.
@@ -448,6 +482,12 @@ impl Wanted {
     /// Takes what a word alone says: returns the section to take the rest from, unless it names
     /// what was built without one.
     fn take_word(&mut self, word: &str, config: &Config) -> Result<Option<String>> {
+        word::is_one_thing("build", word, config, |owner| {
+            let build =
+                |option: &str, of: &str| format!("sudo runns-exec build {option} {}", quote(of));
+            let first = owner.map_or(build("-n", word), |owner| build("-s", owner));
+            [first, build("-s", word)]
+        })?;
         let section = word::section(word, config).map(|section| section.name.clone());
         if section
             .as_ref()
@@ -478,6 +518,7 @@ impl Wanted {
 
     /// Decides on a name, if none was asked for, and a subnet.
     fn plan(&self, host: &Netlink) -> Result<Plan> {
+        self.files_exist()?;
         let taken = Taken::find(host, &self.request)?;
         let Some(name) = &self.name else {
             return self.next_vpn(&taken, host);
@@ -495,6 +536,36 @@ impl Wanted {
             }
         }
         decided(self, name.clone(), number)
+    }
+
+    /// Checks that the files that options name are there; an error says which option it is.
+    fn files_exist(&self) -> Result<()> {
+        let request = &self.request;
+        let of = |option: &'static str| move |file: &PathBuf| (option, file.clone());
+        let openconnect = request.openconnect.as_ref();
+        let options = openconnect.and_then(|one| one.options.as_ref());
+        let password = openconnect.and_then(|one| one.password.as_ref());
+        let resolve = request.resolve.as_ref().filter(|_| !request.resolve_named);
+        let files = request.vpn.iter().map(of("vpn"));
+        let files = files
+            .chain(request.wireguard.iter().map(of("WireGuard")))
+            .chain(resolve.map(of("Resolve")))
+            .chain(options.map(of("OpenConnectOptions")))
+            .chain(password.map(of("OpenConnectPassword")))
+            .chain(request.post_build.as_ref().map(of("PostBuild")))
+            .chain(request.pre_clean.as_ref().map(of("PreClean")));
+        for (option, file) in files {
+            let found = file.symlink_metadata();
+            if found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+                let section = request.section.as_ref();
+                let section = section.map_or(String::new(), |section| {
+                    format!("[{}] ", escape(section.as_bytes()))
+                });
+                let cause = format!("No such file or directory ({section}{option}=)");
+                return Err(Error::new(format!("open {}", show(&file)), cause));
+            }
+        }
+        Ok(())
     }
 
     /// `vpnX`, X one more than the greatest there is; further where its subnet or interface is

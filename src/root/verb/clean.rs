@@ -23,7 +23,7 @@ use crate::tunnel::daemons;
 use crate::walk;
 use runns_shared::config::{Config, DEFAULT_PATH};
 use runns_shared::error::{Context, Error, Result, status};
-use runns_shared::escape::{escape, one_line};
+use runns_shared::escape::{escape, one_line, quote};
 use runns_shared::log;
 use runns_shared::name::{IfaceName, NetnsName};
 use runns_shared::output;
@@ -91,6 +91,12 @@ fn find(target: &Target) -> Result<NetnsName> {
 /// A namespace of which something is there, or else that of a section. A name of which nothing is
 /// left is no error, unless it is near enough to another to be a mistake for it.
 fn by_word(word: &OsString) -> Result<NetnsName> {
+    // Even if the configuration contains an error, what was built can be removed.
+    let config = Config::load_default().unwrap_or_default();
+    word::is_one_thing("clean", &word.to_string_lossy(), &config, |_| {
+        let word = quote(&word.to_string_lossy());
+        ["-n", "-s"].map(|option| format!("sudo runns-exec clean {option} {word}"))
+    })?;
     let name = NetnsName::new(word).map_err(|error| error.with_status(status::USAGE));
     let is_there = |name: &&NetnsName| {
         let paths = [
@@ -104,8 +110,6 @@ fn by_word(word: &OsString) -> Result<NetnsName> {
         return Ok(name.clone());
     }
     let word = word.to_string_lossy();
-    // Even if the configuration contains an error, what was built can be removed.
-    let config = Config::load_default().unwrap_or_default();
     let built_from_it = |record: &Record| {
         let section = record.plan.request.section.as_ref();
         section.is_some_and(|section| section.eq_ignore_ascii_case(&word))
