@@ -46,12 +46,9 @@ impl Entry {
         for line in text.lines() {
             if line.starts_with('[') {
                 in_group = line.trim_end() == "[Desktop Entry]";
-            } else if in_group
-                && !line.starts_with('#')
-                && !line.contains(char::is_control)
-                && let Some((key, value)) = line.split_once('=')
-            {
-                keys.push((key.trim().to_string(), value.trim().to_string()));
+            } else if in_group && !line.starts_with('#') && !line.contains(char::is_control) {
+                let pair = line.split_once('=');
+                keys.extend(pair.map(|(key, value)| (key.trim().into(), value.trim().into())));
             }
         }
         Self(keys)

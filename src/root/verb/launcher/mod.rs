@@ -101,9 +101,7 @@ pub fn run(options: &Options) -> Result<()> {
     if options.action == Action::Print {
         return print(&text);
     }
-    if let Some(other) = entry::read(&path)
-        && Entry::parse(&other).value(MARK).is_none()
-    {
+    if entry::read(&path).is_some_and(|other| Entry::parse(&other).value(MARK).is_none()) {
         let cause = "it exists, and runns-exec did not write it";
         return Err(Error::new(format!("write {}", show(&path)), cause));
     }
