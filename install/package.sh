@@ -8,6 +8,7 @@
 #   VERSION             their version (default: that of Cargo.toml)
 #   MAINTAINER          whom they name as their maintainer: NAME <ADDRESS>
 #   SOURCE_DATE_EPOCH   the date of everything inside (default: that of the last commit)
+#   TARGET              what they are for, as for build.sh (default: this machine)
 #   RUNNS_EXEC_BINARY, RUNNS_EXEC_COMPLETIONS   as for install.sh
 set -eu
 umask 022
@@ -44,8 +45,20 @@ stage() {
     staged=$temporary/staged
     DESTDIR=$staged PREFIX=/usr "$source/install/install.sh" >"$temporary/install.log" ||
         fail "cannot make a package: install.sh failed: $(cat "$temporary/install.log")"
-    ! ldd "$staged/usr/bin/$name" >/dev/null 2>&1 ||
+    ! readelf --program-headers --wide "$staged/usr/bin/$name" | grep -q INTERP ||
         fail 'cannot make a package: the program is linked dynamically' 'install the static C library (libc6-dev, glibc-static)'
+    name_machine
+}
+
+# Sets $machine to the name of the program's machine in rpm, and $architecture to that in dpkg, by the header of the
+# program (e_machine, elf(5)).
+name_machine() {
+    case $(od --address-radix=n --format=u2 --skip-bytes=18 --read-bytes=2 "$staged/usr/bin/$name") in
+        *' 40') machine=armv7l architecture=armhf ;;
+        *' 62') machine=x86_64 architecture=amd64 ;;
+        *' 183') machine=aarch64 architecture=arm64 ;;
+        *) machine=$(uname -m) architecture=$machine ;;
+    esac
 }
 
 # The same in directory $1, with the manual pages compressed.
@@ -61,12 +74,6 @@ set_times() {
 
 make_deb() {
     need dpkg-deb dpkg
-    case $machine in
-        x86_64) architecture=amd64 ;;
-        aarch64) architecture=arm64 ;;
-        armv7l) architecture=armhf ;;
-        *) architecture=$machine ;;
-    esac
     root=$temporary/deb
     documents=$root/usr/share/doc/$name
     lay_out "$root"
@@ -104,7 +111,7 @@ make_rpm() {
     root=$temporary/rpm
     lay_out "$root"
     set_times "$root"
-    rpmbuild --quiet -bb \
+    rpmbuild --quiet -bb --target "$machine" \
         --define "staged $root" --define "our_version $version" --define "our_date $(formatted '+%a %b %d %Y')" --define "our_maintainer $maintainer" \
         --define "sources $source" --define "_topdir $temporary/rpmbuild" --define "_rpmdir $temporary/rpms" \
         --define '_rpmfilename %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm' \
@@ -136,7 +143,7 @@ SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(date_of_sources)}
 export SOURCE_DATE_EPOCH
 LC_ALL=C
 export LC_ALL
-machine=$(uname -m)
+command -v readelf >/dev/null 2>&1 || fail 'cannot make a package: readelf is missing' 'install the package binutils'
 temporary=$(mktemp -d)
 trap 'rm -rf -- "$temporary"' EXIT
 trap 'exit 1' HUP INT TERM

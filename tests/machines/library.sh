@@ -20,6 +20,7 @@ make_place() {
     disk=$layer/machine/disk.$scenario
     cp --sparse=always "$layer/machine/disk" "$disk"
     mount -o loop "$disk" "$root"
+    architecture=$(dpkg-query --root="$root" --show --showformat '${Architecture}' dpkg)
     ssh-keygen -q -t ed25519 -N '' -f "$key"
     install -d -m 700 "$root/root/.ssh"
     cp "$key.pub" "$root/root/.ssh/authorized_keys"
@@ -32,7 +33,10 @@ make_place() {
 
 # As an administrator would, but for the download.
 install_on_machines() {
-    cp "$program"/*.deb "$root/srv/"
+    case $architecture in
+        arm64) cp "$program"/../arm64/*.deb "$root/srv/" ;;
+        *) cp "$program"/*.deb "$root/srv/" ;;
+    esac
 }
 
 on_disk() {
@@ -43,18 +47,19 @@ on_disk() {
 
 # Boots what is on the disk; the first time, the package is installed.
 boot() {
-    local begin=$EPOCHREALTIME
+    local begin=$EPOCHREALTIME machine='qemu-system-x86_64 -cpu max,la57=off' console=ttyS0
+    [ "$architecture" != arm64 ] || machine='qemu-system-aarch64 -machine virt -cpu cortex-a72' console=ttyAMA0
     ! mountpoint -q "$root" || umount "$root"
     [ -e /sys/class/net/uplink ] || ip tuntap add uplink mode tap
     ip link set uplink master lan up
     : >"$scratch/console"
-    # shellcheck disable=SC2086 # a list of words
-    qemu-system-x86_64 -accel tcg,thread=multi -cpu max,la57=off -m "${memory:-2048}" -smp 2 -display none -monitor none -no-reboot \
+    # shellcheck disable=SC2086 # lists of words
+    $machine -accel tcg,thread=multi -m "${memory:-2048}" -smp 2 -display none -monitor none -no-reboot \
         -kernel "$layer/machine/kernel" -initrd "$layer/machine/initrd" \
-        -append "root=/dev/vda rw console=ttyS0 quiet systemd.show_status=0 net.ifnames=0 mitigations=off random.trust_cpu=1 $boot_options" \
+        -append "root=/dev/vda rw console=$console quiet systemd.show_status=0 net.ifnames=0 mitigations=off random.trust_cpu=1 $boot_options" \
         -drive "file=$disk,format=raw,if=virtio,cache=unsafe" -serial "file:$scratch/console" \
         -netdev tap,id=uplink,ifname=uplink,script=no,downscript=no \
-        -device virtio-net-pci,netdev=uplink,mac=02:00:5e:00:53:02 -device virtio-rng-pci \
+        -device virtio-net-pci,netdev=uplink,mac=02:00:5e:00:53:02,romfile= -device virtio-rng-pci \
         </dev/null >"$scratch/qemu" 2>&1 &
     qemu=$!
     leader=$qemu

@@ -1,11 +1,12 @@
 #!/bin/bash
 # Boots Debian with its own kernel in qemu and tries runns-exec there.
 #
-#   sudo tests/machines/run.sh [debian12|debian13|testing]... [SCENARIO]...
+#   sudo tests/machines/run.sh [debian12|debian13|testing|debian13-arm64]... [SCENARIO]...
 #
-# Without a release: on all three. Without a scenario: all of tests/machines/scenarios; those of tests/systems can be named,
-# too. KVM is not needed: without it, everything takes 10 to 20 times as long. The images are kept in target/machines, the
-# log of each scenario in target/machines/logs. The network, the users and the files of this machine stay as they are.
+# Without a release: on all but debian13-arm64. Without a scenario: all of tests/machines/scenarios; those of tests/systems
+# can be named, too. KVM is not needed: without it, everything takes 10 to 20 times as long. The images are kept in
+# target/machines, the log of each scenario in target/machines/logs. The network, the users and the files of this machine
+# stay as they are.
 #
 #   RUNNS_SYSTEMS_MIRROR   a mirror of Debian; without it, the one that this machine's apt uses
 #   RUNNS_MACHINES_JOBS    how many machines to run at a time (default: 1)
@@ -24,14 +25,29 @@ logs=$images/logs
 jobs=${RUNNS_MACHINES_JOBS:-1}
 # Of the limits of time.
 slower=10
-releases_known=(debian12 debian13 testing)
+releases_native=(debian12 debian13 testing)
+releases_known=("${releases_native[@]}" debian13-arm64)
 formats='tar deb'
-# What all machines have: the kernel, and what watches over daemons.
-packages_of_kind='linux-image-amd64 initramfs-tools apparmor apparmor-profiles apparmor-utils wireguard-tools wireguard-go'
 
 # shellcheck source=tests/systems/making.sh
 . "$source/tests/systems/making.sh"
 needed="$needed qemu-system-x86_64:qemu-system-x86 mke2fs:e2fsprogs wireguard-go:wireguard-go wg:wireguard-tools"
+
+# The kernel, and what watches over daemons.
+packages_of_kind() {
+    echo "linux-image-$(architecture "$1")" initramfs-tools apparmor apparmor-profiles apparmor-utils wireguard-tools wireguard-go
+}
+
+# Makes the packages for aarch64, and lets the programs of a disk run here while it is made: by qemu's user emulation,
+# which is registered until the last mount of binfmt_misc is gone, unless the machine has it anyway.
+prepare_arm64() {
+    local registered=/proc/sys/fs/binfmt_misc
+    needed="$needed qemu-system-aarch64:qemu-system-arm qemu-aarch64-static:qemu-user-static"
+    install_tools
+    mount -t binfmt_misc binfmt_misc "$registered"
+    [ -e "$registered/qemu-aarch64" ] || cat /usr/lib/binfmt.d/qemu-aarch64.conf >"$registered/register"
+    "$systems/run.sh" debian13 rust
+}
 
 # Makes the disk of what is in $layer, once, with its kernel and an initrd that has what qemu's devices need.
 after_layer() {
@@ -48,6 +64,11 @@ after_layer() {
 }
 
 choose "$@"
-[ ${#releases[@]} -gt 0 ] || releases=("${releases_known[@]}")
+[ ${#releases[@]} -gt 0 ] || releases=("${releases_native[@]}")
 [ ${#scenarios[@]} -gt 0 ] || all_scenarios
+if [[ ${releases[*]} == *-arm64* ]]; then
+    [ "$(id -u)" = 0 ] || fail 'cannot boot systems: sudo tests/machines/run.sh'
+    [ -n "${RUNNS_MACHINES_UNSHARED:-}" ] || RUNNS_MACHINES_UNSHARED=yes exec unshare --mount bash "${BASH_SOURCE[0]}" "$@"
+    prepare_arm64
+fi
 run_all

@@ -18,6 +18,10 @@ mount --bind "$release/archives" "$root/var/cache/apt/archives"
 cp -L /etc/resolv.conf "$root/etc/resolv.conf"
 printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"
 chmod 755 "$root/usr/sbin/policy-rc.d"
+# Packages of another architecture are named PACKAGE:ARCHITECTURE.
+for package; do
+    [ "${package%:*}" = "$package" ] || chroot "$root" dpkg --add-architecture "${package#*:}"
+done
 export DEBIAN_FRONTEND=noninteractive
 get() {
     chroot "$root" apt-get install -q -y --no-install-recommends -o Dpkg::Use-Pty=0 \

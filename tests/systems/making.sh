@@ -39,8 +39,16 @@ install_tools() {
 codename() {
     case $1 in
         debian12) echo bookworm ;;
-        debian13) echo trixie ;;
+        debian13*) echo trixie ;;
         testing) echo forky ;;
+    esac
+}
+
+# Debian's name for the processors that release $1 runs on.
+architecture() {
+    case $1 in
+        *-arm64) echo arm64 ;;
+        *) dpkg --print-architecture ;;
     esac
 }
 
@@ -71,7 +79,7 @@ make_base() {
     printf 'making %s\n' "$1"
     rm -rf "$directory"
     mkdir -p "$directory/layers" "$directory/archives/partial"
-    if ! bash "$systems/base.sh" "$(codename "$1")" "$directory/root" "$cache/sources.$1" >"$logs/$1.base" 2>&1; then
+    if ! bash "$systems/base.sh" "$(codename "$1")" "$directory/root" "$cache/sources.$1" "$(architecture "$1")" >"$logs/$1.base" 2>&1; then
         tail -n 20 "$logs/$1.base" >&2
         fail "cannot make $1: see $logs/$1.base"
     fi
@@ -84,7 +92,8 @@ make_layer() {
     shift
     layer=
     [ $# -gt 0 ] || return 0
-    name=$(printf '%s\n' "$@" | sort | tr '\n' '_')
+    # Overlay file systems separate directories by colons.
+    name=$(printf '%s\n' "$@" | sort | tr '\n:' '__')
     layer=$cache/$release/layers/$name
     [ ! -e "$layer/done" ] || return 0
     printf 'installing %s on %s\n' "$*" "$release"
@@ -107,10 +116,13 @@ scenario_file() {
     fail "cannot run $1: there is no such scenario"
 }
 
+# What each scenario of the kind needs besides, on release $1.
+packages_of_kind() { :; }
+
 # The packages that scenario $1 asks for on release $2.
 packages_of() {
     # shellcheck disable=SC1090 # The scenario may look at $release.
-    (release=$2 packages='' && . "$(scenario_file "$1")" && echo "${packages_of_kind:-}" "$packages")
+    (release=$2 packages='' && . "$(scenario_file "$1")" && echo "$(packages_of_kind "$2")" "$packages")
 }
 
 # The seconds that scenario $1 may take.

@@ -37,7 +37,7 @@ const PROGRAMS: [&str; 8] = [
 ];
 /// What libraries read: the loader's cache, the settings and certificates of TLS libraries, the
 /// time zone, and how names are looked up.
-const OF_ETC: [&str; 16] = [
+const OF_ETC: [&str; 17] = [
     "/etc/ld.so.cache",
     "/etc/localtime",
     "/etc/protocols",
@@ -51,6 +51,7 @@ const OF_ETC: [&str; 16] = [
     "/etc/pki/tls/certs",
     "/etc/pki/ca-trust",
     "/etc/crypto-policies",
+    "/etc/ld-musl-aarch64.path",
     "/etc/ld-musl-x86_64.path",
     "/etc/pkcs11",
     "/etc/gnutls",
