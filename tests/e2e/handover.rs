@@ -10,7 +10,13 @@ fn host() -> Host {
     host.configure("[vpn1]\n[vpn2]\n");
     host.ok("ip netns add vpn1 && ip netns add vpn2");
     host.ok("mkdir -p /opt/run /snap/bin /var/lib/flatpak/exports/bin");
-    for program in ["chromium", "firefox-esr", "gnome-terminal-server", "chrome"] {
+    for program in [
+        "chromium",
+        "firefox-esr",
+        "gnome-terminal-server",
+        "chrome",
+        "qbittorrent",
+    ] {
         host.ok(&format!("cp /bin/sleep /opt/run/{program}"));
     }
     let quiet = "#!/bin/sh\nexit 0\n";
@@ -19,6 +25,7 @@ fn host() -> Host {
         "/usr/local/bin/firefox",
         "/usr/local/bin/google-chrome",
         "/usr/local/bin/gnome-terminal",
+        "/usr/local/bin/qbittorrent",
         "/usr/local/bin/flatpak",
         "/snap/bin/spotify",
         "/var/lib/flatpak/exports/bin/org.example.App",
@@ -96,12 +103,18 @@ fn browser_that_runs_in_a_namespace() {
 fn other_programs_that_run_once() {
     let host = host();
     let alice = host.user("alice");
-    let running = ["firefox-esr", "gnome-terminal-server", "chrome"]
-        .map(|program| start(&alice, "", program));
+    let running = [
+        "firefox-esr",
+        "gnome-terminal-server",
+        "chrome",
+        "qbittorrent",
+    ]
+    .map(|program| start(&alice, "", program));
     for ((_, pid), (command, option)) in running.iter().zip([
         ("firefox", "--profile DIR"),
         ("gnome-terminal", "terminal"),
         ("google-chrome", "--user-"),
+        ("qbittorrent", "--profile="),
     ]) {
         let warning = said(&alice, command);
         assert!(
@@ -111,6 +124,11 @@ fn other_programs_that_run_once() {
     }
     assert_eq!(said(&alice, "firefox -P vpn"), "");
     assert!(said(&alice, "firefox --no-remote").contains("--profile DIR"));
+    // What a server of tmux outside starts is outside.
+    alice.ok("tmux new-session -d");
+    assert!(said(&alice, "tmux ls").contains("-L NAME"));
+    assert_eq!(said(&alice, "tmux -L own new-session -d"), "");
+    alice.ok("tmux kill-server; tmux -L own kill-server");
 }
 
 #[test]

@@ -28,7 +28,7 @@ struct SingleInstance {
 }
 
 const CHROMIUM_ADVICE: &str = "--user-data-dir=DIR with a separate directory";
-const SINGLE_INSTANCES: [SingleInstance; 9] = [
+const SINGLE_INSTANCES: [SingleInstance; 12] = [
     SingleInstance {
         commands: &["chromium", "chromium-browser"],
         processes: &["chromium", "chromium-browser"],
@@ -101,6 +101,25 @@ const SINGLE_INSTANCES: [SingleInstance; 9] = [
         processes: &["konsole"],
         own_instance: &["--separate"],
         advice: "--separate",
+    },
+    // Every window and session is a child of the server.
+    SingleInstance {
+        commands: &["tmux"],
+        processes: &["tmux"],
+        own_instance: &["-L", "-S"],
+        advice: "-L NAME for a server of its own",
+    },
+    SingleInstance {
+        commands: &["qbittorrent"],
+        processes: &["qbittorrent"],
+        own_instance: &["--profile", "--configuration"],
+        advice: "--profile=DIR",
+    },
+    SingleInstance {
+        commands: &["transmission-gtk"],
+        processes: &["transmission-gtk"],
+        own_instance: &["-g", "--config-dir"],
+        advice: "--config-dir=DIR",
     },
 ];
 
