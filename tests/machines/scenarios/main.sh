@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034,SC2154
-# The main job, tunnels of both kinds in both modes, repair, clean, and a unit at boot.
+# The main job, ways beside it, tunnels of both kinds in both modes, repair, clean, and a unit at boot.
 
 prepare() {
     start_openvpn
@@ -12,6 +12,19 @@ plain() {
     as_user alice 'runns-exec -d demo -- sleep 600' >/dev/null
     says 'list shows the program' 'sleep 600' as_user alice 'runns-exec list demo'
     clean demo -f --kill
+}
+
+# Servers on loopback addresses, inside by a published port and on the host: rules for which the kernel loads modules.
+loopback() {
+    configure work Publish=8080:8000 HostAccess=localhost:1143
+    in_system 'systemd-run --quiet --unit=bridge nc -lk 127.0.0.1 1143'
+    build -s work || return
+    as_user alice 'runns-exec -d work -- nc -lk 127.0.0.1 8000' >/dev/null
+    wait_for 5 'a published port' in_system 'nc -z -w 2 127.0.0.1 8080'
+    ok "a server on the host's loopback" as_user alice 'runns-exec work -- nc -z -w 2 host.runns 1143'
+    ok 'status with both' in_system 'runns-exec status work'
+    clean work -f --kill
+    in_system 'systemctl stop bridge'
 }
 
 # The section's tunnel $1, which gives an address that begins with $2, with the lines $3...
@@ -67,6 +80,7 @@ at_boot() {
 scenario() {
     snapshot "$scratch/before"
     plain
+    loopback
     tunnel openvpn 10.8.0. vpn=/etc/openvpn/client.conf
     tunnel openvpn 10.8.0. vpn=/etc/openvpn/client.conf KillSwitch=yes
     tunnel wireguard 10.9.0. WireGuard=/etc/wireguard/wg0.conf
