@@ -405,7 +405,7 @@ fn what_two_editors_leave_is_judged_together() {
          echo \"[new]\" >/etc/runns.conf.d/other.conf; echo $pid >/tmp/pid'
          while kill -0 $(cat /tmp/pid) 2>/dev/null; do sleep 0.05; done; cat /tmp/said",
     );
-    assert!(said.contains("this section stands in"), "{said}");
+    assert!(said.contains("duplicate section"), "{said}");
     assert!(
         said.contains("your text is in") || said.contains("it is as it was"),
         "{said}"
