@@ -269,7 +269,7 @@ start_dns() {
 }
 
 # A VPN: a server in the internet that gives out 10.8.0.0/24 and has a web server behind it at 10.8.0.1; and the
-# client's files in the system, /etc/openvpn/client.conf.
+# client's files in the system, /etc/openvpn/client/client.conf.
 start_openvpn() {
     local keys=$scratch/openvpn name
     mkdir -p "$keys"
@@ -292,9 +292,9 @@ start_openvpn() {
     internet python3 "$here/internet.py" vpn 10.8.0.1 80 &
     internet dnsmasq --keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts --bind-interfaces \
         --listen-address=10.8.0.1 --user=root --pid-file= --address=/web.example/10.8.0.1 &
-    install -d "$root/etc/openvpn"
-    install -m 600 "$keys/ca.crt" "$keys/client.crt" "$keys/client.key" "$root/etc/openvpn/"
-    cat >"$root/etc/openvpn/client.conf" <<END
+    install -d "$root/etc/openvpn/client"
+    install -m 600 "$keys/ca.crt" "$keys/client.crt" "$keys/client.key" "$root/etc/openvpn/client/"
+    cat >"$root/etc/openvpn/client/client.conf" <<END
 client
 dev tun
 proto udp
@@ -307,8 +307,6 @@ cert client.crt
 key client.key
 verb 3
 END
-    # Debian's openvpn.service would start it too, on the host, at boot.
-    echo AUTOSTART=none >>"$root/etc/default/openvpn"
     wait_for 5 'the web server behind the VPN' internet curl -s http://10.8.0.1/
 }
 

@@ -34,7 +34,7 @@ enforced() {
 scenario() {
     enforced openvpn
     enforced wg
-    configure work vpn=/etc/openvpn/client.conf KillSwitch=yes
+    configure work vpn=/etc/openvpn/client/client.conf KillSwitch=yes
     build -s work
     says 'the daemon is confined' openvpn in_system 'ps -o label= -C openvpn'
     leaves_from work 10.8.0.
@@ -49,7 +49,7 @@ scenario() {
 
     ok 'the rules are removed' in_system 'sh /usr/share/runns-exec/apparmor.sh remove'
     says 'build names AppArmor for wg' "AppArmor's profile wg denied" in_system 'runns-exec build -s work'
-    configure work vpn=/etc/openvpn/client.conf
+    configure work vpn=/etc/openvpn/client/client.conf
     says 'build names AppArmor for openvpn' "AppArmor's profile openvpn denied" in_system 'runns-exec build -s work'
     ok 'the rules come back' in_system 'sh /usr/share/runns-exec/apparmor.sh add'
     build -s work

@@ -55,7 +55,7 @@ lose_wireguard() {
 
 # Under the kill switch nothing leaves while the server does not answer.
 held() {
-    configure work vpn=/etc/openvpn/client.conf KillSwitch=yes
+    configure work vpn=/etc/openvpn/client/client.conf KillSwitch=yes
     build -s work || return
     internet pkill -STOP -x openvpn
     no_traffic work
@@ -67,7 +67,7 @@ held() {
 }
 
 at_boot() {
-    configure work vpn=/etc/openvpn/client.conf KillSwitch=yes
+    configure work vpn=/etc/openvpn/client/client.conf KillSwitch=yes
     ok 'the unit is enabled' in_system 'systemctl enable --now runns@work' || return
     leaves_from work 10.8.0.
     reboot
@@ -81,8 +81,8 @@ scenario() {
     snapshot "$scratch/before"
     plain
     loopback
-    tunnel openvpn 10.8.0. vpn=/etc/openvpn/client.conf
-    tunnel openvpn 10.8.0. vpn=/etc/openvpn/client.conf KillSwitch=yes
+    tunnel openvpn 10.8.0. vpn=/etc/openvpn/client/client.conf
+    tunnel openvpn 10.8.0. vpn=/etc/openvpn/client/client.conf KillSwitch=yes
     tunnel wireguard 10.9.0. WireGuard=/etc/wireguard/wg0.conf
     tunnel wireguard 10.9.0. WireGuard=/etc/wireguard/wg0.conf KillSwitch=yes
     held

@@ -11,7 +11,7 @@ prepare() {
 # An OpenVPN tunnel without the kill switch, whose answers arrive at a device that has no route to them.
 strict() {
     local how=$1
-    configure work vpn=/etc/openvpn/client.conf
+    configure work vpn=/etc/openvpn/client/client.conf
     build -s work || return
     leaves_from work 10.8.0.
     # Longer than the tunnel takes to notice that nothing arrives (keepalive 1 10).

@@ -42,7 +42,7 @@ files() {
 }
 
 configure() {
-    in_system "printf '[work]\nNetworkNamespace=vpnWork\nvpn=/etc/openvpn/client.conf\n' >/etc/runns.conf"
+    in_system "printf '[work]\nNetworkNamespace=vpnWork\nvpn=/etc/openvpn/client/client.conf\n' >/etc/runns.conf"
 }
 
 # alice's program in namespace $1, which asks for a page of the VPN's web server again and again.

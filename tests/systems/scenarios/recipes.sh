@@ -12,7 +12,7 @@ prepare() {
         --dh none --keepalive 1 10 --push 'redirect-gateway def1' --verb 3 >"$scratch/second.log" 2>&1 &
     wait_for 10 'the second OpenVPN server' grep -q 'Initialization Sequence Completed' "$scratch/second.log"
     internet python3 "$here/internet.py" second "$second" 80 &
-    sed 's/^remote .*/remote 10.8.0.1 1195/' "$root/etc/openvpn/client.conf" >"$root/etc/openvpn/second.conf"
+    sed 's/^remote .*/remote 10.8.0.1 1195/' "$root/etc/openvpn/client/client.conf" >"$root/etc/openvpn/client/second.conf"
     printf 'alice ALL=(ALL) NOPASSWD: ALL\n' >"$root/etc/sudoers.d/alice"
     chmod 440 "$root/etc/sudoers.d/alice"
     systemctl --root="$root" disable --quiet transmission-daemon.service
@@ -93,7 +93,7 @@ scenario() {
     says 'a login is inside' 'vpn 10.8.0.' neighbour $login alice@192.0.2.2 'curl -sS http://10.8.0.1/'
     done_with lab
 
-    ok 'the host is in a VPN' in_system 'systemd-run --quiet --unit=hosts-vpn --property=WorkingDirectory=/etc/openvpn openvpn --config client.conf'
+    ok 'the host is in a VPN' in_system 'systemd-run --quiet --unit=hosts-vpn --property=WorkingDirectory=/etc/openvpn/client openvpn --config client.conf'
     wait_for 20 'its default route' in_system 'ip route get 198.51.100.1 | grep tun'
     follow 8
     says 'the host is seen behind the VPN' 'internet 10.8.0.' in_system "curl -sS http://$web/"

@@ -42,7 +42,7 @@ write_dropin() {
 }
 
 scenario() {
-    in_system "printf '[work]\nNetworkNamespace=vpnWork\nvpn=/etc/openvpn/client.conf\n' >/etc/runns.conf"
+    in_system "printf '[work]\nNetworkNamespace=vpnWork\nvpn=/etc/openvpn/client/client.conf\n' >/etc/runns.conf"
     ok 'nscd runs' in_system 'systemctl start nscd && getent ahostsv4 web.example'
     ok 'the service starts' in_system 'systemctl start probe'
     finds 'without the drop-in, the service finds the host on the internet' internet

@@ -33,7 +33,7 @@ scenario() {
     clean tight -f
 
     start_openvpn
-    in_system "printf '[work]\nNetworkNamespace=vpnWork\nvpn=/etc/openvpn/client.conf\n' >/etc/runns.conf"
+    in_system "printf '[work]\nNetworkNamespace=vpnWork\nvpn=/etc/openvpn/client/client.conf\n' >/etc/runns.conf"
     snapshot "$scratch/before"
     build -s work || return
     says 'traffic goes through the tunnel' 'vpn 10.8.0.' as_user alice 'runns-exec vpnWork -- curl -sS -m 5 http://10.8.0.1/'

@@ -4,9 +4,9 @@
 prepare() {
     start_openvpn
     cp -R "$program/install" "$root/srv/"
-    cp "$root/etc/openvpn/client.conf" "$root/etc/openvpn/broken.conf"
-    sed "s/^remote .*/remote $gateway 1195/" "$root/etc/openvpn/client.conf" >"$root/etc/openvpn/silent.conf"
-    sed -i 's/^ca .*/ca missing.crt/' "$root/etc/openvpn/broken.conf"
+    cp "$root/etc/openvpn/client/client.conf" "$root/etc/openvpn/client/broken.conf"
+    sed "s/^remote .*/remote $gateway 1195/" "$root/etc/openvpn/client/client.conf" >"$root/etc/openvpn/client/silent.conf"
+    sed -i 's/^ca .*/ca missing.crt/' "$root/etc/openvpn/client/broken.conf"
     for unit in other.service xrunns@.service; do
         printf '[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n' >"$root/etc/systemd/system/$unit"
     done
@@ -14,13 +14,13 @@ prepare() {
     cat >"$scratch/runns.conf" <<'END'
 [work]
 NetworkNamespace=vpnWork
-vpn=/etc/openvpn/client.conf
+vpn=/etc/openvpn/client/client.conf
 [my-site]
 InterfaceOut=eth0
 [broken]
-vpn=/etc/openvpn/broken.conf
+vpn=/etc/openvpn/client/broken.conf
 [silent]
-vpn=/etc/openvpn/silent.conf
+vpn=/etc/openvpn/client/silent.conf
 END
 }
 
@@ -125,7 +125,7 @@ try_failure() {
         printf "[Service]\nRestart=on-failure\nRestartSec=2\n" >/etc/systemd/system/runns@broken.service.d/again.conf &&
         systemctl daemon-reload && systemctl start --no-block runns@broken'
     wait_for 10 'a first failure' in_system 'systemctl show --property NRestarts runns@broken | grep -v =0'
-    in_system 'cp /etc/openvpn/client.conf /etc/openvpn/broken.conf'
+    in_system 'cp /etc/openvpn/client/client.conf /etc/openvpn/client/broken.conf'
     wait_for 20 'the unit is tried again' in_system 'systemctl is-active runns@broken'
     ok 'it stops' in_system 'systemctl stop runns@broken'
     ok 'reset' in_system "systemctl reset-failed 'runns@*'"
