@@ -59,6 +59,8 @@ while True:
 lines, client, login = gate.makefile("rw"), "", {}
 for line in lines:
     line = line.rstrip()
+    if line.startswith(">INFO:"):
+        print("connected", file=sys.stderr, flush=True)
     if line.startswith((">CLIENT:CONNECT,", ">CLIENT:REAUTH,")):
         client, login = " ".join(line.split(",")[1:3]), {}
     elif line.startswith(">CLIENT:ENV,") and "=" in line:
@@ -214,7 +216,12 @@ fn gate_of(host: &Host, reason: &str, wanted: &str) -> Background {
 pub fn start_gate(host: &Host, reason: &str, wanted: &str) -> (OpenVpnServer, Background) {
     let gate = gate_of(host, reason, wanted);
     let more = "management /tmp/gate unix\nmanagement-client-auth\nkeepalive 1 3\n";
-    (OpenVpnServer::start_with(host, 1194, 8, more), gate)
+    let server = OpenVpnServer::start_with(host, 1194, 8, more);
+    // A login before that would never be answered.
+    wait_until("the gate is connected", || {
+        gate.stderr().contains("connected").then_some(())
+    });
+    (server, gate)
 }
 
 #[test]
