@@ -163,7 +163,7 @@ building() {
     printf 'set -e\nip netns delete hand\nrm -r /etc/netns/hand\n' > /run/undo
     grep '^iptables' /run/by-hand | sed 's/ -A / -D /' >> /run/undo
     header "Building: compared with a script of $(grep -c '^ip' /run/by-hand) calls of ip and iptables, and one that undoes it"
-    as_pid_1 env -i GROUP=0 PATH="$PATH" /run/bin/rounds $((rounds / 100 + 1)) \
+    as_pid_1 env -i GROUP=0 PATH="$PATH" /run/bin/rounds $((rounds / 50 + 1)) \
         "runns-exec build:0:1" /run/bin/runns-exec build -n timed -r /run/etc/resolver \
         , "script of ip and iptables:0:1" sh /run/by-hand \
         , "runns-exec clean:0:1" /run/bin/runns-exec clean -n timed \
@@ -177,7 +177,7 @@ trap 'rm -rf "$bin"; [ ${#pids[@]} = 0 ] || kill "${pids[@]}"' EXIT
 sandbox
 all
 if type -P socat > /dev/null; then logging; fi
+building
+listing
 namespaces
 mounts
-listing
-building
