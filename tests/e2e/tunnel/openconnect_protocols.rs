@@ -111,14 +111,24 @@ fn each_protocol_reaches_openconnect() {
         ("anyconnect", "POST / "),
         ("gp", "POST /global-protect/prelogin.esp"),
         ("pulse", "GET / IF-T/TLS 1.0"),
+        ("fortinet", "GET /  Mozilla/5.0 SV1"),
+        ("f5", "GET / "),
+        ("nc", "GET / "),
     ] {
         options(&host, &format!("protocol={protocol}\n"));
         let before = server.stdout();
         let failed = host.run("runns-exec build -s work");
         failed.refused(1, &["Unexpected 404 result from server"]);
         let said = server.stdout();
-        assert!(said[before.len()..].contains(request), "{protocol}: {said}");
+        assert!(
+            said[before.len()..].starts_with(request),
+            "{protocol}: {said}"
+        );
     }
+    // Asks before it speaks to the server.
+    options(&host, "protocol=array\n");
+    host.run("runns-exec build -s work")
+        .refused(1, &["asks for authgroup", "hint: set authgroup="]);
     options(&host, "protocol=nosuch\n");
     let failed = host.run("runns-exec build -s work");
     failed.refused(1, &["nosuch"]);

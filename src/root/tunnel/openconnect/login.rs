@@ -321,13 +321,15 @@ impl<'a, 'b> Login<'a, 'b> {
             shown(prompt.trim_end_matches(':'))
         );
         let error = Error::new("log in", cause);
-        match (hidden, groups(prompt)) {
+        // Of Array it is a field to type into.
+        let is_group = groups(prompt).is_some() || prompt == "authgroup:";
+        match (hidden, is_group) {
             (true, _) if self.options.password.is_none() => {
                 error.hint("put the password into a file that only root can read, and name that in OpenConnectPassword=")
             }
             (true, _) => error.hint("a one-time code can only be typed: build it on a terminal"),
-            (false, Some(_)) => error.hint("set authgroup= in the file of OpenConnectOptions"),
-            (false, None) => error.hint("set user= in the file of OpenConnectOptions"),
+            (false, true) => error.hint("set authgroup= in the file of OpenConnectOptions"),
+            (false, false) => error.hint("set user= in the file of OpenConnectOptions"),
         }
     }
 
