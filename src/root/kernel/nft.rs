@@ -58,44 +58,6 @@ pub fn renewal(body: &str) -> Result<String> {
     Ok(text + body)
 }
 
-/// The commands that turn the table of `before` into that of `body`, if all that `body` has more
-/// are elements of sets and maps. The kernel adds them at once; before a table is deleted, it waits
-/// until no packet meets its rules any more.
-pub fn additions(before: &str, body: &str) -> Option<String> {
-    if before.lines().count() != body.lines().count() {
-        return None;
-    }
-    let mut commands = String::new();
-    for (before, now) in before.lines().zip(body.lines()) {
-        if before == now {
-            continue;
-        }
-        let ((name, head, before), (_, head_now, now)) = (elements(before)?, elements(now)?);
-        if head != head_now || before.iter().any(|element| !now.contains(element)) {
-            return None;
-        }
-        let added: Vec<&str> = now
-            .into_iter()
-            .filter(|element| !before.contains(element))
-            .collect();
-        commands += &format!("add element {TABLE} {name} {{ {} }}\n", added.join(", "));
-    }
-    Some(commands)
-}
-
-/// Takes a line of [`set`] apart: the name, all before the elements, and each of them.
-fn elements(line: &str) -> Option<(&str, &str, Vec<&str>)> {
-    let line = line.strip_suffix(" }")?;
-    let (head, elements) = line
-        .split_once(" elements = { ")
-        .map_or(Some((line, "")), |(head, elements)| {
-            Some((head, elements.strip_suffix(" };")?))
-        })?;
-    let name = head.split_whitespace().nth(1)?;
-    let elements = elements.split(", ").filter(|one| !one.is_empty());
-    Some((name, head, elements.collect()))
-}
-
 /// Loads a text in one transaction, in the calling thread's network namespace: all of it takes
 /// effect, or nothing.
 pub fn load(text: &str) -> Result<()> {
@@ -359,31 +321,6 @@ fn is_untouched() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn elements_are_added() {
-        let text = |open: &[&str], marks: &[&str], last: &str| {
-            let elements = |of: &[&str]| of.iter().map(ToString::to_string).collect();
-            let sets = set("set", "open", "ifname", elements(open))
-                + &set("map", "marks", "devgroup : mark", elements(marks));
-            format!("table {TABLE} {{\n{sets}    chain one {{ {last} }}\n}}\n")
-        };
-        let before = text(&["\"a\""], &[], "accept");
-        let of = |body: &str| additions(&before, body);
-        assert_eq!(of(&before).as_deref(), Some(""));
-        assert_eq!(
-            of(&text(&["\"b\"", "\"a\"", "\"c\""], &["1 : 2"], "accept")).as_deref(),
-            Some(
-                "add element inet runns open { \"b\", \"c\" }\nadd element inet runns marks { 1 : 2 }\n"
-            )
-        );
-        // Whatever else is different.
-        assert_eq!(of(&text(&["\"b\""], &[], "accept")), None);
-        assert_eq!(of(&text(&[], &[], "accept")), None);
-        assert_eq!(of(&text(&["\"a\""], &[], "drop")), None);
-        assert_eq!(of(&before.replace("ifname", "mark")), None);
-        assert_eq!(of(""), None);
-    }
 
     fn listed(elements: &str, rules: &[&str]) -> Listed {
         let rules: String = rules

@@ -9,7 +9,6 @@ use crate::facts::{self, Own, resolver};
 use crate::host::HostState;
 use crate::kernel::iptables::{self, Passing};
 use crate::kernel::netlink::{Netlink, in_namespace};
-use crate::kernel::nfnetlink::generation_here;
 use crate::kernel::nft::{self, Listed, Loaded};
 use crate::kernel::sysctl::set_sysctl;
 use crate::kernel::tool;
@@ -43,28 +42,13 @@ pub fn host(lock: &Lock, own: Own) -> Result<()> {
         lock.remove_file(Path::new(LOADED))?;
         return iptables::accept(passing);
     }
-    let loaded = load_host(&body)?;
+    let loaded = Loaded::load(&text, &body)?;
     lock.write_file(Path::new(TEXT), &text)?;
     match loaded.and_then(|loaded| serde_json::to_string(&loaded).ok()) {
         Some(loaded) => lock.write_file(Path::new(LOADED), &loaded)?,
         None => lock.remove_file(Path::new(LOADED))?,
     }
     iptables::accept(passing)
-}
-
-/// Loads the host's table. Where the kernel is known to hold all of it but some elements, only these
-/// are added. Otherwise it is replaced whole, which also empties the sets that packets add to: what
-/// they say of a namespace that was removed is not true of the next one with its subnet.
-fn load_host(body: &str) -> Result<Option<Loaded>> {
-    let text = trusted::read_if_there(Path::new(TEXT), Trust::Strict)?.unwrap_or_default();
-    let before = text.strip_prefix(&nft::replacement("")).unwrap_or_default();
-    let held = loaded()?.filter(|loaded| loaded.holds(generation_here(), before));
-    if held.is_some() && before == body {
-        return Ok(held);
-    }
-    held.and_then(|_| nft::additions(before, body))
-        .and_then(|commands| Loaded::load(&commands, body).ok())
-        .map_or_else(|| Loaded::load(&nft::replacement(body), body), Ok)
 }
 
 /// Removes a table that nothing needs any more, which a clean that was killed has left.
