@@ -15,7 +15,7 @@ strict() {
     build -s work || return
     leaves_from work 10.8.0.
     # Longer than the tunnel takes to notice that nothing arrives (keepalive 1 10).
-    says "rp_filter $how: packets arrive" ' 0% packet loss' as_user alice 'runns-exec work -- ping -4 -c 15 -q 10.8.0.1'
+    says "rp_filter $how: packets arrive" ' 0% packet loss' in_system 'runns-exec work -- ping -4 -c 15 -q 10.8.0.1'
     ok "rp_filter $how: status" in_system 'runns-exec status work'
     clean work -f
 }
