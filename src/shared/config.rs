@@ -407,7 +407,7 @@ impl<'a> Lines<'a> {
         }
         if !is_allowed {
             return Err(format!(
-                "an option before the first section belongs into {DEFAULT_PATH}"
+                "an option before the first section belongs in {DEFAULT_PATH}"
             ));
         }
         let place = self.places.last_mut();

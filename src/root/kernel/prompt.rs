@@ -11,7 +11,7 @@ use runns_shared::escape::one_line;
 use runns_sys::process::was_interrupted;
 
 /// Writes a question, which may be a server's, to stderr, on one line and without a newline.
-pub fn prompt(question: &str) {
+fn prompt(question: &str) {
     let _ = std::io::stderr().write_all(one_line(question).as_bytes());
 }
 

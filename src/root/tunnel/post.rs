@@ -324,19 +324,21 @@ impl Post {
     /// wait for this: it records its plan first, and whatever of the earlier plan was written after
     /// that is replaced.
     fn provide(&self, mut record: Record) -> Result<()> {
+        let mut has_changed = false;
         loop {
-            if let Some(resolver) = resolver::current(&record.plan) {
-                if resolver.lock {
-                    let file = self.tunnel.namespace()?;
-                    load::inside(&record.plan, &file, &Netlink::here()?)?;
-                }
+            let resolver = resolver::current(&record.plan);
+            if has_changed || resolver.as_ref().is_some_and(|resolver| resolver.lock) {
+                let file = self.tunnel.namespace()?;
+                load::inside(&record.plan, &file, &Netlink::here()?)?;
+            }
+            if let Some(resolver) = resolver {
                 etc_netns::rewrite(self.tunnel.name(), &resolver)?;
             }
             let now = self.record_now()?;
             if now.plan == record.plan {
                 return Ok(());
             }
-            record = now;
+            (record, has_changed) = (now, true);
         }
     }
 

@@ -349,7 +349,13 @@ fn finish(site: &mut Site) -> Result<()> {
     site.save()
         .inspect_err(|_| site.record.state = State::Building)?;
     // From now on the keepers of tunnels follow new name servers; some may have come before.
-    pushed::follow(site)
+    let followed = pushed::follow(site);
+    if followed.is_err() {
+        // Nobody enters while it is undone.
+        site.record.state = State::Building;
+        site.save()?;
+    }
+    followed
 }
 
 fn interrupted(name: &NetnsName) -> Error {

@@ -2,7 +2,7 @@
 //! to another uplink.
 
 use std::ffi::OsString;
-use std::io::{BufRead, IsTerminal};
+use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::facts::{self, Own};
 use crate::host::Before;
 use crate::kernel::daemon;
 use crate::kernel::netlink::Netlink;
-use crate::kernel::prompt::prompt;
+use crate::kernel::prompt::ask;
 use crate::lock::Lock;
 use crate::namespace;
 use crate::part::hook::{self, Moment};
@@ -22,7 +22,7 @@ use crate::table::load;
 use crate::tunnel::daemons;
 use crate::walk;
 use runns_shared::config::{Config, DEFAULT_PATH};
-use runns_shared::error::{Context, Error, Result, status};
+use runns_shared::error::{Error, Result, status};
 use runns_shared::escape::{escape, one_line, quote};
 use runns_shared::log;
 use runns_shared::name::{IfaceName, NetnsName};
@@ -342,19 +342,11 @@ fn confirm(name: &NetnsName, pids: &[i32]) -> Result<()> {
     for line in &list {
         output::complain(&format!("running in {name}: {line}"));
     }
-    prompt(&format!(
-        "End {} in {name}? [y/N] ",
-        if pids.len() == 1 {
-            "this process"
-        } else {
-            "these processes"
-        }
-    ));
-    let mut answer = String::new();
-    std::io::stdin()
-        .lock()
-        .read_line(&mut answer)
-        .cannot(|| "read the answer")?;
+    let which = match pids.len() {
+        1 => "this process",
+        _ => "these processes",
+    };
+    let answer = ask(&format!("End {which} in {name}? [y/N] "), true)?;
     if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
         return Ok(());
     }

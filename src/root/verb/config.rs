@@ -259,7 +259,8 @@ fn caller(environment: &[(OsString, OsString)]) -> Result<Option<Caller>> {
         Error::new("find out whose editor to run", cause)
     })?;
     let user = account::user_by_id(uid);
-    let gid = value("SUDO_GID").and_then(|gid| gid.parse().ok());
+    let gid = value("SUDO_GID").filter(|_| *name == CALLERS[0]);
+    let gid = gid.and_then(|gid| gid.parse().ok());
     Ok((uid != 0).then(|| Caller {
         uid,
         gid: gid.unwrap_or_else(|| user.as_ref().map_or(uid, |user| user.gid)),
