@@ -124,6 +124,8 @@ fn a_narrow_terminal_leaves_out_whole_columns_but_never_the_tunnel() {
         terminal.resize(30, columns);
         terminal.enter("runns-exec status; echo EN''D\n");
         let shown = String::from_utf8_lossy(&terminal.expect("END\r\n")).into_owned();
+        // What is typed before the prompt stands behind the echo, not before it.
+        terminal.expect("$ ");
         let lines = shown.lines().skip(1).map(str::trim_end);
         lines.take(3).map(str::to_string).collect::<Vec<String>>()
     };
