@@ -1,4 +1,4 @@
-//! Executes the program for root, which has the subcommands build, clean and status, without any
+//! Executes the program for root, which has all subcommands except exec, check and list, without any
 //! capability.
 
 use std::convert::Infallible;
