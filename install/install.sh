@@ -75,7 +75,7 @@ check_prefix() {
     directory=$prefix
     while [ "$directory" != / ]; do
         if [ -n "$(find -H "$directory" -prune \( -perm -020 -o -perm -002 -o ! -user 0 \) 2>/dev/null)" ]; then
-            fail "cannot install below $prefix: others than root can write $directory" 'choose another PREFIX, for example PREFIX=/opt/runns-exec'
+            fail "cannot install below $prefix: users other than root can write to $directory" 'choose another PREFIX, for example PREFIX=/opt/runns-exec'
         fi
         directory=$(dirname -- "$directory")
     done

@@ -310,7 +310,7 @@ fn define_import(command: Command) -> Command {
             "auth",
             None,
             "FILE",
-            "File with user name and password; ask: keep neither",
+            "File with user name and password, or ask",
         ))
         .arg(flag("build", None, "Build the namespace as well"))
         .arg(flag("replace", None, "Replace an import of the same name"))

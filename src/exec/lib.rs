@@ -69,10 +69,8 @@ fn dispatch(words: Vec<OsString>, invocation: &Invocation) -> Result<()> {
         Request::Status(options) => {
             verb::status::run(&options, arguments, environment).map(|never| match never {})
         }
-        Request::OfRoot => {
-            root_program::execute("build, clean, config or import", arguments, environment)
-                .map(|never| match never {})
-        }
+        Request::OfRoot => root_program::execute("run this subcommand", arguments, environment)
+            .map(|never| match never {}),
         Request::Print(text) => output::print(&text),
     }
 }

@@ -138,7 +138,7 @@ pub fn decide(name: &NetnsName) -> Result<Decision> {
 fn believe_absence(name: &NetnsName, record: Option<&Record>, missing: &str) -> Result<()> {
     let cause = match record {
         Some(record) if record.etc.is_some() && record.etc != etc_here() => {
-            "/etc is not that in which the namespace was built"
+            "/etc is not the one that the namespace was built in"
         }
         None if trusted::is_mounted_on_root("etc")? => "/etc is a mount, which may hide it",
         _ => return Ok(()),
@@ -149,7 +149,7 @@ fn believe_absence(name: &NetnsName, record: Option<&Record>, missing: &str) -> 
     };
     Err(
         refuse(name, format!("{missing} is missing, and {cause}")).hint(format!(
-            "run it outside of the sandbox; if there is none: sudo {command} {missing}"
+            "run it outside the sandbox; if there is none: sudo {command} {missing}"
         )),
     )
 }
@@ -276,15 +276,13 @@ impl Decision {
         let same: Vec<&Record> = self.others.iter().filter(is_same).collect();
         if same.is_empty() && arrival.is_built() {
             let hint = format!(
-                "outside of a sandbox, which may hide {DIRECTORY}, it can be entered; if the record is lost, root can remove \
-                 the namespace (sudo ip netns delete {}) and build it again",
+                "enter it outside the sandbox, which may hide {DIRECTORY}; if the record is lost: sudo ip netns delete {}, \
+                 then build it again",
                 self.name
             );
-            return Err(refuse(
-                &self.name,
-                "runns-exec built it, and its record is not there",
-            )
-            .hint(hint));
+            return Err(
+                refuse(&self.name, "runns-exec built it, but its record is missing").hint(hint),
+            );
         }
         let sections = self.check(&same, None)?;
         let by_record = same.iter().any(|record| is_without_privileges(record));

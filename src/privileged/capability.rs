@@ -145,7 +145,7 @@ fn why_missing(capability: Capability) -> Error {
         .is_ok_and(|fs| fs.flags().contains(nix::sys::statvfs::FsFlags::ST_NOSUID))
     {
         return missing("the program is on a file system that is mounted nosuid")
-            .hint("install it on one that is not, or remount that one with suid");
+            .hint("install it on another one, or remount this one with suid");
     }
     if !runns_sys::process::has_file_capabilities(c"/proc/self/exe") {
         return missing("the program file has none")

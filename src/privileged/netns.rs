@@ -161,9 +161,9 @@ impl Arrival<'_> {
         }
         let name = &self.netns.name;
         Err(self
-            .cannot("it is another namespace than the one that was built under this name")
+            .cannot("it is not the namespace that was built under this name")
             .hint(format!(
-                "sudo runns-exec clean {name} removes the record of the one that was built"
+                "to remove the record of the one that was built: sudo runns-exec clean {name}"
             )))
     }
 
@@ -295,7 +295,7 @@ fn local_socket() -> Result<OwnedFd> {
         SockFlag::SOCK_CLOEXEC,
         None,
     )
-    .cannot(|| "make a socket in the namespace")
+    .cannot(|| "create a socket in the namespace")
 }
 
 /// Marks the calling thread's network namespace, which only root may do, by [`BUILT`] or
@@ -316,7 +316,7 @@ fn cookie(socket: &OwnedFd) -> Result<u64> {
     cookie.map_err(|errno| {
         let cause = if errno == Errno::ENOPROTOOPT {
             format!(
-                "this kernel is too old: it takes Linux {} or later",
+                "this kernel is too old: Linux {} or later is required",
                 net::OLDEST_KERNEL
             )
         } else {

@@ -143,7 +143,7 @@ pub fn make(
 /// `None` if the host has no such file. It is the one that build left, if that is up to date, or
 /// else one that belongs to the caller, who made it, and whom the mount does not let write to it.
 fn hosts(privilege: &Privilege, name: &NetnsName, lines: &str) -> Result<Option<OwnedFd>> {
-    const WHAT: &str = "make a hosts file for the namespace";
+    const WHAT: &str = "create a hosts file for the namespace";
     let Some((seconds, nanoseconds, size)) = hosts::stamp()? else {
         return Ok(None);
     };
@@ -404,7 +404,7 @@ fn kept_empty_directory() -> Option<OwnedFd> {
 /// A mount of an empty directory that belongs to root, read-only for root's programs inside as well:
 /// of the one that is `kept`, which costs less than a new tmpfs.
 fn empty_directory(kept: Option<&OwnedFd>) -> Result<OwnedFd> {
-    const WHAT: &str = "make an empty directory";
+    const WHAT: &str = "create an empty directory";
     let attributes = Attributes::NOSUID_NODEV_NOEXEC.with(Attributes::RDONLY);
     if let Some(kept) = kept {
         let tree = api::clone_tree(kept.as_fd(), false).cannot(|| WHAT)?;
@@ -486,7 +486,7 @@ fn cover_sys(sys: &Sys, mark: &CStr) -> Result<()> {
         attributes = attributes.with(Attributes::RDONLY);
     }
     let sysfs = api::new_filesystem(c"sysfs", mark, &[], attributes)
-        .cannot(|| "make a sysfs for the namespace")?;
+        .cannot(|| "create a sysfs for the namespace")?;
     attach(sysfs.as_fd(), sys.place.as_fd(), c"")
         .cannot(|| "mount the namespace's sysfs on /sys")?;
     for (path, tree) in submounts {

@@ -63,10 +63,10 @@ impl HostState {
             return Ok(Self::default());
         }
         serde_json::from_str(&trusted::read(&path, Trust::Strict)?).map_err(|error| {
-            Error::new(format!("read {}", show(&path)), error).hint(
-                "it is damaged: what builds changed on the host (IPv4 forwarding, rp_filter) can only be restored by hand; \
-                 remove the file to go on without it",
-            )
+            let path = show(&path);
+            Error::new(format!("read {path}"), error).hint(format!(
+                "restore IPv4 forwarding and rp_filter of the host yourself, then: sudo rm {path}"
+            ))
         })
     }
 

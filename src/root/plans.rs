@@ -58,7 +58,7 @@ pub fn check_interface(plan: &Plan, host: &Netlink) -> Result<()> {
     let request = &plan.request;
     if request.has_veth() && host.link(plan.interface.as_str())?.is_some() {
         return Err(Error::new(
-            format!("make interface {}", plan.interface),
+            format!("create interface {}", plan.interface),
             "an interface of that name exists already",
         )
         .hint("choose another with -i or InterfaceIn"));

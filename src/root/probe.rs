@@ -301,7 +301,7 @@ fn explain(site: &Site, target: Ipv4Addr, failure: Option<ErrorKind>) -> Result<
         Some(rule) if rule.chain.starts_with(&format!("{TABLE} ")) => {
             let subnet = site.plan().subnet();
             Err(refuse(format!(
-                "routing rules of another program lead what is for {subnet} elsewhere"
+                "another program's routing rules send packets for {subnet} elsewhere"
             ))
             .hint(format!("sudo ip rule add to {subnet} table main priority 100")))
         }
@@ -314,7 +314,7 @@ fn explain(site: &Site, target: Ipv4Addr, failure: Option<ErrorKind>) -> Result<
             Ok(())
         }
         None => Err(refuse(
-            "a packet from inside did not get through the host, and no rule was seen that dropped it".to_string(),
+            "a packet from inside did not get through the host; the rule that dropped it was not found".to_string(),
         )
         .hint(
             "look for rules that drop it: nft list ruleset, iptables-save, iptables-legacy-save, and for BPF programs",

@@ -177,11 +177,11 @@ fn look_around(namespace: &mut Examined) {
     let cure = match (has_ipv6, leaves) {
         (true, true) => return,
         (true, false) => {
-            "it has one of IPv6: set IPv6=yes in the section of a namespace without a tunnel"
+            "it has an IPv6 default route: set IPv6=yes in the section of a namespace without a tunnel"
         }
         (false, _) => "connect the host",
     };
-    let how = "it has no default route of IPv4";
+    let how = "it has no IPv4 default route";
     namespace
         .found
         .push(Finding::degraded("the host", how).cure(cure));
@@ -232,7 +232,7 @@ fn try_firewall(examined: Vec<&mut Examined>) {
         match &passed {
             Ok(passed) if passed[at] == Some(false) => namespace.found.push(Finding::down(
                 "the host's firewall",
-                "lets nothing through (build says which rule, if it can be found)",
+                "lets nothing through (build names the rule, if it can find it)",
             )),
             Ok(_) => {}
             Err(error) => namespace.found.push(failed(error)),

@@ -536,7 +536,7 @@ impl Options<'_> {
                 let global = self.section.is_some() && GLOBAL_OPTION.eq_ignore_ascii_case(key);
                 self.refuse(match nearest(key, known.iter().copied()) {
                     _ if global => {
-                        error.hint(format!("{GLOBAL_OPTION} stands before the first section"))
+                        error.hint(format!("{GLOBAL_OPTION} belongs before the first section"))
                     }
                     Some(near) => error.hint(format!("did you mean {near}?")),
                     None => error.hint("man runns.conf describes all options"),
@@ -606,7 +606,7 @@ impl Options<'_> {
         if request.kill_switch && !request.has_tunnel() {
             self.refuse_option(
                 "KillSwitch",
-                "without vpn, OpenConnect or WireGuard there would be no way out at all",
+                "needs vpn, OpenConnect or WireGuard: without a tunnel, nothing could leave the namespace",
             );
         }
         const OF_VETH: [&str; 4] = ["InterfaceIn", "InterfaceOut", "Subnet", "MTU"];
@@ -688,7 +688,9 @@ impl Options<'_> {
             None => NetnsName::new(name)
                 .map_err(|error| {
                     let cause = error.cause();
-                    let why = format!("is not given, and the section's name cannot be it: {cause}");
+                    let why = format!(
+                        "is required, because the section's name is not a namespace name: {cause}"
+                    );
                     self.refuse_option("NetworkNamespace", why);
                 })
                 .ok(),
@@ -815,7 +817,7 @@ pub fn dns_words(value: &str) -> Result<Dns> {
             Err(_) if is_domain(word) => dns.search.push(word.to_string()),
             Err(_) => {
                 let cause = if word.contains('@') {
-                    "a domain cannot have servers of its own; name a resolver that asks them, such as dnsmasq \
+                    "servers for single domains are not supported; name a resolver that has them, such as dnsmasq \
                      --server=/DOMAIN/ADDRESS on the host"
                 } else {
                     "expected addresses, then search domains"
@@ -1003,7 +1005,7 @@ mod tests {
         refused("[w]\nColour=red\n", &["[w]", "Colour", "unknown option"]);
         refused(
             "[w]\nKillSwitch=yes\n",
-            &["[w]", "KillSwitch", "no way out"],
+            &["[w]", "KillSwitch", "nothing could leave"],
         );
         refused(
             "[w]\nKillSwitch=yes\nvpn=/x\nInterfaceOut=eth0\n",

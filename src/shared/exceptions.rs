@@ -82,7 +82,7 @@ impl Exceptions {
     /// Publishes one more port.
     pub fn publish(&mut self, port: Published) -> Result<()> {
         if let Some(other) = self.published.iter().find(|other| other.conflicts(&port)) {
-            return Err(wrong(format!("{other} has this port already")));
+            return Err(wrong(format!("{other} already uses this port")));
         }
         self.published.push(port);
         Ok(())

@@ -42,7 +42,7 @@ pub fn objection(stat: &FileStat) -> Option<String> {
     }
     if kind(stat) != SFlag::S_IFLNK && stat.st_mode & 0o022 != 0 {
         return Some(format!(
-            "others than root can write it (mode {:04o})",
+            "users other than root can write to it (mode {:04o})",
             stat.st_mode & 0o7777
         ));
     }

@@ -270,15 +270,15 @@ fn files_that_others_can_change_are_not_put_in_place() {
         ("chown alice /etc/netns/vpn1/resolv.conf", "belongs to uid"),
         (
             "chmod 666 /etc/netns/vpn1/resolv.conf",
-            "others than root can write",
+            "users other than root can write",
         ),
         (
             "chgrp runns /etc/netns/vpn1/resolv.conf && chmod 664 /etc/netns/vpn1/resolv.conf",
-            "others than root can write",
+            "users other than root can write",
         ),
         ("chown alice /etc/netns/vpn1", "belongs to uid"),
-        ("chmod 777 /etc/netns", "others than root can write"),
-        ("chmod 1777 /run/netns", "others than root can write"),
+        ("chmod 777 /etc/netns", "users other than root can write"),
+        ("chmod 1777 /run/netns", "users other than root can write"),
         (
             "echo x >/home/alice/r && rm /etc/netns/vpn1/resolv.conf && ln -s /home/alice/r /etc/netns/vpn1/resolv.conf",
             "alice",
@@ -295,7 +295,7 @@ fn files_that_others_can_change_are_not_put_in_place() {
         ("touch /etc/netns/vpn1/nonsuch", "touch /etc/nonsuch"),
         (
             "chmod 666 /run/runns/vpn1.json",
-            "others than root can write",
+            "users other than root can write",
         ),
         ("chown alice /run/runns", "belongs to uid"),
     ];

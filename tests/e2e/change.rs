@@ -518,7 +518,7 @@ fn without_change_build_says_what_differs() {
     host.run("runns-exec build -s work").refused(
         1,
         &[
-            "built already, but differently: NoNewPrivs: no -> yes; Publish: 8080:80/tcp -> 8081:80/tcp",
+            "built already, with other settings: NoNewPrivs: no -> yes; Publish: 8080:80/tcp -> 8081:80/tcp",
             "sudo runns-exec build -s work --change",
         ],
     );
@@ -573,7 +573,7 @@ fn a_tunnel_that_does_not_come_up_leaves_everything_as_it_was() {
         "vpn=/etc/openvpn/dead.conf\nKillSwitch=yes\nAllowUsers=alice,bob\nPublish=8080:80\n",
     );
     host.run(&format!("{CHANGE} --wait 2"))
-        .refused(1, &["/etc/openvpn/dead.conf", "it is as it was before"]);
+        .refused(1, &["/etc/openvpn/dead.conf", "the change was undone"]);
     assert!(comes_from(&host).starts_with("10.8.0."));
     programs.download();
     programs.assert_untouched(&host);
@@ -584,7 +584,7 @@ fn a_tunnel_that_does_not_come_up_leaves_everything_as_it_was() {
     host.run(&format!("{CHANGE} --wait 2")).refused(
         1,
         &[
-            "going back failed as well",
+            "undoing it failed as well",
             "nothing leaves outside its tunnels",
         ],
     );
@@ -625,7 +625,7 @@ fn an_interrupted_change_goes_back() {
     });
     host.ok("pkill -INT -f '[b]uild -s work --change'");
     let output = change.wait();
-    output.refused(1, &["interrupted", "it is as it was before"]);
+    output.refused(1, &["interrupted", "the change was undone"]);
     assert!(ping(&host, "work", FAR));
     assert!(
         host.ok("ip netns exec work ip route")

@@ -302,7 +302,7 @@ fn config_edit_asks_what_to_do_about_an_error() {
     let shown = String::from_utf8_lossy(&terminal.expect(question)).into_owned();
     assert!(shown.contains("line 2: neither a comment"), "{shown}");
     terminal.enter("q\n");
-    terminal.expect("it is as it was");
+    terminal.expect("nothing was saved");
     assert_eq!(host.ok("cat /etc/runns.conf"), "[work]");
     terminal.enter("runns-exec config edit\n");
     terminal.expect(question);
@@ -407,7 +407,7 @@ fn what_two_editors_leave_is_judged_together() {
     );
     assert!(said.contains("duplicate section"), "{said}");
     assert!(
-        said.contains("your text is in") || said.contains("it is as it was"),
+        said.contains("your text is in") || said.contains("nothing was saved"),
         "{said}"
     );
     host.ok("! test -e /etc/runns.conf.d/more.conf && runns-exec config");

@@ -208,7 +208,7 @@ fn rules_of_apps_are_bypassed_or_named() {
     // With an exit node it leads answers away as well, and everything else for the LAN.
     let refused = host.run("runns-exec build --all");
     assert!(
-        refused.status == 1 && refused.stderr.contains("routing rules of another program"),
+        refused.status == 1 && refused.stderr.contains("another program's routing rules"),
         "{refused}"
     );
     let hint = refused

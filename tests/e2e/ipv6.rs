@@ -73,8 +73,9 @@ fn a_namespace_has_ipv6_if_it_was_asked_for() {
     host.ok("rm -r /etc/netns/with");
     let said = host.user("alice").ok("runns-exec check with; true");
     assert!(
-        said.lines()
-            .any(|line| line.contains("IPv6") && line.contains("OK") && line.contains("by eth0")),
+        said.lines().any(|line| line.contains("IPv6")
+            && line.contains("OK")
+            && line.contains("through eth0")),
         "{said}"
     );
     // Servers of the host, by each of its addresses; no other namespace.

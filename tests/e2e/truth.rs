@@ -337,15 +337,15 @@ fn the_uplink_is_followed() {
     for (damage, words) in [
         (
             format!("ip link set eth1 down; ip link set eth1 up; {route}"),
-            "uplink eth1: its routes are not those of the host",
+            "uplink eth1: its routes differ from the host's",
         ),
         (
             "ip route del default dev eth1 && ip route add default via 198.18.0.77 dev eth1 metric 500".to_string(),
-            "uplink eth1: its routes are not those of the host",
+            "uplink eth1: its routes differ from the host's",
         ),
         (
             format!("ip route del default dev eth1 && {route}; ip route flush table {table} type unicast"),
-            "uplink eth1: its routes are not those of the host",
+            "uplink eth1: its routes differ from the host's",
         ),
         (
             format!("ip route del unreachable default table {table} metric 4294967295"),
@@ -405,7 +405,7 @@ fn files_and_the_dns_lock_are_repaired() {
             ("ln -sf /etc/passwd PATH", "a symbolic link"),
             ("rm PATH && mkdir PATH", "not a regular file"),
             ("chown alice PATH", "owned by uid"),
-            ("chmod 666 PATH", "others than root can write it"),
+            ("chmod 666 PATH", "users other than root can write to it"),
             ("chmod 600 PATH", "not everybody can read it"),
         ] {
             let words = format!("{path}: {how}");
@@ -432,7 +432,7 @@ fn files_and_the_dns_lock_are_repaired() {
     world.damage(
         "bound",
         "chmod 777 /etc/netns/bound",
-        &["/etc/netns/bound: others than root"],
+        &["/etc/netns/bound: users other than root"],
         &["/etc/netns/bound: "],
     );
     // A program that has the file mounted sees the change.

@@ -19,7 +19,7 @@ use runns_sys::process::{self, STANDARD, Starting};
 
 /// Starts `program` in the background, prints its pid and ends this process.
 pub fn start(unprivileged: &Unprivileged, program: &Program) -> Result<Infallible> {
-    let (read, write) = pipe2(OFlag::O_CLOEXEC).cannot(|| "make a pipe")?;
+    let (read, write) = pipe2(OFlag::O_CLOEXEC).cannot(|| "create a pipe")?;
     match process::fork_to_execute().cannot(|| "fork")? {
         None => {
             drop(read);

@@ -107,7 +107,7 @@ const SINGLE_INSTANCES: [SingleInstance; 12] = [
         commands: &["tmux"],
         processes: &["tmux"],
         own_instance: &["-L", "-S"],
-        advice: "-L NAME for a server of its own",
+        advice: "-L NAME for a separate server",
     },
     SingleInstance {
         commands: &["qbittorrent"],
@@ -144,8 +144,8 @@ pub fn warnings(program: &Program) -> Vec<String> {
     let mut warnings = Vec::new();
     if let Some(launcher) = launcher(program, path, name) {
         warnings.push(format!(
-            "{launcher} starts {name} in a separate view of the file system: the namespace's resolv.conf and nsswitch.conf \
-             do not hold there"
+            "{launcher} starts {name} in a separate view of the file system, without the namespace's resolv.conf and \
+             nsswitch.conf"
         ));
     }
     if let Some(kind) = SINGLE_INSTANCES

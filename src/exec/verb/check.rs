@@ -329,11 +329,11 @@ fn services() -> Vec<Finding> {
             ),
             None if sockets.iter().any(|socket| is_uncovered(socket)) => Finding::untested(
                 name,
-                "it does not answer now, but its directory is not covered: one that starts later could be reached",
+                "it does not answer now, but its directory is not covered: if it starts later, it can be reached",
             ),
             None if sockets.iter().all(|socket| is_missing(socket)) => Finding::untested(
                 name,
-                "it does not answer now, but there is no directory to cover: one that starts later could be reached",
+                "it does not answer now, but it has no directory to cover: if it starts later, it can be reached",
             ),
             None => Finding::new(name, true, "cannot be reached"),
         }
@@ -385,8 +385,7 @@ fn queries(servers: &[IpAddr]) -> Vec<Finding> {
     let answers = resolver.ok == Some(true);
     let query = |check, address, resolved, seen: (Answer, Answer)| match seen.0 {
         Answer::Lost if !answers => {
-            let detail =
-                format!("one to {address} is not answered, and neither is one to the resolver");
+            let detail = format!("no answer to a query to {address}, and none from the resolver");
             Finding::untested(check, detail)
         }
         _ => query(check, address, resolved, seen),
@@ -406,12 +405,12 @@ fn queries(servers: &[IpAddr]) -> Vec<Finding> {
         Answer::Answered => Finding::new(
             "query to the stub",
             true,
-            format!("one to {STUB} arrives at the resolver"),
+            format!("a query to {STUB} arrives at the resolver"),
         ),
         Answer::Rejected if !v4 => Finding::new(
             "query to the stub",
             true,
-            format!("one to {STUB} is rejected"),
+            format!("a query to {STUB} is rejected"),
         ),
         _ => {
             let detail = format!("no answer from {STUB}: programs that ask there find no names");
@@ -468,10 +467,10 @@ fn query(
         ),
         (Answer::Lost, _) => (
             false,
-            "leaves the namespace as it is (DNSLock is off), or the resolver is down",
+            "leaves the namespace unchanged (DNSLock is off), or the resolver is down",
         ),
     };
-    Finding::new(check, ok, format!("one to {address} {what}"))
+    Finding::new(check, ok, format!("a query to {address} {what}"))
 }
 
 /// A query (RFC 1035) for a nonexistent name under .invalid (RFC 2606), from which an observer
@@ -588,9 +587,9 @@ fn routes(decision: &Decision) -> Vec<Finding> {
         Some(device) if tunnel && device == INSIDE => Finding::new(
             "default route",
             false,
-            format!("by {device}, not by the tunnel"),
+            format!("through {device}, not through the tunnel"),
         ),
-        Some(device) => Finding::new("default route", true, format!("by {device}")),
+        Some(device) => Finding::new("default route", true, format!("through {device}")),
     }];
     findings.push(match v6.as_deref() {
         None => Finding::new("IPv6", true, "no default route: nothing leaves"),
@@ -600,7 +599,7 @@ fn routes(decision: &Decision) -> Vec<Finding> {
                 "IPv6",
                 same,
                 format!(
-                    "by {device}{}",
+                    "through {device}{}",
                     if same {
                         ""
                     } else {
@@ -645,7 +644,7 @@ fn bound(decision: &Decision) -> Vec<Finding> {
         INSIDE,
         send(DISCARD, b""),
         open,
-        [LEAVES, "a socket that is bound to it finds no route"],
+        [LEAVES, "a socket bound to it has no route"],
     )];
     if request.dns_lock != Some(false) {
         let sent = send(53, &question(new_id()));

@@ -155,7 +155,7 @@ pub fn limit(kept: &CapsHashSet) -> Result<()> {
 
 /// Reads back what [`give_up_root`] did.
 fn verify(identity: &Identity, kept: &CapsHashSet) -> Result<()> {
-    let wrong = |what: &str| Error::new("give up root's privileges", format!("{what} still there"));
+    let wrong = |what: &str| Error::new("give up root's privileges", what.to_string());
     for set in [
         CapSet::Effective,
         CapSet::Permitted,
@@ -166,16 +166,16 @@ fn verify(identity: &Identity, kept: &CapsHashSet) -> Result<()> {
         let now = caps::read(None, set).map_err(|error| Error::new("read capabilities", error))?;
         // A namespace is sometimes built by a process that lacks a capability itself.
         if !now.is_subset(kept) {
-            return Err(wrong("some capabilities are"));
+            return Err(wrong("some capabilities are left"));
         }
     }
     let ids = nix::unistd::getresuid().cannot(|| "read the user")?;
     if [ids.real, ids.effective, ids.saved] != [Uid::from_raw(identity.user); 3] {
-        return Err(wrong("another user is"));
+        return Err(wrong("the user ID is not that of the daemon"));
     }
     // Root could come back only here.
     if setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).is_ok() {
-        return Err(wrong("root is"));
+        return Err(wrong("the process could become root again"));
     }
     Ok(())
 }

@@ -210,7 +210,7 @@ fn new_root() -> Result<OwnedFd> {
         &options,
         Attributes::NOSUID_NODEV,
     )
-    .cannot(|| "make a new root")?;
+    .cannot(|| "create a new root")?;
     let workplace =
         open(WORKPLACE, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).cannot(|| "open /usr")?;
     api::attach(root.as_fd(), workplace.as_fd(), c"").cannot(|| "mount the new root")?;
@@ -245,14 +245,14 @@ pub fn normal(path: &Path) -> PathBuf {
 
 fn place(root: &OwnedFd, shown: &Shown, source: &Source) -> Result<()> {
     let at = below(&shown.at);
-    make_parents(&at).cannot(|| "make a directory")?;
+    make_parents(&at).cannot(|| "create a directory")?;
     match source {
-        Source::Link(target) => std::os::unix::fs::symlink(target, &at).cannot(|| "make a link"),
+        Source::Link(target) => std::os::unix::fs::symlink(target, &at).cannot(|| "create a link"),
         Source::Tree(tree, is_directory) => {
             if *is_directory {
-                std::fs::create_dir_all(&at).cannot(|| "make a directory")?;
+                std::fs::create_dir_all(&at).cannot(|| "create a directory")?;
             } else if !at.exists() {
-                File::create(&at).cannot(|| "make a file")?;
+                File::create(&at).cannot(|| "create a file")?;
             }
             let at = CString::new(at.as_os_str().as_bytes()).unwrap_or_default();
             api::attach(tree.as_fd(), root.as_fd(), &at).cannot(|| "mount it")
@@ -289,8 +289,8 @@ fn make_directory(root: &OwnedFd, path: &Path) -> Result<OwnedFd> {
     if let Ok(target) = readlinkat(&parent, name) {
         return make_directory(root, &above.join(target));
     }
-    mkdirat(&parent, name, Mode::from_bits_truncate(0o755)).cannot(|| "make a directory")?;
-    find(root, path)?.ok_or_else(|| Error::new("make a directory", words(Errno::ENOENT)))
+    mkdirat(&parent, name, Mode::from_bits_truncate(0o755)).cannot(|| "create a directory")?;
+    find(root, path)?.ok_or_else(|| Error::new("create a directory", words(Errno::ENOENT)))
 }
 
 fn split(path: &Path) -> Result<(&Path, &OsStr)> {

@@ -65,7 +65,7 @@ impl Bundle {
             }
             let folded = place.to_string_lossy().to_lowercase();
             if known.insert(folded, ()).is_some() {
-                return Err(wrong("another entry has the same name, but for its case"));
+                return Err(wrong("another entry has the same name in a different case"));
             }
             files.insert(place, unpack(&mut entry, &mut room).map_err(wrong)?);
         }
@@ -132,7 +132,7 @@ fn unpack(entry: &mut ZipFile<Cursor<&[u8]>>, room: &mut u64) -> Result<Vec<u8>,
     *room = room
         .checked_sub(size)
         .filter(|_| size <= MAX_TEXT || size / packed <= LARGEST_RATIO)
-        .ok_or("unpacked, it is too large")?;
+        .ok_or("it is too large when unpacked")?;
     Ok(contents)
 }
 

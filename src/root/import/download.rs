@@ -95,7 +95,8 @@ impl Download {
             let file = match openat2(&self.directory, relative, how) {
                 Err(Errno::ENOENT) => return Ok(None),
                 Err(Errno::ELOOP) => {
-                    let cause = "it is, or is behind, a symbolic link, and none is followed";
+                    let cause =
+                        "it is a symbolic link, or its path contains one, and import follows none";
                     return Err(Error::new(cannot(), cause));
                 }
                 file => file.cannot(cannot)?,

@@ -334,12 +334,12 @@ impl Companions<'_> {
 fn complete(mut import: Import, text: Vec<u8>) -> Result<Import> {
     let wrong = |why: String| Err(Error::new("import it", why));
     if import.checked.servers.is_empty() {
-        return wrong("it names no server: it is no provider's configuration".to_string());
+        return wrong("it names no server, so it is not a provider's configuration".to_string());
     }
     match import.files.insert(import.main.clone(), text.clone()) {
         Some(other) if other != text => {
             return wrong(format!(
-                "a file that it names is called {}, too",
+                "a file that it names is also called {}",
                 show(&import.main)
             ));
         }
@@ -353,7 +353,7 @@ fn complete(mut import: Import, text: Vec<u8>) -> Result<Import> {
             // Whatever reads it would get, and perhaps send elsewhere, what is kept there later.
             Ok(relative) if import.checked.asks_login && relative == Path::new(LOGIN) => {
                 let cause = format!(
-                    "it names a file {LOGIN}, where user name and password are kept: rename that file"
+                    "it names a file {LOGIN}, and import keeps user name and password under this name: rename that file"
                 );
                 Err(Error::new("import it", cause))
             }
@@ -374,7 +374,7 @@ fn complete(mut import: Import, text: Vec<u8>) -> Result<Import> {
     let absolute: Vec<String> = absolute.into_inner().into_iter().collect();
     if !absolute.is_empty() {
         return wrong(format!(
-            "it names files by absolute paths, where they would not be found: {}",
+            "it names files by absolute paths, which import does not follow: {}",
             absolute.join(", ")
         ));
     }

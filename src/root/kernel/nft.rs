@@ -296,7 +296,7 @@ fn parse(text: &str) -> Result<Vec<Map<String, Value>>> {
     let listing: Value = serde_json::from_str(text).map_err(|error| wrong(&error))?;
     let objects = listing["nftables"]
         .as_array()
-        .ok_or_else(|| wrong(&"nft printed something else"))?;
+        .ok_or_else(|| wrong(&"the output of nft is not a list of objects"))?;
     Ok(objects
         .iter()
         .filter_map(Value::as_object)

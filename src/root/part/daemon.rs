@@ -254,7 +254,7 @@ fn write_hosts(site: &Site) -> Result<()> {
         for (name, addresses) in names.iter().zip(tool::addresses_of_all(&names)) {
             if addresses.is_empty() {
                 warn(&format!(
-                    "{}: the server's name {name} was not found outside",
+                    "{}: the server's name {name} was not found by the host's resolver",
                     show(config)
                 ));
             }

@@ -198,7 +198,7 @@ fn add(interface: &IfaceName) -> Result<()> {
         let add = |zone: &str| call(&RUNTIME, &["addInterface", "ss", zone, interface.as_str()]);
         if add(ZONE).is_err() {
             warn(&format!(
-                "firewalld does not know the zone {ZONE} before it is reloaded; {interface} is in zone {STAND_IN} until then"
+                "firewalld reads the zone {ZONE} when it is reloaded; until then, {interface} is in zone {STAND_IN}"
             ));
             add(STAND_IN)?;
         }

@@ -132,7 +132,7 @@ fn look(subject: &Subject) -> Result<Vec<Finding>> {
     if is_locked && inside.sysctl(ROUTE_LOCALNET).is_some_and(|on| on != "1") {
         found.push(Finding::degraded(
             "DNS lock",
-            "route_localnet is off: queries to loopback addresses get lost",
+            "route_localnet is off: queries to loopback addresses are lost",
         ));
     }
     let Some(deep) = subject.deep()? else {

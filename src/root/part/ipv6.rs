@@ -33,7 +33,7 @@ fn check(plan: &Plan) -> Result<()> {
         return Err(Error::new("build with IPv6=yes", "this kernel has no IPv6"));
     }
     if plan.request.has_tunnel() && plan.request.ipv6.is_none() && !is_there()? {
-        warn("this host has no IPv6 (ipv6.disable=1): tunnels go without it, as with IPv6=no");
+        warn("this host has no IPv6 (ipv6.disable=1): tunnels do not use it, as with IPv6=no");
     }
     Ok(())
 }

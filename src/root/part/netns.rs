@@ -288,7 +288,7 @@ fn attach_again(site: &Site) -> Result<()> {
         Ok(stat) if !stat.is_file() || stat.len() > 0 || is_nsfs(&stat) => {
             return Err(Error::new(
                 format!("mount the namespace on {}", path.display()),
-                "something else is there",
+                "another file is in its place",
             ));
         }
         Ok(_) => {}
@@ -340,7 +340,7 @@ fn look(subject: &Subject) -> Result<Vec<Finding>> {
     if !inside.marked {
         found.push(Finding::degraded(
             "mark inside",
-            "gone: without the record, it would count as not built",
+            "missing: if its record were lost, the namespace would look unmanaged",
         ));
     }
     for name in INHERITED {
@@ -352,7 +352,7 @@ fn look(subject: &Subject) -> Result<Vec<Finding>> {
             let name = name.rsplit('/').next().unwrap_or(name);
             found.push(Finding::degraded(
                 format!("{name} inside"),
-                format!("{now}, not as on the host"),
+                format!("{now}, which differs from the host's value"),
             ));
         }
     }

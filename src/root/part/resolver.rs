@@ -146,7 +146,7 @@ fn check(plan: &Plan) -> Result<()> {
                 format!("create {}", show(&ours)),
                 "it exists already, and runns-exec did not create it",
             )
-            .hint("remove it, or leave out Resolve and DNS to use it as it is"));
+            .hint("remove it, or use it unchanged: without Resolve and DNS in the section"));
         }
     }
     if resolver.servers.is_empty() {
@@ -171,9 +171,9 @@ fn objection(data: &std::fs::Metadata, directory: bool) -> Option<String> {
             }
         )),
         _ if data.uid() != 0 => Some(format!("owned by uid {}, not by root", data.uid())),
-        mode if mode & 0o022 != 0 => {
-            Some(format!("others than root can write it (mode {mode:04o})"))
-        }
+        mode if mode & 0o022 != 0 => Some(format!(
+            "users other than root can write to it (mode {mode:04o})"
+        )),
         mode if mode & 0o444 != 0o444 => {
             Some(format!("not everybody can read it (mode {mode:04o})"))
         }

@@ -254,7 +254,7 @@ fn look(seen: &Seen, uplink: &IfaceName) -> Result<Vec<Finding>> {
     let Some(bound) = Bound::to(uplink)? else {
         return Ok(vec![Finding::down(
             what,
-            "the host's tables have nothing for it",
+            "the record of its routing table is missing",
         )]);
     };
     let routes = seen.routes()?;
@@ -314,7 +314,7 @@ fn look_at_rules(seen: &Seen, bound: Bound, what: &str) -> Result<Vec<Finding>> 
             Place::Missing => Some(Finding::degraded(what, format!("{name} is gone"))),
             Place::Behind(rival) => Some(Finding::degraded(
                 what,
-                format!("{name} comes after one of another program ({rival})"),
+                format!("{name} comes after another program's ({rival})"),
             )),
             Place::Crowding => Some(Finding::degraded(
                 what,
@@ -343,7 +343,7 @@ fn look_at_routes(
     } else if wanted.is_empty() {
         Some(down("no address and no route").cure("configure it, then build again"))
     } else if !wanted.iter().all(has) || !unicast().all(|route| is_wanted(route, &wanted)) {
-        Some(down("its routes are not those of the host"))
+        Some(down("its routes differ from the host's"))
     } else {
         None
     })

@@ -63,7 +63,7 @@ fn left_out(profile: &Profile) -> Vec<String> {
         ),
         (
             profile.which(&WRITERS),
-            "the daemon can write no files; it logs to the system log",
+            "the daemon cannot write files; it logs to the system log",
         ),
     ];
     let left_out = reasons

@@ -95,7 +95,7 @@ fn parse_words(words: &[OsString]) -> Result<(NetnsName, usize, bool)> {
 }
 
 fn wrong() -> Error {
-    Error::new("keep a tunnel", "this is for build to start")
+    Error::new("keep a tunnel", "only build can start it")
 }
 
 /// The connection to build, which is standard input.

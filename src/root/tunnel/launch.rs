@@ -175,8 +175,7 @@ impl Tunnel {
         let request = &record.plan.request;
         let beyond = configuration.is_beyond_veth(&|name| in_hosts(&record.plan.name, name));
         if beyond && !request.kill_switch && request.uplink.is_some() {
-            let cause = "its servers have only IPv6 addresses, or are on this host's loopback: the veth pair leads to neither, \
-                         and outside, its packets would leave through any uplink";
+            let cause = "its servers have only IPv6 or loopback addresses, which it cannot reach through one uplink alone";
             return Err(Error::new("start a tunnel", cause)
                 .hint("remove InterfaceOut, or use a server with an IPv4 address"));
         }

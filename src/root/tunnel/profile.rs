@@ -233,7 +233,7 @@ impl Profile {
         if missing.is_empty() {
             return Ok(());
         }
-        let cause = format!("these files are not there: {}", missing.join(", "));
+        let cause = format!("these files do not exist: {}", missing.join(", "));
         Err(Error::new(format!("use {}", show(&self.file)), cause))
     }
 

@@ -145,7 +145,7 @@ fn name_lock(error: Error) -> Error {
         return error;
     }
     error.hint(
-        "kernel.modules_disabled=1 keeps the kernel from loading modules; have those of a namespace that is built loaded at each \
+        "kernel.modules_disabled=1 keeps the kernel from loading modules; to load those that a built namespace uses at each \
          boot: lsmod | awk 'NR > 1 { print $1 }' | sudo tee /etc/modules-load.d/runns-exec.conf",
     )
 }
@@ -374,7 +374,7 @@ fn standing(wanted: &Wanted, record: &Record) -> Result<()> {
     if !differences.is_empty() {
         let differences: Vec<String> = differences.iter().map(ToString::to_string).collect();
         let cause = format!(
-            "it is built already, but differently: {}",
+            "it is built already, with other settings: {}",
             differences.join("; ")
         );
         let error = Error::new(format!("build namespace {name}"), cause);
@@ -452,7 +452,7 @@ impl Wanted {
         };
         if let Some((first, second)) = config.ambiguity() {
             warn(&format!(
-                "[{}] and [{}] both name namespace {}: as long as they do, only root can enter any",
+                "[{}] and [{}] both name namespace {}: until one of them is changed, only root can enter namespaces",
                 first.name, second.name, first.netns
             ));
         }
@@ -592,7 +592,7 @@ impl Wanted {
             number = number.saturating_add(1);
             let free = Number::new(number).ok_or_else(|| {
                 if Number::all().any(|number| taken.is_free(number)) {
-                    Error::new("choose a name", "no number is left above the greatest vpnX")
+                    Error::new("choose a name", "no number is left above the highest vpnX")
                 } else {
                     taken.exhausted()
                 }
@@ -611,7 +611,7 @@ impl Wanted {
 /// `path` from the root; it need not exist.
 fn absolute(path: &Path) -> Result<PathBuf> {
     if path.as_os_str().as_bytes().is_empty() {
-        return Err(Error::new("use ''", "it is not a path"));
+        return Err(Error::new("use ''", "the path is empty"));
     }
     std::path::absolute(path).cannot(|| format!("use {}", show(path)))
 }
@@ -681,16 +681,15 @@ impl Taken {
         let cause = match widest {
             Some(network) if network.prefix_len() <= RANGE.prefix_len() => {
                 format!(
-                    "an address or a route of the host is in {network}, which takes all of {RANGE}"
+                    "the host has an address or a route in {network}, which covers all of {RANGE}"
                 )
             }
-            Some(network) => format!(
-                "addresses and routes of the host and other namespaces take all of {RANGE}, {network} among them"
-            ),
-            None => format!("other namespaces have all of {RANGE}"),
+            Some(network) => {
+                format!("the host and other namespaces use all of {RANGE}, {network} among others")
+            }
+            None => format!("other namespaces use all of {RANGE}"),
         };
-        let hint =
-            "set Subnet= in its section to a network that is free here, 10.201.0.0/24 for example";
+        let hint = "set Subnet= in its section to a free network, 10.201.0.0/24 for example";
         Error::new("find a subnet", cause).hint(hint)
     }
 }

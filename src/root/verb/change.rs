@@ -125,7 +125,7 @@ pub fn run(site: &mut Site, wanted: &Wanted) -> Result<bool> {
     change.check(&site.record, &site.host)?;
     let name = change.plan.name.clone();
     if site.open_namespace()?.is_none() {
-        let cause = "its name does not lead to the namespace that was built";
+        let cause = "its name no longer refers to the namespace that was built";
         return Err(Error::new(format!("change namespace {name}"), cause)
             .hint(format!("sudo runns-exec clean {name}, then build it again")));
     }
@@ -175,7 +175,7 @@ fn apply(site: &mut Site, plan: Plan) -> Result<()> {
     process::forget_interrupts();
     match begin(site, whole).and_then(|()| finish(site)) {
         Ok(()) => {
-            let cause = format!("{error}; it is as it was before");
+            let cause = format!("{error}; the change was undone");
             let hint = error.hint_text().map(str::to_string);
             let name = &site.plan().name;
             let failed = Error::new(format!("change namespace {name}"), cause);
@@ -210,10 +210,10 @@ pub fn finish(site: &mut Site) -> Result<()> {
 fn unfinished(site: &Site, error: &Error, second: Option<&Error>) -> Error {
     let plan = site.plan();
     let back = second.map_or(String::new(), |second| {
-        format!("; going back failed as well: {second}")
+        format!("; undoing it failed as well: {second}")
     });
     let left = if site.record.closed || plan.request.kill_switch {
-        "until it is done, nothing leaves outside its tunnels"
+        "until it is finished, nothing leaves outside its tunnels"
     } else {
         "it is incomplete"
     };

@@ -283,7 +283,7 @@ fn edit(path: &Path, environment: &[(OsString, OsString)]) -> Result<()> {
             Err(error) => return Err(copy.keep(error)),
         }
         if !wants_to_go_on().map_err(|error| copy.keep(error))? {
-            let cause = "the configuration would contain an error; it is as it was";
+            let cause = "the configuration would contain an error; nothing was saved";
             return Err(Error::new(format!("save {}", show(path)), cause));
         }
     }
@@ -370,7 +370,8 @@ fn run_editor(
             .find_map(|name| Some(tool::find(name)?.into_os_string()))
     };
     let editor = named.or_else(common).ok_or_else(|| {
-        Error::new("find an editor", "none is installed").hint("EDITOR names another one")
+        Error::new("find an editor", "none is installed")
+            .hint("install one, or name one in the variable EDITOR")
     })?;
     // It may have arguments, as other programs understand these variables.
     let mut script = OsString::from("exec ");
@@ -399,7 +400,7 @@ fn run_editor(
         true => Ok(()),
         false => Err(Error::new(
             cannot(),
-            format!("it ended with {status}; nothing is changed"),
+            format!("it ended with {status}; nothing was saved"),
         )),
     }
 }

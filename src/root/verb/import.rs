@@ -174,7 +174,7 @@ fn two_lines(text: &str) -> Result<Vec<u8>, &'static str> {
     let is_wrong =
         |word: &str| word.is_empty() || word.len() > LONGEST || word.chars().any(|c| c == '\0');
     if is_wrong(user) || is_wrong(password) {
-        return Err("user name and password are a line each, neither empty nor too long");
+        return Err("user name and password must be a line each, not empty and not too long");
     }
     Ok(format!("{user}\n{password}\n").into_bytes())
 }

@@ -33,11 +33,9 @@ fn prepare(verb: &str) -> Result<()> {
             let what = if kind == "net" { "network" } else { "mount" };
             return Err(Error::new(
                 verb,
-                format!("this shell is in another {what} namespace than the host's pid 1"),
+                format!("this shell is not in the {what} namespace of the host's pid 1"),
             )
-            .hint(
-                "run it on the host itself, outside of ip netns exec, containers and sandboxes",
-            ));
+            .hint("run it on the host itself, outside ip netns exec, containers and sandboxes"));
         }
     }
     process::set_disposition(nix::sys::signal::Signal::SIGPIPE, Disposition::Ignore)

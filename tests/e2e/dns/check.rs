@@ -63,7 +63,7 @@ fn a_locked_namespace_is_green() {
         "{output}"
     );
     assert!(
-        line(&output, "default route").ends_with("by eth0"),
+        line(&output, "default route").ends_with("through eth0"),
         "{output}"
     );
     world.asking_nobody_else(|| assert_eq!(world.alice().run("runns-exec check work").status, 0));
@@ -350,14 +350,14 @@ fn traffic_around_the_tunnel_is_red() {
     let output = world.alice().run("runns-exec check work");
     assert_red(&output, &[]);
     assert!(
-        line(&output, "default route").contains("by tun"),
+        line(&output, "default route").contains("through tun"),
         "{output}"
     );
     assert!(line(&output, "eth0").starts_with("OPEN "), "{output}");
     let output = world.alice().run("runns-exec check split");
     assert_red(&output, &["default route"]);
     assert!(
-        line(&output, "default route").contains("by eth0, not by the tunnel"),
+        line(&output, "default route").contains("through eth0, not through the tunnel"),
         "{output}"
     );
     // The tunnel's routes are removed.

@@ -85,7 +85,8 @@ fn a_file_that_a_user_could_exchange_is_refused() {
             (
                 "./shared/mine",
                 "shared",
-                "/etc/openvpn/shared: others than root can write it (mode 0775)".to_string(),
+                "/etc/openvpn/shared: users other than root can write to it (mode 0775)"
+                    .to_string(),
             ),
         ] {
             let line = option.replace("FILE", file).replace("DIRECTORY", directory);
@@ -152,7 +153,10 @@ fn reading_a_file_ends() {
     for (line, why) in [
         ("auth-user-pass fifo", "it is not a regular file"),
         ("auth-user-pass watchdog", "it is not a regular file"),
-        ("auth-user-pass /dev/zero", "others than root can write it"),
+        (
+            "auth-user-pass /dev/zero",
+            "users other than root can write to it",
+        ),
         ("auth-user-pass /etc", "it is a directory"),
         ("ca large", "it is larger than 16 MiB"),
         ("config fifo", "it is not a regular file"),

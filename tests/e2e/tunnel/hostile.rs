@@ -305,7 +305,7 @@ fn nobody_but_build_starts_a_keeper() {
         host.user("alice")
             .run(&socat(&format!("{KEEPER} work 0 alone")))
             .stdout
-            .contains("this is for build to start")
+            .contains("only build can start it")
     );
     host.user("alice")
         .run("runns-exec .tunnel-keeper work 0 alone")

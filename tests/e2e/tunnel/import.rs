@@ -599,11 +599,11 @@ fn a_hostile_bundle_gains_nothing() {
         ),
         (
             "put('a.ovpn', conf); put('A.OVPN', conf)",
-            "but for its case",
+            "in a different case",
         ),
         (
             "put('a.ovpn', conf); put('bomb', bytes(30 << 20))",
-            "bomb: unpacked, it is too large",
+            "bomb: it is too large when unpacked",
         ),
         (
             "put('a.ovpn', conf)\nimport os\nfor i in range(5): put('b%d' % i, os.urandom(100) * 1000 + bytes(900000)); put('c%d' % i, os.urandom(7 << 20))",

@@ -98,7 +98,7 @@ fn a_server_that_wants_to_examine_the_machine() {
     failed.refused(
         1,
         &[
-            "the server wants to examine this machine",
+            "its own program examines this machine",
             "openconnect --authenticate",
         ],
     );

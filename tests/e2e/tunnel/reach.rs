@@ -60,7 +60,7 @@ fn a_server_with_ipv6_alone() {
     host.run("runns-exec build -s work").refused(
         1,
         &[
-            "its servers have only IPv6 addresses",
+            "its servers have only IPv6 or loopback addresses",
             "hint: remove InterfaceOut",
         ],
     );

@@ -484,7 +484,7 @@ fn two_tunnels_without_ipv6_by_another_program() {
         "[work]\nWG_QUICK_USERSPACE_IMPLEMENTATION=/tmp/evil\nWireGuard=/etc/wireguard/wg0.conf\n",
     );
     host.run("runns-exec build -s work")
-        .refused(1, &["/tmp", "others than root can write"]);
+        .refused(1, &["/tmp", "users other than root can write"]);
 }
 
 #[test]

@@ -161,7 +161,7 @@ pub fn connection() -> Result<(RelayEnd, MonitorEnd)> {
         None,
         SockFlag::SOCK_CLOEXEC,
     )
-    .cannot(|| "make a socket pair")?;
+    .cannot(|| "create a socket pair")?;
     Ok((
         Channel {
             socket: ours,

@@ -66,7 +66,7 @@ pub fn start(unprivileged: &Unprivileged, program: &Program, detach: bool) -> Re
         program,
         inherited: Inherited::hold()?,
     };
-    let (outcome, failure) = pipe2(OFlag::O_CLOEXEC).cannot(|| "make a pipe")?;
+    let (outcome, failure) = pipe2(OFlag::O_CLOEXEC).cannot(|| "create a pipe")?;
     if detach {
         return in_background(&start, line, outcome, failure);
     }
@@ -95,7 +95,7 @@ fn in_background(
         None,
         SockFlag::SOCK_CLOEXEC,
     )
-    .cannot(|| "make a socket pair")?;
+    .cannot(|| "create a socket pair")?;
     match process::fork().cannot(|| "fork")? {
         Fork::Child => {
             drop((outcome, relay));

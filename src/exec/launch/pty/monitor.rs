@@ -49,7 +49,7 @@ pub fn run(start: &Start, assignment: Assignment, failure: OwnedFd) -> ! {
         keep,
     } = assignment;
     let forked = lead_session(&slave).and_then(|()| {
-        let pipe = pipe2(OFlag::O_CLOEXEC).cannot(|| "make a pipe")?;
+        let pipe = pipe2(OFlag::O_CLOEXEC).cannot(|| "create a pipe")?;
         Ok((pipe, process::fork_to_execute().cannot(|| "fork")?))
     });
     match forked {
@@ -102,7 +102,7 @@ fn lead_session(slave: &OwnedFd) -> Result<()> {
 /// The command's process, until it is the command. Signals are blocked at first: setting the
 /// foreground group from the background would stop it (tcsetpgrp(3)).
 fn become_command(start: &Start, slave: &OwnedFd, foreground: bool) -> Result<Infallible> {
-    setpgid(Pid::from_raw(0), Pid::from_raw(0)).cannot(|| "make a process group")?;
+    setpgid(Pid::from_raw(0), Pid::from_raw(0)).cannot(|| "create a process group")?;
     if foreground {
         tcsetpgrp(slave, getpid()).cannot(|| "take the foreground of the pseudo-terminal")?;
     }

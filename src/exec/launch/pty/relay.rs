@@ -291,10 +291,7 @@ impl Relay {
             return Ok(());
         };
         if recv(client.as_raw_fd(), &mut [0], MsgFlags::empty()) != Ok(1) {
-            return Err(Error::new(
-                "start the command",
-                "nobody has been told of it",
-            ));
+            return Err(Error::new("start the command", "the caller has gone"));
         }
         self.client = None;
         self.order(Order::Keep);

@@ -61,7 +61,7 @@ impl Signals {
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         SignalFd::with_flags(set, flags)
             .map(Self)
-            .cannot(|| "make a signal descriptor")
+            .cannot(|| "create a signal descriptor")
     }
 
     /// The next one, if there is one.

@@ -150,7 +150,7 @@ fn look() -> Result<Vec<Finding>> {
     for program in iptables::missing(facts::passing(&facts))? {
         found.push(Finding::degraded(
             WHAT,
-            format!("rules of {program} that let traffic of namespaces pass are missing"),
+            format!("the rules of {program} that accept the namespaces' traffic are missing"),
         ));
     }
     Ok(found)
@@ -174,7 +174,7 @@ fn check(plan: &Plan) -> Result<()> {
         let taken = |by: String| {
             Error::new(
                 format!("publish port {}", port.port),
-                format!("{by} has it"),
+                format!("{by} uses it"),
             )
             .hint("choose another, PORT:INSIDE, or one address, ADDRESS:PORT:INSIDE")
         };

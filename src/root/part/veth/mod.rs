@@ -476,7 +476,7 @@ fn look(subject: &Subject) -> Result<Vec<Finding>> {
     if filters_strictly(value(INSIDE), value("all")) {
         found.push(Finding::degraded(
             &what,
-            "rp_filter is strict and drops what a tunnel's server answers",
+            "rp_filter is strict and drops the replies of tunnel servers",
         ));
     }
     found.extend(look_at_ipv6(subject, &what)?);
@@ -506,7 +506,7 @@ fn look_at_ipv6(subject: &Subject, what: &str) -> Result<Option<Finding>> {
         }
         Some(pair) => match subject.deep()? {
             Some(deep) if !in_namespace(deep.file.as_fd(), || ipv6::is_set_up(INSIDE))? => {
-                "its IPv6 settings are not as built"
+                "its IPv6 settings have changed"
             }
             Some(deep) if !in_namespace(deep.file.as_fd(), || ipv6::is_routed(&pair))? => {
                 "the IPv6 default route is gone"
@@ -630,11 +630,12 @@ fn look_at_way(
                 let links = subject.seen.links()?;
                 let other = links.iter().find(|link| link.index == hop);
                 let other = other.map_or("another interface", |link| &link.name);
-                let how = format!("routing rules of another program lead what arrives to {other}");
-                Some(Finding::down(what, how + ", where it is dropped"))
+                let how =
+                    format!("another program's routing rules send arriving packets to {other}");
+                Some(Finding::down(what, how + ", where they are dropped"))
             }
             Way::Refused if link.up => {
-                let how = "the reverse path filter drops what arrives";
+                let how = "the reverse path filter drops arriving packets";
                 Some(Finding::down(what, how))
             }
             _ => None,
@@ -660,7 +661,7 @@ fn look_at_ipv6_outside(subject: &Subject, link: &Link, what: &str) -> Result<Op
     } else if !has_route || !host.addresses_v6()?.contains(&(link.index, pair.host)) {
         "without its IPv6 address, or the route to its subnet"
     } else if !ipv6::is_set_up(&link.name)? {
-        "its IPv6 settings are not as built"
+        "its IPv6 settings have changed"
     } else {
         return Ok(None);
     };

@@ -341,7 +341,7 @@ pub fn look_inside(subject: &Subject) -> Result<Vec<Finding>> {
     if !is_routed {
         found.push(Finding::degraded(
             WHAT,
-            "the routes inside are not as built, or for addresses that the host had",
+            "the routes inside have changed, or are for addresses that the host no longer has",
         ));
     }
     Ok(found)

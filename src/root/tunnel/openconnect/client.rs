@@ -104,8 +104,12 @@ impl OpenConnect {
             return Ok(false);
         };
         let lines = self.lines.add(&bytes);
-        let lines = lines
-            .ok_or_else(|| Error::new("hear OpenConnect", "it printed a line that is too long"))?;
+        let lines = lines.ok_or_else(|| {
+            Error::new(
+                "listen to OpenConnect",
+                "it printed a line that is too long",
+            )
+        })?;
         for line in lines {
             self.journal.line(&line);
             if let Some((weight, words)) = reason(&line) {
@@ -138,7 +142,12 @@ impl OpenConnect {
             match byte {
                 0 => self.end_variable(post)?,
                 _ if self.partial.len() < LONGEST_VARIABLE => self.partial.push(*byte),
-                _ => return Err(Error::new("hear OpenConnect", "a variable is too long")),
+                _ => {
+                    return Err(Error::new(
+                        "listen to OpenConnect",
+                        "a variable is too long",
+                    ));
+                }
             }
         }
         Ok(!bytes.is_empty())

@@ -84,7 +84,7 @@ impl<'a> Build<'a> {
             LOG_IN => Login::start(tunnel, options, self)?.run(),
             said => match said.strip_prefix(SESSION) {
                 Some(session) => Session::from_line(session),
-                None => Err(Error::new("log in", "build said something else")),
+                None => Err(Error::new("log in", "build sent an unexpected answer")),
             },
         }
     }
@@ -292,7 +292,7 @@ impl<'a, 'b> Login<'a, 'b> {
         }
         self.questions += 1;
         if self.questions > MOST_QUESTIONS {
-            return Err(Error::new("log in", "the server goes on asking"));
+            return Err(Error::new("log in", "the server keeps asking"));
         }
         let answer = match self.password.take_if(|_| hidden) {
             Some(password) => password,
@@ -311,7 +311,7 @@ impl<'a, 'b> Login<'a, 'b> {
         match answer.and_then(|answer| answer.strip_suffix(SEPARATOR)) {
             Some(answer) => Ok(answer.to_string()),
             None if said == NO_ANSWER => Err(self.nobody(prompt, hidden)),
-            None => Err(Error::new("log in", "build said something else")),
+            None => Err(Error::new("log in", "build sent an unexpected answer")),
         }
     }
 
@@ -327,7 +327,7 @@ impl<'a, 'b> Login<'a, 'b> {
             (true, _) if self.options.password.is_none() => {
                 error.hint("put the password into a file that only root can read, and name that in OpenConnectPassword=")
             }
-            (true, _) => error.hint("a one-time code can only be typed: build it on a terminal"),
+            (true, _) => error.hint("a one-time code has to be typed: build it on a terminal"),
             (false, true) => error.hint("set authgroup= in the file of OpenConnectOptions"),
             (false, false) => error.hint("set user= in the file of OpenConnectOptions"),
         }

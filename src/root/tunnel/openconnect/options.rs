@@ -196,7 +196,7 @@ impl Options {
             }
             _ => Err(Error::new(
                 format!("use {}", show(file)),
-                "its first line is no password",
+                "its first line is not a password: it is empty or contains control characters",
             )),
         }
     }

@@ -77,7 +77,7 @@ pub fn failure(lines: &[String], options: &Options) -> Error {
     let unverified = find("Server certificate verify failed: ");
     if mismatch || unverified.is_some() || has("failed verification") {
         let cause = match unverified {
-            _ if mismatch => "servercert is the fingerprint of another one".to_string(),
+            _ if mismatch => "servercert= is the fingerprint of another certificate".to_string(),
             Some(why) => shown(why),
             None => "its issuer is unknown".to_string(),
         };
@@ -92,8 +92,8 @@ pub fn failure(lines: &[String], options: &Options) -> Error {
     }
     if has("csd-wrapper") || has("CSD hostscan") || has("hostscan") {
         return error(
-            "the server wants to examine this machine with a program of its own (CSD or HIP), and runs only clients \
-             that let it"
+            "the server requires that its own program examines this machine (CSD or HIP), which runns-exec does not \
+             run"
                 .to_string(),
         )
         .hint("log in as yourself: openconnect --authenticate SERVER | sudo runns-exec build -s SECTION --authenticated");

@@ -172,7 +172,7 @@ fn utf8(word: &OsStr) -> Result<&str> {
     word.to_str().ok_or_else(|| {
         Error::new(
             format!("write the argument {}", show(word)),
-            "a desktop entry is UTF-8",
+            "it is not UTF-8",
         )
     })
 }
