@@ -88,6 +88,18 @@ fn subordinate_owner(line: &str, user: u32) -> Option<&str> {
         .then_some(owner)
 }
 
+/// Has the next program executed in the SELinux domain of the calling process, where SELinux is on.
+/// Policies move OpenVPN to a domain (`openvpn_t`) that may not use the file systems of its [`view`],
+/// and what confines daemons here is to be the same everywhere. Needs /proc, which a view lacks.
+fn keep_selinux_domain() -> Result<()> {
+    if !Path::new("/sys/fs/selinux/enforce").exists() {
+        return Ok(());
+    }
+    let cannot = || "keep the SELinux domain";
+    let own = std::fs::read("/proc/thread-self/attr/current").cannot(cannot)?;
+    std::fs::write("/proc/thread-self/attr/exec", own).cannot(cannot)
+}
+
 /// What a daemon may keep.
 pub struct Identity {
     /// Its user and group id.

@@ -129,8 +129,10 @@ impl View {
     }
 
     /// Makes the view in a new mount namespace and moves the calling process to it. Copies belong
-    /// to `user`. Needs to be root; the process must have one thread.
+    /// to `user`. The program that it executes there is in the same SELinux domain. Needs to be
+    /// root; the process must have one thread.
     pub fn enter(&self, user: u32) -> Result<()> {
+        super::keep_selinux_domain()?;
         unshare(CloneFlags::CLONE_NEWNS).cannot(|| "unshare the mount namespace")?;
         let private = MsFlags::MS_REC | MsFlags::MS_SLAVE;
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>)

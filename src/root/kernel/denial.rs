@@ -58,7 +58,8 @@ impl Denial {
         if !is_recent || value("comm")? != program {
             return None;
         }
-        let object = value("name").map_or_else(String::new, |name| format!(" to {name}"));
+        let object = value("name").or_else(|| value("path"));
+        let object = object.map_or_else(String::new, |name| format!(" to {name}"));
         if line.contains("apparmor=\"DENIED\"") {
             let (profile, operation) = (value("profile")?, value("operation")?);
             return Some(Self {
@@ -131,6 +132,13 @@ mod tests {
         assert_eq!(
             cause(selinux, "openvpn", 1764297000.0).unwrap(),
             "SELinux denied openvpn (system_u:system_r:openvpn_t:s0) search of a dir to /"
+        );
+        let mapped = selinux
+            .replace("{ search }", "{ map }")
+            .replace(" name=", " path=");
+        assert_eq!(
+            cause(&mapped, "openvpn", 1764297000.0).unwrap(),
+            "SELinux denied openvpn (system_u:system_r:openvpn_t:s0) map of a dir to /"
         );
     }
 }
