@@ -231,6 +231,10 @@ fn define_build(command: Command) -> Command {
             None,
             "Read the output of openconnect --authenticate",
         ))
+        .arg(
+            flag("at-boot", None, "Build it at each boot as well (systemd)")
+                .conflicts_with_all(["all", "name", "int", "out", "resolve", "publish", "config"]),
+        )
         .arg(flag(
             "dry-run",
             None,

@@ -156,6 +156,7 @@ fn build_options(matches: &mut ArgMatches) -> build::Options {
         all: matches.get_flag("all"),
         change: matches.get_flag("change"),
         authenticated: matches.get_flag("authenticated"),
+        at_boot: matches.get_flag("at-boot"),
         dry_run: matches.get_flag("dry-run"),
     }
 }

@@ -395,3 +395,34 @@ fn a_build_does_not_list_the_tables_of_a_new_namespace() {
     assert_eq!((others.count(), loading.count()), (2, 2), "{executed}");
     host.ok("runns-exec status work");
 }
+
+/// On booted systems, tests/systems/scenarios/units.sh tests the rest.
+#[test]
+fn at_boot_needs_a_section_and_systemd() {
+    let host = Host::new();
+    host.configure("[work]\n[my site]\nNetworkNamespace=site\n");
+    host.ok("runns-exec build -n plain");
+    let before = Snapshot::of(&host);
+    for line in [
+        "--at-boot",
+        "plain --at-boot",
+        "-n other --at-boot",
+        "work --at-boot -o up0",
+        "--all --at-boot",
+        "-s work --config /etc/runns.conf --at-boot",
+        "--at-boot --dry-run",
+    ] {
+        host.run(&format!("runns-exec build {line}"))
+            .refused(2, &["at-boot"]);
+    }
+    for line in ["work", "-s work", "-s work --dry-run"] {
+        host.run(&format!("runns-exec build {line} --at-boot"))
+            .refused(1, &["at each boot", "systemd is not running"]);
+    }
+    host.ok("mkdir -p /run/systemd/system");
+    host.run("runns-exec build -s 'my site' --at-boot")
+        .refused(1, &["[my site]", "its name"]);
+    host.ok("rmdir /run/systemd/system && rmdir /run/systemd");
+    before.assert_same(&Snapshot::of(&host));
+    host.ok("runns-exec clean plain");
+}

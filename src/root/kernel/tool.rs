@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,17 @@ pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 
 /// The same as a C string.
 pub const PATH_C: &std::ffi::CStr = c"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The directory below which both programs are installed: this one is
+/// `PREFIX/libexec/runns-exec/runns-exec-root`.
+pub fn prefix() -> Result<PathBuf> {
+    let own = std::env::current_exe().cannot(|| "find this program's own executable")?;
+    Ok(own
+        .ancestors()
+        .nth(3)
+        .unwrap_or(Path::new("/"))
+        .to_path_buf())
+}
 
 /// The path of `program`, if it is installed.
 pub fn find(program: &str) -> Option<PathBuf> {

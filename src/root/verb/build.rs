@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
+use super::boot::Unit;
 use super::{change, prepare, summary, word};
 use crate::difference;
 use crate::finding::Finding;
@@ -72,6 +73,8 @@ pub struct Options {
     pub change: bool,
     /// Read the session of an OpenConnect login from standard input.
     pub authenticated: bool,
+    /// Have systemd build it at each boot.
+    pub at_boot: bool,
     /// Change nothing.
     pub dry_run: bool,
     /// How long to wait for each tunnel; not at all if `None`.
@@ -92,6 +95,7 @@ impl Default for Options {
             all: false,
             change: false,
             authenticated: false,
+            at_boot: false,
             dry_run: false,
             wait: Some(WAIT),
         }
@@ -127,15 +131,30 @@ pub fn run(options: Options) -> Result<()> {
         return build_all(&options);
     }
     if options.dry_run {
-        return rehearse(&Wanted::new(&options)?, options.change);
+        let wanted = Wanted::new(&options)?;
+        let unit = unit(&wanted, &options)?;
+        rehearse(&wanted, options.change)?;
+        return unit.map_or(Ok(()), |unit| unit.rehearse());
     }
     // Others do not have to wait until somebody has logged in.
     let session = options.session()?;
     let lock = Lock::take()?;
     // What the configuration says by now: another build or clean may have taken its time.
-    let result = Wanted::new(&options).and_then(|wanted| build(&wanted, &lock, &options, session));
+    let result = Wanted::new(&options).and_then(|wanted| {
+        let unit = unit(&wanted, &options)?;
+        build(&wanted, &lock, &options, session)?;
+        Ok(unit)
+    });
     lock.release();
-    result.map_err(name_lock)
+    result
+        .map_err(name_lock)?
+        .map_or(Ok(()), |unit| unit.enable())
+}
+
+/// The unit that is to build it at each boot, if one is.
+fn unit(wanted: &Wanted, options: &Options) -> Result<Option<Unit>> {
+    let find = || Unit::find(wanted.request.section.as_deref());
+    options.at_boot.then(find).transpose()
 }
 
 /// Whatever lacks a module fails with words of its own.

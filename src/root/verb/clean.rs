@@ -6,7 +6,7 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{prepare, word};
+use super::{boot, prepare, word};
 use crate::etc_netns;
 use crate::facts::{self, Own};
 use crate::host::Before;
@@ -212,7 +212,8 @@ fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
         errors.push(error);
         String::new()
     });
-    output::print(&lines.chain([last]).collect::<String>())?;
+    let next = at_boot(&site.record);
+    output::print(&lines.chain(next).chain([last]).collect::<String>())?;
     match Error::all(errors) {
         Some(error) => {
             log::refused(|| format!("clean of {name}: {error}"));
@@ -222,6 +223,17 @@ fn clean(lock: &Lock, name: &NetnsName, options: &Options) -> Result<()> {
         }
         None => Ok(()),
     }
+}
+
+/// A line for the report if its unit builds the namespace again at the next boot. systemd, which
+/// cleans when it stops the unit, need not be told.
+fn at_boot(record: &Record) -> Option<String> {
+    let is_systemd = nix::unistd::getppid().as_raw() == 1;
+    let section = record.plan.request.section.as_deref();
+    let unit = section.filter(|_| !is_systemd).and_then(boot::enabled)?;
+    Some(format!(
+        "{unit} builds it again at the next boot; to prevent this: sudo systemctl disable {unit}\n"
+    ))
 }
 
 /// Runs PreClean in a namespace that was built. Whatever becomes of it, the rest is removed.

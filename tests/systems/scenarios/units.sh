@@ -171,6 +171,25 @@ END
     ok 'the template comes back' in_system "mv /tmp/runns@.service $template && systemctl daemon-reload"
 }
 
+# The section is built, and again after each boot, until the unit is disabled.
+try_at_boot() {
+    local build='runns-exec build my-site --at-boot' enabled='systemctl is-enabled runns@my-site'
+    ok 'the template is gone' in_system "mv $template /tmp/ && systemctl daemon-reload"
+    says 'build needs the unit' 'hint: install it' in_system "$build 2>&1 || true"
+    ok 'the template is back' in_system "mv /tmp/runns@.service $template && systemctl daemon-reload"
+    ok 'root masks the unit' in_system 'systemctl mask runns@my-site'
+    says 'a masked unit is refused' 'sudo systemctl unmask runns@my-site.service' in_system "$build 2>&1 || true"
+    ok 'root unmasks it' in_system 'systemctl unmask runns@my-site'
+    says 'a dry run says what it would do' 'would enable runns@my-site.service' in_system "$build --dry-run"
+    refused 'nothing was built' in_system 'ls /run/netns/my-site'
+    refused 'nothing was enabled' in_system "$enabled"
+    says 'build enables the unit' 'runns@my-site.service is enabled' in_system "$build"
+    says 'it is enabled' enabled in_system "$enabled"
+    use my-site
+    says 'again, with it enabled' 'is built already, as asked' in_system "$build"
+    says 'clean says that it comes back' 'sudo systemctl disable runns@my-site.service' in_system 'runns-exec clean my-site -f'
+}
+
 # Somebody who may start a unit of this name must not decide what it executes.
 try_transient() {
     local user
@@ -208,11 +227,17 @@ scenario() {
     try_reload
     try_failure
     try_polkit
+    try_at_boot
     ok 'start before the reboot' in_system 'systemctl start runns@work'
     as_user alice 'runns-exec -d vpnWork -- sleep 300' >/dev/null
     reboot
     wait_for 30 'the unit after the reboot' in_system 'systemctl is-active runns@work'
     tunnelled 'reboot'
+    wait_for 30 'what was built with --at-boot' in_system 'systemctl is-active runns@my-site'
+    use my-site
+    ok 'its unit is disabled' in_system 'systemctl disable runns@my-site'
+    ok 'it stops' in_system 'systemctl stop runns@my-site'
+    refused 'systemd is not told how to disable it' in_system 'journalctl -u runns@my-site | grep "at the next boot"'
     says 'no unit has failed' '0 loaded units' in_system "systemctl list-units --failed 'runns@*'"
     ok 'disable' in_system 'systemctl disable --now runns@work'
     refused 'it is gone' in_system 'ls /run/netns/vpnWork'

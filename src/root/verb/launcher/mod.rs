@@ -16,7 +16,7 @@ use runns_shared::output::{print, warn};
 use runns_shared::record::Record;
 
 use super::word;
-use crate::kernel::file;
+use crate::kernel::{file, tool};
 use entry::{Entry, MARK};
 
 /// Programs that hand their work to an instance that runs already, perhaps outside the namespace,
@@ -324,9 +324,7 @@ fn find(command: &str) -> Result<PathBuf> {
 
 /// The program that enters namespaces, which is installed beside this one.
 fn enterer() -> Result<PathBuf> {
-    let own = std::env::current_exe().cannot(|| "find this program's own executable")?;
-    let prefix = own.ancestors().nth(3).unwrap_or(Path::new("/"));
-    Ok(prefix.join("bin/runns-exec"))
+    Ok(tool::prefix()?.join("bin/runns-exec"))
 }
 
 #[cfg(test)]
