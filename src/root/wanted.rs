@@ -1,7 +1,10 @@
 //! What the command line and a section of the configuration ask for, together.
 
+use std::path::PathBuf;
+
 use runns_shared::config::Section;
-use runns_shared::error::Result;
+use runns_shared::error::{Error, Result};
+use runns_shared::escape::{escape, show};
 use runns_shared::name::{IfaceName, NetnsName};
 use runns_shared::plan::Plan;
 use runns_shared::record::Record;
@@ -63,5 +66,35 @@ impl Wanted {
         };
         let hint = || format!("sudo runns-exec clean {name}, then build it again");
         Record::load(name).map_err(|error| error.hint(hint()))
+    }
+
+    /// Checks that the files that options name are there; an error says which option it is.
+    pub fn files_exist(&self) -> Result<()> {
+        let request = &self.request;
+        let of = |option: &'static str| move |file: &PathBuf| (option, file.clone());
+        let openconnect = request.openconnect.as_ref();
+        let options = openconnect.and_then(|one| one.options.as_ref());
+        let password = openconnect.and_then(|one| one.password.as_ref());
+        let resolve = request.resolve.as_ref().filter(|_| !request.resolve_named);
+        let files = request.vpn.iter().map(of("vpn"));
+        let files = files
+            .chain(request.wireguard.iter().map(of("WireGuard")))
+            .chain(resolve.map(of("Resolve")))
+            .chain(options.map(of("OpenConnectOptions")))
+            .chain(password.map(of("OpenConnectPassword")))
+            .chain(request.post_build.as_ref().map(of("PostBuild")))
+            .chain(request.pre_clean.as_ref().map(of("PreClean")));
+        for (option, file) in files {
+            let found = file.symlink_metadata();
+            if found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+                let section = request.section.as_ref();
+                let section = section.map_or(String::new(), |section| {
+                    format!("[{}] ", escape(section.as_bytes()))
+                });
+                let cause = format!("No such file or directory ({section}{option}=)");
+                return Err(Error::new(format!("open {}", show(&file)), cause));
+            }
+        }
+        Ok(())
     }
 }

@@ -8,6 +8,8 @@ use super::source::{Companions, Kind, of_root, read};
 use super::wgquick;
 use runns_shared::error::{Error, Result};
 use runns_shared::escape::show;
+use runns_shared::output::warn;
+use runns_shared::plan::Plan;
 
 /// What is in a file that can be used.
 #[derive(Debug)]
@@ -77,6 +79,39 @@ fn left_out(profile: &Profile) -> Vec<String> {
 /// [`check`] for a file of root's that a section names.
 pub fn check_named(file: &Path, wanted: Kind) -> Result<Checked> {
     check(file, &read(file, wanted)?, &of_root)
+}
+
+/// Warns of tunnels that Debian's openvpn.service starts as well, for the whole host, at boot: its
+/// generator takes each /etc/openvpn/*.conf unless AUTOSTART says otherwise (openvpn-generator of
+/// the package).
+pub fn warn_of_service(plan: &Plan) {
+    const GENERATOR: &str = "/usr/lib/systemd/system-generators/openvpn-generator";
+    let settings = std::fs::read_to_string("/etc/default/openvpn").unwrap_or_default();
+    let is_none =
+        |line: &str| line.trim() == "AUTOSTART=none" || line.trim() == "AUTOSTART=\"none\"";
+    if !Path::new(GENERATOR).exists() || settings.lines().any(is_none) {
+        return;
+    }
+    let is_started = |file: &&PathBuf| {
+        file.parent() == Some(Path::new("/etc/openvpn"))
+            && file
+                .extension()
+                .is_some_and(|extension| extension == "conf")
+    };
+    let files: Vec<String> = plan
+        .request
+        .vpn
+        .iter()
+        .filter(is_started)
+        .map(show)
+        .collect();
+    if !files.is_empty() {
+        warn(&format!(
+            "openvpn.service starts {} for the whole host at the next boot; move it to /etc/openvpn/client, or use \
+             runns-exec import",
+            files.join(", ")
+        ));
+    }
 }
 
 #[cfg(test)]

@@ -1,128 +1,35 @@
 //! `runns-exec build`: check everything, decide what the namespace shall consist of, make it part
 //! by part.
 
-use std::ffi::OsString;
-use std::io::{IsTerminal, Read};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
-
+pub use super::asked::Options;
 use super::boot::Unit;
-use super::{change, prepare, summary, word};
+use super::{change, prepare, summary};
 use crate::difference;
 use crate::finding::Finding;
 use crate::host::{Before, HostState};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::sysctl::sysctl;
 use crate::lock::Lock;
-use crate::part::{Part, Site, Wait, daemon, firewall, netns::NetworkNamespace, pushed, wireguard};
-use crate::plans::{
-    LEAKY, check_interface, check_parts, decided, is_leaky, is_taken, of_host, overlap,
-};
+use crate::part::{Part, Site, daemon, firewall, netns::NetworkNamespace, pushed, wireguard};
+use crate::plans::{self, LEAKY, check_interface, check_parts, is_leaky};
 use crate::seen::{Seen, Subject};
-use crate::tunnel::openconnect::session::{LARGEST, Session};
+use crate::tunnel::check::warn_of_service;
+use crate::tunnel::openconnect::session::Session;
 use crate::wanted::Wanted;
 use crate::{repair, walk};
-use runns_privileged::netns;
-use runns_shared::config::{Config, DEFAULT_PATH};
-use runns_shared::error::{Context, Error, Result, status};
-use runns_shared::escape::{escape, quote, show};
-use runns_shared::exceptions::Published;
+use runns_shared::error::{Error, Result};
+use runns_shared::escape::show;
 use runns_shared::log;
-use runns_shared::name::{IfaceName, NetnsName};
+use runns_shared::name::NetnsName;
 use runns_shared::output;
 use runns_shared::output::warn;
 use runns_shared::plan::Plan;
 use runns_shared::record::{Record, State, etc_here};
-use runns_shared::request::Request;
-use runns_shared::subnet::{MAX_NUMBER, Number, PREFIX, RANGE};
-
-/// How long to wait for a tunnel unless another time is asked for.
-pub const WAIT: Wait = Wait {
-    time: Duration::from_secs(30),
-    fixed: false,
-};
 
 /// How long a build of everything that does not wait for tunnels waits for other builds.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// What the command line asks for; names are not checked yet.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Options {
-    /// A section, or a namespace that was built; neither -n nor -s is given with it.
-    pub word: Option<OsString>,
-    /// -n
-    pub name: Option<OsString>,
-    /// -s
-    pub section: Option<OsString>,
-    /// -i
-    pub interface: Option<OsString>,
-    /// -o
-    pub uplink: Option<OsString>,
-    /// -r
-    pub resolve: Option<PathBuf>,
-    /// --publish, each.
-    pub publish: Vec<OsString>,
-    /// --config
-    pub config: Option<PathBuf>,
-    /// Everything that is built; nothing else is asked for then.
-    pub all: bool,
-    /// Change what is built already to what is asked for.
-    pub change: bool,
-    /// Read the session of an OpenConnect login from standard input.
-    pub authenticated: bool,
-    /// Have systemd build it at each boot.
-    pub at_boot: bool,
-    /// Change nothing.
-    pub dry_run: bool,
-    /// How long to wait for each tunnel; not at all if `None`.
-    pub wait: Option<Wait>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            word: None,
-            name: None,
-            section: None,
-            interface: None,
-            uplink: None,
-            resolve: None,
-            publish: Vec::new(),
-            config: None,
-            all: false,
-            change: false,
-            authenticated: false,
-            at_boot: false,
-            dry_run: false,
-            wait: Some(WAIT),
-        }
-    }
-}
-
-impl Options {
-    /// The session on standard input, if there is to be one.
-    fn session(&self) -> Result<Option<Session>> {
-        if !self.authenticated {
-            return Ok(None);
-        }
-        let stdin = std::io::stdin();
-        if stdin.is_terminal() {
-            let error = Error::new("read a session", "standard input is a terminal");
-            return Err(error.hint(
-                "openconnect --authenticate SERVER | sudo runns-exec build -s SECTION --authenticated",
-            ));
-        }
-        let mut text = Vec::new();
-        stdin
-            .take(LARGEST)
-            .read_to_end(&mut text)
-            .cannot(|| "read standard input")?;
-        Session::parse(&String::from_utf8_lossy(&text)).map(Some)
-    }
-}
 
 /// Builds a namespace.
 pub fn run(options: Options) -> Result<()> {
@@ -220,7 +127,7 @@ fn rehearse(wanted: &Wanted, with_change: bool) -> Result<()> {
         return rehearse_repair(&record);
     }
     let host = Netlink::here()?;
-    let plan = wanted.plan(&host)?;
+    let plan = plans::choose(wanted, &host)?;
     check(&plan, &host)?;
     daemon::rehearse(&plan)?;
     output::print(&summary::planned(&plan))?;
@@ -282,7 +189,7 @@ fn build(wanted: &Wanted, lock: &Lock, options: &Options, session: Option<Sessio
         standing(wanted, &site.record)?;
         return repair(site);
     }
-    let plan = wanted.plan(&host)?;
+    let plan = plans::choose(wanted, &host)?;
     check(&plan, &host)?;
     let before = Before {
         state: HostState::load()?,
@@ -310,42 +217,9 @@ fn build(wanted: &Wanted, lock: &Lock, options: &Options, session: Option<Sessio
     if is_leaky(plan) {
         warn(LEAKY);
     }
-    started_by_openvpn_service(plan);
+    warn_of_service(plan);
     log::notice(|| format!("built {name}: {}", summary::parts(plan).join("; ")));
     output::print(&summary::built(plan))
-}
-
-/// Warns of tunnels that Debian's openvpn.service starts as well, for the whole host, at boot: its
-/// generator takes each /etc/openvpn/*.conf unless AUTOSTART says otherwise (openvpn-generator of
-/// the package).
-fn started_by_openvpn_service(plan: &Plan) {
-    const GENERATOR: &str = "/usr/lib/systemd/system-generators/openvpn-generator";
-    let settings = std::fs::read_to_string("/etc/default/openvpn").unwrap_or_default();
-    let is_none =
-        |line: &str| line.trim() == "AUTOSTART=none" || line.trim() == "AUTOSTART=\"none\"";
-    if !Path::new(GENERATOR).exists() || settings.lines().any(is_none) {
-        return;
-    }
-    let is_started = |file: &&PathBuf| {
-        file.parent() == Some(Path::new("/etc/openvpn"))
-            && file
-                .extension()
-                .is_some_and(|extension| extension == "conf")
-    };
-    let files: Vec<String> = plan
-        .request
-        .vpn
-        .iter()
-        .filter(is_started)
-        .map(show)
-        .collect();
-    if !files.is_empty() {
-        warn(&format!(
-            "openvpn.service starts {} for the whole host at the next boot; move it to /etc/openvpn/client, or use \
-             runns-exec import",
-            files.join(", ")
-        ));
-    }
 }
 
 /// Records what is about to be built.
@@ -446,284 +320,6 @@ fn repair(mut site: Site) -> Result<()> {
     }
     log::notice(|| format!("repaired {name}"));
     output::print(&format!("{name} repaired\n"))
-}
-
-impl Wanted {
-    fn new(options: &Options) -> Result<Self> {
-        let usage = |error: Error| error.with_status(status::USAGE);
-        let name = options.name.as_ref().map(NetnsName::new);
-        let interface = options.interface.as_ref().map(IfaceName::new);
-        let uplink = options.uplink.as_ref().map(IfaceName::new);
-        let mut wanted = Self {
-            name: name.transpose().map_err(usage)?,
-            interface: interface.transpose().map_err(usage)?,
-            request: Request {
-                uplink: uplink.transpose().map_err(usage)?,
-                ..Request::default()
-            },
-        };
-        let path = absolute(options.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH)))?;
-        // A configuration that is wrong is told also where no section of it is asked for.
-        let config = if options.config.is_some() {
-            Config::load(&path)?
-        } else {
-            Config::load_default()?
-        };
-        if let Some((first, second)) = config.ambiguity() {
-            warn(&format!(
-                "[{}] and [{}] both name namespace {}: until one of them is changed, only root can enter namespaces",
-                first.name, second.name, first.netns
-            ));
-        }
-        let given = options.section.as_ref();
-        let section = match &options.word {
-            Some(word) => wanted.take_word(&word.to_string_lossy(), &config)?,
-            None => given.map(|section| section.to_string_lossy().into_owned()),
-        };
-        if let Some(section) = section {
-            let section = config.section(&section, &path)?;
-            let of_default = path == Path::new(DEFAULT_PATH);
-            wanted.take(section, of_default.then(|| section.name.clone()));
-        }
-        if let Some(file) = &options.resolve {
-            wanted.request.resolve = Some(absolute(file)?);
-            wanted.request.resolve_named = true;
-            wanted.request.dns = None;
-        }
-        for word in &options.publish {
-            let mut publish = |word: &str| {
-                let port = Published::parse(word)?;
-                wanted.request.exceptions.publish(port)
-            };
-            let word = word.to_string_lossy();
-            publish(&word).map_err(|error| {
-                let action = format!("publish {}", escape(word.as_bytes()));
-                usage(error.within(action))
-            })?;
-        }
-        Ok(wanted)
-    }
-
-    /// Takes what a word alone says: returns the section to take the rest from, unless it names
-    /// what was built without one.
-    fn take_word(&mut self, word: &str, config: &Config) -> Result<Option<String>> {
-        word::is_one_thing("build", word, config, |owner| {
-            let build =
-                |option: &str, of: &str| format!("sudo runns-exec build {option} {}", quote(of));
-            let first = owner.map_or(build("-n", word), |owner| build("-s", owner));
-            [first, build("-s", word)]
-        })?;
-        let section = word::section(word, config).map(|section| section.name.clone());
-        if section
-            .as_ref()
-            .is_some_and(|name| name.eq_ignore_ascii_case(word))
-        {
-            return Ok(section);
-        }
-        self.name = NetnsName::new(word).ok();
-        if let Some(Record { plan, .. }) = self.recorded()? {
-            let section = plan.request.section.clone();
-            if section.is_none() {
-                self.take_built(plan);
-            }
-            return Ok(section);
-        }
-        if section.is_some() {
-            return Ok(section);
-        }
-        let (near, is_name) = (word::near(word, config), self.name.is_some());
-        let unknown = word::unknown("build", word, near.as_deref());
-        Err(match near {
-            None if is_name => unknown.hint(format!(
-                "to build a namespace of this name: sudo runns-exec build -n {word}"
-            )),
-            _ => unknown,
-        })
-    }
-
-    /// Decides on a name, if none was asked for, and a subnet.
-    fn plan(&self, host: &Netlink) -> Result<Plan> {
-        self.files_exist()?;
-        let taken = Taken::find(host, &self.request)?;
-        let Some(name) = &self.name else {
-            return self.next_vpn(&taken, host);
-        };
-        let preferred = name
-            .vpn_number()
-            .and_then(Number::new)
-            .filter(|number| taken.is_free(*number));
-        let number = preferred.or_else(|| Number::all().find(|number| taken.is_free(*number)));
-        let number = number.ok_or_else(|| taken.exhausted())?;
-        if let Some(subnet) = self.request.subnet {
-            let overlaps = |network: &&Ipv4Net| overlap(network, &subnet.network());
-            if let Some(taken) = taken.networks.iter().find(overlaps) {
-                return Err(is_taken(subnet, taken));
-            }
-        }
-        decided(self, name.clone(), number)
-    }
-
-    /// Checks that the files that options name are there; an error says which option it is.
-    fn files_exist(&self) -> Result<()> {
-        let request = &self.request;
-        let of = |option: &'static str| move |file: &PathBuf| (option, file.clone());
-        let openconnect = request.openconnect.as_ref();
-        let options = openconnect.and_then(|one| one.options.as_ref());
-        let password = openconnect.and_then(|one| one.password.as_ref());
-        let resolve = request.resolve.as_ref().filter(|_| !request.resolve_named);
-        let files = request.vpn.iter().map(of("vpn"));
-        let files = files
-            .chain(request.wireguard.iter().map(of("WireGuard")))
-            .chain(resolve.map(of("Resolve")))
-            .chain(options.map(of("OpenConnectOptions")))
-            .chain(password.map(of("OpenConnectPassword")))
-            .chain(request.post_build.as_ref().map(of("PostBuild")))
-            .chain(request.pre_clean.as_ref().map(of("PreClean")));
-        for (option, file) in files {
-            let found = file.symlink_metadata();
-            if found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
-                let section = request.section.as_ref();
-                let section = section.map_or(String::new(), |section| {
-                    format!("[{}] ", escape(section.as_bytes()))
-                });
-                let cause = format!("No such file or directory ({section}{option}=)");
-                return Err(Error::new(format!("open {}", show(&file)), cause));
-            }
-        }
-        Ok(())
-    }
-
-    /// `vpnX`, X one more than the greatest there is; further where its subnet or interface is
-    /// taken.
-    fn next_vpn(&self, taken: &Taken, host: &Netlink) -> Result<Plan> {
-        let there = std::fs::read_dir(netns::DIRECTORY)
-            .into_iter()
-            .flatten()
-            .flatten();
-        let there = there.filter_map(|entry| NetnsName::new(entry.file_name()).ok());
-        let names = taken.names.iter().cloned().chain(there);
-        let greatest = names
-            .filter_map(|name| name.vpn_number())
-            .max()
-            .unwrap_or(0);
-        let mut number = greatest;
-        loop {
-            number = number.saturating_add(1);
-            let free = Number::new(number).ok_or_else(|| {
-                if Number::all().any(|number| taken.is_free(number)) {
-                    Error::new("choose a name", "no number is left above the highest vpnX")
-                } else {
-                    taken.exhausted()
-                }
-            })?;
-            let name = NetnsName::new(format!("vpn{number}"))?;
-            let interface = self.interface_of(&name);
-            let interface_taken =
-                self.interface.is_none() && host.link(interface.as_str())?.is_some();
-            if taken.is_free(free) && !interface_taken {
-                return decided(self, name, free);
-            }
-        }
-    }
-}
-
-/// `path` from the root; it need not exist.
-fn absolute(path: &Path) -> Result<PathBuf> {
-    if path.as_os_str().as_bytes().is_empty() {
-        return Err(Error::new("use ''", "the path is empty"));
-    }
-    std::path::absolute(path).cannot(|| format!("use {}", show(path)))
-}
-
-/// Names and networks that are in use.
-struct Taken {
-    /// Of what was built.
-    names: Vec<NetnsName>,
-    /// Networks of the host's addresses and routes, and of what was built.
-    networks: Vec<Ipv4Net>,
-    /// Whether each number is: by another namespace or, where the subnet follows from it, by the
-    /// networks.
-    numbers: Vec<bool>,
-}
-
-impl Taken {
-    fn find(host: &Netlink, request: &Request) -> Result<Self> {
-        let (names, reserved) = Record::names_and_numbers()?;
-        let (known, unknown): (Vec<_>, Vec<_>) = names
-            .iter()
-            .cloned()
-            .partition(|name| reserved.contains_key(name));
-        let mut networks: Vec<Ipv4Net> =
-            known.iter().map(|name| reserved[name].network()).collect();
-        for (name, text) in Record::texts(unknown)? {
-            networks.push(number_of(&name, &text)?.network());
-        }
-        let mut numbers = vec![false; usize::from(MAX_NUMBER) + 1];
-        for number in reserved.values() {
-            numbers[usize::from(number.get())] = true;
-        }
-        for number in networks.iter().filter_map(|used| Number::of(used.addr())) {
-            numbers[usize::from(number.get())] = true;
-        }
-        networks.extend(of_host(host)?);
-        // Daemons and devices have the number, too, whose subnet may be another one.
-        let counts = request.has_veth() && request.subnet.is_none();
-        for network in networks.iter().filter(|_| counts) {
-            let is_in = |number: &Number| overlap(network, &number.network());
-            // A network of 256 addresses or less is in one of ours, or in none.
-            match (network.prefix_len() >= PREFIX, Number::of(network.addr())) {
-                (true, Some(number)) => numbers[usize::from(number.get())] = true,
-                (true, None) => {}
-                (false, _) => Number::all()
-                    .filter(is_in)
-                    .for_each(|number| numbers[usize::from(number.get())] = true),
-            }
-        }
-        Ok(Self {
-            names,
-            networks,
-            numbers,
-        })
-    }
-
-    fn is_free(&self, number: Number) -> bool {
-        !self.numbers[usize::from(number.get())]
-    }
-
-    /// No number is free: the widest network in the way.
-    fn exhausted(&self) -> Error {
-        let is_in_range = |network: &&Ipv4Net| {
-            Number::of(network.addr()).is_some() || network.contains(&RANGE.addr())
-        };
-        let in_range = self.networks.iter().filter(is_in_range);
-        let widest = in_range.min_by_key(|network| network.prefix_len());
-        let cause = match widest {
-            Some(network) if network.prefix_len() <= RANGE.prefix_len() => {
-                format!(
-                    "the host has an address or a route in {network}, which covers all of {RANGE}"
-                )
-            }
-            Some(network) => {
-                format!("the host and other namespaces use all of {RANGE}, {network} among others")
-            }
-            None => format!("other namespaces use all of {RANGE}"),
-        };
-        let hint = "set Subnet= in its section to a free network, 10.201.0.0/24 for example";
-        Error::new("find a subnet", cause).hint(hint)
-    }
-}
-
-/// The number in a record. Reading all of it takes several times as long, for each of perhaps a
-/// thousand.
-fn number_of(name: &NetnsName, text: &str) -> Result<Number> {
-    #[derive(serde::Deserialize)]
-    struct Numbered {
-        number: u32,
-    }
-    let cannot = |cause: String| Error::new(format!("read the record of {name}"), cause);
-    let numbered: Numbered =
-        serde_json::from_str(text).map_err(|error| cannot(error.to_string()))?;
-    Number::new(numbered.number).ok_or_else(|| cannot("there is no such subnet".to_string()))
 }
 
 /// Everything that can be known before the first change.

@@ -1,5 +1,6 @@
 //! The subcommands, one per file.
 
+mod asked;
 mod boot;
 pub mod build;
 pub mod change;
