@@ -84,7 +84,7 @@ pub fn open(name: &NetnsName) -> Result<Netns> {
             Errno::ENOENT => missing(),
             // Where the link leads can change at any time; what is bound cannot.
             Errno::ELOOP => cannot("it is a symbolic link").hint(format!(
-                "bind what it leads to: sudo sh -c 'cd {DIRECTORY} && ns=$(readlink {name}) && rm {name} && touch {name} && \
+                "bind its target instead: sudo sh -c 'cd {DIRECTORY} && ns=$(readlink {name}) && rm {name} && touch {name} && \
                  mount --bind \"$ns\" {name}'"
             )),
             errno => cannot(&words(errno)),

@@ -131,7 +131,10 @@ fn each_failure_has_a_message_of_its_own() {
     host.ok("chmod 644 /etc/openconnect/password");
     fails(
         "user=bob\ncafile=ca.pem\n",
-        &["others can read it", "chmod 600 /etc/openconnect/password"],
+        &[
+            "other users can read it",
+            "chmod 600 /etc/openconnect/password",
+        ],
     );
     host.ok("chmod 600 /etc/openconnect/password");
     // Files that are not there, or not root's.

@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2034,SC2154
 # docs/RECIPES.md, literally: each block as the page has it, by a user who may use sudo.
-packages='transmission-daemon python3'
+packages='transmission-daemon python3 podman tmux xauth xvfb xterm x11-utils'
 
 second=10.9.0.1
 
@@ -21,6 +21,14 @@ prepare() {
     ssh-keygen -q -t ed25519 -N '' -f "$scratch/key"
     install -d -m 700 -o 1000 -g 1000 "$root/home/alice/.ssh"
     install -m 600 -o 1000 -g 1000 "$scratch/key.pub" "$root/home/alice/.ssh/authorized_keys"
+    install -m 600 -o 1000 -g 1000 "$scratch/key" "$root/home/alice/.ssh/id_ed25519"
+    printf 'Host *\n    StrictHostKeyChecking no\n    LogLevel ERROR\n' >"$root/home/alice/.ssh/config"
+    # Podman's own driver does not work on an overlay file system, which $root is.
+    install -d "$root/etc/containers"
+    printf '[storage]\ndriver = "vfs"\nrunroot = "/run/containers/storage"\ngraphroot = "/var/lib/containers/storage"\n' \
+        >"$root/etc/containers/storage.conf"
+    # A container in a container gets no controllers of cgroups.
+    printf '[containers]\ncgroups = "disabled"\npids_limit = 0\n' >"$root/etc/containers/containers.conf"
 }
 
 # Block $2 of kind $3 of recipe $1; nothing if there is none.
@@ -48,6 +56,47 @@ $(block "$number" 1 sh)"
 
 done_with() {
     ok "clean $1" in_system "runns-exec clean $1 -f --kill"
+}
+
+# Programs of the system, as an image for podman: there is no registry.
+make_image() {
+    local programs='/bin/sh /bin/cat /usr/bin/curl /usr/bin/getent'
+    in_system "mkdir -p /run/image/etc && cd /run/image &&
+        for file in $programs \$(ldd $programs | grep -o '/lib[^ ]*' | sort -u); do
+            install -D \$file .\$file || exit
+        done
+        tar -c . | podman import - debian"
+}
+
+# Recipes for programs that run on a terminal or a display, or in a container.
+screens() {
+    follow 11
+    as_user alice "tmux -L work send-keys 'curl -sS http://10.8.0.1/ >in-tmux' Enter"
+    wait_for 10 'a window of tmux is inside' in_system "grep 'vpn 10.8.0.' /home/alice/in-tmux"
+    as_user alice 'xauth -q add :5 . 0123456789abcdef0123456789abcdef'
+    in_system "systemd-run --quiet --unit=display --uid=alice Xvfb :5 -listen tcp -auth /home/alice/.Xauthority"
+    wait_for 20 'a display' as_user alice 'DISPLAY=:5 xdpyinfo'
+    as_user alice "DISPLAY=:5 runns-exec work -- xterm -e sh -c 'curl -sS http://10.8.0.1/ >in-xterm'"
+    ok 'a window of xterm is inside' in_system "grep 'vpn 10.8.0.' /home/alice/in-xterm"
+    done_with work
+
+    follow 12
+    says 'a window over ssh -X' 'name of display:    host.runns:10' as_user alice "DISPLAY=:5 ssh -X 192.0.2.2 '$(block 12 1 'sh display' | sed "s/'/'\\\\''/g")'"
+    refused 'not another display' as_user alice 'runns-exec windows -- nc -w 2 -z host.runns 6005'
+    ok 'another port' in_system "sed -i 's/localhost:6010/&,6005,22/' /etc/runns.conf && runns-exec build windows --change"
+    as_user alice 'runns-exec windows -- xauth -q add host.runns:5 . 0123456789abcdef0123456789abcdef'
+    says 'a display over TCP' 'host.runns:5' as_user alice 'DISPLAY=host.runns:5 runns-exec windows -- xdpyinfo | head -n 1'
+    ok 'a connection of ssh to share' as_user alice 'ssh -f -N -M -S .ssh/shared 192.0.2.2'
+    says 'ssh shares it' "from $address " as_user alice "runns-exec windows -- ssh -S .ssh/shared 192.0.2.2 'echo from \$SSH_CONNECTION'"
+    says 'ssh -S none does not' 'from 172.24.' as_user alice "runns-exec windows -- ssh -S none 192.0.2.2 'echo from \$SSH_CONNECTION'"
+    as_user alice 'ssh -S .ssh/shared -O exit 192.0.2.2'
+    in_system 'systemctl stop display'
+    done_with windows
+
+    ok 'an image' make_image
+    follow 13
+    says 'a container is in the VPN' 'vpn 10.8.0.' in_system 'podman run --rm --network ns:/run/netns/pod -v /etc/netns/pod/resolv.conf:/etc/resolv.conf:ro debian curl -sS http://web.example/'
+    done_with pod
 }
 
 scenario() {
@@ -89,6 +138,7 @@ scenario() {
     done_with dev
 
     follow 7
+    wait_for 5 'sshd' in_system 'runns-exec lab -- nc -z 127.0.0.1 22'
     # shellcheck disable=SC2086 # a list of words
     says 'a login is inside' 'vpn 10.8.0.' neighbour $login alice@192.0.2.2 'curl -sS http://10.8.0.1/'
     done_with lab
@@ -111,4 +161,6 @@ scenario() {
     refused "and not alice's" as_user bob 'runns-exec of-alice -- true'
     done_with of-alice
     done_with of-bob
+
+    screens
 }

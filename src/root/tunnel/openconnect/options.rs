@@ -304,7 +304,7 @@ fn secret(file: &Path) -> Result<Vec<u8>> {
     let text = needed(file, MAX_TEXT)?;
     let mode = std::fs::metadata(file).map(|data| data.permissions().mode());
     if mode.is_ok_and(|mode| mode & 0o077 != 0) {
-        let error = Error::new(format!("use {}", show(file)), "others can read it");
+        let error = Error::new(format!("use {}", show(file)), "other users can read it");
         return Err(match quote_path(file) {
             Some(path) => error.hint(format!("sudo chmod 600 {path}")),
             None => error,
