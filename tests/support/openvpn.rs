@@ -47,10 +47,15 @@ impl OpenVpnServer {
 
     /// The same with additional lines of configuration.
     pub fn start_with(host: &Host, port: u16, net: u8, more: &str) -> Self {
+        Self::start_at("192.0.2.1", host, (port, net), more)
+    }
+
+    /// The same at another address of the Internet's.
+    pub fn start_at(address: &str, host: &Host, (port, net): (u16, u8), more: &str) -> Self {
         host.write(
             &format!("/etc/openvpn/server{port}.conf"),
             &format!(
-                "mode server\ntls-server\ndev tun{net}\nproto udp\nlocal 192.0.2.1\nport {port}\ntopology subnet\n\
+                "mode server\ntls-server\ndev tun{net}\nproto udp\nlocal {address}\nport {port}\ntopology subnet\n\
                  server 10.{net}.0.0 255.255.255.0\nca ca.crt\ncert server.crt\nkey server.key\ndh none\nverb 3\n\
                  keepalive 1 10\n{more}"
             ),

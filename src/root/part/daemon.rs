@@ -19,7 +19,6 @@ use crate::confine;
 use crate::facts::pushed::decides;
 use crate::finding::{About, Finding};
 use crate::kernel::daemon::{self, Detached};
-use crate::kernel::file;
 use crate::kernel::netlink::{Netlink, in_namespace};
 use crate::kernel::prompt;
 use crate::kernel::sysctl::{set_sysctl, sysctl};
@@ -37,6 +36,7 @@ use crate::tunnel::openconnect::{self, options::Options};
 use crate::tunnel::profile::{self, Profile};
 use crate::tunnel::rehearsal::read_by_openvpn;
 use crate::tunnel::said;
+use crate::tunnel::servers::{self, Servers};
 use crate::tunnel::source;
 use runns_shared::error::{Context, Error, Result, words as words_of};
 use runns_shared::escape::{escape, quote, show};
@@ -234,14 +234,13 @@ fn turn_ipv6_off(site: &Site) -> Result<()> {
 /// Servers whose names are looked up.
 const MOST_NAMES: usize = 1024;
 
-/// Resolves the names of servers and proxies outside and writes a hosts(5) file for the daemons: the
-/// namespace's own resolver may be reachable only through the tunnel that they are to set up.
-fn write_hosts(site: &Site) -> Result<()> {
+/// Looks up the names of servers and proxies on the host, for the daemons in the namespace.
+fn find_servers(site: &Site) -> Result<()> {
     let request = &site.plan().request;
     if request.kill_switch {
         return Ok(());
     }
-    let mut lines = String::new();
+    let mut all = Vec::new();
     for (index, config) in request.tunnels().take(request.daemons()).enumerate() {
         let names = Configuration::read(request, index)?.names();
         if names.len() > MOST_NAMES {
@@ -251,16 +250,12 @@ fn write_hosts(site: &Site) -> Result<()> {
             );
             return Err(Error::new(format!("use {}", show(config)), cause));
         }
-        for (name, addresses) in names.iter().zip(tool::addresses_of_all(&names)) {
-            if addresses.is_empty() {
-                warn(&format!(
-                    "{}: the server's name {name} was not found by the host's resolver",
-                    show(config)
-                ));
-            }
-            addresses
-                .iter()
-                .for_each(|address| lines.push_str(&format!("{address} {name}\n")));
+        let mut servers = Servers::known(&site.plan().name, names);
+        for name in servers.look_up() {
+            warn(&format!(
+                "{}: the server's name {name} was not found by the host's resolver",
+                show(config)
+            ));
         }
         if process::was_interrupted() {
             return Err(Error::new(
@@ -268,13 +263,9 @@ fn write_hosts(site: &Site) -> Result<()> {
                 "interrupted by a signal",
             ));
         }
+        all.push(servers);
     }
-    if lines.is_empty() {
-        return Ok(());
-    }
-    let mut text = lines.into_bytes();
-    text.extend(tunnel::launch::read_live(Path::new("/etc/hosts"))?);
-    file::write(&tunnel::hosts_file(&site.plan().name), text)
+    servers::store(&site.plan().name, &all)
 }
 
 /// Starts the keeper of a tunnel, which starts the daemon; returns the connection to it.
@@ -565,7 +556,7 @@ fn bring_up(site: &mut Site, meant: impl Fn(usize) -> bool) -> Result<()> {
         return Ok(());
     }
     tunnel::make_directories(&site.plan().name)?;
-    write_hosts(site)?;
+    find_servers(site)?;
     turn_ipv6_off(site)?;
     if site.wait.is_none() && decides(site.plan()) {
         warn(
@@ -639,7 +630,7 @@ fn restart(site: &mut Site, index: usize) -> Result<()> {
     };
     tunnel::make_directories(&name)?;
     tunnel::save(&state, &name, index)?;
-    write_hosts(site)?;
+    find_servers(site)?;
     turn_ipv6_off(site)?;
     let digest = digest(&plan, index)?;
     let mut management = start(site, index)?;

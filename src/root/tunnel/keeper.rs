@@ -42,6 +42,8 @@ pub const FOLLOW: &str = "follow";
 pub const ALONE: &str = "alone";
 /// How often to look for a changed resolv.conf while the daemon is not connected.
 const ROUND: Duration = Duration::from_secs(2);
+/// The same while servers are looked up. OpenVPN connects again after a second.
+const SHORT_ROUND: Duration = Duration::from_millis(100);
 
 /// What the keeper may still do once it has started the daemon.
 const KEPT: [Capability; 4] = [
@@ -217,6 +219,7 @@ impl Keeper {
                 return self.stop();
             }
             if !self.post.connected {
+                self.post.tunnel.servers.follow();
                 // It fails if the daemon has filled the file system that they share, and harms
                 // nobody else.
                 let _ = self.post.tunnel.refresh();
@@ -258,11 +261,14 @@ impl Keeper {
         if build.is_some() {
             fds[2].set_events(to_build);
         }
-        let longest = if self.post.connected {
-            PollTimeout::NONE
-        } else {
-            PollTimeout::try_from(ROUND).unwrap_or(PollTimeout::MAX)
+        let longest = match self.post.connected {
+            true => None,
+            false if self.post.tunnel.servers.is_looking() => Some(SHORT_ROUND),
+            false => Some(ROUND),
         };
+        let longest = longest.map_or(PollTimeout::NONE, |longest| {
+            PollTimeout::try_from(longest).unwrap_or(PollTimeout::MAX)
+        });
         match poll(&mut fds, longest) {
             Err(nix::errno::Errno::EINTR) => return Ok(Ready::default()),
             polled => polled.map(drop).cannot(|| "wait for the daemon")?,

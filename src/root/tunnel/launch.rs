@@ -23,6 +23,7 @@ use super::device;
 use super::management;
 use super::openconnect::{self, options::Options};
 use super::profile::{self, Profile};
+use super::servers::Servers;
 use crate::confine::{
     self, Identity,
     view::{Copy, View},
@@ -165,6 +166,8 @@ pub struct Tunnel {
     pub user: u32,
     /// Whether the daemon runs outside of the namespace.
     pub outside: bool,
+    /// The servers that are looked up for the daemon; none if it runs outside.
+    pub servers: Servers,
 }
 
 impl Tunnel {
@@ -173,14 +176,20 @@ impl Tunnel {
         let configuration = Configuration::read(&record.plan.request, index)?;
         let user = confine::user(&record.plan, index);
         let request = &record.plan.request;
-        let beyond = configuration.is_beyond_veth(&|name| in_hosts(&record.plan.name, name));
+        let mut servers = Servers::known(&record.plan.name, configuration.names());
+        let beyond = configuration.is_beyond_veth(&|name| servers.addresses_of(name));
         if beyond && !request.kill_switch && request.uplink.is_some() {
             let cause = "its servers have only IPv6 or loopback addresses, which it cannot reach through one uplink alone";
             return Err(Error::new("start a tunnel", cause)
                 .hint("remove InterfaceOut, or use a server with an IPv4 address"));
         }
+        let outside = beyond || request.kill_switch;
+        if outside {
+            servers = Servers::known(&record.plan.name, Vec::new());
+        }
         Ok(Self {
-            outside: beyond || request.kill_switch,
+            outside,
+            servers,
             record,
             index,
             configuration,
@@ -266,7 +275,11 @@ impl Tunnel {
     pub fn refresh(&self) -> Result<()> {
         let etc = tunnel::daemon_directory(self.name(), self.index).join("etc");
         for name in LIVE {
-            let text = read_live(&self.source(name))?;
+            let mut text = match name {
+                "hosts" => self.servers.hosts().into_bytes(),
+                _ => Vec::new(),
+            };
+            text.extend(read_live(&self.source(name))?);
             let copy = etc.join(name);
             if std::fs::read(&copy).ok().as_ref() != Some(&text) {
                 file::overwrite(&copy, text)?;
@@ -277,16 +290,11 @@ impl Tunnel {
 
     /// Where the daemon's file `name` of /etc comes from.
     fn source(&self, name: &str) -> PathBuf {
-        let own = [
-            Path::new(ETC_NETNS).join(self.name().as_str()).join(name),
-            tunnel::hosts_file(self.name()),
-        ];
-        let of_host = Path::new("/etc").join(name);
-        match own {
-            _ if self.outside => of_host,
-            [_, hosts] if name == "hosts" && hosts.exists() => hosts,
-            [own, _] if own.exists() => own,
-            _ => of_host,
+        let own = Path::new(ETC_NETNS).join(self.name().as_str()).join(name);
+        if own.exists() && !self.outside {
+            own
+        } else {
+            Path::new("/etc").join(name)
         }
     }
 
@@ -411,23 +419,14 @@ impl Tunnel {
     }
 }
 
-/// The addresses that the namespace's hosts(5) file for its daemons has for a name.
-fn in_hosts(namespace: &NetnsName, name: &str) -> Vec<IpAddr> {
-    let text = std::fs::read_to_string(tunnel::hosts_file(namespace)).unwrap_or_default();
-    let address = |line: &str| {
-        let mut words = line.split('#').next()?.split_whitespace();
-        let address = words.next()?.parse().ok()?;
-        words.any(|known| known == name).then_some(address)
-    };
-    text.lines().filter_map(address).collect()
-}
-
 /// What is in a file of /etc that the daemon reads again; nothing if it is not there.
-pub fn read_live(path: &Path) -> Result<Vec<u8>> {
+fn read_live(path: &Path) -> Result<Vec<u8>> {
     if !path.exists() {
         return Ok(Vec::new());
     }
-    trusted::contents(trusted::open_named(path)?, path, LARGEST_LIVE)
+    trusted::open_named(path)
+        .and_then(|file| trusted::contents(file, path, LARGEST_LIVE))
+        .map_err(|error| error.as_cause_of("start a tunnel"))
 }
 
 /// Whether the packets of the daemon of tunnel `index` leave by the veth pair (see

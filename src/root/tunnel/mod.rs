@@ -19,6 +19,7 @@ pub mod post;
 pub mod profile;
 pub mod rehearsal;
 pub mod said;
+pub mod servers;
 pub mod source;
 pub mod wgquick;
 
@@ -59,7 +60,7 @@ pub fn socket(name: &NetnsName, index: usize) -> PathBuf {
     own_directory(name, index).join("management")
 }
 
-/// The hosts(5) file for the namespace's daemons.
+/// The addresses of servers that build found, in the format of hosts(5).
 pub fn hosts_file(name: &NetnsName) -> PathBuf {
     directory(name).join("hosts")
 }

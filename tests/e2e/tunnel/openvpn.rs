@@ -387,6 +387,55 @@ fn the_servers_name_is_asked_outside() {
     host.ok("runns-exec clean work -f");
 }
 
+/// Without the kill switch, the daemon is in the namespace, where it cannot look the name up.
+#[test]
+fn a_server_that_moved_is_found_again() {
+    const PUSH: &str = "push \"redirect-gateway def1\"\nkeepalive 1 3\n";
+    let (host, server) = host_with_server(PUSH);
+    host.internet.net.ip("address add 192.0.2.9/32 dev lo");
+    host.ok("sed -i 's/192.0.2.1/vpn.test/' /etc/openvpn/work.conf");
+    append(&host, "hand-window 5\n");
+    host.configure("[work]\nvpn=/etc/openvpn/work.conf\nDNS=10.8.0.1\n");
+    // What the host's resolver answers, if it does.
+    let answer = |address: Option<&str>| {
+        host.run("pkill -KILL -x dnsmasq");
+        address.map(|address| start_resolver(&host, "192.0.2.1", address));
+        wait_until("the answer", || {
+            let found = host.run("getent ahosts vpn.test").stdout;
+            (found.split(' ').next() == address.or(Some(""))).then_some(())
+        });
+    };
+    let up = |is: &str| {
+        wait_until(&format!("the tunnel's state: up {is}"), || {
+            (tunnel_field(&host, "root", "work", "up") == is).then_some(())
+        })
+    };
+    answer(Some("192.0.2.1"));
+    host.ok("runns-exec build -s work");
+    server.stop(&host, 1194);
+    up("False");
+    let server = OpenVpnServer::start_at("192.0.2.9", &host, (1194, 8), PUSH);
+    answer(Some("192.0.2.9"));
+    up("True");
+    wait_for_ping(&host, "work", FAR);
+    // When nobody answers, it is the last address that counts.
+    answer(None);
+    server.stop(&host, 1194);
+    up("False");
+    let _server = OpenVpnServer::start_at("192.0.2.9", &host, (1194, 8), PUSH);
+    up("True");
+    host.ok("runns-exec clean work -f");
+    // Built before the host has a network, it comes up when there is one.
+    let built = host.run("runns-exec build -s work --no-wait");
+    assert!(
+        built.status == 0 && built.stderr.contains("name vpn.test was not found"),
+        "{built}"
+    );
+    answer(Some("192.0.2.9"));
+    up("True");
+    host.ok("runns-exec clean work -f");
+}
+
 #[test]
 fn without_waiting() {
     let (host, server) = host_with_server(PUSH);

@@ -1,0 +1,139 @@
+//! The addresses of a daemon's servers and proxies. A daemon in the namespace cannot look them up:
+//! the namespace's resolver may be reachable only through the tunnel. build looks them up on the
+//! host, and the keeper does so again while the tunnel is down, because a server may have moved.
+
+use std::net::IpAddr;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::hosts_file;
+use crate::kernel::{file, tool};
+use runns_shared::error::Result;
+use runns_shared::name::NetnsName;
+
+/// How long to wait from one lookup to the next, at least and for each name.
+const REST: Duration = Duration::from_secs(10);
+const REST_EACH: Duration = Duration::from_secs(1);
+
+/// What a lookup finds, in the order of the names.
+type Found = Vec<Vec<IpAddr>>;
+
+/// The servers of one daemon.
+pub struct Servers {
+    names: Vec<String>,
+    addresses: Found,
+    lookup: Option<JoinHandle<Found>>,
+    /// When the last lookup ended.
+    ended: Instant,
+}
+
+impl Servers {
+    /// These names, with the addresses that build has found.
+    pub fn known(namespace: &NetnsName, names: Vec<String>) -> Self {
+        let text = std::fs::read_to_string(hosts_file(namespace)).unwrap_or_default();
+        Self {
+            addresses: names.iter().map(|name| in_hosts(&text, name)).collect(),
+            names,
+            lookup: None,
+            ended: Instant::now(),
+        }
+    }
+
+    /// Looks the names up, and waits for it. Returns those that were not found.
+    pub fn look_up(&mut self) -> Vec<String> {
+        let found = tool::addresses_of_all(&self.names);
+        let each = self.names.iter().zip(&found);
+        let missing = each.filter(|(_, found)| found.is_empty());
+        let missing = missing.map(|(name, _)| name.clone()).collect();
+        self.take(found);
+        missing
+    }
+
+    fn each(&self) -> impl Iterator<Item = (&String, &Vec<IpAddr>)> {
+        self.names.iter().zip(&self.addresses)
+    }
+
+    /// The addresses of `name`.
+    pub fn addresses_of(&self, name: &str) -> Vec<IpAddr> {
+        let found = self.each().find(|(known, _)| *known == name);
+        found.map_or(Vec::new(), |(_, addresses)| addresses.clone())
+    }
+
+    /// The lines of hosts(5).
+    pub fn hosts(&self) -> String {
+        let line = |name: &str, address: &IpAddr| format!("{address} {name}\n");
+        self.each()
+            .flat_map(|(name, addresses)| addresses.iter().map(move |one| line(name, one)))
+            .collect()
+    }
+
+    /// Looks the names up again when it is time to. It does not wait for the answers, which may take
+    /// until the host's resolver gives up, but takes those that are there.
+    pub fn follow(&mut self) {
+        if let Some(lookup) = self.lookup.take_if(|lookup| lookup.is_finished()) {
+            self.take(lookup.join().unwrap_or_default());
+            self.ended = Instant::now();
+        }
+        let rest = REST.max(REST_EACH * self.names.len() as u32);
+        if self.is_looking() || self.names.is_empty() || self.ended.elapsed() < rest {
+            return;
+        }
+        let names = self.names.clone();
+        let look_up = move || tool::addresses_of_all(&names);
+        self.lookup = std::thread::Builder::new().spawn(look_up).ok();
+    }
+
+    /// Whether a lookup takes place.
+    pub fn is_looking(&self) -> bool {
+        self.lookup.is_some()
+    }
+
+    /// Takes the addresses that were found. A name that was not found keeps those that it had: the
+    /// host may be without a network.
+    fn take(&mut self, found: Found) {
+        for (known, found) in self.addresses.iter_mut().zip(found) {
+            if !found.is_empty() {
+                *known = found;
+            }
+        }
+    }
+}
+
+/// Stores what build found, for the keepers of the namespace.
+pub fn store(namespace: &NetnsName, found: &[Servers]) -> Result<()> {
+    let text: String = found.iter().map(Servers::hosts).collect();
+    file::write(&hosts_file(namespace), text)
+}
+
+/// The addresses that lines of hosts(5) have for a name.
+fn in_hosts(text: &str, name: &str) -> Vec<IpAddr> {
+    let address = |line: &str| {
+        let mut words = line.split_whitespace();
+        let address = words.next()?.parse().ok()?;
+        words.any(|known| known == name).then_some(address)
+    };
+    text.lines().filter_map(address).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_not_found_keeps_its_addresses() {
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let names = vec!["a.test".to_string(), "b.test".into()];
+        let mut servers = Servers::known(&NetnsName::new("none").unwrap(), names);
+        servers.take(vec![vec![address("192.0.2.1")], Vec::new()]);
+        assert_eq!(servers.hosts(), "192.0.2.1 a.test\n");
+        servers.take(vec![
+            Vec::new(),
+            vec![address("192.0.2.2"), address("2001:db8::2")],
+        ]);
+        let text = "192.0.2.1 a.test\n192.0.2.2 b.test\n2001:db8::2 b.test\n";
+        assert_eq!(servers.hosts(), text);
+        assert_eq!(in_hosts(text, "b.test"), servers.addresses_of("b.test"));
+        servers.take(vec![vec![address("192.0.2.9")], Vec::new()]);
+        assert_eq!(servers.addresses_of("a.test"), [address("192.0.2.9")]);
+    }
+}
