@@ -132,6 +132,39 @@ fn other_programs_that_run_once() {
 }
 
 #[test]
+fn a_connection_of_ssh_that_is_shared() {
+    let host = host();
+    let alice = host.user("alice");
+    host.ok("cp /bin/sleep /opt/run/ssh");
+    host.ok("for name in ssh scp; do printf '#!/bin/sh\\n' >/usr/local/bin/$name; chmod 755 /usr/local/bin/$name; done");
+    // A session is nobody else's.
+    let (_session, _) = start(&alice, "", "ssh");
+    assert_eq!(said(&alice, "ssh host.example"), "");
+    let title = "ssh: /home/alice/.ssh/master [mux]";
+    let master = alice.spawn(&format!(
+        "exec bash -c \"exec -a '{title}' /opt/run/ssh 1000\""
+    ));
+    wait_until("the master", || {
+        let titles = alice.run("cat /proc/[0-9]*/cmdline").stdout;
+        assert!(master.is_running(), "{}", master.stderr());
+        titles.contains(&format!("{title}\0")).then_some(())
+    });
+    for words in ["ssh host.example", "scp file host.example:"] {
+        let warning = said(&alice, words);
+        assert!(warning.contains("-o ControlPath=none"), "{warning}");
+        assert!(warning.contains("in the host's network"), "{warning}");
+    }
+    for own in [
+        "-S none",
+        "-Snone",
+        "-o ControlPath=none",
+        "-oControlPath=none",
+    ] {
+        assert_eq!(said(&alice, &format!("ssh {own} host.example")), "");
+    }
+}
+
+#[test]
 fn launchers_that_leave_the_view() {
     let host = host();
     let alice = host.user("alice").env(

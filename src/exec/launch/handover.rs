@@ -28,7 +28,7 @@ struct SingleInstance {
 }
 
 const CHROMIUM_ADVICE: &str = "--user-data-dir=DIR with a separate directory";
-const SINGLE_INSTANCES: [SingleInstance; 12] = [
+const SINGLE_INSTANCES: [SingleInstance; 13] = [
     SingleInstance {
         commands: &["chromium", "chromium-browser"],
         processes: &["chromium", "chromium-browser"],
@@ -109,6 +109,14 @@ const SINGLE_INSTANCES: [SingleInstance; 12] = [
         own_instance: &["-L", "-S"],
         advice: "-L NAME for a separate server",
     },
+    // A connection is shared with the master of an earlier one (ControlMaster in ssh_config(5)).
+    SingleInstance {
+        commands: &["ssh", "scp", "sftp"],
+        processes: &[SSH],
+        // The first is that of `-S none`.
+        own_instance: &["none", "-Snone", "ControlPath=none", "-oControlPath=none"],
+        advice: "-o ControlPath=none",
+    },
     SingleInstance {
         commands: &["qbittorrent"],
         processes: &["qbittorrent"],
@@ -122,6 +130,10 @@ const SINGLE_INSTANCES: [SingleInstance; 12] = [
         advice: "--config-dir=DIR",
     },
 ];
+
+const SSH: &str = "ssh";
+/// How the title of an ssh ends that stays as master when its own session has ended (ControlPersist).
+const MASTER: &[u8] = b" [mux]";
 
 /// PATH_MAX (linux/limits.h).
 const LONGEST_PATH: usize = 4096;
@@ -202,11 +214,11 @@ fn running_elsewhere(kind: &SingleInstance) -> Option<(i32, String)> {
         let directory = Path::new("/proc").join(pid.to_string());
         let process = proc.process(pid)?;
         // Nothing else of another user's process is looked at.
-        if process.real_uid() != Some(getuid().as_raw())
-            || !kind
-                .processes
-                .contains(&process_name(&directory, &process)?.as_str())
-        {
+        if process.real_uid() != Some(getuid().as_raw()) {
+            return None;
+        }
+        let name = process_name(&directory, &process)?;
+        if !kind.processes.contains(&name.as_str()) || (name == SSH && !is_master(&process)) {
             return None;
         }
         let there = fs::metadata(directory.join("net/dev")).ok()?.ino();
@@ -226,6 +238,13 @@ fn process_name(directory: &Path, process: &Process) -> Option<String> {
             .trim_end_matches(" (deleted)")
             .to_string(),
     )
+}
+
+/// Whether an ssh stays as master. One without this title may be any session.
+fn is_master(process: &Process) -> bool {
+    let text = process.command_line(LONGEST_PATH).unwrap_or_default();
+    let title = text.split(|byte| *byte == 0).next();
+    title.is_some_and(|title| title.ends_with(MASTER))
 }
 
 /// The network that a process is in, for people.
