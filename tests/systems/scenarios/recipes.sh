@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2034,SC2154
 # docs/RECIPES.md, literally: each block as the page has it, by a user who may use sudo.
-packages='transmission-daemon python3 podman tmux xauth xvfb xterm x11-utils'
+packages='transmission-daemon python3 podman tmux xauth xvfb xterm x11-utils natpmpc'
 
 second=10.9.0.1
 
@@ -12,6 +12,7 @@ prepare() {
         --dh none --keepalive 1 10 --push 'redirect-gateway def1' --verb 3 >"$scratch/second.log" 2>&1 &
     wait_for 10 'the second OpenVPN server' grep -q 'Initialization Sequence Completed' "$scratch/second.log"
     internet python3 "$here/internet.py" second "$second" 80 &
+    internet python3 "$here/natpmp.py" 10.8.0.1 40001 >"$scratch/natpmp.log" &
     sed 's/^remote .*/remote 10.8.0.1 1195/' "$root/etc/openvpn/client/client.conf" >"$root/etc/openvpn/client/second.conf"
     printf 'alice ALL=(ALL) NOPASSWD: ALL\n' >"$root/etc/sudoers.d/alice"
     chmod 440 "$root/etc/sudoers.d/alice"
@@ -99,6 +100,18 @@ screens() {
     done_with pod
 }
 
+forwarded_port() {
+    local address
+    follow 14
+    wait_for 10 'a port for TCP' grep tcp "$scratch/natpmp.log"
+    wait_for 10 'a port for UDP' grep udp "$scratch/natpmp.log"
+    as_user alice 'runns-exec -d torrent -- python3 -m http.server 40001'
+    address=$(in_system "ip -n torrent -4 -o address show tun0 | grep -o '10\.8\.0\.[0-9]*' | head -n 1")
+    wait_for 10 'the port comes through the tunnel' internet curl -sS -m 2 "http://$address:40001/"
+    refused 'and is not open on the LAN' neighbour curl -sS -m 2 http://192.0.2.2:40001/
+    done_with torrent
+}
+
 scenario() {
     local login="ssh -n -i $scratch/key -p 2222 -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
     follow 1
@@ -163,4 +176,5 @@ scenario() {
     done_with of-bob
 
     screens
+    forwarded_port
 }
