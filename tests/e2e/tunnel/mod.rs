@@ -10,6 +10,7 @@ mod corpus;
 mod exceptions;
 mod files;
 mod flows;
+mod forwarded;
 mod held;
 mod hostile;
 mod import;
