@@ -17,7 +17,7 @@ fail() {
 needed='
     ip:iproute2 iptables:iptables iptables-legacy:iptables nft:nftables openvpn:openvpn openconnect:openconnect ocserv:ocserv certtool:gnutls-bin dnsmasq:dnsmasq-base tmux:tmux
     curl:curl strace:strace sudo:sudo tcpdump:tcpdump dig:bind9-dnsutils readelf:binutils setcap:libcap2-bin ping:iputils-ping ps:procps
-    socat:socat natpmpc:natpmpc wg:wireguard-tools wireguard-go:wireguard-go openssl:openssl busybox:busybox nsenter:util-linux setpriv:util-linux mountpoint:util-linux
+    socat:socat wg:wireguard-tools wireguard-go:wireguard-go openssl:openssl busybox:busybox nsenter:util-linux setpriv:util-linux mountpoint:util-linux
     useradd:passwd diff:diffutils getent:libc-bin python3:python3 cc:gcc
     zsh:zsh fish:fish script:bsdutils desktop-file-validate:desktop-file-utils gio:libglib2.0-bin'
 

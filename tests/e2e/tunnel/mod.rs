@@ -10,7 +10,6 @@ mod corpus;
 mod exceptions;
 mod files;
 mod flows;
-mod forwarded;
 mod held;
 mod hostile;
 mod import;
