@@ -196,7 +196,7 @@ fn forwarding_and_the_veth_are_repaired() {
         ("ip -n NAME link set lo down", "loopback inside: down"),
         (
             "ip netns exec NAME sysctl -qw net.ipv4.ip_unprivileged_port_start=7",
-            "ip_unprivileged_port_start inside: 7, not as on the host",
+            "ip_unprivileged_port_start inside: 7, which differs from the host's value",
         ),
         (
             "ip netns exec NAME sysctl -qw net.ipv6.conf.eth0.disable_ipv6=0",
@@ -254,7 +254,7 @@ fn firewall_rules_are_repaired() {
         ("nft add set inet runns mine '{ type ifname; }'", "set mine"),
         (
             "iptables -F FORWARD && iptables -P FORWARD DROP",
-            "rules of iptables that let traffic of namespaces pass",
+            "the rules of iptables that accept the namespaces' traffic are missing",
         ),
     ] {
         world.damage("plain", damage, &[words], &[]);

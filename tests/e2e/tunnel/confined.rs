@@ -278,7 +278,7 @@ fn files_that_only_root_can_read_serve_for_reconnecting() {
         assert_eq!(made.status, 0, "{made}");
         assert!(
             made.stderr
-                .contains("ignoring log, status, writepid (the daemon can write no files"),
+                .contains("ignoring log, status, writepid (the daemon cannot write files"),
             "{made}"
         );
         assert!(ping(&host, "work", FAR));
