@@ -351,6 +351,14 @@ fn define_status(command: Command) -> Command {
         .after_help("Example: runns-exec status work")
         .arg(words(WORD, "Only these namespaces and sections"))
         .arg(flag("json", None, "Print JSON"))
+        .arg(
+            flag(
+                "watch",
+                None,
+                "Show it every 2 seconds, with the tunnels' traffic",
+            )
+            .conflicts_with("json"),
+        )
 }
 
 fn define_config(command: Command) -> Command {

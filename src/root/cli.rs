@@ -118,6 +118,7 @@ fn interpret(mut matches: ArgMatches) -> Result<Parsed> {
                 .map(Iterator::collect)
                 .unwrap_or_default(),
             json: sub.get_flag("json"),
+            watch: sub.get_flag("watch"),
         }),
         _ => {
             return Err(usage(

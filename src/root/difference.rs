@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::part::{daemon, wireguard};
 use crate::wanted::Wanted;
@@ -15,10 +15,10 @@ use runns_shared::request::Request;
 use runns_shared::trusted;
 
 /// An option that was built with another value.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
     /// The option, as the manual spells it.
-    pub option: &'static str,
+    pub option: String,
     /// The value that the namespace was built with, for people.
     pub built: String,
     /// The value that is asked for.
@@ -40,7 +40,8 @@ const OF_VETH: [&str; 2] = ["InterfaceIn", "Subnet"];
 impl Difference {
     /// Whether the namespace, which has a veth pair or not, has to be cleaned and built again for it.
     pub fn is_fixed(&self, has_veth: bool) -> bool {
-        FIXED.contains(&self.option) || (has_veth && OF_VETH.contains(&self.option))
+        FIXED.contains(&self.option.as_str())
+            || (has_veth && OF_VETH.contains(&self.option.as_str()))
     }
 }
 
@@ -56,7 +57,7 @@ pub fn between(built: &Plan, name: &NetnsName, asked: &Wanted) -> Vec<Difference
         .zip(asked)
         .filter(|((_, built), (_, asked))| built != asked)
         .map(|((option, built), (_, section))| Difference {
-            option,
+            option: option.to_string(),
             built,
             section,
         })
@@ -81,8 +82,8 @@ pub fn from_section(record: &Record, config: &Config) -> Vec<Difference> {
 /// Files that have other contents than when the plan was carried out. Only root can tell.
 pub fn contents(plan: &Plan) -> Vec<Difference> {
     let request = &plan.request;
-    let changed = |option, file: &PathBuf| Difference {
-        option,
+    let changed = |option: &str, file: &PathBuf| Difference {
+        option: option.to_string(),
         built: show(file),
         section: "the same file, with other contents".to_string(),
     };

@@ -2,8 +2,9 @@
 //! no keys, no names of users at the other end.
 
 use std::os::fd::AsFd;
+use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::difference::{self, Difference};
 use crate::facts::ipv6::Pair;
@@ -25,7 +26,7 @@ use runns_shared::record::{Record, State};
 use runns_shared::table::{Heading, terminal_width, whole_columns};
 
 /// How a namespace is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
     /// As it was built.
@@ -40,7 +41,7 @@ pub enum Health {
 }
 
 /// One namespace.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Status {
     namespace: String,
     /// How it is.
@@ -54,30 +55,30 @@ pub struct Status {
     /// `None` if they cannot be counted.
     processes: Option<usize>,
     /// The exceptions to the tunnel that were asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     open: Option<String>,
     problems: Vec<Problem>,
     /// Where its section says something else by now. It is as it was built nevertheless.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     differences: Vec<Difference>,
     /// The command that applies them.
-    #[serde(skip)]
-    apply: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    apply: Option<String>,
     /// What only root can look at.
-    unseen: Vec<&'static str>,
-    /// Whether there is a record that could be read.
-    #[serde(skip)]
-    known: bool,
+    unseen: Vec<String>,
+    /// Whether there is no record that could be read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    unknown: bool,
 }
 
 /// Something that is not as it was built.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Problem {
     what: String,
     cure: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Resolver {
     from: String,
     servers: Vec<String>,
@@ -85,7 +86,7 @@ struct Resolver {
 }
 
 /// One tunnel.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Tunnel {
     config: String,
     device: String,
@@ -98,6 +99,9 @@ struct Tunnel {
     sent: Option<u64>,
     /// RFC 3339; WireGuard only, and known to root only.
     handshake: Option<String>,
+    /// Bytes received and sent per second since an earlier look.
+    #[serde(skip)]
+    rate: Option<(u64, u64)>,
 }
 
 /// A namespace with its record, as far as that can be read; `None` if it was not built.
@@ -264,9 +268,9 @@ fn not_built(name: &NetnsName) -> Status {
         open: None,
         problems: Vec::new(),
         differences: Vec::new(),
-        apply: String::new(),
+        apply: None,
         unseen: Vec::new(),
-        known: false,
+        unknown: true,
     }
 }
 
@@ -340,10 +344,10 @@ fn status(examined: Examined, processes: Option<usize>, zone: &Zone) -> Status {
         processes,
         open: exceptions::opened(plan),
         problems: problems(found, plan, seen),
-        apply: apply(plan, &differences),
+        apply: (!differences.is_empty()).then(|| apply(plan, &differences)),
         differences,
-        unseen: unseen(subject),
-        known: true,
+        unseen: unseen(subject).into_iter().map(str::to_string).collect(),
+        unknown: false,
     }
 }
 
@@ -423,6 +427,46 @@ fn tunnel(subject: &Subject, index: usize, zone: &Zone) -> Tunnel {
         handshake: wireguard
             .and_then(|index| wireguard::last_handshake(subject.record, index))
             .and_then(time),
+        rate: None,
+    }
+}
+
+/// Sets what went through each tunnel per second since the `earlier` look, so long ago.
+pub fn set_rates(statuses: &mut [Status], earlier: &[Status], ago: Duration) {
+    let per_second = |now: Option<u64>, then: Option<u64>| {
+        // A device that was replaced counts from zero.
+        let bytes = now?.checked_sub(then?)?;
+        Some((bytes as f64 / ago.as_secs_f64()).round() as u64)
+    };
+    for status in statuses {
+        let before = earlier
+            .iter()
+            .find(|before| before.namespace == status.namespace);
+        let Some(before) = before else { continue };
+        for tunnel in &mut status.tunnels {
+            let mut tunnels = before.tunnels.iter();
+            let before = tunnels.find(|before| before.config == tunnel.config);
+            tunnel.rate = before.and_then(|before| {
+                let received = per_second(tunnel.received, before.received)?;
+                Some((received, per_second(tunnel.sent, before.sent)?))
+            });
+        }
+    }
+}
+
+/// A rate in three digits at most, with a unit: `1.5 kB`.
+fn amount(bytes: u64) -> String {
+    let units = ["B", "kB", "MB", "GB"].into_iter();
+    let scaled = units.scan(bytes as f64, |value, unit| {
+        let current = *value;
+        *value /= 1000.0;
+        Some((current, unit))
+    });
+    let mut fitting = scaled.filter(|(value, unit)| *value < 999.5 || *unit == "GB");
+    match fitting.next() {
+        Some((value, unit)) if unit != "B" && value < 9.95 => format!("{value:.1} {unit}"),
+        Some((value, unit)) => format!("{value:.0} {unit}"),
+        None => NOTHING.to_string(),
     }
 }
 
@@ -430,12 +474,37 @@ fn tunnel(subject: &Subject, index: usize, zone: &Zone) -> Tunnel {
 struct Column {
     heading: Heading,
     cell: fn(&Status) -> String,
+    /// Only in a table that is drawn again and again.
+    is_live: bool,
 }
 
 const fn column(heading: &'static str, cell: fn(&Status) -> String) -> Column {
     Column {
         heading: Heading(heading, false),
         cell,
+        is_live: false,
+    }
+}
+
+const fn live(heading: &'static str, cell: fn(&Status) -> String) -> Column {
+    Column {
+        heading: Heading(heading, true),
+        cell,
+        is_live: true,
+    }
+}
+
+/// For each tunnel, one of its rates.
+fn rates(status: &Status, choose: fn((u64, u64)) -> u64) -> String {
+    let rate = |tunnel: &Tunnel| {
+        let rate = tunnel.rate.map(|rate| amount(choose(rate)));
+        rate.unwrap_or(NOTHING.to_string())
+    };
+    let rates: Vec<String> = status.tunnels.iter().map(rate).collect();
+    if rates.is_empty() {
+        NOTHING.to_string()
+    } else {
+        rates.join(", ")
     }
 }
 
@@ -445,7 +514,7 @@ const NOTHING: &str = "-";
 /// The columns that a narrow terminal shows, too: up to TUNNEL.
 const ALWAYS_SHOWN: usize = 3;
 
-const COLUMNS: [Column; 7] = [
+const COLUMNS: [Column; 9] = [
     column("NAMESPACE", |status| status.namespace.clone()),
     column("STATE", |status| word(status.state).to_string()),
     column("TUNNEL", |status| {
@@ -460,8 +529,10 @@ const COLUMNS: [Column; 7] = [
             tunnels.join(", ")
         }
     }),
+    live("RX/s", |status| rates(status, |(received, _)| received)),
+    live("TX/s", |status| rates(status, |(_, sent)| sent)),
     column("DNS", |status| match &status.resolver {
-        _ if !status.known => NOTHING.to_string(),
+        _ if status.unknown => NOTHING.to_string(),
         Some(resolver) if resolver.locked => format!("{} (locked)", resolver.servers.join(" ")),
         Some(resolver) => resolver.servers.join(" "),
         None => "the host's".to_string(),
@@ -470,7 +541,7 @@ const COLUMNS: [Column; 7] = [
         status.address.clone().unwrap_or(NOTHING.to_string())
     }),
     column("UPLINK", |status| match &status.uplink {
-        _ if !status.known => NOTHING.to_string(),
+        _ if status.unknown => NOTHING.to_string(),
         _ if status.kill_switch => "the tunnel only".to_string(),
         Some(uplink) => format!("{uplink} only"),
         None => "any".to_string(),
@@ -492,12 +563,13 @@ fn word(state: Health) -> &'static str {
 }
 
 /// The table; below each namespace a line for each thing that is wrong; at the end what was not
-/// looked at.
-pub fn print(statuses: &[Status]) -> Result<()> {
-    let headings = COLUMNS.map(|column| column.heading);
+/// looked at. One that `is_live` has the rates of tunnels, too.
+pub fn table(statuses: &[Status], is_live: bool) -> String {
+    let columns = COLUMNS.iter().filter(|column| is_live || !column.is_live);
+    let headings: Vec<Heading> = columns.clone().map(|column| column.heading).collect();
     let cells = |status: &Status| {
-        COLUMNS
-            .iter()
+        let columns = columns.clone();
+        columns
             .map(|column| one_line(&(column.cell)(status)))
             .collect()
     };
@@ -523,13 +595,13 @@ pub fn print(statuses: &[Status]) -> Result<()> {
             text.push_str(&format!(
                 "  differs from its section: {}; apply it: {}\n",
                 one_line(&difference.to_string()),
-                one_line(&status.apply)
+                one_line(status.apply.as_deref().unwrap_or_default())
             ));
         }
     }
     let mut unseen: Vec<&str> = Vec::new();
     for what in statuses.iter().flat_map(|status| &status.unseen) {
-        if !unseen.contains(what) {
+        if !unseen.contains(&what.as_str()) {
             unseen.push(what);
         }
     }
@@ -539,7 +611,7 @@ pub fn print(statuses: &[Status]) -> Result<()> {
             unseen.join(", ")
         ));
     }
-    output::print(&text)
+    text
 }
 
 /// The line with the word for the state, the first after the name, in green, yellow or red.
@@ -575,6 +647,35 @@ mod tests {
             "a      \x1b[32mok\x1b[0m  x ok".replacen("      ", "     ", 1)
         );
         assert_eq!(in_colour("cut", Health::Ok), "cut");
+    }
+
+    #[test]
+    fn rates_have_three_digits() {
+        let rates = [
+            0,
+            999,
+            1000,
+            9_949,
+            9_950,
+            999_499,
+            999_500,
+            5_000_000_000_000,
+        ];
+        let shown = [
+            "0 B", "999 B", "1.0 kB", "9.9 kB", "10 kB", "999 kB", "1.0 MB", "5000 GB",
+        ];
+        assert_eq!(rates.map(amount), shown);
+    }
+
+    /// As one `status --json` prints it, and a `status --watch` that called it reads it.
+    #[test]
+    fn what_is_printed_as_json_is_shown_alike() {
+        let record = Error::new("read the record", "it is empty");
+        let name = NetnsName::new("work").unwrap();
+        let statuses = [unreadable(&name, &record), not_built(&name)];
+        let text = serde_json::to_string(&statuses).unwrap();
+        let read: Vec<Status> = serde_json::from_str(&text).unwrap();
+        assert_eq!(table(&read, true), table(&statuses, true));
     }
 
     #[test]

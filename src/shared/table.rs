@@ -78,7 +78,7 @@ pub fn whole_columns(
 }
 
 /// The columns that `text` takes on a terminal.
-fn width_of(text: &str) -> usize {
+pub fn width_of(text: &str) -> usize {
     text.chars()
         .map(|character| character.width().unwrap_or(0))
         .sum()

@@ -1,7 +1,8 @@
-//! Questions on the terminal.
+//! Questions on the terminal, and how long something may still take.
 
-use std::io::{BufRead, Write};
+use std::io::{BufRead, IsTerminal, Write};
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
@@ -61,4 +62,41 @@ pub fn ask(question: &str, echo: bool) -> Result<String> {
     }
     result?;
     Ok(answer.trim_end_matches('\n').to_string())
+}
+
+/// A line on the terminal, without a newline, with the time that is left for something. Without a
+/// terminal it is not written.
+#[derive(Debug)]
+pub struct Countdown {
+    what: String,
+    shown: String,
+}
+
+impl Countdown {
+    /// Of something that somebody waits for; nothing is written yet.
+    pub fn new(what: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            shown: String::new(),
+        }
+    }
+
+    /// Writes the line, over the one that is there, if it differs.
+    pub fn show(&mut self, left: Duration) {
+        let line = format!("{}: {} s left", self.what, left.as_secs_f64().ceil());
+        if line == self.shown || !std::io::stderr().is_terminal() {
+            return;
+        }
+        self.clear();
+        let _ = std::io::stderr().write_all(line.as_bytes());
+        self.shown = line;
+    }
+
+    /// Removes the line, with what every terminal knows.
+    pub fn clear(&mut self) {
+        let width = std::mem::take(&mut self.shown).len();
+        if width > 0 {
+            let _ = std::io::stderr().write_all(format!("\r{:width$}\r", "").as_bytes());
+        }
+    }
 }

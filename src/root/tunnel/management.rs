@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::attempts::{Attempts, Weight, server_in};
 use super::event::{Event, SHOWN, describe_state, is_noise, line_of, parse, reason, reason_in};
 use super::login::{Login, Refusal, Reply};
+use crate::kernel::prompt::Countdown;
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::escape;
 use runns_shared::name::NetnsName;
@@ -264,8 +265,15 @@ impl Management {
         self.lines.push_back(line.chars().take(SHOWN).collect());
     }
 
-    /// Reads the next line, waiting until `deadline`.
+    /// Reads the next line, waiting until `deadline`. A terminal shows the time that is left.
     pub fn line(&mut self, deadline: Instant) -> Result<String> {
+        let mut countdown = Countdown::new(format!("waiting for the tunnel of {}", self.name));
+        let line = self.read_line(deadline, &mut countdown);
+        countdown.clear();
+        line
+    }
+
+    fn read_line(&mut self, deadline: Instant, countdown: &mut Countdown) -> Result<String> {
         let mut bytes = Vec::new();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -291,7 +299,10 @@ impl Management {
                     if matches!(
                         error.kind(),
                         ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
-                    ) => {}
+                    ) =>
+                {
+                    countdown.show(deadline.saturating_duration_since(Instant::now()));
+                }
                 Err(error) if hung_up(&error) => return Err(self.exited()),
                 Err(error) => return Err(error).cannot(|| format!("talk to {}", self.kind)),
             }

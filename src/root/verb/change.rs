@@ -72,7 +72,7 @@ impl Change {
         differences.extend(contents);
         if differences.is_empty() && resolver_changed {
             differences.push(Difference {
-                option: "resolver",
+                option: "resolver".to_string(),
                 built: servers(built.resolver.as_ref()),
                 section: servers(plan.resolver.as_ref()),
             });

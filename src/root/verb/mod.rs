@@ -11,6 +11,7 @@ pub mod launcher;
 pub mod log;
 pub mod status;
 mod summary;
+mod watch;
 mod word;
 
 use runns_privileged::capability::refuse_user_namespace;

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 
-use super::word;
+use super::{watch, word};
 use crate::report::{self, Health, Named};
 use crate::seen::Seen;
 use runns_shared::config::Config;
@@ -23,18 +23,23 @@ pub struct Options {
     pub words: Vec<OsString>,
     /// As JSON.
     pub json: bool,
+    /// Again and again.
+    pub watch: bool,
 }
 
 /// Prints the state of what was built, with what runns-exec saw inside if it was called by a member
 /// of the group; returns whether all is ok.
 pub fn run(options: &Options, handed_over: Vec<Inside>) -> Result<bool> {
+    if options.watch {
+        return watch::run(&options.words);
+    }
     let seen = Seen::new(handed_over);
     let config = seen.config().cloned().unwrap_or_default();
     let statuses = report::look(&named(options, &config)?, &seen);
     if options.json {
         output::print_json(&statuses)?
     } else {
-        report::print(&statuses)?
+        output::print(&report::table(&statuses, false))?
     }
     // A section that nobody asked for need not be built.
     let is_fine = |state: Health| match state {

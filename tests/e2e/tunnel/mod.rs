@@ -16,6 +16,7 @@ mod import;
 mod inherited;
 mod kill_switch;
 mod last_release;
+mod live;
 mod openconnect;
 mod openconnect_day;
 mod openconnect_hostile;
