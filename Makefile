@@ -46,7 +46,7 @@ lint: deny ## formatting, clippy, documentation, licences, shell scripts
 # Licences and sources of the crates; known vulnerabilities where their database can be reached.
 deny: export PATH := $(PATH):$(tools)/bin
 deny:
-	command -v cargo-deny || cargo install --quiet --locked --root $(tools) cargo-deny
+	command -v cargo-deny || cargo install --quiet --locked --debug --root $(tools) cargo-deny
 	cargo deny --log-level error check licenses bans sources
 	@if timeout 60 cargo deny --log-level off fetch db >/dev/null 2>&1; then \
 		cargo deny check advisories; \

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Builds the last release, that is the commit in tests/LAST_RELEASE, as its own package.sh does, and prints the path of the
-# tarball. It is built once and kept in target/last-release. Exit status 3 says that these sources do not have the history.
+# tarball. It is built once and kept in target/last-release, without the optimizations that take most of the time. Exit status
+# 3 says that these sources do not have the history.
 set -eu
 umask 022
 exec </dev/null
@@ -28,7 +29,8 @@ if [ ! -e "$tarball" ]; then
     rm -rf "$directory/source" "$directory/tarball"
     mkdir -p "$directory/source"
     repository archive "$commit" | tar -x -C "$directory/source"
-    CARGO_TARGET_DIR=$directory/target RUNNS_EXEC_BINARY='' RUNNS_EXEC_COMPLETIONS='' FORMATS=tar \
+    CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
+        CARGO_TARGET_DIR=$directory/target RUNNS_EXEC_BINARY='' RUNNS_EXEC_COMPLETIONS='' FORMATS=tar \
         "$directory/source/install/package.sh" "$directory/tarball" >"$directory/log" 2>&1 ||
         fail "$(tail -n 5 "$directory/log")" "see $directory/log"
     mv "$directory/tarball"/*.tar.gz "$tarball"
