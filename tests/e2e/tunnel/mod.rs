@@ -27,6 +27,7 @@ mod openconnect_session;
 mod openvpn;
 mod provider;
 mod reach;
+mod readme;
 mod reload;
 mod remotes;
 mod repair;
