@@ -20,7 +20,7 @@ pub struct Finding {
     pub what: String,
     /// What is wrong with it: `down`.
     pub how: String,
-    /// Nothing gets through.
+    /// The namespace is down: nothing gets through, or not through a tunnel.
     pub fatal: bool,
     /// What the administrator has to do; if `None`, building again repairs it.
     pub cure: Option<String>,

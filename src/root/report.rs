@@ -218,10 +218,12 @@ fn asks_itself(subject: &Subject) -> bool {
 fn try_firewall(examined: Vec<&mut Examined>) {
     let is_tried = |namespace: &&mut Examined| {
         let subject = &namespace.subject;
-        let is_hindered = namespace
-            .found
-            .iter()
-            .any(|finding| finding.fatal || finding.about == About::Firewall);
+        let is_hindered = namespace.found.iter().any(|finding| match finding.about {
+            About::Firewall => true,
+            // Without the kill switch, packets leave through the host.
+            About::Tunnel(_) => false,
+            About::Other => finding.fatal,
+        });
         let has_veth = subject.seen.root && !subject.record.plan.request.kill_switch;
         has_veth && !is_hindered && has_way(subject)
     };
@@ -413,13 +415,14 @@ fn tunnel(subject: &Subject, index: usize, zone: &Zone) -> Tunnel {
         state,
         counters,
         reason,
+        is_down,
     } = tunnel::condition(subject, index);
     let time = |seconds: i64| (seconds > 0).then(|| zone.rfc3339(seconds));
     let wireguard = index.checked_sub(subject.record.plan.request.daemons());
     Tunnel {
         config: show(config),
         device: state.device,
-        up: reason.is_none(),
+        up: !is_down,
         since: time(state.since),
         reason,
         received: counters.map(|(received, _)| received),

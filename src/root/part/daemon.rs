@@ -503,6 +503,7 @@ fn look(subject: &Subject, index: usize) -> Result<Option<Finding>> {
         true => profile::PROGRAM,
         false => openconnect::PROGRAM,
     };
+    let is_down = tunnel.is_down || request.kill_switch && lost.is_some();
     let told = |reason: String| format!("{reason} (journalctl -t {program}-{})", plan.name);
     let finding = tunnel
         .reason
@@ -510,7 +511,7 @@ fn look(subject: &Subject, index: usize) -> Result<Option<Finding>> {
         .or(lost.map(str::to_string))
         .map(|how| Finding::degraded(what(&tunnel.config), how).about(About::Tunnel(index)));
     Ok(finding.map(|finding| Finding {
-        fatal: request.kill_switch || tunnel.state.ended,
+        fatal: is_down,
         ..finding
     }))
 }

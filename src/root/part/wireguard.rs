@@ -725,6 +725,7 @@ fn look(subject: &Subject, index: usize, file: &Path) -> Option<Finding> {
     if let Some(how) = silence(subject, index) {
         return Some(Finding::down(what(file), how).about(About::Tunnel(index)));
     }
+    let is_down = condition.is_down;
     let how = condition.reason.or_else(|| {
         let inside = subject.inside.as_ref().filter(|_| subject.seen.root)?;
         match read(file) {
@@ -737,7 +738,7 @@ fn look(subject: &Subject, index: usize, file: &Path) -> Option<Finding> {
         }
     })?;
     Some(Finding {
-        fatal: plan.request.kill_switch,
+        fatal: is_down || plan.request.kill_switch,
         ..Finding::degraded(what(file), how).about(About::Tunnel(index))
     })
 }

@@ -143,8 +143,10 @@ pub struct Condition {
     pub state: TunnelState,
     /// The bytes that its device has received and sent, if the device is there.
     pub counters: Option<(u64, u64)>,
-    /// Why nothing goes through it; nothing if it is up.
+    /// What is wrong with it.
     pub reason: Option<String>,
+    /// Nothing goes through it.
+    pub is_down: bool,
 }
 
 /// How tunnel `index` of a namespace is. What could not be seen is taken to be as it was last
@@ -167,6 +169,7 @@ pub fn condition(subject: &Subject, index: usize) -> Condition {
             .inside
             .as_ref()
             .is_some_and(|inside| !inside.is_up(&state.device));
+    let is_down = dead || !state.up || gone || down;
     let reason = match &state.reason {
         Some(reason) if dead => Some(format!("its daemon has exited: {reason}")),
         None if dead => Some("its daemon has exited without a message (killed?)".to_string()),
@@ -181,6 +184,7 @@ pub fn condition(subject: &Subject, index: usize) -> Condition {
         config: config.to_path_buf(),
         counters: counters.map(|(_, counts)| *counts),
         reason,
+        is_down,
         state,
     }
 }

@@ -10,8 +10,8 @@ fn state(host: &Host) -> String {
     host.ok("runns-exec status --json work | python3 -c 'import json, sys; print(json.load(sys.stdin)[0][\"state\"])'")
 }
 
-/// What was built without the kill switch has a way out left, but only another login brings the tunnel
-/// back. While it can still come back by itself, it is degraded.
+/// What was built without the kill switch has a way out left, but its tunnel is down, whether it can
+/// come back by itself or only after another login.
 #[test]
 fn a_session_that_has_ended_is_down_without_the_kill_switch_too() {
     let (host, server) = host_with_server("route = default\n", "");
@@ -21,7 +21,7 @@ fn a_session_that_has_ended_is_down_without_the_kill_switch_too() {
     wait_until("it is down", || {
         (tunnel_field(&host, "alice", "work", "up") == "False").then_some(())
     });
-    assert_eq!(state(&host), "degraded");
+    assert_eq!(state(&host), "down");
     // A new one does not know the session.
     let server = Ocserv::again(&host);
     wait_until_down(&host, "the session has ended");
