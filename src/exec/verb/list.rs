@@ -336,6 +336,8 @@ struct Row<'a> {
     ppid: i32,
     uid: u32,
     user: String,
+    /// It is the daemon of a tunnel.
+    is_daemon: bool,
     /// Seconds since the epoch.
     started: i64,
     command: Vec<u8>,
@@ -360,18 +362,32 @@ fn rows<'a>(found: Vec<Found>, named: &'a [Named], zone: &'a Zone) -> Vec<Row<'a
         let detail = found.detail?;
         let since_boot = detail.start_time.saturating_mul(1_000_000_000 / ticks);
         let started = boot.saturating_add_unsigned(since_boot) / 1_000_000_000;
+        let namespace = &named[found.at].name;
+        let user = name_of(detail.uid);
         Some(Row {
             zone,
-            namespace: &named[found.at].name,
+            namespace,
             pid: found.pid,
             ppid: detail.ppid,
             uid: detail.uid,
-            user: name_of(detail.uid),
+            // The user IDs of daemons have no names.
+            is_daemon: user.starts_with(|c: char| c.is_ascii_digit())
+                && is_daemon(namespace, found.pid, detail.start_time),
+            user,
             started,
             command: detail.command,
         })
     };
     found.into_iter().filter_map(&mut row).collect()
+}
+
+/// Whether a process is the daemon of a tunnel, as the namespace's record says.
+fn is_daemon(namespace: &NetnsName, pid: i32, start_time: u64) -> bool {
+    let record = Record::load(namespace).ok().flatten();
+    record.is_some_and(|record| {
+        let mut daemons = record.daemons.iter();
+        daemons.any(|daemon| (daemon.pid, daemon.start_time) == (pid, start_time))
+    })
 }
 
 /// A column of the JSON and, if it has a heading, of the table.
@@ -417,7 +433,10 @@ const COLUMNS: [Column; 7] = [
         heading: Some("USER"),
         right: false,
         field: "user",
-        cell: |row| escape(row.user.as_bytes()),
+        cell: |row| match row.is_daemon {
+            true => "(tunnel)".to_string(),
+            false => escape(row.user.as_bytes()),
+        },
         value: |row| row.user.as_str().into(),
     },
     Column {
@@ -493,6 +512,7 @@ mod tests {
             pid: 7,
             ppid: 1,
             uid: 1000,
+            is_daemon: false,
             user: "b\u{fc}r\t".into(),
             started: 0,
             command,

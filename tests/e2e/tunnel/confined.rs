@@ -162,6 +162,32 @@ fn openvpn_has_no_capability_and_sees_no_secret() {
     }
 }
 
+/// Without the kill switch, the daemon is in the namespace. A program with its user ID is not one.
+#[test]
+fn list_marks_the_daemon() {
+    let (host, _server) = host_with_server(SERVER);
+    host.configure("[work]\nvpn=/etc/openvpn/work.conf\n");
+    host.ok("runns-exec build -s work");
+    let _other = host
+        .root()
+        .spawn("ip netns exec work setpriv --reuid 65536 --clear-groups sleep 1000");
+    let alice = host.user("alice");
+    let listed = wait_until("both are listed", || {
+        let listed = alice.ok("runns-exec list -a work");
+        let is_there = listed.contains(" sleep 1000") && !listed.contains("setpriv");
+        is_there.then_some(listed)
+    });
+    let user_of = |command: &str| {
+        let line = listed.lines().find(|line| line.contains(command));
+        let word = line.and_then(|line| line.split_whitespace().nth(2));
+        word.map(str::to_string)
+    };
+    assert_eq!(user_of("openvpn").as_deref(), Some("(tunnel)"), "{listed}");
+    assert_eq!(user_of("sleep 1000").as_deref(), Some("65536"), "{listed}");
+    let json = alice.ok("runns-exec list -a --json work");
+    assert!(!json.contains("(tunnel)"), "{json}");
+}
+
 #[test]
 fn a_daemon_that_is_taken_over_cannot_reach_another() {
     let (host, _server) = host_with_server(SERVER);
