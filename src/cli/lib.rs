@@ -232,8 +232,16 @@ fn define_build(command: Command) -> Command {
             "Read the output of openconnect --authenticate",
         ))
         .arg(
-            flag("at-boot", None, "Build it at each boot as well (systemd)")
-                .conflicts_with_all(["all", "name", "int", "out", "resolve", "publish", "config"]),
+            flag("at-boot", None, "Build it at each boot as well (systemd)").conflicts_with_all([
+                "all",
+                "name",
+                "int",
+                "out",
+                "resolve",
+                "publish",
+                "config",
+                "authenticated",
+            ]),
         )
         .arg(flag(
             "dry-run",
@@ -314,7 +322,7 @@ fn define_import(command: Command) -> Command {
             "auth",
             None,
             "FILE",
-            "File with user name and password, or ask",
+            "File with user name and password; ask: keep neither",
         ))
         .arg(flag("build", None, "Build the namespace as well"))
         .arg(flag("replace", None, "Replace an import of the same name"))

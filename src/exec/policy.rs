@@ -276,8 +276,8 @@ impl Decision {
         let same: Vec<&Record> = self.others.iter().filter(is_same).collect();
         if same.is_empty() && arrival.is_built() {
             let hint = format!(
-                "enter it outside the sandbox, which may hide {DIRECTORY}; if the record is lost: sudo ip netns delete {}, \
-                 then build it again",
+                "enter it outside the sandbox, which may hide {DIRECTORY}; if the record is lost, root has to end the programs \
+                 in it, then: sudo ip netns delete {}",
                 self.name
             );
             return Err(

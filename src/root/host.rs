@@ -65,7 +65,8 @@ impl HostState {
         serde_json::from_str(&trusted::read(&path, Trust::Strict)?).map_err(|error| {
             let path = show(&path);
             Error::new(format!("read {path}"), error).hint(format!(
-                "restore IPv4 forwarding and rp_filter of the host yourself, then: sudo rm {path}"
+                "it is damaged: end the programs in all namespaces, then sudo rm {path}, and build each namespace again; \
+                 after the last clean, restore IPv4 and IPv6 forwarding and rp_filter of the host yourself"
             ))
         })
     }

@@ -43,7 +43,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// The same for status, which looks at what worked before.
 const GLANCE: Duration = Duration::from_millis(200);
 /// How often status sends at least: on a busy machine, a single look at the table takes as long.
-const LEAST_TRIES: usize = 5;
+const LEAST_TRIES: usize = 3;
 /// How long the kernel's trace may take to say what became of it.
 const TRACE_PATIENCE: Duration = Duration::from_secs(2);
 /// Between two packets.

@@ -93,7 +93,7 @@ struct Tunnel {
     up: bool,
     /// RFC 3339; since when it is up or down.
     since: Option<String>,
-    /// Why it is not up.
+    /// What is wrong with it.
     reason: Option<String>,
     received: Option<u64>,
     sent: Option<u64>,

@@ -408,6 +408,7 @@ fn at_boot_needs_a_section_and_systemd() {
         "plain --at-boot",
         "-n other --at-boot",
         "work --at-boot -o up0",
+        "work --at-boot --authenticated",
         "--all --at-boot",
         "-s work --config /etc/runns.conf --at-boot",
         "--at-boot --dry-run",

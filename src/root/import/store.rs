@@ -412,7 +412,7 @@ pub fn logins(imports: &[&Import]) -> Result<Vec<Option<Vec<u8>>>> {
         let is_same = earlier.is_some_and(|earlier| hosts.is_subset(&self::hosts(&earlier)));
         if login.is_some() && !is_same {
             warn(&format!(
-                "removed the user name and password of {name}: the new file names other servers"
+                "the user name and password of {name} will not be kept: the new file names other servers"
             ));
         }
         Ok(login.filter(|_| is_same))

@@ -218,8 +218,13 @@ impl Keeper {
             if self.post.build.is_none() && !self.stay {
                 return self.stop();
             }
-            if !self.post.connected {
-                self.post.tunnel.servers.follow();
+            let servers = &mut self.post.tunnel.servers;
+            if self.post.connected {
+                servers.rest();
+                continue;
+            }
+            servers.follow();
+            if !servers.is_looking() {
                 // It fails if the daemon has filled the file system that they share, and harms
                 // nobody else.
                 let _ = self.post.tunnel.refresh();

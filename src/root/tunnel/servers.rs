@@ -11,9 +11,11 @@ use crate::kernel::{file, tool};
 use runns_shared::error::Result;
 use runns_shared::name::NetnsName;
 
-/// How long to wait from one lookup to the next, at least and for each name.
+/// How long to wait until the first lookup, at least and for each name. Then it is twice as long
+/// from one to the next, up to the most.
 const REST: Duration = Duration::from_secs(10);
 const REST_EACH: Duration = Duration::from_secs(1);
+const MOST_REST: Duration = Duration::from_secs(300);
 
 /// What a lookup finds, in the order of the names.
 type Found = Vec<Vec<IpAddr>>;
@@ -22,30 +24,41 @@ type Found = Vec<Vec<IpAddr>>;
 pub struct Servers {
     names: Vec<String>,
     addresses: Found,
+    /// Those that build found.
+    of_build: Found,
     lookup: Option<JoinHandle<Found>>,
     /// When the last lookup ended.
     ended: Instant,
+    /// How long to wait until the next one.
+    rest: Duration,
 }
 
 impl Servers {
     /// These names, with the addresses that build has found.
     pub fn known(namespace: &NetnsName, names: Vec<String>) -> Self {
         let text = std::fs::read_to_string(hosts_file(namespace)).unwrap_or_default();
+        let of_build: Found = names.iter().map(|name| in_hosts(&text, name)).collect();
         Self {
-            addresses: names.iter().map(|name| in_hosts(&text, name)).collect(),
+            addresses: of_build.clone(),
+            of_build,
+            rest: rest(&names),
             names,
             lookup: None,
             ended: Instant::now(),
         }
     }
 
-    /// Looks the names up, and waits for it. Returns those that were not found.
+    /// Looks the names up, and waits for it. Returns those that were not found: they keep the
+    /// addresses that they had, because the host may be without a network.
     pub fn look_up(&mut self) -> Vec<String> {
-        let found = tool::addresses_of_all(&self.names);
-        let each = self.names.iter().zip(&found);
-        let missing = each.filter(|(_, found)| found.is_empty());
-        let missing = missing.map(|(name, _)| name.clone()).collect();
-        self.take(found);
+        let mut missing = Vec::new();
+        let each = self.names.iter().zip(&mut self.addresses);
+        for ((name, known), found) in each.zip(tool::addresses_of_all(&self.names)) {
+            match found.is_empty() {
+                true => missing.push(name.clone()),
+                false => *known = found,
+            }
+        }
         missing
     }
 
@@ -73,9 +86,9 @@ impl Servers {
         if let Some(lookup) = self.lookup.take_if(|lookup| lookup.is_finished()) {
             self.take(lookup.join().unwrap_or_default());
             self.ended = Instant::now();
+            self.rest = (self.rest * 2).min(MOST_REST.max(self.rest));
         }
-        let rest = REST.max(REST_EACH * self.names.len() as u32);
-        if self.is_looking() || self.names.is_empty() || self.ended.elapsed() < rest {
+        if self.is_looking() || self.names.is_empty() || self.ended.elapsed() < self.rest {
             return;
         }
         let names = self.names.clone();
@@ -83,20 +96,34 @@ impl Servers {
         self.lookup = std::thread::Builder::new().spawn(look_up).ok();
     }
 
+    /// The tunnel is up: when it is down again, the first lookup is soon.
+    pub fn rest(&mut self) {
+        self.rest = rest(&self.names);
+        self.ended = Instant::now();
+    }
+
     /// Whether a lookup takes place.
     pub fn is_looking(&self) -> bool {
         self.lookup.is_some()
     }
 
-    /// Takes the addresses that were found. A name that was not found keeps those that it had: the
-    /// host may be without a network.
+    /// Takes the addresses that were found. Those of build stay behind them: an answer may be wrong,
+    /// or name only addresses that the daemon cannot reach.
     fn take(&mut self, found: Found) {
-        for (known, found) in self.addresses.iter_mut().zip(found) {
+        let each = self.addresses.iter_mut().zip(&self.of_build);
+        for ((known, of_build), mut found) in each.zip(found) {
             if !found.is_empty() {
+                let new = |address: &&IpAddr| !found.contains(address);
+                let behind: Vec<IpAddr> = of_build.iter().filter(new).copied().collect();
+                found.extend(behind);
                 *known = found;
             }
         }
     }
+}
+
+fn rest(names: &[String]) -> Duration {
+    REST.max(REST_EACH * names.len() as u32)
 }
 
 /// Stores what build found, for the keepers of the namespace.
@@ -120,10 +147,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_that_is_not_found_keeps_its_addresses() {
+    fn what_is_found_comes_before_what_build_found() {
         let address = |text: &str| text.parse::<IpAddr>().unwrap();
         let names = vec!["a.test".to_string(), "b.test".into()];
         let mut servers = Servers::known(&NetnsName::new("none").unwrap(), names);
+        servers.of_build[0] = vec![address("192.0.2.1")];
         servers.take(vec![vec![address("192.0.2.1")], Vec::new()]);
         assert_eq!(servers.hosts(), "192.0.2.1 a.test\n");
         servers.take(vec![
@@ -134,6 +162,8 @@ mod tests {
         assert_eq!(servers.hosts(), text);
         assert_eq!(in_hosts(text, "b.test"), servers.addresses_of("b.test"));
         servers.take(vec![vec![address("192.0.2.9")], Vec::new()]);
-        assert_eq!(servers.addresses_of("a.test"), [address("192.0.2.9")]);
+        servers.take(vec![vec![address("192.0.2.8")], Vec::new()]);
+        let both = ["192.0.2.8", "192.0.2.1"].map(address);
+        assert_eq!(servers.addresses_of("a.test"), both);
     }
 }

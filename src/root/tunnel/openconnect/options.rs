@@ -196,7 +196,7 @@ impl Options {
             }
             _ => Err(Error::new(
                 format!("use {}", show(file)),
-                "its first line is not a password: it is empty or contains control characters",
+                "its first line is not a password: it is empty, contains control characters, or is not UTF-8",
             )),
         }
     }
