@@ -161,7 +161,7 @@ impl Arrival<'_> {
         }
         let name = &self.netns.name;
         Err(self
-            .cannot("it is not the namespace that was built under this name")
+            .cannot("another namespace has this name now")
             .hint(format!(
                 "to remove the record of the one that was built: sudo runns-exec clean {name}"
             )))

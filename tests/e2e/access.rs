@@ -212,7 +212,7 @@ fn a_section_keeps_every_command_from_gaining_privileges() {
         assert!(is_set(runner, "strict") && is_set(runner, "lax"));
     }
     host.run("runns-exec build -s strict")
-        .refused(1, &["other settings"]);
+        .refused(1, &["different settings"]);
     host.configure("[vpn1]\nNoNewPrivs=1\n");
     alice
         .run("runns-exec vpn1 -- true")

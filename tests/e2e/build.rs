@@ -189,7 +189,7 @@ fn building_again_and_building_with_other_settings() {
         "{again}"
     );
     host.run("runns-exec build -n a -i other")
-        .refused(1, &["other settings", "clean"]);
+        .refused(1, &["different settings", "clean"]);
     host.ok("ip netns add b");
     host.run("runns-exec build -n b").refused(1, &["b"]);
     host.ok("ip netns delete b");
@@ -230,7 +230,7 @@ fn a_word_is_a_section_or_what_was_built() {
     let said = host.ok("runns-exec build by-hand");
     assert!(said.contains("by-hand repaired"), "{said}");
     host.run("runns-exec build by-hand -i byhand1")
-        .refused(1, &["other settings", "byhand1"]);
+        .refused(1, &["different settings", "byhand1"]);
 
     let before = Snapshot::of(&host);
     for (word, near) in [

@@ -518,7 +518,7 @@ fn without_change_build_says_what_differs() {
     host.run("runns-exec build -s work").refused(
         1,
         &[
-            "built already, with other settings: NoNewPrivs: no -> yes; Publish: 8080:80/tcp -> 8081:80/tcp",
+            "built already, with different settings: NoNewPrivs: no -> yes; Publish: 8080:80/tcp -> 8081:80/tcp",
             "sudo runns-exec build -s work --change",
         ],
     );

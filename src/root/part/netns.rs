@@ -340,7 +340,7 @@ fn look(subject: &Subject) -> Result<Vec<Finding>> {
     if !inside.marked {
         found.push(Finding::degraded(
             "mark inside",
-            "missing: if its record were lost, the namespace would look unmanaged",
+            "gone: if its record were lost, the namespace would look unmanaged",
         ));
     }
     for name in INHERITED {

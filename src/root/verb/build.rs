@@ -267,7 +267,7 @@ fn standing(wanted: &Wanted, record: &Record) -> Result<()> {
     if !differences.is_empty() {
         let differences: Vec<String> = differences.iter().map(ToString::to_string).collect();
         let cause = format!(
-            "it is built already, with other settings: {}",
+            "it is built already, with different settings: {}",
             differences.join("; ")
         );
         let error = Error::new(format!("build namespace {name}"), cause);
