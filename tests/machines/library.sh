@@ -6,7 +6,7 @@
 #   on_disk COMMAND...              COMMAND with the disk of the machine, which is off, at $root
 
 slower=10
-key=$scratch/key
+key=$scratch/key-of-root
 boot_options=
 qemu=
 
