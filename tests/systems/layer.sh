@@ -28,7 +28,7 @@ get() {
         -o Binary::apt::APT::Keep-Downloaded-Packages=true "$@"
 }
 get "$@" || { chroot "$root" apt-get update -q && get "$@"; }
-rm -f "$root/usr/sbin/policy-rc.d"
+rm -f "$root/usr/sbin/policy-rc.d" "$root"/var/cache/apt/*.bin
 # systemd-resolved makes a link of it, which stays.
 [ -L "$root/etc/resolv.conf" ] || rm -f "$root/etc/resolv.conf"
 umount "$root/var/cache/apt/archives"
