@@ -55,6 +55,9 @@ const USERSPACE: &str = "wireguard-go";
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a server that was silent may take to answer where nobody waits for tunnels.
 const SHORT: Duration = Duration::from_secs(3);
+/// How long an idle tunnel's server may take: a first packet that is lost is sent again after five
+/// seconds (Rekey-Timeout, section 6.1 of the WireGuard paper).
+const ASKED: Duration = Duration::from_secs(6);
 /// MTU if the file sets none: that of Ethernet less WireGuard's overhead. wg-quick(8) uses the same
 /// unless the route to the peer suggests another, which is not examined here.
 const MTU: u32 = 1420;
@@ -600,23 +603,37 @@ fn wait_for_handshake(
     in_kernel: bool,
     patience: Duration,
 ) -> Result<()> {
+    if has_handshake_within(patience, namespace, device, config, in_kernel)? {
+        return Ok(());
+    }
+    Err(Error::new(
+        "wait",
+        "no answer from the server (no handshake): is the endpoint right, and does the server know the key?",
+    ))
+}
+
+/// Whether there was a handshake with any peer lately, or is one before `patience` ends.
+fn has_handshake_within(
+    patience: Duration,
+    namespace: &File,
+    device: &Device,
+    config: &Config,
+    in_kernel: bool,
+) -> Result<bool> {
     let deadline = Instant::now() + patience;
     loop {
-        // WireGuard starts no handshake until it has a packet to send.
-        in_namespace(namespace.as_fd(), || knock(config))?;
         if with_name(namespace, device, in_kernel, Contacts::of)?.is_fresh(clock::now()) {
-            return Ok(());
+            return Ok(true);
         }
         if process::was_interrupted() {
             return Err(Error::new("wait", "interrupted by a signal"));
         }
         if Instant::now() >= deadline {
-            return Err(Error::new(
-                "wait",
-                "no answer from the server (no handshake): is the endpoint right, and does the server know the key?",
-            ));
+            return Ok(false);
         }
-        std::thread::sleep(Duration::from_millis(100));
+        // WireGuard starts no handshake until it has a packet to send.
+        in_namespace(namespace.as_fd(), || knock(config))?;
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
@@ -722,8 +739,9 @@ fn what(file: &Path) -> String {
 fn look(subject: &Subject, index: usize, file: &Path) -> Option<Finding> {
     let plan = &subject.record.plan;
     let condition = tunnel::condition(subject, plan.request.daemons() + index);
+    let down = |how| Finding::down(what(file), how).about(About::Tunnel(index));
     if let Some(how) = silence(subject, index) {
-        return Some(Finding::down(what(file), how).about(About::Tunnel(index)));
+        return Some(down(how));
     }
     let is_down = condition.is_down;
     let how = condition.reason.or_else(|| {
@@ -736,7 +754,11 @@ fn look(subject: &Subject, index: usize, file: &Path) -> Option<Finding> {
             }
             Err(error) => Some(format!("its file cannot be used: {}", error.cause())),
         }
-    })?;
+    });
+    let Some(how) = how else {
+        return (!answers_if_asked(subject, index, file))
+            .then(|| down("its server does not answer".to_string()));
+    };
     Some(Finding {
         fatal: is_down || plan.request.kill_switch,
         ..Finding::degraded(what(file), how).about(About::Tunnel(index))
@@ -760,6 +782,28 @@ fn silence(subject: &Subject, index: usize) -> Option<String> {
         0 => format!("its server has not answered for {silence} seconds"),
         minutes => format!("its server has not answered for {minutes} min"),
     })
+}
+
+/// Whether the server of a tunnel that looks as it should answers. Where the caller may not ask, or
+/// cannot, it counts as answering.
+fn answers_if_asked(subject: &Subject, index: usize, file: &Path) -> bool {
+    let plan = &subject.record.plan;
+    let Ok(Some(namespace)) = subject.deep() else {
+        return true;
+    };
+    answers(plan, &namespace.file, &Device::new(plan, index), file).unwrap_or(true)
+}
+
+/// Whether a peer has answered lately or, now that it is asked, does. Without traffic there are no
+/// handshakes, so a tunnel that nobody uses looks like one whose server is gone. Peers without an
+/// endpoint cannot be asked, and a file that was changed since does not say how.
+fn answers(plan: &Plan, namespace: &File, device: &Device, file: &Path) -> Result<bool> {
+    let config = read(file)?;
+    if has_changed(plan, device.number) || !config.has_all_endpoints() {
+        return Ok(true);
+    }
+    let in_kernel = userspace_daemons(plan, device.number).is_empty();
+    has_handshake_within(ASKED, namespace, device, &config, in_kernel)
 }
 
 /// Looks the names of servers up again, and gives the devices the addresses that are new. Returns
@@ -869,7 +913,8 @@ fn answer(site: &Site, namespace: &File, device: &Device, file: &Path) -> Result
     let in_kernel = userspace_daemons(plan, device.number).is_empty();
     let since = TunnelState::load(&plan.name, plan.request.daemons() + device.number).since;
     let contacts = with_name(namespace, device, in_kernel, Contacts::of)?;
-    if contacts.silence(since, clock::now()).is_none() || has_changed(plan, device.number) {
+    let is_silent = contacts.silence(since, clock::now()).is_some();
+    if has_changed(plan, device.number) || !is_silent && answers(plan, namespace, device, file)? {
         return Ok(());
     }
     for moved in follow_names_of(plan, namespace, device, file)? {

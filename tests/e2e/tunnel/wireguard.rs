@@ -265,6 +265,52 @@ fn another_key_or_peer_is_seen_and_repaired() {
     }
 }
 
+/// Nothing but asking tells a tunnel that nobody uses from one whose server is gone. A peer that is
+/// set anew has no session, as after minutes without traffic.
+#[test]
+fn an_idle_tunnel_asks_its_server() {
+    let (host, mut peer) = host_with_peer();
+    host.ok("sed -i /PersistentKeepalive/d /etc/wireguard/wg0.conf");
+    host.configure("[work]\nWireGuard=/etc/wireguard/wg0.conf\nKillSwitch=yes\n");
+    host.ok("runns-exec build -s work && runns-exec status work");
+    let public = &peer.own_public;
+    let end_session = format!(
+        "wg showconf rwg0-0 >/root/same && wg set rwg0-0 peer {public} remove && wg addconf rwg0-0 /root/same && \
+         wg show rwg0-0 latest-handshakes | grep -P '\\t0$'"
+    );
+    let handshake = || host.ok("wg show rwg0-0 latest-handshakes | cut -f2");
+    host.ok(&end_session);
+    host.ok("runns-exec status work");
+    assert_ne!(handshake().trim(), "0", "it was asked");
+    // A member cannot ask.
+    host.ok(&end_session);
+    host.user("alice").run("runns-exec status work");
+    assert_eq!(handshake().trim(), "0");
+
+    peer.stop(&host);
+    let status = host.run("runns-exec status work");
+    assert!(
+        status.status == 1 && status.stdout.contains("its server does not answer"),
+        "{status}"
+    );
+    let built = host.run("runns-exec build -s work --wait 1");
+    assert!(
+        built.status == 1 && built.stderr.contains("no answer from the server"),
+        "{built}"
+    );
+    peer.start_again(&host);
+    host.ok("runns-exec build -s work && runns-exec status work");
+    assert!(ping(&host, "work", "10.20.0.1"));
+    // A peer without an endpoint cannot be asked, so its silence says nothing.
+    host.ok("runns-exec clean work -fk");
+    peer.stop(&host);
+    host.ok(
+        "printf '[Peer]\\nPublicKey=%s\\nAllowedIPs=10.99.0.0/24\\n' $(wg genkey | wg pubkey) >>/etc/wireguard/wg0.conf && \
+         runns-exec build -s work --no-wait && runns-exec status work",
+    );
+    host.ok("runns-exec clean work -fk");
+}
+
 #[test]
 fn a_server_that_moved_is_found_again() {
     let (host, mut peer) = host_with_peer();
