@@ -156,8 +156,57 @@ pub fn definition() -> Command {
 }
 
 fn define_build(command: Command) -> Command {
-    command
+    define_settings(command)
         .after_help("Example: sudo runns-exec build -s work")
+        .arg(
+            Arg::new("wait")
+                .long("wait")
+                .value_name("SECONDS")
+                .value_parser(value_parser!(u32).range(1..=3600))
+                .default_value("30")
+                .help("Wait up to SECONDS for each tunnel"),
+        )
+        .arg(flag("no-wait", None, "Do not wait for the tunnels").conflicts_with("wait"))
+        .arg(
+            flag(
+                "change",
+                None,
+                "Apply a changed section to the running namespace",
+            )
+            .requires("section"),
+        )
+        .arg(
+            flag("all", None, "Repair every namespace that is built").conflicts_with_all([
+                WORD, "name", "section", "int", "out", "resolve", "publish", "config",
+            ]),
+        )
+        .arg(flag(
+            "authenticated",
+            None,
+            "Read the output of openconnect --authenticate",
+        ))
+        .arg(
+            flag("at-boot", None, "Build it at each boot as well (systemd)").conflicts_with_all([
+                "all",
+                "name",
+                "int",
+                "out",
+                "resolve",
+                "publish",
+                "config",
+                "authenticated",
+            ]),
+        )
+        .arg(flag(
+            "dry-run",
+            None,
+            "Print what would be done, and change nothing",
+        ))
+}
+
+/// What to build.
+fn define_settings(command: Command) -> Command {
+    command
         .arg(word("Section to build, or namespace to build again"))
         .arg(value(
             "name",
@@ -203,50 +252,6 @@ fn define_build(command: Command) -> Command {
             None,
             "FILE",
             "Read this configuration instead of /etc/runns.conf",
-        ))
-        .arg(
-            Arg::new("wait")
-                .long("wait")
-                .value_name("SECONDS")
-                .value_parser(value_parser!(u32).range(1..=3600))
-                .default_value("30")
-                .help("Wait up to SECONDS for each tunnel"),
-        )
-        .arg(flag("no-wait", None, "Do not wait for the tunnels").conflicts_with("wait"))
-        .arg(
-            flag(
-                "change",
-                None,
-                "Apply a changed section to the running namespace",
-            )
-            .requires("section"),
-        )
-        .arg(
-            flag("all", None, "Repair every namespace that is built").conflicts_with_all([
-                WORD, "name", "section", "int", "out", "resolve", "publish", "config",
-            ]),
-        )
-        .arg(flag(
-            "authenticated",
-            None,
-            "Read the output of openconnect --authenticate",
-        ))
-        .arg(
-            flag("at-boot", None, "Build it at each boot as well (systemd)").conflicts_with_all([
-                "all",
-                "name",
-                "int",
-                "out",
-                "resolve",
-                "publish",
-                "config",
-                "authenticated",
-            ]),
-        )
-        .arg(flag(
-            "dry-run",
-            None,
-            "Print what would be done, and change nothing",
         ))
 }
 

@@ -112,13 +112,19 @@ fn strings(words: &[impl ToString]) -> Vec<String> {
     words.iter().map(ToString::to_string).collect()
 }
 
+fn text(value: Option<String>) -> String {
+    value.unwrap_or(NOT_SET.to_string())
+}
+
+fn list(words: Vec<String>) -> String {
+    text((!words.is_empty()).then(|| words.join(", ")))
+}
+
 fn values(
     name: &NetnsName,
     interface: &IfaceName,
     request: &Request,
 ) -> Vec<(&'static str, String)> {
-    let text = |value: Option<String>| value.unwrap_or(NOT_SET.to_string());
-    let list = |words: Vec<String>| text((!words.is_empty()).then(|| words.join(", ")));
     let switch = |on: bool| if on { "yes" } else { "no" }.to_string();
     let names = |names: &Option<Vec<String>>| {
         let names = names.iter().flatten();
@@ -168,8 +174,13 @@ fn values(
         ("AllowGroups", names(&request.access.groups)),
         ("NoNewPrivs", switch(request.no_new_privs)),
     ];
+    values.extend(other_values(request));
+    values
+}
+
+fn other_values(request: &Request) -> [(&'static str, String); 8] {
     let exceptions = &request.exceptions;
-    values.extend([
+    [
         ("Publish", list(strings(&exceptions.published))),
         (
             "HostAccess",
@@ -187,8 +198,7 @@ fn values(
             "HookTimeout",
             text(request.hook_timeout.map(|time| time.to_string())),
         ),
-    ]);
-    values
+    ]
 }
 
 #[cfg(test)]
