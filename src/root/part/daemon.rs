@@ -50,6 +50,8 @@ use runns_sys::process::{self, Fork};
 
 /// From SIGTERM to SIGKILL.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The same for a keeper, which ends its daemon first.
+const KEEPERS_PATIENCE: Duration = Duration::from_secs(7);
 /// The longest time that is added for servers that do not answer, before those that do are tried.
 const MOST_PATIENCE: Duration = Duration::from_secs(300);
 /// How long a keeper may take to start its daemon, or to find out why it does not start.
@@ -87,14 +89,7 @@ impl Part for Daemons {
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
-        let own: Vec<Daemon> = site
-            .record
-            .daemons
-            .iter()
-            .chain(&site.record.keepers)
-            .cloned()
-            .collect();
-        let mut stopped = daemon::stop_all(&own, PATIENCE)?
+        let mut stopped = stop_all(&site.record.keepers, &site.record.daemons)?
             | daemon::stop_found(|| unrecorded(site.plan()), PATIENCE)?;
         (0..site.plan().request.daemons())
             .try_for_each(|index| daemon::end_user(confine::user(site.plan(), index)))?;
@@ -576,20 +571,24 @@ fn bring_up(site: &mut Site, meant: impl Fn(usize) -> bool) -> Result<()> {
     Ok(())
 }
 
+/// Ends keepers, which end their daemons, and then the daemons whose keepers did not. Two signals at
+/// once would end an OpenVPN before it has told its server (process_sigterm in its sig.c).
+fn stop_all(keepers: &[Daemon], daemons: &[Daemon]) -> Result<bool> {
+    Ok(daemon::stop_all(keepers, KEEPERS_PATIENCE)? | daemon::stop_all(daemons, PATIENCE)?)
+}
+
 /// Stops the keeper and the daemon of tunnel `index` of a plan, as far as they still run.
 fn stop(site: &mut Site, plan: &Plan, index: usize) -> Result<()> {
     let config = config(plan, index);
-    let mut old = Vec::new();
-    for running in [&mut site.record.daemons, &mut site.record.keepers] {
-        old.extend(
-            running
-                .iter()
-                .filter(|daemon| daemon.config == config)
-                .cloned(),
-        );
-        running.retain(|daemon| daemon.config != config);
-    }
-    daemon::stop_all(&old, PATIENCE)?;
+    let take = |running: &mut Vec<Daemon>| -> Vec<Daemon> {
+        let all = std::mem::take(running).into_iter();
+        let (own, others) = all.partition(|daemon| daemon.config == config);
+        *running = others;
+        own
+    };
+    let keepers = take(&mut site.record.keepers);
+    let daemons = take(&mut site.record.daemons);
+    stop_all(&keepers, &daemons)?;
     // A build that was killed may not have recorded it.
     let index_word = index.to_string();
     let is_its = |keeper: &Daemon| daemon::command_line(keeper.pid).get(3) == Some(&index_word);

@@ -175,7 +175,16 @@ fn by_a_socket_that_was_passed_outside() {
             host.run("ip link set work down && ip link set work name renamed");
             host.run("ip link set renamed up");
         }
+        // A second signal would end the daemon at once.
+        let _signals = host.spawn(
+            "exec strace -qq -o /tmp/signals -e trace=none -e signal=term -p $(pgrep -f '[o]penvpn-work')",
+        );
+        wait_until("strace", || {
+            let traced = "grep -q 'TracerPid:[^0]*[1-9]' /proc/$(pgrep -f '[o]penvpn-work')/status";
+            (host.run(traced).status == 0).then_some(())
+        });
         host.ok("runns-exec clean work -f");
+        assert_eq!(host.ok("grep -c '^--- SIGTERM' /tmp/signals").trim(), "1");
         holder.assert_empty();
         watch.assert_nothing();
         // OpenVPN 2.6 and later, and earlier ones.
