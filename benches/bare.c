@@ -1,6 +1,6 @@
 /*
  * The baseline for runns-exec: makes the system calls that entering a namespace needs, in the same order, and then
- * calls exec. It checks nothing, prints and logs nothing and reads no configuration; what remains is the kernel's cost.
+ * calls exec. It checks nothing, prints nothing and reads no configuration; what remains is the kernel's cost.
  *
  *     bare NAME COMMAND [ARG]...
  *
@@ -21,6 +21,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -182,18 +183,49 @@ static void services(void)
 		close(mask);
 }
 
+/* A file of its own with the host's /etc/hosts and the lines that build added to it, where that has changed since. */
+static int new_hosts(int etc)
+{
+	static const uint64_t attributes[4] = { 1 }; /* read-only */
+	static char text[65536];
+	int old = must(open("/etc/hosts", O_RDONLY | O_CLOEXEC), "/etc/hosts");
+	ssize_t length = must(read(old, text, sizeof text - 64), "read");
+	close(old);
+	length += snprintf(text + length, 64, "\n172.24.0.1 host.runns\n");
+	int fs = must(syscall(SYS_fsopen, "tmpfs", 1), "fsopen");
+	must(syscall(SYS_fsconfig, fs, 1, "source", "bare", 0), "fsconfig");
+	must(syscall(SYS_fsconfig, fs, 1, "mode", "0755", 0), "fsconfig");
+	must(syscall(SYS_fsconfig, fs, 6, NULL, NULL, 0), "fsconfig");
+	int directory = must(syscall(SYS_fsmount, fs, 1, 0xe), "fsmount");
+	close(fs);
+	int file = must(openat(directory, "hosts", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0400), "hosts");
+	must(write(file, text, length), "write");
+	must(fchmod(file, 0444), "fchmod");
+	close(file);
+	file = place(directory, "hosts");
+	must(syscall(CALL_mount_setattr, directory, "", AT_EMPTY_PATH, attributes, sizeof attributes), "mount_setattr");
+	attach(directory, etc, "");
+	int tree = copy_of(file);
+	must(umount2("/etc", MNT_DETACH), "umount2");
+	close(file);
+	close(directory);
+	return tree;
+}
+
 /* The hosts file with the name of the host, if build left one. */
-static void hosts(const char *name, int etc)
+static int hosts(const char *name, int etc)
 {
 	char path[256];
+	struct stat kept, host;
 	snprintf(path, sizeof path, "/run/runns/.hosts-%s", name);
 	int file = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 	if (file < 0)
-		return;
-	int tree = copy_of(file);
-	attach(tree, etc, "hosts");
-	close(tree);
+		return -1;
+	must(fstat(file, &kept), "fstat");
+	must(stat("/etc/hosts", &host), "stat");
+	int tree = kept.st_mtime == host.st_mtime ? copy_of(file) : new_hosts(etc);
 	close(file);
+	return tree;
 }
 
 static void etc(const char *name)
@@ -217,9 +249,13 @@ static void etc(const char *name)
 	}
 	if (count) {
 		int old = place(AT_FDCWD, "/etc");
+		int own = hosts(name, old);
 		int new = copy_of(old);
 		attach(new, old, "");
-		hosts(name, new);
+		if (own >= 0) {
+			attach(own, new, "hosts");
+			close(own);
+		}
 		for (int at = 0; at < count; at++) {
 			attach(trees[at], new, entry[at]);
 			close(trees[at]);
@@ -232,6 +268,19 @@ static void etc(const char *name)
 		services();
 }
 
+/* One line to the system log, where there is one. */
+static void log_line(const char *name, const char *command)
+{
+	struct sockaddr_un log = { AF_UNIX, "/dev/log" };
+	char line[512];
+	int fd = must(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), "socket");
+	if (!connect(fd, (struct sockaddr *)&log, sizeof log)) {
+		int length = snprintf(line, sizeof line, "<85>bare[%d]: %d in %s: %s", getpid(), getuid(), name, command);
+		send(fd, line, length, MSG_NOSIGNAL);
+	}
+	close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	static char path[256], variable[256];
@@ -240,6 +289,7 @@ int main(int argc, char **argv)
 	snprintf(path, sizeof path, "/run/netns/%s", argv[1]);
 	snprintf(variable, sizeof variable, "RUNNS_NETNS=%s", argv[1]);
 	int netns = must(open(path, O_RDONLY | O_CLOEXEC), path);
+	log_line(argv[1], argv[2]);
 	uint32_t both = 1u << CAP_NET_ADMIN | 1u << CAP_SYS_ADMIN;
 	capabilities(both, both);
 	must(setns(netns, CLONE_NEWNET), "setns");

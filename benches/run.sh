@@ -99,9 +99,26 @@ logging() {
     socat -u UNIX-RECV:/dev/log,mode=666 OPEN:/dev/null &
     pids+=($!)
     while [ ! -S /dev/log ]; do sleep 0.05; done
-    header 'With a listener at /dev/log (the C program does not log)'
+    header 'With a listener at /dev/log'
     three
     umount -l /dev
+}
+
+changed_hosts() {
+    echo '# changed after build' >> /etc/hosts
+    header 'With an /etc/hosts that has changed since build'
+    three
+    touch -r /run/runns/.hosts-bench /etc/hosts
+}
+
+sections() {
+    local number
+    for number in $(seq 50); do
+        printf '[other%s]\nvpn=/etc/openvpn/client/%s.conf\nKillSwitch=yes\nAllowGroups=staff\nDNS=10.8.0.1\n' "$number" "$number"
+    done >> /etc/runns.conf
+    header 'With 50 more sections of five lines in the configuration (the C program reads none)'
+    three
+    printf '[bench]\nNetworkNamespace=bench\n' > /etc/runns.conf
 }
 
 namespaces() {
@@ -177,6 +194,8 @@ trap 'rm -rf "$bin"; [ ${#pids[@]} = 0 ] || kill "${pids[@]}"' EXIT
 sandbox
 all
 if type -P socat > /dev/null; then logging; fi
+changed_hosts
+sections
 building
 listing
 namespaces
