@@ -5,6 +5,7 @@
 //! library's: what another reader might take as a continuation, a quote or a second separator is an
 //! error or plain text here.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -314,8 +315,18 @@ pub fn lines_in_force(text: &str) -> impl Iterator<Item = (usize, &str)> {
 const BACKSLASH: char = '\x01';
 
 /// What rust-ini read, as it stood in the file.
-fn restore(text: &str) -> String {
-    text.replace(BACKSLASH, "\\")
+fn restore(text: &str) -> Cow<'_, str> {
+    match text.contains(BACKSLASH) {
+        true => text.replace(BACKSLASH, "\\").into(),
+        false => text.into(),
+    }
+}
+
+/// An option as the manual spells it.
+fn spelled(key: &str) -> &str {
+    let known = OPTIONS.iter().chain([&GLOBAL_OPTION]);
+    let mut known = known.filter(|name| name.eq_ignore_ascii_case(key));
+    known.next().map_or(key, |name| name)
 }
 
 /// Where a section stands: its file, its own line and those of its options.
@@ -450,7 +461,7 @@ impl<'a> Lines<'a> {
                 section: section.as_deref(),
                 line: place.line,
                 values: values
-                    .map(|((key, value), line)| (*line, key, restore(value)))
+                    .map(|((key, value), line)| (*line, spelled(key), restore(value)))
                     .collect(),
                 wrong: RefCell::default(),
             };
@@ -501,7 +512,7 @@ struct Options<'a> {
     /// The line of its heading.
     line: usize,
     /// Each with its line.
-    values: Vec<(usize, &'a str, String)>,
+    values: Vec<(usize, &'a str, Cow<'a, str>)>,
     /// What is wrong in it.
     wrong: RefCell<Vec<Error>>,
 }
@@ -531,9 +542,9 @@ impl Options<'_> {
     /// Refuses options that are not in `known`, single-valued ones that repeat, and empty values.
     fn check(&self, known: &[&str]) {
         for (at, (line, key, value)) in self.values.iter().enumerate() {
-            let Some(name) = known.iter().find(|name| name.eq_ignore_ascii_case(key)) else {
+            let Some(name) = known.iter().find(|name| *name == key) else {
                 let error = self.wrong_at(*line, key, "unknown option");
-                let global = self.section.is_some() && GLOBAL_OPTION.eq_ignore_ascii_case(key);
+                let global = self.section.is_some() && *key == GLOBAL_OPTION;
                 self.refuse(match nearest(key, known.iter().copied()) {
                     _ if global => {
                         error.hint(format!("{GLOBAL_OPTION} belongs before the first section"))
@@ -548,7 +559,7 @@ impl Options<'_> {
             }
             let repeated = self.values[..at]
                 .iter()
-                .any(|(_, earlier, _)| earlier.eq_ignore_ascii_case(key));
+                .any(|(_, earlier, _)| earlier == key);
             if repeated && !REPEATABLE.contains(name) {
                 self.refuse(self.wrong_at(*line, name, "given twice"));
             }
@@ -559,8 +570,8 @@ impl Options<'_> {
     fn all<'a>(&'a self, option: &'a str) -> impl Iterator<Item = (usize, &'a str)> + 'a {
         self.values
             .iter()
-            .filter(move |(_, key, value)| key.eq_ignore_ascii_case(option) && !value.is_empty())
-            .map(|(line, _, value)| (*line, value.as_str()))
+            .filter(move |(_, key, value)| *key == option && !value.is_empty())
+            .map(|(line, _, value)| (*line, value.as_ref()))
     }
 
     fn one<T>(&self, option: &str, parse: impl Fn(&str) -> Result<T>) -> Option<T> {
@@ -590,7 +601,7 @@ impl Options<'_> {
 
     fn globals(&self) -> bool {
         for (line, key, _) in &self.values {
-            if OPTIONS.iter().any(|name| name.eq_ignore_ascii_case(key)) {
+            if OPTIONS.contains(key) {
                 self.refuse(self.wrong_at(*line, key, "this option belongs in a section"));
                 return false;
             }
