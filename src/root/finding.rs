@@ -5,7 +5,7 @@
 pub enum About {
     /// The host's firewall.
     Firewall,
-    /// A tunnel: its place among those of its kind.
+    /// A tunnel: its place among the namespace's.
     Tunnel(usize),
     /// Anything else.
     Other,

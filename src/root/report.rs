@@ -121,6 +121,7 @@ pub fn look<'a>(named: &'a [Named], seen: &'a Seen) -> Vec<Status> {
     };
     let mut examined: Vec<Option<Examined>> = named.iter().map(examine).collect();
     examined.iter_mut().flatten().for_each(look_around);
+    ask_servers(examined.iter_mut().flatten().collect());
     try_firewall(examined.iter_mut().flatten().collect());
     let status = |(((name, record), examined), count): (
         (&Named, Option<Examined>),
@@ -210,6 +211,18 @@ fn asks_itself(subject: &Subject) -> bool {
         Ok(["udp", "udp6"].map(|file| read(file).unwrap_or_default()))
     };
     in_namespace(deep.file.as_fd(), read).is_ok_and(|texts| texts.iter().any(|text| listens(text)))
+}
+
+/// Asks the servers of WireGuard tunnels that are idle, and adds a finding for each that does not
+/// answer.
+fn ask_servers(mut examined: Vec<&mut Examined>) {
+    let namespaces: Vec<(&Subject, &[Finding])> = examined
+        .iter()
+        .map(|namespace| (&namespace.subject, &*namespace.found))
+        .collect();
+    for (at, finding) in wireguard::ask(&namespaces) {
+        examined[at].found.push(finding);
+    }
 }
 
 /// Sends a packet from every namespace that should be able to send one, and adds a finding for each
@@ -327,7 +340,9 @@ fn status(examined: Examined, processes: Option<usize>, zone: &Zone) -> Status {
             Health::Degraded
         }
     });
-    let tunnels = 0..request.tunnels().count();
+    let indices = 0..request.tunnels().count();
+    let tunnels = indices.map(|index| tunnel(subject, &found, index, zone));
+    let tunnels = tunnels.collect();
     let differences = differences(subject);
     Status {
         namespace: plan.name.to_string(),
@@ -342,7 +357,7 @@ fn status(examined: Examined, processes: Option<usize>, zone: &Zone) -> Status {
             servers: resolver.servers.iter().map(ToString::to_string).collect(),
             locked: resolver.lock,
         }),
-        tunnels: tunnels.map(|index| tunnel(subject, index, zone)).collect(),
+        tunnels,
         processes,
         open: exceptions::opened(plan),
         problems: problems(found, plan, seen),
@@ -409,7 +424,7 @@ fn unseen(subject: &Subject) -> Vec<&'static str> {
     unseen
 }
 
-fn tunnel(subject: &Subject, index: usize, zone: &Zone) -> Tunnel {
+fn tunnel(subject: &Subject, found: &[Finding], index: usize, zone: &Zone) -> Tunnel {
     let Condition {
         config,
         state,
@@ -417,14 +432,16 @@ fn tunnel(subject: &Subject, index: usize, zone: &Zone) -> Tunnel {
         reason,
         is_down,
     } = tunnel::condition(subject, index);
+    let is_its = |finding: &&Finding| finding.fatal && finding.about == About::Tunnel(index);
+    let fault = found.iter().find(is_its);
     let time = |seconds: i64| (seconds > 0).then(|| zone.rfc3339(seconds));
     let wireguard = index.checked_sub(subject.record.plan.request.daemons());
     Tunnel {
         config: show(config),
         device: state.device,
-        up: !is_down,
+        up: !is_down && fault.is_none(),
         since: time(state.since),
-        reason,
+        reason: reason.or_else(|| fault.map(|finding| finding.how.clone())),
         received: counters.map(|(received, _)| received),
         sent: counters.map(|(_, sent)| sent),
         handshake: wireguard

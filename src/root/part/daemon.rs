@@ -89,8 +89,16 @@ impl Part for Daemons {
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
-        let mut stopped = stop_all(&site.record.keepers, &site.record.daemons)?
-            | daemon::stop_found(|| unrecorded(site.plan()), PATIENCE)?;
+        let mut stopped = stop_all(&site.record.keepers, &site.record.daemons)?;
+        let is_keeper = |process: &Daemon| daemon::user_of(process.pid) == Some(0);
+        let keepers = || {
+            unrecorded(site.plan())
+                .into_iter()
+                .filter(is_keeper)
+                .collect()
+        };
+        stopped |= daemon::stop_found(keepers, KEEPERS_PATIENCE)?;
+        stopped |= daemon::stop_found(|| unrecorded(site.plan()), PATIENCE)?;
         (0..site.plan().request.daemons())
             .try_for_each(|index| daemon::end_user(confine::user(site.plan(), index)))?;
         site.record.daemons.clear();
@@ -574,7 +582,9 @@ fn bring_up(site: &mut Site, meant: impl Fn(usize) -> bool) -> Result<()> {
 /// Ends keepers, which end their daemons, and then the daemons whose keepers did not. Two signals at
 /// once would end an OpenVPN before it has told its server (process_sigterm in its sig.c).
 fn stop_all(keepers: &[Daemon], daemons: &[Daemon]) -> Result<bool> {
-    Ok(daemon::stop_all(keepers, KEEPERS_PATIENCE)? | daemon::stop_all(daemons, PATIENCE)?)
+    let keepers = daemon::stop_all(keepers, KEEPERS_PATIENCE);
+    let daemons = daemon::stop_all(daemons, PATIENCE);
+    Ok(keepers? | daemons?)
 }
 
 /// Stops the keeper and the daemon of tunnel `index` of a plan, as far as they still run.

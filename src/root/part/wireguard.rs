@@ -6,7 +6,7 @@
 //! nowhere else: not into arguments, files, logs or messages.
 
 use std::convert::Infallible;
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsString};
 use std::fs::File;
 use std::net::{IpAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use caps::Capability;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::socket::{setsockopt, sockopt};
 
 use super::{Part, Site, Wait};
 use crate::confine::{self, Identity, view::View};
@@ -57,7 +58,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const SHORT: Duration = Duration::from_secs(3);
 /// How long an idle tunnel's server may take: a first packet that is lost is sent again after five
 /// seconds (Rekey-Timeout, section 6.1 of the WireGuard paper).
-const ASKED: Duration = Duration::from_secs(6);
+const ASKED: Duration = Duration::from_secs(8);
+/// From one question to the next.
+const ROUND: Duration = Duration::from_millis(50);
 /// MTU if the file sets none: that of Ethernet less WireGuard's overhead. wg-quick(8) uses the same
 /// unless the route to the peer suggests another, which is not examined here.
 const MTU: u32 = 1420;
@@ -99,7 +102,7 @@ impl Part for WireGuard {
             for (index, file) in plan.request.wireguard.iter().enumerate() {
                 if !is_started(site.plan(), index) {
                     // From now on, it is not taken for one that runs.
-                    tunnel::forget(&plan.name, plan.request.daemons() + index)?;
+                    tunnel::forget(&plan.name, place(&plan, index))?;
                     remove(site, &plan, &Device::new(&plan, index))?;
                     site.record.daemons.retain(|daemon| daemon.config != *file);
                 }
@@ -143,7 +146,8 @@ impl Part for WireGuard {
         let files = site.plan().request.wireguard.clone();
         let mut errors = Vec::new();
         for (index, file) in files.iter().enumerate() {
-            let is_its = |finding: &Finding| finding.about == About::Tunnel(index);
+            let place = place(site.plan(), index);
+            let is_its = |finding: &Finding| finding.about == About::Tunnel(place);
             if found.iter().any(is_its) {
                 let repaired = repair(site, file, &Device::new(site.plan(), index));
                 errors.extend(
@@ -168,6 +172,11 @@ fn bring_up_those(site: &mut Site, meant: impl Fn(usize) -> bool) -> Result<()> 
     Ok(())
 }
 
+/// The place of WireGuard tunnel `index` among all tunnels of a plan.
+fn place(plan: &Plan, index: usize) -> usize {
+    plan.request.daemons() + index
+}
+
 /// What tunnel `index` of a plan depends on.
 fn digest(plan: &Plan, index: usize) -> Result<Digest> {
     let request = &plan.request;
@@ -186,14 +195,12 @@ fn digest(plan: &Plan, index: usize) -> Result<Digest> {
 
 /// Whether something that tunnel `index` depends on has changed since it was started.
 pub fn has_changed(plan: &Plan, index: usize) -> bool {
-    let place = plan.request.daemons() + index;
-    tunnel::started_with(&plan.name, place).is_some() && !is_started(plan, index)
+    tunnel::started_with(&plan.name, place(plan, index)).is_some() && !is_started(plan, index)
 }
 
 /// Whether tunnel `index` of a plan is the one that was started.
 pub fn is_started(plan: &Plan, index: usize) -> bool {
-    let place = plan.request.daemons() + index;
-    let started = tunnel::started_with(&plan.name, place);
+    let started = tunnel::started_with(&plan.name, place(plan, index));
     let has_it = index < plan.request.wireguard.len() && started.is_some();
     has_it && digest(plan, index).ok() == started
 }
@@ -225,7 +232,7 @@ impl Device {
 
     /// The user id of its userspace implementation.
     fn user(&self, plan: &Plan) -> u32 {
-        confine::user(plan, plan.request.daemons() + self.number)
+        confine::user(plan, place(plan, self.number))
     }
 }
 
@@ -346,7 +353,7 @@ fn bring_up(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
         servers: dns.servers,
         search: dns.search,
     };
-    let place = plan.request.daemons() + device.number;
+    let place = place(&plan, device.number);
     tunnel::save(&state, &plan.name, place)?;
     tunnel::note_start(&plan.name, place, digest)
 }
@@ -365,7 +372,7 @@ fn setup(plan: &Plan, device: &Device, config: &Config) -> Setup {
             .filter(wanted)
             .map(|network| (*network, None))
             .collect(),
-        order: (plan.request.daemons() + device.number) as u32,
+        order: place(plan, device.number) as u32,
         split_default: !plan.request.kill_switch,
     }
 }
@@ -525,7 +532,7 @@ fn userspace(plan: &Plan) -> String {
 
 /// The processes that drive the device: nothing else has their user id.
 fn userspace_daemons(plan: &Plan, index: usize) -> Vec<Daemon> {
-    let user = confine::user(plan, plan.request.daemons() + index);
+    let user = confine::user(plan, place(plan, index));
     let is_its = |pid: &i32| daemon::user_of(*pid) == Some(user);
     daemon::all()
         .into_iter()
@@ -603,59 +610,49 @@ fn wait_for_handshake(
     in_kernel: bool,
     patience: Duration,
 ) -> Result<()> {
-    if has_handshake_within(patience, namespace, device, config, in_kernel)? {
-        return Ok(());
-    }
-    Err(Error::new(
-        "wait",
-        "no answer from the server (no handshake): is the endpoint right, and does the server know the key?",
-    ))
-}
-
-/// Whether there was a handshake with any peer lately, or is one before `patience` ends.
-fn has_handshake_within(
-    patience: Duration,
-    namespace: &File,
-    device: &Device,
-    config: &Config,
-    in_kernel: bool,
-) -> Result<bool> {
     let deadline = Instant::now() + patience;
     loop {
         if with_name(namespace, device, in_kernel, Contacts::of)?.is_fresh(clock::now()) {
-            return Ok(true);
+            return Ok(());
         }
         if process::was_interrupted() {
             return Err(Error::new("wait", "interrupted by a signal"));
         }
         if Instant::now() >= deadline {
-            return Ok(false);
+            return Err(Error::new(
+                "wait",
+                "no answer from the server (no handshake): is the endpoint right, and does the server know the key?",
+            ));
         }
         // WireGuard starts no handshake until it has a packet to send.
-        in_namespace(namespace.as_fd(), || knock(config))?;
-        std::thread::sleep(Duration::from_millis(50));
+        knock(namespace, device, config)?;
+        std::thread::sleep(ROUND);
     }
 }
 
-/// Sends an empty packet to the discard port (RFC 863) of an address behind each peer.
-fn knock(config: &Config) -> Result<()> {
+/// Sends an empty packet through the device, whatever other routes there are, to the discard port
+/// (RFC 863) of an address behind each peer. Returns whether any could be sent; whether it arrives
+/// does not matter.
+fn knock(namespace: &File, device: &Device, config: &Config) -> Result<bool> {
     let own: Vec<IpAddr> = config.addresses.iter().map(|(own, _)| *own).collect();
-    for target in config
-        .allowed
-        .iter()
-        .filter_map(|network| behind(network, &own))
-    {
-        let any = if target.is_ipv4() {
-            "0.0.0.0:0"
-        } else {
-            "[::]:0"
+    let name = OsString::from(&device.inside);
+    let send = |target: IpAddr| -> std::io::Result<usize> {
+        let any: IpAddr = match target {
+            IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
         };
-        if let Ok(socket) = UdpSocket::bind(any) {
-            // Whether it arrives does not matter: it has to be sent only to start a handshake.
-            let _ = socket.send_to(&[], (target, 9));
-        }
-    }
-    Ok(())
+        let socket = UdpSocket::bind((any, 0))?;
+        setsockopt(&socket, sockopt::BindToDevice, &name)?;
+        socket.send_to(&[], (target, 9))
+    };
+    let reach = |networks: &[wgquick::Prefix]| {
+        let mut targets = networks.iter().filter_map(|network| behind(network, &own));
+        targets.any(|target| send(target).is_ok())
+    };
+    in_namespace(namespace.as_fd(), || {
+        let reached = config.networks_of_peers().map(|networks| reach(&networks));
+        Ok(reached.filter(|reached| *reached).count() > 0)
+    })
 }
 
 /// An address in a network of a peer's that is none of the device's own, for which nothing would
@@ -738,10 +735,10 @@ fn what(file: &Path) -> String {
 
 fn look(subject: &Subject, index: usize, file: &Path) -> Option<Finding> {
     let plan = &subject.record.plan;
-    let condition = tunnel::condition(subject, plan.request.daemons() + index);
-    let down = |how| Finding::down(what(file), how).about(About::Tunnel(index));
+    let condition = tunnel::condition(subject, place(plan, index));
+    let about = About::Tunnel(place(plan, index));
     if let Some(how) = silence(subject, index) {
-        return Some(down(how));
+        return Some(Finding::down(what(file), how).about(about));
     }
     let is_down = condition.is_down;
     let how = condition.reason.or_else(|| {
@@ -754,21 +751,17 @@ fn look(subject: &Subject, index: usize, file: &Path) -> Option<Finding> {
             }
             Err(error) => Some(format!("its file cannot be used: {}", error.cause())),
         }
-    });
-    let Some(how) = how else {
-        return (!answers_if_asked(subject, index, file))
-            .then(|| down("its server does not answer".to_string()));
-    };
+    })?;
     Some(Finding {
         fatal: is_down || plan.request.kill_switch,
-        ..Finding::degraded(what(file), how).about(About::Tunnel(index))
+        ..Finding::degraded(what(file), how).about(about)
     })
 }
 
 /// That the peers of a device no longer answer, for people.
 fn silence(subject: &Subject, index: usize) -> Option<String> {
     let plan = &subject.record.plan;
-    let state = TunnelState::load(&plan.name, plan.request.daemons() + index);
+    let state = TunnelState::load(&plan.name, place(plan, index));
     let namespace = &subject.deep().ok()??.file;
     let in_kernel = userspace_daemons(plan, index).is_empty();
     let contacts = with_name(
@@ -784,26 +777,92 @@ fn silence(subject: &Subject, index: usize) -> Option<String> {
     })
 }
 
-/// Whether the server of a tunnel that looks as it should answers. Where the caller may not ask, or
-/// cannot, it counts as answering.
-fn answers_if_asked(subject: &Subject, index: usize, file: &Path) -> bool {
-    let plan = &subject.record.plan;
-    let Ok(Some(namespace)) = subject.deep() else {
-        return true;
-    };
-    answers(plan, &namespace.file, &Device::new(plan, index), file).unwrap_or(true)
+/// A tunnel of which nobody has heard lately. Without traffic there are no handshakes, so one that
+/// nobody uses looks like one whose server is gone.
+struct Idle<'a> {
+    /// The place of its namespace among those that are looked at.
+    at: usize,
+    file: &'a Path,
+    namespace: &'a File,
+    device: Device,
+    in_kernel: bool,
+    config: Config,
+    place: usize,
 }
 
-/// Whether a peer has answered lately or, now that it is asked, does. Without traffic there are no
-/// handshakes, so a tunnel that nobody uses looks like one whose server is gone. Peers without an
-/// endpoint cannot be asked, and a file that was changed since does not say how.
-fn answers(plan: &Plan, namespace: &File, device: &Device, file: &Path) -> Result<bool> {
-    let config = read(file)?;
-    if has_changed(plan, device.number) || !config.has_all_endpoints() {
-        return Ok(true);
+impl<'a> Idle<'a> {
+    /// Tunnel `index`, if it is one, and its servers can be asked. A peer without an endpoint cannot,
+    /// and a file that was changed since does not say how.
+    fn of(at: usize, subject: &'a Subject, index: usize) -> Option<Self> {
+        let plan = &subject.record.plan;
+        let file = &plan.request.wireguard[index];
+        let idle = Self {
+            at,
+            file,
+            namespace: &subject.deep().ok()??.file,
+            device: Device::new(plan, index),
+            in_kernel: userspace_daemons(plan, index).is_empty(),
+            config: read(file).ok()?,
+            place: place(plan, index),
+        };
+        let can_be_asked = idle.config.has_all_endpoints() && !has_changed(plan, index);
+        (can_be_asked && idle.is_silent()).then_some(idle)
     }
-    let in_kernel = userspace_daemons(plan, device.number).is_empty();
-    has_handshake_within(ASKED, namespace, device, &config, in_kernel)
+
+    fn is_silent(&self) -> bool {
+        with_name(self.namespace, &self.device, self.in_kernel, Contacts::of)
+            .is_ok_and(|contacts| !contacts.is_fresh(clock::now()))
+    }
+
+    /// Returns whether anything could be sent.
+    fn knock(&self) -> bool {
+        knock(self.namespace, &self.device, &self.config).unwrap_or(false)
+    }
+}
+
+/// Asks the servers of idle tunnels in these namespaces, all at once. Returns those that do not
+/// answer, each with the place of its namespace. Only root can do so.
+pub fn ask(namespaces: &[(&Subject, &[Finding])]) -> Vec<(usize, Finding)> {
+    let mut idle = Vec::new();
+    for (at, (subject, found)) in namespaces.iter().enumerate() {
+        let plan = &subject.record.plan;
+        let is_known = |index: usize| {
+            let about = About::Tunnel(place(plan, index));
+            found.iter().any(|finding| finding.about == about)
+        };
+        let others = (0..plan.request.wireguard.len()).filter(|index| !is_known(*index));
+        idle.extend(others.filter_map(|index| Idle::of(at, subject, index)));
+    }
+    let deadline = Instant::now() + ASKED;
+    while !idle.is_empty() && Instant::now() < deadline {
+        idle.retain(Idle::knock);
+        std::thread::sleep(ROUND);
+        idle.retain(Idle::is_silent);
+    }
+    let finding = |idle: &Idle| {
+        let how = "its server does not answer";
+        let about = About::Tunnel(idle.place);
+        (idle.at, Finding::down(what(idle.file), how).about(about))
+    };
+    idle.iter().map(finding).collect()
+}
+
+/// Waits until the servers of what is built answer, as a build does at first.
+pub fn wait_for_servers(site: &Site) -> Result<()> {
+    let (Some(wait), Some(namespace)) = (&site.wait, site.open_namespace()?) else {
+        return Ok(());
+    };
+    let plan = site.plan();
+    for (index, file) in plan.request.wireguard.iter().enumerate() {
+        let config = read(file)?;
+        if !has_changed(plan, index) && config.has_all_endpoints() {
+            let in_kernel = userspace_daemons(plan, index).is_empty();
+            let device = Device::new(plan, index);
+            wait_for_handshake(&namespace, &device, &config, in_kernel, wait.time)
+                .map_err(|error| error.within(bring_up_words(file)))?;
+        }
+    }
+    Ok(())
 }
 
 /// Looks the names of servers up again, and gives the devices the addresses that are new. Returns
@@ -888,11 +947,7 @@ fn repair(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
         .daemons
         .iter()
         .all(|daemon| daemon.config != file || daemon.is_running());
-    let is_recorded = TunnelState::load(
-        &site.plan().name,
-        site.plan().request.daemons() + device.number,
-    )
-    .up;
+    let is_recorded = TunnelState::load(&site.plan().name, place(site.plan(), device.number)).up;
     let config = read(file)?;
     if is_there && is_driven && is_recorded {
         restore_peers(site, &namespace, device, &config)?;
@@ -911,10 +966,9 @@ fn repair(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
 fn answer(site: &Site, namespace: &File, device: &Device, file: &Path) -> Result<()> {
     let plan = site.plan();
     let in_kernel = userspace_daemons(plan, device.number).is_empty();
-    let since = TunnelState::load(&plan.name, plan.request.daemons() + device.number).since;
+    let since = TunnelState::load(&plan.name, place(plan, device.number)).since;
     let contacts = with_name(namespace, device, in_kernel, Contacts::of)?;
-    let is_silent = contacts.silence(since, clock::now()).is_some();
-    if has_changed(plan, device.number) || !is_silent && answers(plan, namespace, device, file)? {
+    if contacts.silence(since, clock::now()).is_none() || has_changed(plan, device.number) {
         return Ok(());
     }
     for moved in follow_names_of(plan, namespace, device, file)? {

@@ -315,6 +315,7 @@ fn repair(mut site: Site) -> Result<()> {
     for moved in &moved {
         output::print(&format!("repaired endpoint {moved}\n"))?;
     }
+    wireguard::wait_for_servers(&site)?;
     if repaired + moved.len() == 0 {
         return output::print(&as_asked(&site.record));
     }

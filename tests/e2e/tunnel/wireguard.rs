@@ -280,6 +280,8 @@ fn an_idle_tunnel_asks_its_server() {
     );
     let handshake = || host.ok("wg show rwg0-0 latest-handshakes | cut -f2");
     host.ok(&end_session);
+    // Another tunnel's route, to where the question is addressed.
+    host.ok("ip -n work route add 240.0.0.0/4 dev lo");
     host.ok("runns-exec status work");
     assert_ne!(handshake().trim(), "0", "it was asked");
     // A member cannot ask.
@@ -293,6 +295,10 @@ fn an_idle_tunnel_asks_its_server() {
         status.status == 1 && status.stdout.contains("its server does not answer"),
         "{status}"
     );
+    assert!(status.stdout.contains("wg0.conf down"), "{status}");
+    // A change of the network does not wait for it.
+    let built = host.ok("runns-exec build --all --no-wait");
+    assert!(built.contains("as asked"), "{built}");
     let built = host.run("runns-exec build -s work --wait 1");
     assert!(
         built.status == 1 && built.stderr.contains("no answer from the server"),
