@@ -53,6 +53,7 @@ try_unit() {
     for words in 'openvpn-vpnWork[' 'built vpnWork' 'netns=vpnWork command=sleep' 'Finished runns@work'; do
         wait_for 5 "the log has $words" in_system "runns-exec log work | grep -F '$words'"
     done
+    says 'stop is not cut short' TimeoutStopUSec=infinity in_system 'systemctl show --property=TimeoutStopUSec runns@work'
     ok 'stop, with a program inside' in_system 'systemctl stop runns@work'
     refused 'the program has been ended' in_system 'pgrep -x sleep'
     says 'nothing is wrong with the stopped unit' inactive in_system 'systemctl is-active runns@work'
