@@ -135,7 +135,7 @@ time_limit_of() {
 # sudo the toolchain is usually in the home directory of the user who called it: the installer finds it there.
 build_program() {
     rm -rf "$cache/program"
-    mkdir "$cache/program"
+    mkdir -p "$cache/program"
     if ! FORMATS=${formats:-tar} "$source/install/package.sh" "$cache/program" >"$logs/build" 2>&1; then
         tail -n 20 "$logs/build" >&2
         fail "cannot build the program: see $logs/build"
