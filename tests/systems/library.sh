@@ -347,8 +347,11 @@ ways() {
     build -s ways || return
     as_user alice "runns-exec -d ways -- sh -c 'while :; do $serve; done'"
     wait_for 5 "a published port by 127.0.0.1 $1" in_system 'curl -sS -m 5 http://127.0.0.1:8080/'
-    says "a published port from the LAN $1" inside neighbour curl -sS -m 5 "http://$address:8080/"
-    says "a published port by the host's address $1" inside in_system "curl -sS -m 5 http://$address:8080/"
+    # Between two connections, nobody listens for a moment.
+    local patient='curl -sS -m 5 --retry 5 --retry-connrefused'
+    # shellcheck disable=SC2086 # a command and its options
+    says "a published port from the LAN $1" inside neighbour $patient "http://$address:8080/"
+    says "a published port by the host's address $1" inside in_system "$patient http://$address:8080/"
     refused "nothing else from the LAN $1" neighbour curl -sS -m 2 "http://$address:8000/"
     ok "a server of the host $1" as_user alice 'runns-exec ways -- nc -w 2 -z host.runns 1143'
     ok "the same by another address $1" as_user alice "runns-exec ways -- nc -w 2 -z $address 1143"

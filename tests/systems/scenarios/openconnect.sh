@@ -95,15 +95,15 @@ install_program() {
 watch_uplink() {
     server nft -f - <<END
 table netdev watch {
-    counter tunnel { }
+    counter vpn { }
     counter others { }
     set seen { type ipv4_addr . ipv4_addr . inet_proto; size 64; flags dynamic; }
     chain frames {
         type filter hook ingress device "uplink" priority 0
         ether type arp accept
         icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, mld2-listener-report } accept
-        ip saddr $address ip daddr $gateway tcp dport 443 counter name tunnel accept
-        ip saddr $address ip daddr $gateway udp dport 443 counter name tunnel accept
+        ip saddr $address ip daddr $gateway tcp dport 443 counter name vpn accept
+        ip saddr $address ip daddr $gateway udp dport 443 counter name vpn accept
         ip saddr $address ip daddr $gateway icmp type destination-unreachable accept
         ip saddr $address ip daddr $gateway tcp sport 22 accept
         counter name others
