@@ -805,8 +805,9 @@ impl<'a> Idle<'a> {
             config: read(file).ok()?,
             place: place(plan, index),
         };
+        let is_idle = || is_idle(plan, idle.namespace, &idle.device);
         let can_be_asked = idle.config.has_all_endpoints() && !has_changed(plan, index);
-        (can_be_asked && idle.is_silent()).then_some(idle)
+        (can_be_asked && is_idle().ok()?).then_some(idle)
     }
 
     fn is_silent(&self) -> bool {
@@ -818,6 +819,14 @@ impl<'a> Idle<'a> {
     fn knock(&self) -> bool {
         knock(self.namespace, &self.device, &self.config).unwrap_or(false)
     }
+}
+
+/// Whether nobody has heard of the servers lately.
+fn is_idle(plan: &Plan, namespace: &File, device: &Device) -> Result<bool> {
+    let in_kernel = userspace_daemons(plan, device.number).is_empty();
+    let since = TunnelState::load(&plan.name, place(plan, device.number)).since;
+    let contacts = with_name(namespace, device, in_kernel, Contacts::of)?;
+    Ok(contacts.is_idle(since, clock::now()))
 }
 
 /// Asks the servers of idle tunnels in these namespaces, all at once. Returns those that do not
@@ -855,9 +864,10 @@ pub fn wait_for_servers(site: &Site) -> Result<()> {
     let plan = site.plan();
     for (index, file) in plan.request.wireguard.iter().enumerate() {
         let config = read(file)?;
-        if !has_changed(plan, index) && config.has_all_endpoints() {
+        let device = Device::new(plan, index);
+        let can_be_asked = config.has_all_endpoints() && !has_changed(plan, index);
+        if can_be_asked && is_idle(plan, &namespace, &device)? {
             let in_kernel = userspace_daemons(plan, index).is_empty();
-            let device = Device::new(plan, index);
             wait_for_handshake(&namespace, &device, &config, in_kernel, wait.time)
                 .map_err(|error| error.within(bring_up_words(file)))?;
         }

@@ -193,6 +193,13 @@ impl Contacts {
         self.0.iter().filter(is_silent).map(age).min()
     }
 
+    /// Whether none of the peers has answered lately, on a device that was set up at `start`: nobody
+    /// may have asked. A first handshake may still take place.
+    pub fn is_idle(&self, start: i64, now: i64) -> bool {
+        let had_one = self.0.iter().any(|peer| peer.handshake > 0);
+        !self.is_fresh(now) && (had_one || now - start > FIRST)
+    }
+
     /// Whether a peer has answered lately.
     pub fn is_fresh(&self, now: i64) -> bool {
         let is_fresh = |peer: &Contact| now - peer.handshake <= SESSION;
@@ -271,6 +278,13 @@ mod tests {
         ] {
             assert_eq!(silence(peers), wanted, "{peers:?}");
         }
+        let idle = |handshake: i64, now: i64| {
+            Contacts::from_dump(&format!(
+                "x\nkey\t(none)\t(none)\t::/0\t{handshake}\t0\t0\toff\n"
+            ))
+            .is_idle(1000, now)
+        };
+        assert!(!idle(0, 1010) && idle(0, 1040) && !idle(1001, 1010) && idle(1001, 1300));
         let just_started = Contacts::from_dump("x\nkey\t(none)\t(none)\t::/0\t0\t0\t148\t25\n");
         assert_eq!(just_started.silence(1990, 2000), None);
     }
