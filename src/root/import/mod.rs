@@ -16,9 +16,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::confine::view::normal;
+use crate::confine::view::{Copy, normal};
 use crate::tunnel::check::{self, Checked};
 use crate::tunnel::profile::Profile;
+use crate::tunnel::rehearsal::{Reading, read_by_openvpn};
 use crate::tunnel::source::{Kind, of_root};
 use crate::tunnel::{IMPORTED, LOGIN};
 use bundle::Bundle;
@@ -73,6 +74,47 @@ impl Import {
     pub fn directory(&self) -> PathBuf {
         directory(&self.name)
     }
+
+    /// What OpenVPN is to read of it, where it will be kept.
+    fn reading(&self) -> Result<Reading> {
+        let directory = self.directory();
+        let contents = |path: &Path, most: u64| {
+            let path = normal(path);
+            match path.strip_prefix(&directory) {
+                Ok(relative) => Ok(self.files.get(relative).cloned()),
+                Err(_) => public(&path, most),
+            }
+        };
+        let copy = |path: &Path, at: PathBuf| {
+            let contents = contents(path, LARGEST_COMPANION)?;
+            Ok(contents.map(|contents| Copy {
+                at,
+                contents,
+                executable: false,
+                original: None,
+            }))
+        };
+        let file = directory.join(&self.main);
+        let profile = Profile::new(&file, &self.files[&self.main], &contents)?;
+        let answered = profile.credentials_in(&contents)?.is_some();
+        // One in an archive cannot be edited.
+        let is_file = self.source.is_file();
+        let advice = is_file.then(|| profile.advice_for(&self.source, "sed"));
+        Ok(Reading {
+            action: format!("import {}", show(&self.source)),
+            name: Path::new(".").join(&self.main),
+            copies: profile.copies_by(answered, &copy)?,
+            answered,
+            advice: advice.flatten(),
+            profile,
+        })
+    }
+}
+
+/// Has OpenVPN read those of the files that are its own.
+pub fn rehearse(imports: &[Import]) -> Result<()> {
+    let is_openvpn = |import: &&Import| import.checked.kind == Kind::OpenVpn;
+    read_by_openvpn(imports.iter().filter(is_openvpn).map(Import::reading))
 }
 
 /// The directory of what is kept for a section.

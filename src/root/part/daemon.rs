@@ -34,7 +34,7 @@ use crate::tunnel::login::{Login, Question};
 use crate::tunnel::management::{Follow, Management, Patience};
 use crate::tunnel::openconnect::{self, options::Options};
 use crate::tunnel::profile::{self, Profile};
-use crate::tunnel::rehearsal::read_by_openvpn;
+use crate::tunnel::rehearsal::{Reading, read_by_openvpn};
 use crate::tunnel::said;
 use crate::tunnel::servers::{self, Servers};
 use crate::tunnel::source;
@@ -207,12 +207,21 @@ fn check(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// Has OpenVPN read its files, for a build that changes nothing.
+/// Has OpenVPN read the files of the tunnels that are to be started, for a build that changes nothing.
 pub fn rehearse(plan: &Plan) -> Result<()> {
-    for config in &plan.request.vpn {
-        read_by_openvpn(config, &Profile::read(config)?)?;
-    }
-    Ok(())
+    let files = plan.request.vpn.iter().enumerate();
+    let new = files.filter(|(index, _)| !is_started(plan, *index));
+    read_by_openvpn(new.map(|(_, file)| {
+        let profile = Profile::read(file)?;
+        Ok(Reading {
+            action: format!("use {}", show(file)),
+            name: file.clone(),
+            copies: profile.copies()?,
+            answered: profile.credentials()?.is_some(),
+            advice: profile.advice(),
+            profile,
+        })
+    }))
 }
 
 /// IPv6=no: disables IPv6 on the device that will be created inside, whatever the server

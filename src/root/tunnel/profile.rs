@@ -142,6 +142,9 @@ pub struct Profile {
     texts: Vec<(PathBuf, Vec<u8>)>,
 }
 
+/// Makes the copy of a file, from its path and the place of the copy; `None` if it is not there.
+type CopyOf<'a> = &'a dyn Fn(&Path, PathBuf) -> Result<Option<Copy>>;
+
 /// A file that an option names.
 struct Named<'a> {
     by: &'a Line,
@@ -325,22 +328,27 @@ impl Profile {
     /// The command that removes options which OpenVPN may not know, if there are any, for a file
     /// with which it does not start.
     pub fn advice(&self) -> Option<String> {
+        self.advice_for(&self.file, "sudo sed")
+    }
+
+    /// The same for `file`, of which it is a copy; `sed` is the command with which it is edited.
+    pub fn advice_for(&self, file: &Path, sed: &str) -> Option<String> {
         let given = |options: &[&'static str]| -> Vec<&'static str> {
             let lines = self.lines.iter().filter(|line| !line.is_optional());
             let given: BTreeSet<&str> = lines.map(Line::option).collect();
             let all = options.iter().copied();
             all.filter(|option| given.contains(option)).collect()
         };
-        let file = quote_path(&self.file)?;
+        let file = quote_path(file)?;
         let command = |options: &[&str], what: &str| {
             let options = options.join("|");
-            format!("sudo sed -i -E '/^\\s*(--)?({options})\\b/d' {file}  # {what}")
+            format!("{sed} -i -E '/^\\s*(--)?({options})\\b/d' {file}  # {what}")
         };
         let (windows, past) = (given(&OF_WINDOWS), given(&OF_THE_PAST));
         match (&windows[..], &past[..]) {
             ([], []) => None,
             (_, ["tls-remote"]) => Some(format!(
-                "sudo sed -i -E 's/^\\s*tls-remote\\s+(.*)/verify-x509-name \\1 name/' {file}  # tls-remote is of an older OpenVPN"
+                "{sed} -i -E 's/^\\s*tls-remote\\s+(.*)/verify-x509-name \\1 name/' {file}  # tls-remote is of an older OpenVPN"
             )),
             (options, []) => Some(command(options, "they are for Windows")),
             ([], options) => Some(command(options, "they are for an older OpenVPN")),
@@ -360,6 +368,11 @@ impl Profile {
     /// User name and password of the file, or the block, of `auth-user-pass`, as they are now. What
     /// cannot be read as such is for the daemon.
     pub fn credentials(&self) -> Result<Option<Credentials>> {
+        self.credentials_in(&of_root)
+    }
+
+    /// The same, of a file among `companions`.
+    pub fn credentials_in(&self, companions: Companions) -> Result<Option<Credentials>> {
         let Some(line) = self.all("auth-user-pass").last() else {
             return Ok(None);
         };
@@ -377,7 +390,8 @@ impl Profile {
                 },
             },
         };
-        let text = of_root(&named.path, LARGEST).map_err(|error| self.refusal(&named, &error))?;
+        let text =
+            companions(&named.path, LARGEST).map_err(|error| self.refusal(&named, &error))?;
         Ok(text.and_then(|text| Credentials::parse(&text)))
     }
 
@@ -454,6 +468,12 @@ impl Profile {
     /// root's, as the configuration must: what is in it goes to the server, or decides what is
     /// trusted.
     pub fn copies(&self) -> Result<Vec<Copy>> {
+        self.copies_by(self.credentials()?.is_some(), &copy_of)
+    }
+
+    /// The same, each made by `copy` of its path as it is written and as it is in the view. If the
+    /// daemon is `answered` from outside, it needs no file with user name and password.
+    pub fn copies_by(&self, answered: bool, copy: CopyOf) -> Result<Vec<Copy>> {
         let mut seen = BTreeSet::new();
         let mut copies = Vec::new();
         for (at, text) in &self.texts {
@@ -467,15 +487,13 @@ impl Profile {
             }
         }
         let mut room = LARGEST_COPIED;
-        let answered = self.credentials()?.is_some();
         let is_ours = |named: &Named| answered && named.by.option() == "auth-user-pass";
         for named in self.files()?.into_iter().filter(|named| !is_ours(named)) {
             let at = normal(&named.path);
             if !seen.insert(at.clone()) {
                 continue;
             }
-            let Some(copy) =
-                copy_of(&named.path, at).map_err(|error| self.refusal(&named, &error))?
+            let Some(copy) = copy(&named.path, at).map_err(|error| self.refusal(&named, &error))?
             else {
                 continue;
             };

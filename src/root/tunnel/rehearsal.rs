@@ -1,12 +1,12 @@
-//! Has OpenVPN itself read a file, for a build that changes nothing: confined like the daemon, in a
-//! network namespace of its own that leads nowhere, up to where it would begin to connect.
+//! Has OpenVPN itself read files, for import and for a build that changes nothing: confined like the
+//! daemon, in a network namespace of its own that leads nowhere, up to where it would begin to connect.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
@@ -20,11 +20,13 @@ use nix::unistd::{Pid, getpid, getppid};
 use super::launch::{end_child, last_line, mount_tmpfs};
 use super::openvpn::start::script_security;
 use super::profile::{PROGRAM, Profile};
-use crate::confine::{self, Identity, READER, view::View};
+use crate::confine::{
+    self, Identity, READER,
+    view::{Copy, View},
+};
 use crate::kernel::daemon::Detached;
 use crate::kernel::tool;
 use runns_shared::error::{Context, Error, Result, words as words_of};
-use runns_shared::escape::show;
 use runns_sys::net;
 use runns_sys::process::{self, Fork};
 
@@ -34,29 +36,85 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// well, as in /proc/PID/net/tcp, where state 0A is LISTEN (proc(5)).
 const PORT: (&str, &str) = ("7505", ":1D51 00000000:0000 0A");
 
-/// An error if OpenVPN refuses the options of this file.
-pub fn read_by_openvpn(file: &Path, profile: &Profile) -> Result<()> {
-    confine::check_user(READER)?;
-    let parent = getpid();
-    let cannot = || format!("use {}", show(file));
-    let said = memfd_create(c"openvpn", MFdFlags::MFD_CLOEXEC).cannot(cannot)?;
-    let words = words(file, profile)?;
-    let pid = match process::fork().cannot(cannot)? {
-        Fork::Child => end_child(become_reader(profile, &words, parent, &said)),
-        Fork::Parent(pid) => pid,
-    };
-    let refused = wait(pid);
-    let _ = kill(pid, Signal::SIGKILL);
-    let _ = waitpid(pid, None);
-    if !refused {
-        return Ok(());
+/// How many files that OpenVPN refuses are named.
+const NAMED: usize = 5;
+
+/// What OpenVPN is to read.
+pub struct Reading {
+    /// What it is read for, for messages: a verb and the file.
+    pub action: String,
+    /// The file's name for OpenVPN, which begins in the file's directory.
+    pub name: PathBuf,
+    /// What is in it.
+    pub profile: Profile,
+    /// The file itself, and those that it names.
+    pub copies: Vec<Copy>,
+    /// Whether user name and password are known, and so are left out of the copies.
+    pub answered: bool,
+    /// What to do if OpenVPN refuses it, where that is known.
+    pub advice: Option<String>,
+}
+
+/// An error that names what OpenVPN refuses of these. Several of them are read at the same time: each
+/// takes some hundredths of a second, and an archive may contain hundreds.
+pub fn read_by_openvpn(readings: impl Iterator<Item = Result<Reading>>) -> Result<()> {
+    let mut readings = readings.peekable();
+    if readings.peek().is_some() {
+        confine::check_user(READER)?;
     }
-    let cause = last_line(said).unwrap_or_else(|| "OpenVPN does not start with it".to_string());
-    let error = Error::new(cannot(), cause);
-    Err(match profile.advice() {
-        Some(advice) => error.hint(advice),
-        None => error,
-    })
+    let at_once = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut errors = Vec::new();
+    while readings.peek().is_some() {
+        let some = readings.by_ref().take(at_once);
+        let started: Vec<_> = some.map(|one| Reader::start(one?)).collect();
+        let ended = started.into_iter().map(|reader| reader?.end());
+        errors.extend(ended.filter_map(Result::err));
+        if process::was_interrupted() {
+            return Err(Error::new(
+                "have OpenVPN read the file",
+                "interrupted by a signal",
+            ));
+        }
+    }
+    errors.truncate(NAMED);
+    Error::all(errors).map_or(Ok(()), Err)
+}
+
+/// An OpenVPN that reads a file.
+struct Reader {
+    reading: Reading,
+    pid: Pid,
+    said: OwnedFd,
+}
+
+impl Reader {
+    fn start(reading: Reading) -> Result<Self> {
+        let parent = getpid();
+        let cannot = || reading.action.clone();
+        let said = memfd_create(c"openvpn", MFdFlags::MFD_CLOEXEC).cannot(cannot)?;
+        let words = words(&reading)?;
+        match process::fork().cannot(cannot)? {
+            Fork::Child => end_child(become_reader(reading, &words, parent, &said)),
+            Fork::Parent(pid) => Ok(Self { reading, pid, said }),
+        }
+    }
+
+    /// An error if it refuses the file.
+    fn end(self) -> Result<()> {
+        let refused = wait(self.pid);
+        let _ = kill(self.pid, Signal::SIGKILL);
+        let _ = waitpid(self.pid, None);
+        if !refused {
+            return Ok(());
+        }
+        let cause =
+            last_line(self.said).unwrap_or_else(|| "OpenVPN does not start with it".to_string());
+        let error = Error::new(self.reading.action, cause);
+        Err(match self.reading.advice {
+            Some(advice) => error.hint(advice),
+            None => error,
+        })
+    }
 }
 
 /// Whether it ends before it listens. One that takes too long is given the benefit of the doubt.
@@ -82,12 +140,13 @@ fn wait(pid: Pid) -> bool {
     false
 }
 
-fn words(file: &Path, profile: &Profile) -> Result<Vec<CString>> {
+fn words(reading: &Reading) -> Result<Vec<CString>> {
     let program = tool::need(PROGRAM, "openvpn")?;
+    let profile = &reading.profile;
     let mut words = vec![
         program.as_os_str().as_bytes(),
         b"--config",
-        file.as_os_str().as_bytes(),
+        reading.name.as_os_str().as_bytes(),
         b"--cd",
         profile.directory().as_os_str().as_bytes(),
         b"--management",
@@ -101,7 +160,7 @@ fn words(file: &Path, profile: &Profile) -> Result<Vec<CString>> {
         b"--route-noexec",
     ];
     words.extend(script_security(profile));
-    if profile.credentials()?.is_some() {
+    if reading.answered {
         words.push(b"--auth-user-pass");
     }
     let words = words.into_iter();
@@ -112,7 +171,7 @@ fn words(file: &Path, profile: &Profile) -> Result<Vec<CString>> {
 
 /// In the child: becomes OpenVPN, confined. Its output goes to `said`.
 fn become_reader(
-    profile: &Profile,
+    reading: Reading,
     words: &[CString],
     parent: Pid,
     said: &OwnedFd,
@@ -131,15 +190,14 @@ fn become_reader(
     )?;
     let mut view = View::new();
     view.show_writable(Path::new("/tmp"));
-    profile
-        .copies()?
-        .into_iter()
-        .for_each(|copy| view.copy(copy));
-    if profile.directory().is_dir() {
-        view.directory(profile.directory());
+    let (file, directory) = (reading.profile.file(), reading.profile.directory());
+    reading.copies.into_iter().for_each(|copy| view.copy(copy));
+    if directory.is_dir() {
+        view.directory(directory);
     }
     view.enter(READER)?;
-    confine::enter_directory(profile.directory())?;
+    // Where a relative `cd` in the file begins.
+    confine::enter_directory(file.parent().unwrap_or(Path::new("/")))?;
     confine::give_up_root(&Identity {
         user: READER,
         capability: None,

@@ -67,6 +67,8 @@ pub fn run(options: Options) -> Result<()> {
 
 fn import(wanted: &Wanted) -> Result<()> {
     let (mut imports, unused) = import::read(&wanted.files, wanted.name.as_deref())?;
+    plan(wanted, &imports)?;
+    import::rehearse(&imports)?;
     let logins = logins(wanted, &imports)?;
     let asking = imports.iter_mut().filter(|one| one.checked.asks_login);
     for (import, login) in asking.zip(logins) {
@@ -75,7 +77,6 @@ fn import(wanted: &Wanted) -> Result<()> {
         }
     }
     if wanted.dry_run {
-        plan(wanted, &imports)?;
         return report(wanted, &imports, &unused);
     }
     let lock = Lock::take()?;

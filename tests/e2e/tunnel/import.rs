@@ -532,6 +532,56 @@ fn options_that_run_programs_are_refused() {
     refused(&host, "a*.ovpn", &["a\\n\\x1b[31m.ovpn"]);
 }
 
+#[test]
+fn openvpn_itself_reads_what_is_imported() {
+    let (host, _server) = host_with_download();
+    let alice = host.user("alice");
+    alice.ok("cd Downloads && (cat us*.ovpn; printf 'proto nonsense\nkeysize 256\n') >y.ovpn");
+    refused(
+        &host,
+        "--auth login y.ovpn",
+        &["import /home/alice/Downloads/y.ovpn: ", "nonsense"],
+    );
+    alice.ok("cd Downloads && sed -i '/^proto nonsense/d' y.ovpn");
+    let hint = "hint: sed -i -E '/^\\s*(--)?(keysize)\\b/d' /home/alice/Downloads/y.ovpn";
+    refused(
+        &host,
+        "--auth login y.ovpn",
+        &[" in ./y.ovpn:", "keysize", hint],
+    );
+    // Nobody is asked for a password for it.
+    let root = host.root();
+    let mut terminal = Terminal::start(&root, &["sh", "-c", &import("y.ovpn")]);
+    let shown = terminal.expect("keysize");
+    assert!(!String::from_utf8_lossy(&shown).contains("user name"));
+    assert_eq!(terminal.wait(), 1);
+    // What the hint says helps. The files that it names are read, and `cd` counts from it.
+    alice.ok(
+        "cd Downloads && sed -i -E '/^\\s*(--)?(keysize)\\b/d' y.ovpn && cp ca.crt keys/ && mkdir keys/more && \
+         (sed 's/^key .*/key client.key/; /^ca /d; s/^cert .*/cert ..\\/client.crt/' y.ovpn; printf 'cd keys\nca ca.crt\n') >z.ovpn",
+    );
+    for file in ["y.ovpn", "z.ovpn"] {
+        host.ok(&import(&format!("--dry-run --auth login {file}")));
+    }
+    alice.ok("cd Downloads && echo no-certificate >keys/ca.crt && echo 'cd nowhere' >>y.ovpn");
+    refused(&host, "--auth login y.ovpn", &["nowhere"]);
+    pack(
+        &host,
+        "put('a.ovpn', conf); put('b.ovpn', conf + b'\\nnonsense x\\n'); put('c.ovpn', conf + b'\\nverb x\\ncipher\\n')",
+    );
+    refused(
+        &host,
+        "--auth login b.zip",
+        &["b.zip/b.ovpn: ", "nonsense", "b.zip/c.ovpn: ", "cipher"],
+    );
+    host.ok("rm \"$(readlink -f /usr/sbin/openvpn)\"");
+    refused(
+        &host,
+        &format!("--auth login '{FILE}'"),
+        &["openvpn", "install"],
+    );
+}
+
 /// Makes alice's Downloads/b.zip of what python code does with `z`, a zipfile.ZipFile.
 fn pack(host: &Host, code: &str) {
     let script = format!(

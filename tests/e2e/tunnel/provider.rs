@@ -173,6 +173,21 @@ fn a_listener_on_the_host_does_not_answer_for_openvpn() {
 }
 
 #[test]
+fn a_directory_in_a_file_counts_from_where_the_file_is() {
+    let host = host();
+    openvpn::make_certificates(&host);
+    let _server = openvpn::OpenVpnServer::start(&host, 1194, 8, &["redirect-gateway def1"]);
+    openvpn::configure_client(&host, "work", 1194);
+    host.ok(
+        "cd /etc/openvpn && mkdir -p keys/own && mv client.* ca.crt keys/own/ && \
+             (printf 'cd keys\ncd own\n'; cat work.conf) >x && mv x work.conf",
+    );
+    host.configure("[work]\nvpn=/etc/openvpn/work.conf\nKillSwitch=yes\n");
+    host.ok("runns-exec build -s work --dry-run && runns-exec build -s work");
+    assert!(ping(&host, "work", "10.8.0.1"));
+}
+
+#[test]
 fn options_that_openvpn_does_not_know_are_told_with_what_removes_them() {
     let host = host();
     openvpn::make_certificates(&host);
