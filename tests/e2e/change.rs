@@ -560,6 +560,34 @@ fn without_change_build_says_what_differs() {
 }
 
 #[test]
+fn a_change_that_is_only_rehearsed_has_openvpn_read_what_is_new() {
+    let (host, _servers) = with_servers();
+    configure(&host, "vpn=/etc/openvpn/one.conf\nKillSwitch=yes\n");
+    host.ok("runns-exec build -s work");
+    host.ok("echo 'proto nonsense' >>/etc/openvpn/two.conf");
+    configure(
+        &host,
+        "vpn=/etc/openvpn/one.conf\nvpn=/etc/openvpn/two.conf\nKillSwitch=yes\n",
+    );
+    let before = Snapshot::of(&host);
+    host.run(&format!("{CHANGE} --dry-run"))
+        .refused(1, &["use /etc/openvpn/two.conf: ", "nonsense"]);
+    host.ok("sed -i '/nonsense/d' /etc/openvpn/two.conf");
+    host.ok(&format!("{CHANGE} --dry-run"));
+    // One whose contents have changed is new as well.
+    configure(&host, "vpn=/etc/openvpn/one.conf\nKillSwitch=yes\n");
+    host.ok("echo 'proto nonsense' >>/etc/openvpn/one.conf");
+    host.run(&format!("{CHANGE} --dry-run"))
+        .refused(1, &["use /etc/openvpn/one.conf: ", "nonsense"]);
+    host.ok("sed -i '/nonsense/d' /etc/openvpn/one.conf");
+    configure(
+        &host,
+        "vpn=/etc/openvpn/one.conf\nvpn=/etc/openvpn/two.conf\nKillSwitch=yes\n",
+    );
+    before.assert_same(&Snapshot::of(&host));
+}
+
+#[test]
 fn a_tunnel_that_does_not_come_up_leaves_everything_as_it_was() {
     let (host, mut servers) = with_servers();
     let _site = host.internet.net.serve(&format!("{FAR}:80"), "site");

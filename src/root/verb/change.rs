@@ -148,6 +148,7 @@ pub fn rehearse(wanted: &Wanted, record: &Record) -> Result<bool> {
         return Ok(false);
     }
     change.check(record, &Netlink::here()?)?;
+    daemon::rehearse(&change.plan)?;
     output::print(&change.lines("would change"))?;
     if !record.earlier.is_empty() {
         output::print("would finish a change that was interrupted\n")?;
