@@ -1,6 +1,10 @@
 //! What import keeps: the files of each section in /etc/runns/NAME, and the section in
-//! /etc/runns.conf.d/NAME.conf. The section is written last and removed first: files without one do
-//! nothing.
+//! /etc/runns.conf.d/NAME.conf.
+//!
+//! The two belong together, also after a crash. New files are written in a directory that takes the
+//! place of the earlier one in one step, with a copy of the section in it ([`PENDING`]), which stays
+//! until the section is in place. Whoever finds one puts that section in place ([`recover`]). The
+//! earlier files are removed after that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, Permissions};
@@ -11,7 +15,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use super::{Import, directory};
-use crate::kernel::file::{make_directory, make_own_directory};
+use crate::kernel::file::{self, make_directory, make_own_directory};
 use crate::namespace;
 use crate::tunnel::check::{Checked, check_named};
 use crate::tunnel::source::Kind;
@@ -25,7 +29,10 @@ use runns_shared::trusted::{self, MAX_TEXT, Trust};
 
 /// The first line of a file of ours in /etc/runns.conf.d.
 const MARK: &str = "# Made by runns-exec import, removed by runns-exec import --remove.";
-/// Begin and end of the name of what is not complete, or no longer.
+/// In the directory of a section: the text of its file, until that is in place. If it is empty, both
+/// are to be removed.
+const PENDING: &str = ".section~";
+/// Begin and end of the name of a directory that is not in place yet, or no longer.
 const UNFINISHED: (&str, &str) = (".", "~");
 
 /// The file of a section.
@@ -33,10 +40,15 @@ pub fn section_file(name: &NetnsName) -> PathBuf {
     Path::new(config::DIRECTORY).join(format!("{name}.conf"))
 }
 
-fn unfinished(path: &Path) -> PathBuf {
+/// Where the directory of a section is before and after its time.
+fn unfinished(name: &NetnsName) -> PathBuf {
     let (start, end) = UNFINISHED;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!("{start}{name}{end}"))
+    Path::new(IMPORTED).join(format!("{start}{name}{end}"))
+}
+
+/// Whether the section of these files is still to be put in place, or to be removed.
+fn is_pending(name: &NetnsName) -> bool {
+    directory(name).join(PENDING).exists()
 }
 
 /// Whether this is the text of a file that import wrote.
@@ -87,7 +99,7 @@ fn standing<'a>(name: &NetnsName, text: &'a Text, config: &Config) -> Result<Opt
             let error = Error::new(cannot(), "a namespace of that name exists");
             Err(error.hint("choose another name with -n"))
         }
-        None if own.is_none() && directory(name).exists() && !is_leftover(name) => {
+        None if own.is_none() && directory(name).exists() && !is_pending(name) => {
             let cause = format!(
                 "{} exists, and import did not create it",
                 show(directory(name))
@@ -96,17 +108,6 @@ fn standing<'a>(name: &NetnsName, text: &'a Text, config: &Config) -> Result<Opt
         }
         None => Ok(own),
     }
-}
-
-/// Whether an import or a removal that did not finish has left the directory of a section. Its file
-/// has still, or has again, the name of what is unfinished.
-fn is_leftover(name: &NetnsName) -> bool {
-    let (section, files) = (section_file(name), directory(name));
-    let text = std::fs::read_to_string(unfinished(&section));
-    text.is_ok_and(|text| is_ours(&text))
-        && !section.exists()
-        && files.exists()
-        && !unfinished(&files).exists()
 }
 
 /// The text of a section's file. Of an `earlier` one, what the administrator has added stays.
@@ -158,6 +159,8 @@ pub struct Plan<'a> {
     imports: &'a [Import],
     /// The text of each section's file.
     texts: Vec<String>,
+    /// The text that it had, if there was one.
+    earlier: Vec<Option<String>>,
     /// The files in each directory that import did not write.
     added: Vec<Vec<PathBuf>>,
 }
@@ -168,7 +171,7 @@ impl<'a> Plan<'a> {
     pub fn new(imports: &'a [Import], kill_switch: bool, replace: bool) -> Result<Self> {
         let mut text = Text::read()?;
         let config = text.parse()?;
-        let (mut texts, mut added_files) = (Vec::new(), Vec::new());
+        let (mut texts, mut all_earlier, mut added_files) = (Vec::new(), Vec::new(), Vec::new());
         for import in imports {
             let name = &import.name;
             let earlier = standing(name, &text, &config)?;
@@ -178,6 +181,7 @@ impl<'a> Plan<'a> {
                     .hint("replace it with --replace, or choose another name with -n"));
             }
             texts.push(section_text(import, kill_switch, earlier)?);
+            all_earlier.push(earlier.map(str::to_string));
             added_files.push(match earlier {
                 Some(_) => added(name, kept(name, &text, &config))?,
                 None => Vec::new(),
@@ -208,116 +212,168 @@ impl<'a> Plan<'a> {
         Ok(Self {
             imports,
             texts,
+            earlier: all_earlier,
             added: added_files,
         })
     }
 
     /// Writes it. Until all files have been written, under other names, nothing is changed.
     pub fn write(&self) -> Result<()> {
-        make_place()?;
-        let result = self
-            .imports
-            .iter()
-            .zip(&self.texts)
-            .zip(&self.added)
-            .try_for_each(|((import, text), added)| {
-                write_files(import, added)?;
-                let path = unfinished(&section_file(&import.name));
-                write_file(&path, text.as_bytes(), 0o644)
-            });
-        let result = result
-            .and_then(|()| sync(Path::new(IMPORTED)))
-            .and_then(|()| self.put_in_place());
-        clear_unfinished()?;
-        result
-    }
-
-    /// Gives everything its name, the sections last, or nothing.
-    fn put_in_place(&self) -> Result<()> {
-        let mut changed = Vec::new();
-        let mut put = |path: PathBuf| -> Result<()> {
-            // What was there takes the place of what is new, and is removed with the unfinished.
-            let flags = match path.exists() {
-                true => RenameFlags::RENAME_EXCHANGE,
-                false => RenameFlags::RENAME_NOREPLACE,
-            };
-            renameat2(AT_FDCWD, &unfinished(&path), AT_FDCWD, &path, flags)
-                .cannot(|| format!("write {}", show(&path)))?;
-            changed.push((path, flags));
-            Ok(())
+        make_directory(Path::new(IMPORTED), 0o700)?;
+        make_directory(Path::new(config::DIRECTORY), 0o755)?;
+        let Err(error) = self.write_files().and_then(|()| self.put_in_place()) else {
+            return recover();
         };
-        let mut directories = self.imports.iter().map(Import::directory);
-        let mut sections = self.imports.iter().map(|import| section_file(&import.name));
-        let result = directories
-            .try_for_each(&mut put)
-            .and_then(|()| sync(Path::new(IMPORTED)))
-            .and_then(|()| sections.try_for_each(&mut put))
-            .and_then(|()| sync(Path::new(config::DIRECTORY)));
-        if result.is_err() {
-            for (path, flags) in changed.iter().rev() {
-                let _ = renameat2(AT_FDCWD, path, AT_FDCWD, &unfinished(path), *flags);
+        match self.undo() {
+            Ok(()) => recover().and(Err(error)),
+            Err(second) => {
+                let cause = format!(
+                    "{}; undoing it failed as well: {second}; the next import or build finishes it",
+                    error.cause()
+                );
+                Err(Error::new(error.action(), cause))
             }
         }
-        result
+    }
+
+    fn write_files(&self) -> Result<()> {
+        let texts = self.texts.iter().zip(&self.added);
+        self.imports
+            .iter()
+            .zip(texts)
+            .try_for_each(|(import, (text, added))| write_files(import, text, added))
+    }
+
+    /// Gives everything its name, the files first.
+    fn put_in_place(&self) -> Result<()> {
+        for import in self.imports {
+            exchange(&unfinished(&import.name), &import.directory())?;
+        }
+        sync(Path::new(IMPORTED))?;
+        let mut texts = self.imports.iter().zip(&self.texts);
+        texts.try_for_each(|(import, text)| write_section(&import.name, text))
+    }
+
+    /// Puts back what was there, the section first: as long as its files are the new ones, a crash
+    /// leads to the new section.
+    fn undo(&self) -> Result<()> {
+        let put_back = |(import, earlier): (&Import, &Option<String>)| {
+            let name = &import.name;
+            match earlier {
+                Some(text) => write_section(name, text),
+                None => remove_section(name),
+            }?;
+            exchange(&import.directory(), &unfinished(name))
+        };
+        let all = self.imports.iter().zip(&self.earlier);
+        let moved = all.filter(|(import, _)| is_pending(&import.name));
+        let errors = moved.filter_map(|one| put_back(one).err());
+        Error::all(errors.collect()).map_or(Ok(()), Err)
     }
 }
 
-/// Creates the directories, or checks them.
-fn make_place() -> Result<()> {
-    make_directory(Path::new(IMPORTED), 0o700)?;
-    make_directory(Path::new(config::DIRECTORY), 0o755)?;
-    clear_unfinished()
+/// Gives a directory another name; what has that name gets its name.
+fn exchange(from: &Path, to: &Path) -> Result<()> {
+    let flags = match to.exists() {
+        true => RenameFlags::RENAME_EXCHANGE,
+        false => RenameFlags::RENAME_NOREPLACE,
+    };
+    renameat2(AT_FDCWD, from, AT_FDCWD, to, flags)
+        .cannot(|| format!("rename {} to {}", show(from), show(to)))
 }
 
-/// Removes what an import or a removal that did not finish has left.
-fn clear_unfinished() -> Result<()> {
-    for path in unfinished_in(config::DIRECTORY)? {
-        let section = path.file_name().unwrap_or_default().to_string_lossy();
-        let (start, end) = UNFINISHED;
-        let name = section
+/// Puts the file of a section in place.
+fn write_section(name: &NetnsName, text: &str) -> Result<()> {
+    let path = section_file(name);
+    if std::fs::read(&path).is_ok_and(|now| now == text.as_bytes()) {
+        return Ok(());
+    }
+    file::write(&path, text)?;
+    sync(&path)?;
+    sync(Path::new(config::DIRECTORY))
+}
+
+fn remove_section(name: &NetnsName) -> Result<()> {
+    let path = section_file(name);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed.cannot(|| format!("remove {}", show(&path))),
+    }?;
+    sync(Path::new(config::DIRECTORY))
+}
+
+/// Whether an import or a removal was interrupted.
+pub fn is_interrupted() -> Result<bool> {
+    Ok(names()?.iter().any(is_pending))
+}
+
+/// Finishes what an import or a removal that was interrupted has left. Needs the lock, so that none
+/// of them runs.
+pub fn recover() -> Result<()> {
+    for name in names()?.into_iter().filter(is_pending) {
+        let (files, pending) = (directory(&name), directory(&name).join(PENDING));
+        let Some(text) = trusted::read_if_there(&pending, Trust::Strict)? else {
+            continue;
+        };
+        file::remove_unfinished(&section_file(&name));
+        let put_away = unfinished(&name);
+        match text.is_empty() {
+            true => {
+                remove_section(&name)?;
+                remove_directory(&put_away)?;
+                exchange(&files, &put_away)?;
+            }
+            false => {
+                write_section(&name, &text)?;
+                std::fs::remove_file(&pending).cannot(|| format!("remove {}", show(&pending)))?;
+            }
+        }
+    }
+    let (start, end) = UNFINISHED;
+    for entry in entries()? {
+        let name = entry
             .strip_prefix(start)
             .and_then(|name| name.strip_suffix(end));
-        let name = name.and_then(|name| NetnsName::new(name.strip_suffix(".conf")?).ok());
-        if let Some(name) = name.filter(is_leftover) {
-            let files = directory(&name);
-            let renamed = std::fs::rename(&files, unfinished(&files));
-            renamed.cannot(|| format!("remove {}", show(&files)))?;
-        }
-    }
-    for path in [IMPORTED, config::DIRECTORY].map(unfinished_in) {
-        for path in path? {
-            match path.is_dir() && !path.is_symlink() {
-                true => std::fs::remove_dir_all(&path),
-                false => std::fs::remove_file(&path),
-            }
-            .cannot(|| format!("remove {}", show(&path)))?;
+        if let Some(name) = name.and_then(|name| NetnsName::new(name).ok()) {
+            remove_directory(&unfinished(&name))?;
         }
     }
     Ok(())
 }
 
-/// What has the name of something unfinished.
-fn unfinished_in(directory: &str) -> Result<Vec<PathBuf>> {
-    let (start, end) = UNFINISHED;
-    // Editors have such names for files of their own.
-    let end = match directory {
-        config::DIRECTORY => format!(".conf{end}"),
-        _ => end.to_string(),
-    };
-    let entries = match std::fs::read_dir(directory) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.cannot(|| format!("list {directory}"))?,
-    };
-    let mut found = Vec::new();
-    for entry in entries {
-        let entry = entry.cannot(|| format!("list {directory}"))?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with(start) && name.ends_with(&end) {
-            found.push(entry.path());
+/// What is in the directory of all imports.
+fn entries() -> Result<Vec<String>> {
+    let cannot = || format!("list {IMPORTED}");
+    let entries = match std::fs::read_dir(IMPORTED) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
         }
+        entries => entries.cannot(cannot)?,
+    };
+    entries
+        .map(|entry| {
+            Ok(entry
+                .cannot(cannot)?
+                .file_name()
+                .to_string_lossy()
+                .into_owned())
+        })
+        .collect()
+}
+
+/// The names of which there are files.
+fn names() -> Result<Vec<NetnsName>> {
+    let entries = entries()?.into_iter();
+    Ok(entries
+        .filter_map(|name| NetnsName::new(name).ok())
+        .collect())
+}
+
+fn remove_directory(path: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed.cannot(|| format!("remove {}", show(path))),
     }
-    Ok(found)
 }
 
 /// The files in the directory of `name` that the administrator has added: all but those that belong
@@ -350,9 +406,11 @@ fn added(name: &NetnsName, file: Option<PathBuf>) -> Result<Vec<PathBuf>> {
 
 /// Writes the files of an import under names that they do not keep, and those that the
 /// administrator has `added` beside them (as links: what is in them, and whose they are, stays).
-fn write_files(import: &Import, added: &[PathBuf]) -> Result<()> {
-    let base = unfinished(&import.directory());
+/// `section` is the text of the section's file.
+fn write_files(import: &Import, section: &str, added: &[PathBuf]) -> Result<()> {
+    let base = unfinished(&import.name);
     make_own_directory(&base, 0o700)?;
+    write_file(&base.join(PENDING), section.as_bytes(), 0o600)?;
     let mut directories = BTreeSet::from([base.clone()]);
     let mut make_above = |place: &Path| {
         let mut path = base.clone();
@@ -448,26 +506,31 @@ fn checked(file: &Path) -> Option<Checked> {
 
 /// Removes a section that was imported, and its files.
 pub fn remove(name: &NetnsName) -> Result<()> {
-    let cannot = || format!("remove {name}");
+    let was_pending = is_pending(name);
+    recover()?;
     let text = Text::read()?;
     let path = section_file(name);
     let section = text.more.iter().find(|(file, _)| *file == path);
-    let is_leftover = is_leftover(name);
-    if !is_leftover && section.is_none_or(|(_, text)| !is_ours(text)) {
+    let is_ours = section.is_some_and(|(_, text)| is_ours(text));
+    if !is_ours && !was_pending {
         let config = text.parse().unwrap_or_default();
         let imported = imported(&text, &config);
         let names = imported.iter().map(|(name, _)| name.as_str());
-        let error = Error::new(cannot(), "import did not create it");
+        let error = Error::new(format!("remove {name}"), "import did not create it");
         return Err(match runns_shared::suggest::nearest(name.as_str(), names) {
             Some(near) => error.hint(format!("did you mean {near}?")),
             None => error.hint("runns-exec import --list shows what it created"),
         });
     }
-    clear_unfinished()?;
-    if !is_leftover {
-        std::fs::rename(&path, unfinished(&path)).cannot(cannot)?;
-        sync(Path::new(config::DIRECTORY))?;
-        clear_unfinished()?;
+    if is_ours {
+        let files = directory(name);
+        let pending = files.join(PENDING);
+        if files.exists() {
+            write_file(&pending, b"", 0o600)?;
+            sync(&files)?;
+        }
+        remove_section(name).inspect_err(|_| drop(std::fs::remove_file(&pending)))?;
+        recover()?;
     }
     // If it was the last one.
     let _ = std::fs::remove_dir(IMPORTED);

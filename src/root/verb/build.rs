@@ -9,6 +9,7 @@ use super::{change, prepare, summary};
 use crate::difference;
 use crate::finding::Finding;
 use crate::host::{Before, HostState};
+use crate::import::store;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::sysctl::sysctl;
 use crate::lock::Lock;
@@ -47,7 +48,8 @@ pub fn run(options: Options) -> Result<()> {
     let session = options.session()?;
     let lock = Lock::take()?;
     // What the configuration says by now: another build or clean may have taken its time.
-    let result = Wanted::new(&options).and_then(|wanted| {
+    let result = store::recover().and_then(|()| {
+        let wanted = Wanted::new(&options)?;
         let unit = unit(&wanted, &options)?;
         build(&wanted, &lock, &options, session)?;
         Ok(unit)

@@ -67,6 +67,12 @@ pub fn run(options: Options) -> Result<()> {
 
 fn import(wanted: &Wanted) -> Result<()> {
     let (mut imports, unused) = import::read(&wanted.files, wanted.name.as_deref())?;
+    if !wanted.dry_run && store::is_interrupted()? {
+        let lock = Lock::take()?;
+        let recovered = store::recover();
+        lock.release();
+        recovered?;
+    }
     plan(wanted, &imports)?;
     import::rehearse(&imports)?;
     let logins = logins(wanted, &imports)?;
@@ -101,6 +107,7 @@ fn plan<'a>(wanted: &Wanted, imports: &'a [Import]) -> Result<Plan<'a>> {
 
 /// Writes files and sections, while no build or clean runs.
 fn keep(wanted: &Wanted, imports: &[Import]) -> Result<()> {
+    store::recover()?;
     plan(wanted, imports)?.write()?;
     for import in imports {
         let source = show(&import.source);

@@ -253,18 +253,28 @@ fn what_the_administrator_made_stays() {
     let files = "cd /etc/runns/work && find . ! -type d -printf '%m %P\\n' | sort";
     let earlier = host.ok(files);
     // If not everything can be exchanged, nothing is.
-    let fail =
-        "strace -o /dev/null -e trace=renameat2 -e inject=renameat2:error=EBUSY:when=2 runns-exec";
+    let section = "/etc/runns.conf.d/work.conf";
+    let fail = "strace -o /dev/null -P /etc/runns.conf.d/.work.conf~ -e inject=rename:error=EBUSY runns-exec";
     host.run(&replace.replace("runns-exec", fail))
-        .refused(1, &["/etc/runns.conf.d/work.conf", "busy"]);
+        .refused(1, &[section, "busy"]);
     assert_eq!(host.ok(files), earlier);
+    // If that fails as well, nothing is lost, and the next import or build finishes it.
+    let fail = "strace -o /dev/null -e inject=rename:error=EBUSY -e inject=renameat2:error=EBUSY:when=2+ runns-exec";
+    host.run(&replace.replace("runns-exec", fail)).refused(
+        1,
+        &[section, "busy", "undoing it failed as well", "finishes it"],
+    );
+    let put_away = files.replace("runns/work", "runns/.work~");
+    assert_eq!(host.ok(&put_away), earlier);
+    host.ok("grep -q us-nyc /etc/runns.conf.d/work.conf && runns-exec build -n other && \
+             grep -q new.ovpn /etc/runns.conf.d/work.conf && runns-exec clean other -f && test ! -e /etc/runns/.work~");
     host.ok(&replace);
     assert_eq!(
         host.ok(files),
         "600 auth\n600 ca.crt\n600 keys/client.key\n600 new.ovpn\n600 second.crt\n640 own/er/notes\n777 link"
     );
     host.ok(
-        "runns-exec import --remove work && test ! -e /etc/runns/work -a -e /etc/runns/hand/key",
+        "runns-exec import --remove work && test ! -e /etc/runns/work -a -e /etc/runns/hand/key && ls -A /etc/runns",
     );
 }
 
@@ -720,6 +730,78 @@ for sign, at in ((b'PK\\x03\\x04', 6), (b'PK\\x01\\x02', 8)):
     while found >= 0: data[found + at] |= 1; found = data.find(sign, found + 1)
 open('b.zip', 'wb').write(data)\"");
     refused(&host, "--auth ask b.zip", &["b.zip"]);
+}
+
+/// Section and files of an import belong together whenever it is killed: those of before or the new
+/// ones, once somebody has built or imported.
+#[test]
+fn an_import_that_replaces_another_and_is_killed_loses_nothing() {
+    let (host, _server) = host_with_download();
+    let alice = host.user("alice");
+    alice.ok(&format!(
+        "cd Downloads && sed 's/^cert .*/cert second.crt/' '{FILE}' >new.ovpn && cp client.crt second.crt && sed 's/^ca .*/ca own.crt/' \
+         '{FILE}' >old.ovpn && cp ca.crt own.crt"
+    ));
+    let verb = |file: &str| {
+        format!(
+            "import -n work --replace --auth /home/alice/Downloads/login /home/alice/Downloads/{file}.ovpn"
+        )
+    };
+    let state = "cd /etc/runns/work && find . -type f | sort | xargs sha256sum && grep -v '^#' /etc/runns.conf.d/work.conf";
+    host.ok(&format!("runns-exec {}", verb("old")));
+    host.ok("echo AllowUsers=alice >>/etc/runns.conf.d/work.conf");
+    let states = ["new", "old"].map(|file| {
+        host.ok(&format!("runns-exec {}", verb(file)));
+        host.ok(state)
+    });
+    let mut seen = [0, 0];
+    let old = verb("old");
+    killed_at_each_change(&host, &verb("new"), &old, |place| {
+        host.ok("runns-exec build -s work --no-wait && runns-exec clean work --kill -f");
+        let found = host.ok(state);
+        let which = states.iter().position(|state| *state == found);
+        seen[which.unwrap_or_else(|| panic!("killed at {place}: {found}"))] += 1;
+        let left = "ls -A /etc/runns /etc/runns.conf.d | grep -e '~' || true";
+        assert_eq!(host.ok(left), "", "killed at {place}");
+    });
+    assert!(seen[0] > 1 && seen[1] > 1, "{seen:?}");
+    // A removal is finished, too.
+    killed_at_each_change(&host, "import --remove work", &old, |place| {
+        host.ok("runns-exec build -n other && runns-exec clean other -f");
+        if host.run("test -e /etc/runns.conf.d/work.conf").status == 0 {
+            assert!(states[1].starts_with(&host.ok(state)));
+            host.ok("runns-exec import --remove work");
+        }
+        let left = "ls -A /etc/runns /etc/runns.conf.d | grep work || true";
+        assert_eq!(host.ok(left), "", "killed at {place}");
+    });
+}
+
+/// Runs `verb`, each time after `prepare`, and kills it at each of the system calls by which it changes
+/// files; `look` gets the place.
+fn killed_at_each_change(host: &Host, verb: &str, prepare: &str, mut look: impl FnMut(&str)) {
+    for call in [
+        "mkdir",
+        "fsync",
+        "rename",
+        "renameat2",
+        "unlink",
+        "unlinkat",
+        "rmdir",
+    ] {
+        for number in 1.. {
+            host.ok(&format!("runns-exec {prepare}"));
+            let inject = format!("-e trace={call} -e inject={call}:signal=KILL:when={number}");
+            let output = host.run(&format!(
+                "strace -qq -o /dev/null {inject} runns-exec {verb}"
+            ));
+            if output.status == 0 {
+                break;
+            }
+            assert_eq!(output.status, 137, "{call} {number}: {output}");
+            look(&format!("{call} {number}"));
+        }
+    }
 }
 
 #[test]
