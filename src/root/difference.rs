@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::part::{daemon, wireguard};
-use crate::wanted::Wanted;
+use crate::wanted::{Given, Wanted};
 use runns_shared::config::Config;
 use runns_shared::escape::{escape, show};
 use runns_shared::name::{IfaceName, NetnsName};
@@ -64,7 +64,7 @@ pub fn between(built: &Plan, name: &NetnsName, asked: &Wanted) -> Vec<Difference
         .collect()
 }
 
-/// Where what was built and its section differ; nothing if it was not built from one of
+/// Where what was built and its section, with the options that it was built with, differ; nothing if it was not built from one of
 /// /etc/runns.conf that is there.
 pub fn from_section(record: &Record, config: &Config) -> Vec<Difference> {
     let request = &record.plan.request;
@@ -74,8 +74,11 @@ pub fn from_section(record: &Record, config: &Config) -> Vec<Difference> {
     };
     let section = config.sections.iter().find(|section| is_its(&section.name));
     section.map_or(Vec::new(), |section| {
-        let wanted = Wanted::of_section(section, request.section.clone());
-        between(&record.plan, &section.netns, &wanted)
+        let mut wanted = Wanted::of_section(section, request.section.clone());
+        // The section may have got a port since that an option named.
+        let _ = wanted.add(&Given::of(&request.given));
+        let name = wanted.name.as_ref().unwrap_or(&section.netns);
+        between(&record.plan, name, &wanted)
     })
 }
 

@@ -37,8 +37,7 @@ fn half_changed(record: &Record) -> Option<Finding> {
     } else {
         Finding::degraded
     };
-    let section = record.plan.request.section.as_deref();
-    let cure = change_command(section.unwrap_or(record.plan.name.as_str()));
+    let cure = change(&record.plan);
     (!record.earlier.is_empty()).then(|| finding("change", "not finished").cure(cure))
 }
 
@@ -118,9 +117,26 @@ fn unrepairable(finding: &Finding) -> Error {
         .fold(error, |error, cure| error.hint(cure))
 }
 
-/// The command that brings what is built to what its section says.
-pub fn change_command(section: &str) -> String {
-    format!("sudo runns-exec build -s {} --change", quote(section))
+/// The command that builds what a section and these options say.
+pub fn section_command(section: &str, given: &[String]) -> String {
+    let given = given.iter().map(|word| format!(" {}", quote(word)));
+    format!(
+        "sudo runns-exec build -s {}{}",
+        quote(section),
+        given.collect::<String>()
+    )
+}
+
+/// The command that brings what is built to what its section and these options say.
+pub fn change_command(section: &str, given: &[String]) -> String {
+    format!("{} --change", section_command(section, given))
+}
+
+/// [`change_command`] for what was built by this plan.
+pub fn change(plan: &Plan) -> String {
+    let request = &plan.request;
+    let section = request.section.as_deref();
+    change_command(section.unwrap_or(plan.name.as_str()), &request.given)
 }
 
 /// The command that builds, or repairs, what was built by this plan.

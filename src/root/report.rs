@@ -17,7 +17,7 @@ use crate::tunnel::{self, Condition};
 use crate::{probe, repair, walk};
 use runns_shared::clock::Zone;
 use runns_shared::error::{Error, Result};
-use runns_shared::escape::{one_line, quote, show};
+use runns_shared::escape::{one_line, show};
 use runns_shared::name::NetnsName;
 use runns_shared::output;
 use runns_shared::plan::Plan;
@@ -154,17 +154,8 @@ fn has_way(subject: &Subject) -> bool {
 fn look_around(namespace: &mut Examined) {
     let subject = &namespace.subject;
     let plan = &subject.record.plan;
-    let section = plan
-        .request
-        .section
-        .as_deref()
-        .unwrap_or(plan.name.as_str());
     if let Some(how) = resolver::unreachable(plan).filter(|_| !asks_itself(subject)) {
-        let cure = format!(
-            "{}, then: {}",
-            resolver::cure(plan),
-            repair::change_command(section)
-        );
+        let cure = format!("{}, then: {}", resolver::cure(plan), repair::change(plan));
         namespace
             .found
             .push(Finding::down("the resolver", how).cure(cure));
@@ -384,11 +375,11 @@ fn apply(plan: &Plan, differences: &[Difference]) -> String {
     let is_fixed = |one: &Difference| one.is_fixed(request.has_veth());
     match differences.iter().any(is_fixed) {
         true => format!(
-            "sudo runns-exec clean {} && sudo runns-exec build -s {}",
+            "sudo runns-exec clean {} && {}",
             plan.name,
-            quote(section)
+            repair::section_command(section, &request.given)
         ),
-        false => repair::change_command(section),
+        false => repair::change(plan),
     }
 }
 

@@ -1,14 +1,77 @@
 //! What the command line and a section of the configuration ask for, together.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 
 use runns_shared::config::Section;
 use runns_shared::error::{Error, Result};
 use runns_shared::escape::{escape, show};
+use runns_shared::exceptions::Published;
 use runns_shared::name::{IfaceName, NetnsName};
 use runns_shared::plan::Plan;
 use runns_shared::record::Record;
 use runns_shared::request::Request;
+
+/// What options of build say instead of a section, or in addition to it. A record keeps them as
+/// words ([`Request::given`]): what the section says changes, and they hold on.
+#[derive(Debug, Clone, Default)]
+pub struct Given {
+    /// --name
+    pub name: Option<NetnsName>,
+    /// --int
+    pub interface: Option<IfaceName>,
+    /// --out
+    pub uplink: Option<IfaceName>,
+    /// --resolve, an absolute path.
+    pub resolve: Option<PathBuf>,
+    /// --publish, each.
+    pub published: Vec<Published>,
+}
+
+impl Given {
+    /// Those of a record.
+    pub fn of(words: &[String]) -> Self {
+        let mut given = Self::default();
+        for word in words {
+            match word.split_once('=') {
+                Some(("--name", name)) => given.name = NetnsName::new(name).ok(),
+                Some(("--int", name)) => given.interface = IfaceName::new(name).ok(),
+                Some(("--out", name)) => given.uplink = IfaceName::new(name).ok(),
+                Some(("--resolve", file)) => given.resolve = Some(file.into()),
+                Some(("--publish", port)) => given.published.extend(Published::parse(port).ok()),
+                _ => {}
+            }
+        }
+        given
+    }
+
+    /// As words of the command line.
+    pub fn words(&self) -> Vec<String> {
+        let word = |option: &str, value: &dyn Display| format!("--{option}={value}");
+        let name = self.name.iter().map(|name| word("name", name));
+        let interface = self.interface.iter().map(|name| word("int", name));
+        let uplink = self.uplink.iter().map(|name| word("out", name));
+        let resolve = self.resolve.iter();
+        let resolve = resolve.map(|file| word("resolve", &file.display()));
+        let published = self.published.iter().map(|port| word("publish", port));
+        let all = name.chain(interface).chain(uplink).chain(resolve);
+        all.chain(published).collect()
+    }
+
+    /// These, and those of `earlier` that are not among them.
+    fn or(self, earlier: Self) -> Self {
+        Self {
+            name: self.name.or(earlier.name),
+            interface: self.interface.or(earlier.interface),
+            uplink: self.uplink.or(earlier.uplink),
+            resolve: self.resolve.or(earlier.resolve),
+            published: match self.published.is_empty() {
+                true => earlier.published,
+                false => self.published,
+            },
+        }
+    }
+}
 
 /// What the command line and the section ask for.
 #[derive(Debug, Clone, Default)]
@@ -19,37 +82,75 @@ pub struct Wanted {
     pub interface: Option<IfaceName>,
     /// What it shall have.
     pub request: Request,
+    /// The section, of which options that are given may have changed something.
+    section: Option<Section>,
 }
 
 impl Wanted {
-    /// What a section asks for by itself, recorded as `name`.
+    /// What a section, which is recorded as `name`, asks for.
     pub fn of_section(section: &Section, name: Option<String>) -> Self {
-        let mut wanted = Self::default();
-        wanted.take(section, name);
+        Self {
+            name: Some(section.netns.clone()),
+            interface: section.interface_in.clone(),
+            request: Request {
+                section: name,
+                ..section.request.clone()
+            },
+            section: Some(section.clone()),
+        }
+    }
+
+    /// What was built, from no section.
+    pub fn of_plan(plan: Plan) -> Self {
+        Self {
+            name: Some(plan.name),
+            interface: Some(plan.interface),
+            request: plan.request,
+            section: None,
+        }
+    }
+
+    /// Adds what options say. An error names a port that is published already; the others are added
+    /// all the same.
+    pub fn add(&mut self, given: &Given) -> Result<()> {
+        self.name = given.name.clone().or(self.name.take());
+        self.interface = given.interface.clone().or(self.interface.take());
+        let request = &mut self.request;
+        request.given = given.words();
+        request.uplink = given.uplink.clone().or(request.uplink.take());
+        if let Some(file) = &given.resolve {
+            request.resolve = Some(file.clone());
+            request.resolve_named = true;
+            request.dns = None;
+        }
+        let mut publish = |port: &Published| {
+            let added = request.exceptions.publish(*port);
+            added.map_err(|error| error.within(format!("publish {port}")))
+        };
+        let errors = given
+            .published
+            .iter()
+            .filter_map(|port| publish(port).err());
+        Error::all(errors.collect()).map_or(Ok(()), Err)
+    }
+
+    /// The same for a namespace that was built from this section: with the options that it was built
+    /// with, unless others are given now.
+    pub fn of_built(&self, record: &Record) -> Self {
+        let built = &record.plan.request;
+        let recorded = self.request.section.as_ref();
+        let section = self.section.as_ref();
+        let is_its = recorded.is_some() && recorded == built.section.as_ref();
+        let Some(section) = section.filter(|_| is_its) else {
+            return self.clone();
+        };
+        let given = Given::of(&self.request.given).or(Given::of(&built.given));
+        let mut wanted = Self::of_section(section, recorded.cloned());
+        // By its name, if a word named it.
+        wanted.name.clone_from(&self.name);
+        // The section may have got a port since.
+        let _ = wanted.add(&given);
         wanted
-    }
-
-    /// Takes what was not asked for yet from a section, which is recorded as `name`.
-    pub fn take(&mut self, section: &Section, name: Option<String>) {
-        self.name.get_or_insert_with(|| section.netns.clone());
-        self.interface = self.interface.take().or(section.interface_in.clone());
-        let uplink = self.request.uplink.take();
-        self.request = Request {
-            section: name,
-            uplink: uplink.or(section.request.uplink.clone()),
-            ..section.request.clone()
-        };
-    }
-
-    /// Takes what was not asked for yet from what was built.
-    pub fn take_built(&mut self, plan: Plan) {
-        self.name = Some(plan.name);
-        self.interface.get_or_insert(plan.interface);
-        let uplink = self.request.uplink.take();
-        self.request = Request {
-            uplink: uplink.or(plan.request.uplink),
-            ..plan.request
-        };
     }
 
     /// The interface of the namespace `name`.

@@ -666,6 +666,7 @@ impl Options<'_> {
     fn request(&self) -> Request {
         Request {
             section: None,
+            given: Vec::new(),
             uplink: self.one("InterfaceOut", |value| IfaceName::new(value)),
             resolve: self.one("Resolve", absolute),
             resolve_named: false,

@@ -58,6 +58,8 @@ impl OpenConnect {
 pub struct Request {
     /// The section that it comes from, if that is one of /etc/runns.conf.
     pub section: Option<String>,
+    /// The options of build that said something else than the section, or more: `--out=eth1`.
+    pub given: Vec<String>,
     /// InterfaceOut: the uplink, if a certain one.
     pub uplink: Option<IfaceName>,
     /// Resolve: the file that becomes its resolv.conf, an absolute path.
@@ -106,6 +108,7 @@ impl Request {
     pub fn from_fields(fields: &Fields) -> json::Result<Self> {
         Ok(Self {
             section: fields.optional("section", json::text),
+            given: fields.list("given", json::text),
             uplink: fields.optional("uplink", IfaceName::from_json),
             resolve: fields.optional("resolve", json::path),
             resolve_named: fields.flag("resolve_named"),

@@ -559,6 +559,91 @@ fn without_change_build_says_what_differs() {
     assert!(!host.ok("runns-exec status work").contains("differs"));
 }
 
+/// What options of build say is no difference of the section, and a change keeps it.
+#[test]
+fn options_of_build_hold_on_when_the_section_changes() {
+    let (host, _net) = host();
+    bring_programs(&host);
+    host.write("/tmp/dns.conf", "nameserver 192.0.2.1\n");
+    configure(&host, "MTU=1400\nDNS=192.0.2.7\n");
+    let built = "runns-exec build -s work -n other";
+    host.ok(&format!(
+        "{built} -i veth9 -o eth1 -r /tmp/dns.conf --publish 8080:80"
+    ));
+    let _server = serve(&host, "ip netns exec other", 80);
+    let hold = || {
+        let status = host.ok("runns-exec status other");
+        assert!(!status.contains("differs"), "{status}");
+        for command in [
+            built,
+            "runns-exec build other",
+            &format!("{built} --dry-run"),
+        ] {
+            let said = host.ok(command);
+            assert!(said.contains("as asked"), "{command}: {said}");
+        }
+        assert_eq!(
+            host.ok("grep -v '^#' /etc/netns/other/resolv.conf"),
+            "nameserver 192.0.2.1"
+        );
+        host.ok("ip link show veth9");
+        assert_eq!(from_lan(&host, "192.0.2.2", 8080, "tcp"), "peer 192.0.2.1");
+    };
+    hold();
+    let uplink =
+        "tc filter show dev veth9 ingress; ip route show table all | grep '^default.*table 17'";
+    assert!(host.ok(uplink).contains("dev eth1"));
+    // Another option is a difference, and the hint says how to apply it.
+    let output = host.run(&format!("{built} -o eth0"));
+    let output = output.refused(1, &["InterfaceOut: eth1 -> eth0"]);
+    let hint = output.stderr.split("hint: ").nth(1).expect("a hint");
+    let hint = hint
+        .split(": ")
+        .nth(1)
+        .expect("a command")
+        .replace("sudo ", "");
+    // The section changes, also where an option says something else.
+    configure(
+        &host,
+        "MTU=1300\nDNS=192.0.2.8\nInterfaceOut=eth0\nInterfaceIn=in0\nPublish=9090:90\n",
+    );
+    let status = host.ok("runns-exec status other");
+    let lines: Vec<&str> = status
+        .lines()
+        .filter(|line| line.contains("differs"))
+        .collect();
+    assert_eq!(lines.len(), 2, "{status}");
+    assert!(lines[0].contains("Publish: 8080:80/tcp -> 9090:90/tcp, 8080:80/tcp"));
+    assert!(lines[1].contains("MTU: 1400 -> 1300") && lines[1].contains("--name=other"));
+    let said = host.ok(CHANGE);
+    assert_eq!(said.matches("changed ").count(), 2, "{said}");
+    hold();
+    assert!(host.ok(uplink).contains("dev eth1"));
+    assert!(
+        host.ok("ip netns exec other ip link show eth0")
+            .contains("mtu 1300")
+    );
+    // An option that is given anew counts from then on.
+    let said = host.ok(&hint);
+    assert!(
+        said.contains("changed InterfaceOut: eth1 -> eth0"),
+        "{said}"
+    );
+    hold();
+    assert!(host.ok(uplink).contains("dev eth0"));
+    // A port of both.
+    configure(&host, "MTU=1300\nPublish=8080:80\n");
+    host.ok(CHANGE);
+    hold();
+    // One of another section, or of none, has nothing to do with it.
+    host.configure("[work]\n[third]\nNetworkNamespace=other\n");
+    host.run("runns-exec build -s third").refused(
+        1,
+        &["section: work -> third", "InterfaceOut: eth0 -> not set"],
+    );
+    host.ok("runns-exec clean other -kf && test ! -e /run/runns/other.json");
+}
+
 #[test]
 fn a_change_that_is_only_rehearsed_has_openvpn_read_what_is_new() {
     let (host, _servers) = with_servers();

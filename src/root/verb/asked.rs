@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::word;
 use crate::part::Wait;
 use crate::tunnel::openconnect::session::{LARGEST, Session};
-use crate::wanted::Wanted;
+use crate::wanted::{Given, Wanted};
 use runns_shared::config::{Config, DEFAULT_PATH};
 use runns_shared::error::{Context, Error, Result, status};
 use runns_shared::escape::{escape, quote, show};
@@ -17,7 +17,6 @@ use runns_shared::exceptions::Published;
 use runns_shared::name::{IfaceName, NetnsName};
 use runns_shared::output::warn;
 use runns_shared::record::Record;
-use runns_shared::request::Request;
 
 /// How long to wait for a tunnel unless another time is asked for.
 pub const WAIT: Wait = Wait {
@@ -101,21 +100,35 @@ impl Options {
     }
 }
 
+impl Given {
+    fn new(options: &Options) -> Result<Self> {
+        let usage = |error: Error| error.with_status(status::USAGE);
+        let interface = |word: &Option<OsString>| {
+            let name = word.as_ref().map(IfaceName::new);
+            name.transpose().map_err(usage)
+        };
+        let port = |word: &OsString| {
+            let word = word.to_string_lossy();
+            Published::parse(&word).map_err(|error| {
+                usage(error.within(format!("publish {}", escape(word.as_bytes()))))
+            })
+        };
+        let name = options.name.as_ref().map(NetnsName::new);
+        let resolve = options.resolve.as_ref().map(|file| absolute(file));
+        Ok(Self {
+            name: name.transpose().map_err(usage)?,
+            interface: interface(&options.interface)?,
+            uplink: interface(&options.uplink)?,
+            resolve: resolve.transpose()?,
+            published: options.publish.iter().map(port).collect::<Result<_>>()?,
+        })
+    }
+}
+
 impl Wanted {
     /// What the command line asks for, with what its section says.
     pub fn new(options: &Options) -> Result<Self> {
-        let usage = |error: Error| error.with_status(status::USAGE);
-        let name = options.name.as_ref().map(NetnsName::new);
-        let interface = options.interface.as_ref().map(IfaceName::new);
-        let uplink = options.uplink.as_ref().map(IfaceName::new);
-        let mut wanted = Self {
-            name: name.transpose().map_err(usage)?,
-            interface: interface.transpose().map_err(usage)?,
-            request: Request {
-                uplink: uplink.transpose().map_err(usage)?,
-                ..Request::default()
-            },
-        };
+        let given = Given::new(options)?;
         let path = absolute(options.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH)))?;
         // A configuration that is wrong is told also where no section of it is asked for.
         let config = if options.config.is_some() {
@@ -129,32 +142,24 @@ impl Wanted {
                 first.name, second.name, first.netns
             ));
         }
-        let given = options.section.as_ref();
+        let mut wanted = Self::default();
         let section = match &options.word {
             Some(word) => wanted.take_word(&word.to_string_lossy(), &config)?,
-            None => given.map(|section| section.to_string_lossy().into_owned()),
+            None => options
+                .section
+                .as_ref()
+                .map(|section| section.to_string_lossy().into_owned()),
         };
         if let Some(section) = section {
             let section = config.section(&section, &path)?;
             let of_default = path == Path::new(DEFAULT_PATH);
-            wanted.take(section, of_default.then(|| section.name.clone()));
+            let named = wanted.name.take();
+            wanted = Self::of_section(section, of_default.then(|| section.name.clone()));
+            wanted.name = named.or(wanted.name);
         }
-        if let Some(file) = &options.resolve {
-            wanted.request.resolve = Some(absolute(file)?);
-            wanted.request.resolve_named = true;
-            wanted.request.dns = None;
-        }
-        for word in &options.publish {
-            let mut publish = |word: &str| {
-                let port = Published::parse(word)?;
-                wanted.request.exceptions.publish(port)
-            };
-            let word = word.to_string_lossy();
-            publish(&word).map_err(|error| {
-                let action = format!("publish {}", escape(word.as_bytes()));
-                usage(error.within(action))
-            })?;
-        }
+        wanted
+            .add(&given)
+            .map_err(|error| error.with_status(status::USAGE))?;
         Ok(wanted)
     }
 
@@ -178,7 +183,7 @@ impl Wanted {
         if let Some(Record { plan, .. }) = self.recorded()? {
             let section = plan.request.section.clone();
             if section.is_none() {
-                self.take_built(plan);
+                *self = Self::of_plan(plan);
             }
             return Ok(section);
         }

@@ -121,11 +121,11 @@ fn build_again(name: &NetnsName, lock: &Lock, options: &Options) -> Result<()> {
 
 /// Says what building would do.
 fn rehearse(wanted: &Wanted, with_change: bool) -> Result<()> {
-    if let Some(record) = recorded(wanted, with_change)? {
-        if with_change && change::rehearse(wanted, &record)? {
+    if let Some((record, wanted)) = recorded(wanted, with_change)? {
+        if with_change && change::rehearse(&wanted, &record)? {
             return Ok(());
         }
-        standing(wanted, &record)?;
+        standing(&wanted, &record)?;
         return rehearse_repair(&record);
     }
     let host = Netlink::here()?;
@@ -159,13 +159,18 @@ fn rehearse_repair(record: &Record) -> Result<()> {
     output::print(&found.iter().map(line).collect::<String>())
 }
 
-/// The record of what is to be built, repaired or changed.
-fn recorded(wanted: &Wanted, with_change: bool) -> Result<Option<Record>> {
-    if with_change {
+/// The record of what is to be built, repaired or changed, and what is asked for together with the
+/// options that it was built with.
+fn recorded(wanted: &Wanted, with_change: bool) -> Result<Option<(Record, Wanted)>> {
+    let record = if with_change {
         change::recorded(wanted)
     } else {
         wanted.recorded()
-    }
+    };
+    Ok(record?.map(|record| {
+        let wanted = wanted.of_built(&record);
+        (record, wanted)
+    }))
 }
 
 fn build(wanted: &Wanted, lock: &Lock, options: &Options, session: Option<Session>) -> Result<()> {
@@ -175,7 +180,7 @@ fn build(wanted: &Wanted, lock: &Lock, options: &Options, session: Option<Sessio
         let cause = "the section has no OpenConnect";
         return Err(Error::new("use --authenticated", cause));
     }
-    if let Some(record) = recorded(wanted, options.change)? {
+    if let Some((record, wanted)) = recorded(wanted, options.change)? {
         let mut site = Site {
             record,
             lock,
@@ -185,10 +190,10 @@ fn build(wanted: &Wanted, lock: &Lock, options: &Options, session: Option<Sessio
             session,
             before: Before::default(),
         };
-        if options.change && change::run(&mut site, wanted)? {
+        if options.change && change::run(&mut site, &wanted)? {
             return Ok(());
         }
-        standing(wanted, &site.record)?;
+        standing(&wanted, &site.record)?;
         return repair(site);
     }
     let plan = plans::choose(wanted, &host)?;
@@ -276,7 +281,7 @@ fn standing(wanted: &Wanted, record: &Record) -> Result<()> {
         return Err(match &wanted.request.section {
             Some(section) => error.hint(format!(
                 "to change it under running programs: {}",
-                repair::change_command(section)
+                repair::change_command(section, &wanted.request.given)
             )),
             None => error.hint(format!("sudo runns-exec clean {name}, then build it again")),
         });

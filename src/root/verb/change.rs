@@ -218,11 +218,9 @@ fn unfinished(site: &Site, error: &Error, second: Option<&Error>) -> Error {
     } else {
         "it is incomplete"
     };
-    let name = &plan.name;
-    let section = plan.request.section.as_deref().unwrap_or(name.as_str());
     Error::new(
-        format!("change namespace {name}"),
+        format!("change namespace {}", plan.name),
         format!("{error}{back}; {left}"),
     )
-    .hint(repair::change_command(section))
+    .hint(repair::change(plan))
 }
