@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 
-use clap::{Arg, ArgAction, Command, value_parser};
+use clap::{Arg, ArgAction, ArgGroup, Command, value_parser};
 
 /// The subcommands of the program for root. runns-exec executes that program for them.
 pub const OF_ROOT: [&str; 6] = ["build", "clean", "config", "import", "launcher", "log"];
@@ -173,8 +173,9 @@ fn define_build(command: Command) -> Command {
                 None,
                 "Apply a changed section to the running namespace",
             )
-            .requires("section"),
+            .requires("of"),
         )
+        .group(ArgGroup::new("of").args(["section", "all"]))
         .arg(
             flag("all", None, "Repair every namespace that is built").conflicts_with_all([
                 WORD, "name", "section", "int", "out", "resolve", "publish", "config",

@@ -140,7 +140,8 @@ impl Wanted {
         let built = &record.plan.request;
         let recorded = self.request.section.as_ref();
         let section = self.section.as_ref();
-        let is_its = recorded.is_some() && recorded == built.section.as_ref();
+        let is_same = |(now, then): (&String, &String)| now.eq_ignore_ascii_case(then);
+        let is_its = recorded.zip(built.section.as_ref()).is_some_and(is_same);
         let Some(section) = section.filter(|_| is_its) else {
             return self.clone();
         };

@@ -559,6 +559,62 @@ fn without_change_build_says_what_differs() {
     assert!(!host.ok("runns-exec status work").contains("differs"));
 }
 
+#[test]
+fn everything_that_is_built_is_changed_at_once() {
+    let host = Host::new();
+    host.configure("[a]\n[b]\nNetworkNamespace=bee\n[c]\n[gone]\n");
+    host.ok("for i in a b c gone; do runns-exec build -s $i || exit; done; runns-exec build -n hand -i hand0");
+    host.ok("runns-exec build -s c -n more -o eth0");
+    host.configure("[a]\nMTU=1400\n[b]\nNetworkNamespace=bee\nMTU=1300\n[c]\n");
+    host.ok("ip link set hand0 down && ip link set c down");
+    let state = "cd /run/runns && cat *.json; ip -br link";
+    let before = host.ok(state);
+    let gone =
+        "cannot change namespace gone: cannot use /etc/runns.conf: there is no section [gone]\n";
+    let said = host.run("runns-exec build --all --change --dry-run");
+    assert!(said.status == 1 && said.stderr.contains(gone), "{said}");
+    for line in [
+        "a: would change MTU: not set -> 1400\n",
+        "bee: would change MTU: not set -> 1300\n",
+        "more is built already, as asked\n",
+    ] {
+        assert!(said.stdout.contains(line), "{said}");
+    }
+    assert_eq!(host.ok(state), before);
+    // It does not keep the others from being changed.
+    let said = host.run("runns-exec build --all --change");
+    assert!(
+        said.status == 1
+            && said
+                .stderr
+                .ends_with(&format!("{gone}hint: sudo runns-exec clean gone\n")),
+        "{said}"
+    );
+    for line in [
+        "a: changed MTU: not set -> 1400\n",
+        "bee: changed MTU: not set -> 1300\n",
+        "c repaired\n",
+        "hand repaired\n",
+        "more is built already, as asked\n",
+    ] {
+        assert!(said.stdout.contains(line), "{said}");
+    }
+    for (name, mtu) in [("a", 1400), ("bee", 1300), ("c", 1500)] {
+        let link = host.ok(&format!("ip netns exec {name} ip link show eth0"));
+        assert!(link.contains(&format!("mtu {mtu}")), "{link}");
+    }
+    host.ok("runns-exec clean gone && runns-exec build --all --change && runns-exec status");
+    // Without --change, the configuration is not read.
+    host.configure("[a]\nColour=red\n");
+    host.ok("runns-exec build --all");
+    host.run("runns-exec build --all --change")
+        .refused(1, &["Colour"]);
+    for usage in ["--change", "--all --change -s a", "a --all --change"] {
+        host.run(&format!("runns-exec build {usage}"))
+            .refused(2, &[]);
+    }
+}
+
 /// What options of build say is no difference of the section, and a change keeps it.
 #[test]
 fn options_of_build_hold_on_when_the_section_changes() {

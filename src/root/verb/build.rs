@@ -1,6 +1,7 @@
 //! `runns-exec build`: check everything, decide what the namespace shall consist of, make it part
 //! by part.
 
+use std::path::Path;
 use std::time::Duration;
 
 pub use super::asked::Options;
@@ -20,6 +21,7 @@ use crate::tunnel::check::warn_of_service;
 use crate::tunnel::openconnect::session::Session;
 use crate::wanted::Wanted;
 use crate::{repair, walk};
+use runns_shared::config::{Config, DEFAULT_PATH};
 use runns_shared::error::{Error, Result};
 use runns_shared::escape::show;
 use runns_shared::log;
@@ -78,26 +80,46 @@ fn name_lock(error: Error) -> Error {
     )
 }
 
-/// Builds everything again that is built. What fails does not keep the others from being repaired.
+/// Builds everything again that is built, or brings it to what its section says. What fails does not
+/// keep the others from being repaired.
 fn build_all(options: &Options) -> Result<()> {
     // A script that follows changes of the network keeps others waiting.
     let lock = match options.wait {
         Some(_) => Lock::take(),
         None => Lock::take_within(PATIENCE),
     }?;
-    let mut errors = Vec::new();
-    for name in Record::names()? {
-        errors.extend(build_again(&name, &lock, options).err());
-    }
+    let result = build_each(options, &lock);
     lock.release();
-    if let Some(last) = errors.pop() {
-        errors.iter().for_each(output::complain_error);
-        return Err(last);
-    }
-    Ok(())
+    result
 }
 
-fn build_again(name: &NetnsName, lock: &Lock, options: &Options) -> Result<()> {
+fn build_each(options: &Options, lock: &Lock) -> Result<()> {
+    let config = if options.change {
+        store::recover()?;
+        Some(Config::load_default()?)
+    } else {
+        None
+    };
+    let mut errors = Vec::new();
+    for name in Record::names()? {
+        errors.extend(build_again(&name, lock, options, config.as_ref()).err());
+    }
+    match errors.pop() {
+        None => Ok(()),
+        Some(last) => {
+            errors.iter().for_each(output::complain_error);
+            Err(last)
+        }
+    }
+}
+
+/// Brings one namespace to what its section in `config` says, or repairs it.
+fn build_again(
+    name: &NetnsName,
+    lock: &Lock,
+    options: &Options,
+    config: Option<&Config>,
+) -> Result<()> {
     let again = || format!("sudo runns-exec clean {name}, then build it again");
     let Some(record) = Record::load(name).map_err(|error| error.hint(again()))? else {
         return Ok(());
@@ -105,10 +127,31 @@ fn build_again(name: &NetnsName, lock: &Lock, options: &Options) -> Result<()> {
     if record.state != State::Built {
         return Err(interrupted(name));
     }
-    if options.dry_run {
-        return rehearse_repair(&record);
+    let wanted = match (config, &record.plan.request.section) {
+        (Some(config), Some(section)) => {
+            let section = config.section(section, Path::new(DEFAULT_PATH));
+            let section = section.map_err(|error| {
+                let error = error.as_cause_of(format!("change namespace {name}"));
+                error.hint(format!("sudo runns-exec clean {name}"))
+            })?;
+            let wanted = Wanted::of_section(section, Some(section.name.clone()));
+            Some(wanted.of_built(&record))
+        }
+        _ => None,
+    };
+    let start = format!("{name}: ");
+    let change = Some(start.as_str());
+    match (wanted, options.dry_run) {
+        (Some(wanted), true) => rehearse_built(&wanted, &record, change),
+        (None, true) => rehearse_repair(&record),
+        (Some(wanted), false) => build_built(site_of(record, lock, options)?, &wanted, change),
+        (None, false) => repair(site_of(record, lock, options)?),
     }
-    repair(Site {
+}
+
+/// The place where what is built already is worked on.
+fn site_of<'a>(record: Record, lock: &'a Lock, options: &Options) -> Result<Site<'a>> {
+    Ok(Site {
         record,
         lock,
         host: Netlink::here()?,
@@ -119,14 +162,33 @@ fn build_again(name: &NetnsName, lock: &Lock, options: &Options) -> Result<()> {
     })
 }
 
+/// Says what building again would do. `change` is with what each line about a change begins, if one
+/// is to be made.
+fn rehearse_built(wanted: &Wanted, record: &Record, change: Option<&str>) -> Result<()> {
+    if let Some(start) = change {
+        if change::rehearse(wanted, record, start)? {
+            return Ok(());
+        }
+    }
+    standing(wanted, record)?;
+    rehearse_repair(record)
+}
+
+/// Changes what is built, or repairs it. `change` is as for [`rehearse_built`].
+fn build_built(mut site: Site, wanted: &Wanted, change: Option<&str>) -> Result<()> {
+    if let Some(start) = change {
+        if change::run(&mut site, wanted, start)? {
+            return Ok(());
+        }
+    }
+    standing(wanted, &site.record)?;
+    repair(site)
+}
+
 /// Says what building would do.
 fn rehearse(wanted: &Wanted, with_change: bool) -> Result<()> {
     if let Some((record, wanted)) = recorded(wanted, with_change)? {
-        if with_change && change::rehearse(&wanted, &record)? {
-            return Ok(());
-        }
-        standing(&wanted, &record)?;
-        return rehearse_repair(&record);
+        return rehearse_built(&wanted, &record, with_change.then_some(""));
     }
     let host = Netlink::here()?;
     let plan = plans::choose(wanted, &host)?;
@@ -174,28 +236,18 @@ fn recorded(wanted: &Wanted, with_change: bool) -> Result<Option<(Record, Wanted
 }
 
 fn build(wanted: &Wanted, lock: &Lock, options: &Options, session: Option<Session>) -> Result<()> {
-    let host = Netlink::here()?;
-    let wait = options.wait;
     if session.is_some() && wanted.request.openconnect.is_none() {
         let cause = "the section has no OpenConnect";
         return Err(Error::new("use --authenticated", cause));
     }
     if let Some((record, wanted)) = recorded(wanted, options.change)? {
-        let mut site = Site {
-            record,
-            lock,
-            host,
-            namespace: None,
-            wait,
+        let site = Site {
             session,
-            before: Before::default(),
+            ..site_of(record, lock, options)?
         };
-        if options.change && change::run(&mut site, &wanted)? {
-            return Ok(());
-        }
-        standing(&wanted, &site.record)?;
-        return repair(site);
+        return build_built(site, &wanted, options.change.then_some(""));
     }
+    let host = Netlink::here()?;
     let plan = plans::choose(wanted, &host)?;
     check(&plan, &host)?;
     let before = Before {
@@ -207,7 +259,7 @@ fn build(wanted: &Wanted, lock: &Lock, options: &Options, session: Option<Sessio
         lock,
         host,
         namespace: None,
-        wait,
+        wait: options.wait,
         session,
         before,
     };

@@ -101,9 +101,11 @@ impl Change {
         check_parts(&self.plan, host)
     }
 
-    fn lines(&self, verb: &str) -> String {
-        let line =
-            |difference: &Difference| format!("{verb} {}\n", one_line(&difference.to_string()));
+    /// A line for each difference, which begins with these words.
+    fn lines(&self, start: &str, verb: &str) -> String {
+        let line = |difference: &Difference| {
+            format!("{start}{verb} {}\n", one_line(&difference.to_string()))
+        };
         self.differences.iter().map(line).collect()
     }
 }
@@ -116,8 +118,9 @@ fn servers(resolver: Option<&Resolver>) -> String {
     format!("{} ({})", resolver.from, servers.join(", "))
 }
 
-/// Changes what is built; returns whether there was anything to change.
-pub fn run(site: &mut Site, wanted: &Wanted) -> Result<bool> {
+/// Changes what is built, and prints lines that begin with `start`; returns whether there was anything
+/// to change.
+pub fn run(site: &mut Site, wanted: &Wanted, start: &str) -> Result<bool> {
     let change = Change::of(wanted, &site.record)?;
     if !change.is_needed(&site.record) {
         return Ok(false);
@@ -130,10 +133,10 @@ pub fn run(site: &mut Site, wanted: &Wanted) -> Result<bool> {
             .hint(format!("sudo runns-exec clean {name}, then build it again")));
     }
     let was_leaky = is_leaky(site.plan());
-    let lines = change.lines("changed");
+    let (lines, logged) = (change.lines(start, "changed"), change.lines("", "changed"));
     apply(site, change.plan)
         .inspect_err(|error| log::refused(|| format!("change of {name}: {error}")))?;
-    log::notice(|| format!("{name}: {}", lines.trim_end().replace('\n', "; ")));
+    log::notice(|| format!("{name}: {}", logged.trim_end().replace('\n', "; ")));
     if is_leaky(site.plan()) && !was_leaky {
         warn(LEAKY);
     }
@@ -142,16 +145,18 @@ pub fn run(site: &mut Site, wanted: &Wanted) -> Result<bool> {
 }
 
 /// Says what [`run`] would do; returns whether that is anything.
-pub fn rehearse(wanted: &Wanted, record: &Record) -> Result<bool> {
+pub fn rehearse(wanted: &Wanted, record: &Record, start: &str) -> Result<bool> {
     let change = Change::of(wanted, record)?;
     if !change.is_needed(record) {
         return Ok(false);
     }
     change.check(record, &Netlink::here()?)?;
     daemon::rehearse(&change.plan)?;
-    output::print(&change.lines("would change"))?;
+    output::print(&change.lines(start, "would change"))?;
     if !record.earlier.is_empty() {
-        output::print("would finish a change that was interrupted\n")?;
+        output::print(&format!(
+            "{start}would finish a change that was interrupted\n"
+        ))?;
     }
     let table = firewall::planned(&change.plan)?;
     if !table.is_empty() && !load::is_loaded(&table)? {
