@@ -314,6 +314,13 @@ pub fn lines_in_force(text: &str) -> impl Iterator<Item = (usize, &str)> {
 /// own: control characters are refused.
 const BACKSLASH: char = '\x01';
 
+/// Whether a line has a control character other than a tab. Most lines have printable ASCII alone,
+/// which takes no decoding: all of them are looked at whenever somebody enters.
+fn has_control(line: &str) -> bool {
+    let is_plain = |byte: u8| (b' '..=b'~').contains(&byte) || byte == b'\t';
+    !line.bytes().all(is_plain) && line.contains(|c: char| c.is_control() && c != '\t')
+}
+
 /// What rust-ini read, as it stood in the file.
 fn restore(text: &str) -> Cow<'_, str> {
     match text.contains(BACKSLASH) {
@@ -357,7 +364,7 @@ impl<'a> Lines<'a> {
         // The options of a section whose heading is wrong are left out, too.
         let mut is_left_out = false;
         for (number, line) in lines_in_force(text) {
-            let added = if line.contains(|c: char| c.is_control() && c != '\t') {
+            let added = if has_control(line) {
                 Err("control character".to_string())
             } else if let Some(rest) = line.strip_prefix('[') {
                 let added = self.add_heading(path, number, rest);
@@ -413,7 +420,7 @@ impl<'a> Lines<'a> {
             .split_once('=')
             .ok_or("neither a comment, [section] nor key=value")?;
         let key = key.trim();
-        if key.is_empty() || !key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+        if key.is_empty() || !key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
             return Err("bad option name".to_string());
         }
         if !is_allowed {
