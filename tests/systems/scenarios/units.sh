@@ -53,7 +53,6 @@ try_unit() {
     for words in 'openvpn-vpnWork[' 'built vpnWork' 'netns=vpnWork command=sleep' 'Finished runns@work'; do
         wait_for 5 "the log has $words" in_system "runns-exec log work | grep -F '$words'"
     done
-    says 'stop is not cut short' TimeoutStopUSec=infinity in_system 'systemctl show --property=TimeoutStopUSec runns@work'
     ok 'stop, with a program inside' in_system 'systemctl stop runns@work'
     refused 'the program has been ended' in_system 'pgrep -x sleep'
     says 'nothing is wrong with the stopped unit' inactive in_system 'systemctl is-active runns@work'
@@ -92,6 +91,48 @@ try_unit() {
     ok 'stop of what is gone' in_system 'systemctl stop runns@work'
     snapshot "$scratch/after"
     same 'the host is as it was' "$scratch/before" "$scratch/after"
+}
+
+# A stop that comes in the middle of a reload, and one that meets a process of the unit which ignores SIGTERM.
+try_hard_stop() {
+    ok 'start for hard stops' in_system 'systemctl start runns@work' || return
+    as_user alice 'runns-exec -d vpnWork -- sleep 300' >/dev/null
+    in_system 'systemd-run --quiet --unit=holder flock /run/runns/lock sleep 300'
+    wait_for 10 'the lock to be held' in_system '! flock --nonblock /run/runns/lock true'
+    in_system 'systemctl reload --no-block runns@work'
+    wait_for 10 'a reload that waits for the lock' in_system 'systemctl is-active runns@work | grep -x reloading'
+    in_system 'systemctl stop --no-block runns@work'
+    wait_for 10 'clean to wait for it as well' in_system "pgrep -f -- '[c]lean --section=work'"
+    ok 'the tunnel is still there' in_system 'pgrep -x openvpn'
+    in_system 'systemctl stop holder'
+    wait_for 20 'the end of the namespace' in_system '! ls /run/netns/vpnWork'
+    refused 'its tunnel has been ended' in_system 'pgrep -x openvpn'
+    refused 'and its program' in_system 'pgrep -x sleep'
+    in_system 'systemctl reset-failed runns@work'
+    snapshot "$scratch/after"
+    same 'the host is as it was' "$scratch/before" "$scratch/after"
+
+    ok 'start again for a hard stop' in_system 'systemctl start runns@work' || return
+    # shellcheck disable=SC2016 # expanded in the system
+    in_system 'systemd-run --quiet --unit=stubborn sh -c "trap \"\" TERM; while :; do sleep 1; done"
+        systemctl show --property=MainPID --value stubborn >/run/stubborn
+        cat /run/stubborn >"/sys/fs/cgroup$(systemctl show --property=ControlGroup --value runns@work)/cgroup.procs"'
+    # shellcheck disable=SC2016 # expanded in the system
+    says 'it belongs to the unit' 'runns@work' in_system 'cat /proc/$(cat /run/stubborn)/cgroup'
+    ok 'stop in spite of it' in_system 'timeout 60 systemctl stop runns@work'
+    refused 'the namespace is gone' in_system 'ls /run/netns/vpnWork'
+    # shellcheck disable=SC2016 # expanded in the system
+    in_system 'kill -KILL $(cat /run/stubborn); rm /run/stubborn; systemctl reset-failed'
+}
+
+# What root has built differently is not the unit's to clean when its start fails.
+try_built_differently() {
+    ok 'root builds it with another MTU' in_system "sed 's/^NetworkNamespace=vpnWork$/&\nMTU=1300/' /etc/runns.conf >/tmp/other.conf &&
+        runns-exec build --config /tmp/other.conf work"
+    as_user alice 'runns-exec -d vpnWork -- sleep 300' >/dev/null
+    refused 'the unit does not start' in_system 'systemctl start runns@work'
+    ok 'the program of the other goes on' in_system 'pgrep -x sleep'
+    ok 'root cleans it' in_system 'runns-exec clean vpnWork -f --kill && systemctl reset-failed runns@work'
 }
 
 try_reload() {
@@ -225,6 +266,8 @@ grant="echo 'polkit.runnsGroups = [\"runns\"];' >/etc/polkit-1/rules.d/50-runns-
 scenario() {
     in_system 'cat >/etc/runns.conf' <"$scratch/runns.conf"
     try_unit || return
+    try_hard_stop
+    try_built_differently
     try_reload
     try_failure
     try_polkit
