@@ -294,7 +294,11 @@ fn checked(name: NetnsName, source: &Path, text: Vec<u8>, read: Read) -> Result<
     };
     let companions = |path: &Path, most: u64| found.get(path, most);
     let refuse_options = || match Kind::of(&text) {
-        Ok(Kind::OpenVpn) => must_be_harmless(&Profile::new(source, &text, &companions)?),
+        Ok(Kind::OpenVpn) => {
+            let profile = Profile::new(source, &text, &companions)?;
+            profile.need_key_in_file()?;
+            must_be_harmless(&profile)
+        }
         _ => Ok(()),
     };
     let result = refuse_options().and_then(|()| {

@@ -33,6 +33,7 @@ pub fn check(file: &Path, text: &[u8], companions: Companions) -> Result<Checked
     match Kind::of(text).map_err(unusable)? {
         Kind::OpenVpn => {
             let profile = Profile::new(file, text, companions)?;
+            profile.need_key_in_file()?;
             profile.need_companions(companions)?;
             Ok(Checked {
                 kind: Kind::OpenVpn,

@@ -115,6 +115,14 @@ const OF_THE_PAST: [&str; 16] = [
     "tls-remote",
     "tun-ipv6",
 ];
+/// Options with which another program signs for OpenVPN: that of a smart card or another token, or one
+/// that listens to OpenVPN's questions (NEED-OK, NEED-STR, PK_SIGN in management-notes.txt).
+const OF_SIGNERS: [&str; 4] = [
+    "pkcs11-id",
+    "pkcs11-id-management",
+    "management-external-key",
+    "management-external-cert",
+];
 /// What can stand in the place of a file's name and is none.
 const NO_FILES: [&str; 5] = ["", "stdin", "none", "auto", "auto-nct"];
 /// How deep files may include each other; OpenVPN has the same limit (read_config_file).
@@ -216,6 +224,19 @@ impl Profile {
             self.lines.push(line);
         }
         Ok(())
+    }
+
+    /// An error if the private key is not in a file. The daemon's view and its user exclude all that it
+    /// could be in: readers of smart cards (pcscd), TPMs, the directories of tokens in software.
+    pub fn need_key_in_file(&self) -> Result<()> {
+        let Some(option) = self.which(&OF_SIGNERS).first().copied() else {
+            return Ok(());
+        };
+        let cause = format!(
+            "{option}: the private key is in a smart card, a token or another program, which the confined OpenVPN daemon cannot reach"
+        );
+        Err(Error::new(format!("use {}", show(&self.file)), cause)
+            .hint("use a certificate whose key is in a file (cert and key, or pkcs12)"))
     }
 
     /// The error that names every file that OpenVPN needs and does not find.

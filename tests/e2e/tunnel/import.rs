@@ -516,6 +516,10 @@ fn options_that_run_programs_are_refused() {
         ("tls-verify /usr/bin/touch", "it runs a program"),
         ("setenv opt plugin /usr/lib/x.so", "it loads a library"),
         ("pkcs11-providers ./x.so", "it loads a library"),
+        (
+            "pkcs11-providers ./x.so\npkcs11-id x",
+            "pkcs11-id: the private key is in a smart card",
+        ),
         ("capath keys", "it names a directory"),
         ("crl-verify keys dir", "it names a directory"),
     ] {

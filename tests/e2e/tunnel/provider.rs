@@ -188,6 +188,46 @@ fn a_directory_in_a_file_counts_from_where_the_file_is() {
 }
 
 #[test]
+fn a_key_that_is_in_no_file_is_refused_with_the_reason() {
+    let host = host();
+    openvpn::make_certificates(&host);
+    openvpn::configure_client(&host, "work", 1194);
+    openvpn::configure_client(&host, "plain", 1194);
+    host.ok("sed -i '/^cert\\|^key/d' /etc/openvpn/work.conf && mv /etc/openvpn/work.conf /etc/openvpn/start");
+    host.configure("[work]\nvpn=/etc/openvpn/work.conf\n");
+    let before = Snapshot::of(&host);
+    for (lines, option) in [
+        (
+            "pkcs11-providers /usr/lib/p11.so\npkcs11-id x\n",
+            "pkcs11-id: ",
+        ),
+        (
+            "setenv opt pkcs11-id-management\n",
+            "pkcs11-id-management: ",
+        ),
+        ("management-external-key\n", "management-external-key: "),
+        ("management-external-cert x\n", "management-external-cert: "),
+    ] {
+        host.root()
+            .run_with(
+                "cd /etc/openvpn && cat start - >work.conf",
+                lines.as_bytes(),
+            )
+            .ok();
+        let words = "the private key is in a smart card, a token or another program";
+        refused(
+            &host,
+            &["use /etc/openvpn/work.conf", option, words, "hint: "],
+        );
+    }
+    host.ok("rm /etc/openvpn/work.conf");
+    before.assert_same(&Snapshot::of(&host));
+    // A library without the key of one is nothing to refuse.
+    host.ok("cd /etc/openvpn && cp plain.conf work.conf && echo 'pkcs11-pin-cache 5' >>work.conf");
+    host.ok("runns-exec build -s work --dry-run");
+}
+
+#[test]
 fn options_that_openvpn_does_not_know_are_told_with_what_removes_them() {
     let host = host();
     openvpn::make_certificates(&host);
