@@ -89,6 +89,16 @@ fn write(host: &Host, shapes: &[String]) {
     host.configure(&config);
 }
 
+/// The shapes, and each of them together with another one that is far from it in the list, whose
+/// options are thus of another kind.
+fn crossed(mut shapes: Vec<String>) -> Vec<String> {
+    let count = shapes.len();
+    for (at, step) in (0..count).zip([61, 97, 139].into_iter().cycle()) {
+        shapes.push(format!("{}\n{}", shapes[at], shapes[(at + step) % count]));
+    }
+    shapes
+}
+
 #[test]
 fn openvpn_and_we_accept_the_same_files() {
     let host = host();
@@ -103,10 +113,11 @@ fn openvpn_and_we_accept_the_same_files() {
         .filter(|shape| !APART.contains(&shape.as_str()))
         .collect();
     assert!(shapes.len() > 151, "{}", shapes.len());
+    let shapes = crossed(shapes);
     write(&host, &shapes);
     host.write("/root/compare.py", COMPARE);
     let compared = host.ok(&format!(
-        "timeout 100 python3 /root/compare.py {}",
+        "timeout 300 python3 /root/compare.py {}",
         shapes.len()
     ));
     let lines: Vec<String> = compared
