@@ -15,9 +15,11 @@ if [ "${1:-}" != --inside ]; then
     [ "$(id -u)" = 0 ] || { echo "run.sh: cannot create a sandbox: must be run as root" >&2; exit 1; }
     ENTRY=${ENTRY:-$("$here/../install/build.sh")/runns-exec}
     export ENTRY
-    exec unshare -nm --propagation private "$here/run.sh" --inside "$rounds"
+    exec unshare -nm --propagation private "$here/run.sh" --inside "$rounds" "$(readlink /proc/self/ns/mnt)"
 fi
 rounds=$2
+# In the mount namespace of the caller it would cover /run and /etc.
+[ "$(readlink /proc/self/ns/mnt)" != "$3" ]
 
 # build and clean must run in the namespaces of pid 1. (Everything else runs in the machine's pid namespace, because
 # firejail does nothing if it cannot see kernel threads.)
