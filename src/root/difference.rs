@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::part::{daemon, wireguard};
 use crate::wanted::{Given, Wanted};
-use runns_shared::config::Config;
+use runns_shared::config::{Config, Section};
 use runns_shared::escape::{escape, show};
 use runns_shared::name::{IfaceName, NetnsName};
 use runns_shared::plan::Plan;
@@ -45,6 +45,9 @@ impl Difference {
     }
 }
 
+/// The section itself, as if it were an option: its name.
+pub const SECTION: &str = "section";
+
 /// Of an option that is absent.
 const NOT_SET: &str = "not set";
 
@@ -64,22 +67,26 @@ pub fn between(built: &Plan, name: &NetnsName, asked: &Wanted) -> Vec<Difference
         .collect()
 }
 
-/// Where what was built and its section, with the options that it was built with, differ; nothing if it was not built from one of
-/// /etc/runns.conf that is there.
+/// Where what was built and its section, with the options that it was built with, differ; nothing if
+/// it was not built from one of the configuration.
 pub fn from_section(record: &Record, config: &Config) -> Vec<Difference> {
     let request = &record.plan.request;
-    let is_its = |name: &str| {
-        let built_from = request.section.as_deref();
-        built_from.is_some_and(|section| section.eq_ignore_ascii_case(name))
+    let Some(built_from) = &request.section else {
+        return Vec::new();
     };
-    let section = config.sections.iter().find(|section| is_its(&section.name));
-    section.map_or(Vec::new(), |section| {
-        let mut wanted = Wanted::of_section(section, request.section.clone());
-        // The section may have got a port since that an option named.
-        let _ = wanted.add(&Given::of(&request.given));
-        let name = wanted.name.as_ref().unwrap_or(&section.netns);
-        between(&record.plan, name, &wanted)
-    })
+    let is_its = |section: &&Section| section.name.eq_ignore_ascii_case(built_from);
+    let Some(section) = config.sections.iter().find(is_its) else {
+        return vec![Difference {
+            option: SECTION.to_string(),
+            built: built_from.clone(),
+            section: NOT_SET.to_string(),
+        }];
+    };
+    let mut wanted = Wanted::of_section(section, request.section.clone());
+    // The section may have got a port since that an option named.
+    let _ = wanted.add(&Given::of(&request.given));
+    let name = wanted.name.as_ref().unwrap_or(&section.netns);
+    between(&record.plan, name, &wanted)
 }
 
 /// Files that have other contents than when the plan was carried out. Only root can tell.
@@ -141,7 +148,7 @@ fn values(
     let openconnect = request.openconnect.as_ref();
     let mut values = vec![
         ("NetworkNamespace", name.to_string()),
-        ("section", text(request.section.clone())),
+        (SECTION, text(request.section.clone())),
         ("InterfaceIn", interface.to_string()),
         (
             "InterfaceOut",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::difference::{self, Difference};
+use crate::difference::{self, Difference, SECTION};
 use crate::facts::ipv6::Pair;
 use crate::facts::{exceptions, resolver, uplinks};
 use crate::finding::{About, Finding};
@@ -71,6 +71,19 @@ pub struct Status {
     unknown: bool,
 }
 
+impl Status {
+    /// Members of the group cannot enter: there is an error in the configuration.
+    fn close(&mut self, error: &Error) {
+        if self.state != Health::NotBuilt {
+            self.state = Health::Down;
+        }
+        self.problems.push(Problem {
+            what: format!("configuration: {error} (only root can enter namespaces)"),
+            cure: "correct it; all errors are shown by: sudo runns-exec config".to_string(),
+        });
+    }
+}
+
 /// Something that is not as it was built.
 #[derive(Debug, Serialize, Deserialize)]
 struct Problem {
@@ -131,7 +144,12 @@ pub fn look<'a>(named: &'a [Named], seen: &'a Seen) -> Vec<Status> {
         (None, Err(error)) => unreadable(name, error),
         (None, Ok(_)) => not_built(name),
     };
-    named.iter().zip(examined).zip(counts).map(status).collect()
+    let statuses = named.iter().zip(examined).zip(counts).map(status);
+    let mut statuses: Vec<Status> = statuses.collect();
+    if let (_, Some(error)) = seen.configuration() {
+        statuses.iter_mut().for_each(|status| status.close(error));
+    }
+    statuses
 }
 
 /// A namespace, and what is wrong with it.
@@ -372,6 +390,9 @@ fn problems(found: Vec<Finding>, plan: &Plan, seen: &Seen) -> Vec<Problem> {
 fn apply(plan: &Plan, differences: &[Difference]) -> String {
     let request = &plan.request;
     let section = request.section.as_deref().unwrap_or_default();
+    if differences.iter().any(|one| one.option == SECTION) {
+        return format!("sudo runns-exec clean {}", plan.name);
+    }
     let is_fixed = |one: &Difference| one.is_fixed(request.has_veth());
     match differences.iter().any(is_fixed) {
         true => format!(
@@ -603,6 +624,14 @@ pub fn table(statuses: &[Status], is_live: bool) -> String {
             text.push_str(&format!("  {}; fix: {}\n", problem.what, problem.cure));
         }
         for difference in &status.differences {
+            if difference.option == SECTION {
+                text.push_str(&format!(
+                    "  its section [{}] is no longer in the configuration; remove the namespace: {}\n",
+                    one_line(&difference.built),
+                    one_line(status.apply.as_deref().unwrap_or_default())
+                ));
+                continue;
+            }
             text.push_str(&format!(
                 "  differs from its section: {}; apply it: {}\n",
                 one_line(&difference.to_string()),

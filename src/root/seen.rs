@@ -14,8 +14,9 @@ use crate::kernel::nfnetlink;
 use crate::kernel::sysctl::sysctl;
 use crate::namespace;
 use runns_privileged::{Privilege, netns};
-use runns_shared::config::Config;
+use runns_shared::config::{Config, Text};
 use runns_shared::error::{Error, Result};
+use runns_shared::escape::{one_line, show};
 use runns_shared::inside::Inside;
 use runns_shared::proc::Proc;
 use runns_shared::record::Record;
@@ -30,7 +31,7 @@ pub struct Seen {
     links: OnceCell<Result<Vec<Link>>>,
     addresses: OnceCell<Result<Vec<(u32, Ipv4Net)>>>,
     routes: OnceCell<Result<Vec<Route>>>,
-    config: OnceCell<Option<Config>>,
+    config: OnceCell<(Config, Option<Error>)>,
     findings: RefCell<BTreeMap<String, Result<Vec<Finding>>>>,
     texts: RefCell<BTreeMap<String, Result<String>>>,
 }
@@ -88,11 +89,24 @@ impl Seen {
         Ok(sysctl(name)?.is_none_or(|now| now == value))
     }
 
-    /// /etc/runns.conf, if it can be read and there is no error in it.
+    /// What is right in the configuration, and an error in it, with which only root can enter
+    /// namespaces.
+    pub fn configuration(&self) -> (&Config, Option<&Error>) {
+        let read = || match Text::read() {
+            Ok(text) => {
+                let (config, wrong) = check(&text);
+                (config, wrong.into_iter().next())
+            }
+            Err(error) => (Config::default(), Some(error)),
+        };
+        let (config, error) = self.config.get_or_init(read);
+        (config, error.as_ref())
+    }
+
+    /// The configuration, if there is no error in it.
     pub fn config(&self) -> Option<&Config> {
-        self.config
-            .get_or_init(|| Config::load_default().ok())
-            .as_ref()
+        let (config, error) = self.configuration();
+        error.is_none().then_some(config)
     }
 
     /// What `look` finds, which is the same for every namespace that has `what`: it looks once.
@@ -141,6 +155,27 @@ impl Seen {
             .find(|inside| inside.name == name.as_str())
             .cloned())
     }
+}
+
+/// What is right in the configuration, and everything that is wrong.
+pub fn check(text: &Text) -> (Config, Vec<Error>) {
+    let (config, mut wrong) = text.check();
+    wrong.extend(ambiguity(&config));
+    (config, wrong)
+}
+
+fn ambiguity(config: &Config) -> Option<Error> {
+    let (first, second) = config.ambiguity()?;
+    let cause = format!(
+        "line {}: [{}] names namespace {}, and so does [{}] in line {} of {}",
+        second.line,
+        one_line(&second.name),
+        second.netns,
+        one_line(&first.name),
+        first.line,
+        show(&first.file)
+    );
+    Some(Error::new(format!("use {}", show(&second.file)), cause))
 }
 
 /// A namespace that is looked at.

@@ -115,6 +115,68 @@ fn sections_that_are_not_built_have_a_row() {
     }
 }
 
+/// Only root can enter then (SPEC 4), and so nothing that is built is ok.
+#[test]
+fn an_error_in_the_configuration_is_told_with_what_can_be_shown() {
+    let host = host();
+    let sections = "[work]\nInterfaceOut=eth0\nResolve=/etc/vpn.resolv\n[a-longer-name]\n[mail]\n";
+    for (more, parts) in [
+        ("[x]\nColour=red\n", ["a.conf", "[x]", "Colour"]),
+        ("nonsense\n", ["a.conf", "line 1", "nonsense"]),
+        ("[x]\nNetworkNamespace=mail\n", ["a.conf", "[x]", "[mail]"]),
+    ] {
+        host.configure(sections);
+        host.write("/etc/runns.conf.d/a.conf", more);
+        host.user("alice")
+            .run("runns-exec work -- true")
+            .refused(125, &["a.conf"]);
+        for runner in [host.root(), host.user("alice")] {
+            let shown = runner.run("runns-exec status");
+            assert_eq!(shown.status, 1, "{shown}");
+            let rows = shown.stdout.lines().filter(|line| !line.starts_with(' '));
+            let rows: Vec<Vec<&str>> = rows
+                .skip(1)
+                .map(|row| row.split_whitespace().take(2).collect())
+                .collect();
+            assert_eq!(rows[0], ["a-longer-name", "down"], "{shown}");
+            assert!(rows.contains(&vec!["mail", "not"]), "{shown}");
+            assert!(rows.contains(&vec!["work", "down"]), "{shown}");
+            let line = shown.stdout.lines().nth(2).unwrap();
+            for part in parts
+                .iter()
+                .chain(&["configuration: ", "sudo runns-exec config"])
+            {
+                assert!(line.contains(part), "{part}: {shown}");
+            }
+            runner
+                .run("runns-exec status elsewhere")
+                .refused(1, &["a.conf"]);
+        }
+    }
+    // What cannot be read at all, and nothing is built.
+    host.ok("runns-exec clean work && runns-exec clean a-longer-name");
+    host.ok("chown alice /etc/runns.conf.d/a.conf");
+    host.run("runns-exec status")
+        .refused(1, &["a.conf", "not to root"]);
+    host.ok("rm /etc/runns.conf.d/a.conf && runns-exec status");
+}
+
+#[test]
+fn a_section_that_is_gone_is_told() {
+    let host = host();
+    host.configure("[a-longer-name]\n");
+    for runner in [host.root(), host.user("alice")] {
+        let shown = runner.ok("runns-exec status work");
+        let line = "  its section [work] is no longer in the configuration; remove the namespace: sudo runns-exec clean work";
+        assert_eq!(shown.lines().nth(2), Some(line), "{shown}");
+        assert!(
+            !runner
+                .ok("runns-exec status a-longer-name")
+                .contains("section")
+        );
+    }
+}
+
 #[test]
 fn a_narrow_terminal_leaves_out_whole_columns_but_never_the_tunnel() {
     let host = host();

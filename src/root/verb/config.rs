@@ -21,10 +21,9 @@ use crate::import::download::Download;
 use crate::kernel::prompt::ask;
 use crate::kernel::{file, tool};
 use crate::lock::Lock;
+use crate::seen::check;
 use runns_shared::account::{self, User};
-use runns_shared::config::{
-    Config, DEFAULT_PATH, DIRECTORY, FILE_OPTIONS, Text, lines_in_force, mistake,
-};
+use runns_shared::config::{DEFAULT_PATH, DIRECTORY, FILE_OPTIONS, Text, lines_in_force, mistake};
 use runns_shared::error::{Context, Error, Result, status};
 use runns_shared::escape::{escape, one_line, show};
 use runns_shared::log;
@@ -62,33 +61,12 @@ fn display(text: &Text) -> Result<bool> {
         shown.push(part);
     }
     output::print(&shown.join("\n"))?;
-    let wrong = errors(text);
+    let wrong = check(text).1;
     wrong.iter().for_each(complain_error);
     if wrong.is_empty() {
         missing_files(text).iter().for_each(|what| warn(what));
     }
     Ok(wrong.is_empty())
-}
-
-/// Everything that is wrong in it.
-fn errors(text: &Text) -> Vec<Error> {
-    let (config, mut wrong) = text.check();
-    wrong.extend(ambiguity(&config));
-    wrong
-}
-
-fn ambiguity(config: &Config) -> Option<Error> {
-    let (first, second) = config.ambiguity()?;
-    let cause = format!(
-        "line {}: [{}] names namespace {}, and so does [{}] in line {} of {}",
-        second.line,
-        one_line(&second.name),
-        second.netns,
-        one_line(&first.name),
-        first.line,
-        show(&first.file)
-    );
-    Some(Error::new(format!("use {}", show(&second.file)), cause))
 }
 
 /// The files that are named and cannot be used, each with the option that names it. A namespace that
@@ -306,12 +284,12 @@ fn take(path: &Path, before: Option<&str>, copy: &Copy) -> Result<Taken> {
     if before.unwrap_or_default() == text {
         return Ok(Taken::Unchanged);
     }
-    let wrong = errors(&Text::read()?.with(path, text.clone()));
+    let wrong = check(&Text::read()?.with(path, text.clone())).1;
     if !wrong.is_empty() {
         return Ok(Taken::Wrong(wrong));
     }
     let lock = Lock::take()?;
-    let wrong = Text::read().map(|now| errors(&now.with(path, text.clone())));
+    let wrong = Text::read().map(|now| check(&now.with(path, text.clone())).1);
     let result = wrong.and_then(|wrong| match wrong.is_empty() {
         true => save(path, before, &text).map(|()| Taken::Saved),
         false => Ok(Taken::Wrong(wrong)),

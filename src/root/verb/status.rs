@@ -34,8 +34,12 @@ pub fn run(options: &Options, handed_over: Vec<Inside>) -> Result<bool> {
         return watch::run(&options.words);
     }
     let seen = Seen::new(handed_over);
-    let config = seen.config().cloned().unwrap_or_default();
-    let statuses = report::look(&named(options, &config)?, &seen);
+    let (config, wrong) = seen.configuration();
+    let statuses = report::look(&named(options, config, wrong)?, &seen);
+    // No row tells it.
+    if let Some(error) = wrong.filter(|_| statuses.is_empty()) {
+        return Err(error.clone());
+    }
     if options.json {
         output::print_json(&statuses)?
     } else {
@@ -44,14 +48,14 @@ pub fn run(options: &Options, handed_over: Vec<Inside>) -> Result<bool> {
     // A section that nobody asked for need not be built.
     let is_fine = |state: Health| match state {
         Health::Ok => true,
-        Health::NotBuilt => options.words.is_empty(),
+        Health::NotBuilt => options.words.is_empty() && wrong.is_none(),
         Health::Degraded | Health::Down => false,
     };
     Ok(statuses.iter().all(|status| is_fine(status.state)))
 }
 
 /// The namespaces that the command line asks for, with their records.
-fn named(options: &Options, config: &Config) -> Result<Vec<Named>> {
+fn named(options: &Options, config: &Config, wrong: Option<&Error>) -> Result<Vec<Named>> {
     let mut all = all(config)?;
     if options.words.is_empty() {
         return Ok(all);
@@ -72,6 +76,10 @@ fn named(options: &Options, config: &Config) -> Result<Vec<Named>> {
             .collect();
         if names.is_empty() {
             let near = word::near(&text, config);
+            // It may be a section that cannot be read.
+            if let Some(error) = wrong {
+                return Err(error.clone());
+            }
             if near.is_none() {
                 NetnsName::new(word).map_err(|error| error.with_status(status::USAGE))?;
             }
