@@ -207,7 +207,8 @@ fn check(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// Has OpenVPN read the files of the tunnels that are to be started, for a build that changes nothing.
+/// Has OpenVPN read the files of the tunnels that are to be started, for a build that changes
+/// nothing.
 pub fn rehearse(plan: &Plan) -> Result<()> {
     let files = plan.request.vpn.iter().enumerate();
     let new = files.filter(|(index, _)| !is_started(plan, *index));

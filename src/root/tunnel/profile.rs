@@ -226,8 +226,8 @@ impl Profile {
         Ok(())
     }
 
-    /// An error if the private key is not in a file. The daemon's view and its user exclude all that it
-    /// could be in: readers of smart cards (pcscd), TPMs, the directories of tokens in software.
+    /// An error if the private key is not in a file. The daemon's view and its user exclude all that
+    /// it could be in: readers of smart cards (pcscd), TPMs, the directories of tokens in software.
     pub fn need_key_in_file(&self) -> Result<()> {
         let Some(option) = self.which(&OF_SIGNERS).first().copied() else {
             return Ok(());

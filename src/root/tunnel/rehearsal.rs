@@ -1,5 +1,6 @@
 //! Has OpenVPN itself read files, for import and for a build that changes nothing: confined like the
-//! daemon, in a network namespace of its own that leads nowhere, up to where it would begin to connect.
+//! daemon, in a network namespace of its own that leads nowhere, up to where it would begin to
+//! connect.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
@@ -55,11 +56,12 @@ pub struct Reading {
     pub advice: Option<String>,
 }
 
-/// An error that names what OpenVPN refuses of these. Several of them are read at the same time: each
-/// takes some hundredths of a second, and an archive may contain hundreds.
+/// An error that names what OpenVPN refuses of these. Several of them are read at the same time:
+/// each takes some hundredths of a second, and an archive may contain hundreds.
 pub fn read_by_openvpn(readings: impl Iterator<Item = Result<Reading>>) -> Result<()> {
     let mut readings = readings.peekable();
     if readings.peek().is_some() {
+        tool::need(PROGRAM, "openvpn")?;
         confine::check_user(READER)?;
     }
     let at_once = std::thread::available_parallelism().map_or(1, usize::from);

@@ -94,12 +94,10 @@ fn build_all(options: &Options) -> Result<()> {
 }
 
 fn build_each(options: &Options, lock: &Lock) -> Result<()> {
-    let config = if options.change {
+    if options.change && !options.dry_run {
         store::recover()?;
-        Some(Config::load_default()?)
-    } else {
-        None
-    };
+    }
+    let config = options.change.then(Config::load_default).transpose()?;
     let mut errors = Vec::new();
     for name in Record::names()? {
         errors.extend(build_again(&name, lock, options, config.as_ref()).err());

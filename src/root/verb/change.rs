@@ -118,8 +118,8 @@ fn servers(resolver: Option<&Resolver>) -> String {
     format!("{} ({})", resolver.from, servers.join(", "))
 }
 
-/// Changes what is built, and prints lines that begin with `start`; returns whether there was anything
-/// to change.
+/// Changes what is built, and prints lines that begin with `start`; returns whether there was
+/// anything to change.
 pub fn run(site: &mut Site, wanted: &Wanted, start: &str) -> Result<bool> {
     let change = Change::of(wanted, &site.record)?;
     if !change.is_needed(&site.record) {

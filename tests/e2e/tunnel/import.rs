@@ -781,8 +781,8 @@ fn an_import_that_replaces_another_and_is_killed_loses_nothing() {
     });
 }
 
-/// Runs `verb`, each time after `prepare`, and kills it at each of the system calls by which it changes
-/// files; `look` gets the place.
+/// Runs `verb`, each time after `prepare`, and kills it at each of the system calls by which it
+/// changes files; `look` gets the place.
 fn killed_at_each_change(host: &Host, verb: &str, prepare: &str, mut look: impl FnMut(&str)) {
     for call in [
         "mkdir",
