@@ -269,6 +269,27 @@ pub fn set_child_subreaper(on: bool) -> Result<(), Errno> {
     .map(drop)
 }
 
+/// Has the program that `command` will start begin without blocked signals, whatever the thread that
+/// starts it blocks; with `bound`, it is killed when that thread ends (PR_SET_PDEATHSIG, prctl(2)).
+pub fn prepare(command: &mut std::process::Command, bound: bool) {
+    use nix::sys::signal::{SigSet, Signal};
+    use std::os::unix::process::CommandExt;
+    let parent = nix::unistd::getpid();
+    let in_child = move || {
+        SigSet::empty().thread_set_mask()?;
+        if bound {
+            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+            // It may have ended before.
+            if nix::unistd::getppid() != parent {
+                return Err(Errno::ESRCH.into());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec, the child makes system calls only. It allocates nothing.
+    unsafe { command.pre_exec(in_child) };
+}
+
 /// What a signal of this process does now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Disposition {

@@ -157,12 +157,23 @@ fn limit_bounding_set(kept: &CapsHashSet) -> Result<()> {
 /// Reduces what the calling process, which stays root, and whatever it executes can have to `kept`.
 pub fn limit(kept: &CapsHashSet) -> Result<()> {
     limit_bounding_set(kept)?;
+    limit_thread(kept)?;
+    nix::sys::prctl::set_no_new_privs().cannot(|| "set no_new_privs")
+}
+
+/// Drops the capabilities of the calling thread, which stays root. Under no_new_privs, what it
+/// executes has none either (capabilities(7)).
+pub fn drop_capabilities() -> Result<()> {
+    limit_thread(&CapsHashSet::new())
+}
+
+fn limit_thread(kept: &CapsHashSet) -> Result<()> {
     for set in [CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
         let now = caps::read(None, set).map_err(|error| Error::new("read capabilities", error))?;
         let wanted = now.intersection(kept).copied().collect();
         caps::set(None, set, &wanted).map_err(|error| Error::new("drop capabilities", error))?;
     }
-    nix::sys::prctl::set_no_new_privs().cannot(|| "set no_new_privs")
+    Ok(())
 }
 
 /// Reads back what [`give_up_root`] did.

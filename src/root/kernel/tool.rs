@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,6 +16,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::escape;
 use runns_shared::output::step;
+use runns_sys::process;
 
 /// Bytes that a tool may print. With a thousand namespaces, lists of rules have some MiB.
 const MOST: usize = 64 << 20;
@@ -63,36 +65,46 @@ pub fn need(program: &str, package: &str) -> Result<PathBuf> {
 const LOOKUP: Duration = Duration::from_secs(10);
 /// How many names are looked up at once.
 const AT_ONCE: usize = 64;
+/// How many addresses of a name are used.
+const MOST_ADDRESSES: usize = 64;
 
 /// The addresses of a host name, resolved as the host's own programs resolve it (getent(1)); empty
 /// if there are none.
-pub fn addresses_of(name: &str) -> Vec<std::net::IpAddr> {
+pub fn addresses_of(name: &str) -> Vec<IpAddr> {
     addresses_of_all(&[name.to_string()]).remove(0)
 }
 
 /// [`addresses_of`] for many names, which are looked up at once. It ends after `LOOKUP`: without
 /// the network, each name would take longer.
-pub fn addresses_of_all(names: &[String]) -> Vec<Vec<std::net::IpAddr>> {
+pub fn addresses_of_all(names: &[String]) -> Vec<Vec<IpAddr>> {
     let deadline = Some(Instant::now() + LOOKUP);
     let mut all = Vec::with_capacity(names.len());
     for names in names.chunks(AT_ONCE) {
         let lookups: Vec<Result<Child>> = names
             .iter()
-            .map(|name| start("getent", &["ahosts", name]))
+            // It would go on for half a minute without whom it is for.
+            .map(|name| start("getent", &["ahosts", name], true))
             .collect();
         for lookup in lookups {
             let found = lookup.and_then(|child| finish("getent", child, "", deadline));
-            let mut addresses = Vec::new();
-            for address in found
-                .unwrap_or_default()
-                .lines()
-                .filter_map(|line| line.split_whitespace().next()?.parse().ok())
-            {
-                if !addresses.contains(&address) {
-                    addresses.push(address);
-                }
-            }
-            all.push(addresses);
+            all.push(addresses(&found.unwrap_or_default()));
+        }
+    }
+    all
+}
+
+/// The addresses that getent(1) prints, each once, up to `MOST_ADDRESSES`.
+fn addresses(said: &str) -> Vec<IpAddr> {
+    let address = |line: &str| line.split_whitespace().next()?.parse::<IpAddr>().ok();
+    let mut all = Vec::new();
+    // An IPv4-mapped one leads to the IPv4 address (ip(7), ipv6(7)), and is judged like it.
+    for address in said
+        .lines()
+        .filter_map(address)
+        .map(|one| one.to_canonical())
+    {
+        if all.len() < MOST_ADDRESSES && !all.contains(&address) {
+            all.push(address);
         }
     }
     all
@@ -101,7 +113,7 @@ pub fn addresses_of_all(names: &[String]) -> Vec<Vec<std::net::IpAddr>> {
 /// Runs `program` with `input` on its stdin and returns its output. If it fails, its error output
 /// becomes the cause of ours.
 pub fn run(program: &str, arguments: &[&str], input: &str) -> Result<String> {
-    let child = start(program, arguments);
+    let child = start(program, arguments, false);
     finish(program, child?, input, None)
 }
 
@@ -112,15 +124,19 @@ pub fn ask(program: &str, arguments: &[&str], input: &str) -> Result<String> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_DATA).cannot(cannot)?;
     // The child inherits it. This process has far less.
     setrlimit(Resource::RLIMIT_DATA, soft.min(MEMORY), hard).cannot(cannot)?;
-    let child = start(program, arguments);
+    let child = start(program, arguments, false);
     setrlimit(Resource::RLIMIT_DATA, soft, hard).cannot(cannot)?;
     finish(program, child?, input, Some(Instant::now() + PATIENCE))
 }
 
-fn start(program: &str, arguments: &[&str]) -> Result<Child> {
+/// With `bound`, it ends with the calling thread.
+fn start(program: &str, arguments: &[&str], bound: bool) -> Result<Child> {
     let cannot = || format!("run {program}");
     step(|| format!("running {program} {}", arguments.join(" ")));
-    Command::new(find(program).ok_or_else(|| Error::new(cannot(), "it is not installed"))?)
+    let path = find(program).ok_or_else(|| Error::new(cannot(), "it is not installed"))?;
+    let mut command = Command::new(path);
+    process::prepare(&mut command, bound);
+    command
         .args(arguments.iter().map(OsStr::new))
         .env_clear()
         .env("PATH", PATH)
@@ -207,4 +223,20 @@ fn output(child: &mut Child, deadline: Option<Instant>) -> std::io::Result<[Vec<
         }
     }
     Ok(said)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_a_name() {
+        let said = "192.0.2.1       STREAM vpn.test\n192.0.2.1       DGRAM  \n\
+                    ::ffff:127.0.0.1 STREAM \n2001:db8::1 STREAM \nnonsense\n";
+        let shown: Vec<String> = addresses(said).iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["192.0.2.1", "127.0.0.1", "2001:db8::1"]);
+        let many = |number: u32| format!("{} STREAM\n", std::net::Ipv4Addr::from(number));
+        let said: String = (0..100_000).map(many).collect();
+        assert_eq!(addresses(&said).len(), MOST_ADDRESSES);
+    }
 }

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::hosts_file;
+use crate::confine;
 use crate::kernel::{file, tool};
 use runns_shared::error::Result;
 use runns_shared::name::NetnsName;
@@ -92,7 +93,11 @@ impl Servers {
             return;
         }
         let names = self.names.clone();
-        let look_up = move || tool::addresses_of_all(&names);
+        // The answers come from whom the host's resolver asks.
+        let look_up = move || {
+            let dropped = confine::drop_capabilities();
+            dropped.map_or(Vec::new(), |()| tool::addresses_of_all(&names))
+        };
         self.lookup = std::thread::Builder::new().spawn(look_up).ok();
     }
 

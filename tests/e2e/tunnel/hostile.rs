@@ -363,3 +363,38 @@ fn a_wireguard_driver_does_not_hold_status_up() {
         "{refused}"
     );
 }
+
+#[test]
+fn the_keepers_lookups_have_no_capability_and_end_with_it() {
+    let host = host();
+    openvpn::make_certificates(&host);
+    host.ok("echo 192.0.2.1 vpn.test >>/etc/hosts");
+    let server = OpenVpnServer::start_with(&host, 1194, 8, "keepalive 1 3\n");
+    openvpn::configure_client(&host, "work", 1194);
+    host.ok("sed -i 's/^remote .*/remote vpn.test 1194/' /etc/openvpn/work.conf");
+    host.configure("[work]\nvpn=/etc/openvpn/work.conf\n");
+    host.ok("runns-exec build -s work");
+    // Nobody answers, for longer than wait_until waits.
+    host.ok(
+        "sed -i /vpn.test/d /etc/hosts && echo 'options timeout:30 attempts:5' >>/etc/resolv.conf",
+    );
+    let drop = "iptables -I INPUT -p udp --dport 53 -j DROP";
+    host.root().inside(&host.internet.net).ok(drop);
+    server.stop(&host, 1194);
+    let lookup = wait_until("a lookup", || {
+        let status = host.run("cat /proc/$(pgrep -x getent | head -n1)/status");
+        status.stdout.contains("getent").then_some(status.stdout)
+    });
+    let value = |field: &str| {
+        let line = lookup.lines().find(|line| line.starts_with(field));
+        line.and_then(|line| line.split_whitespace().nth(1))
+    };
+    for field in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:", "SigBlk:"] {
+        assert_eq!(value(field), Some("0000000000000000"), "{lookup}");
+    }
+    assert_eq!(value("NoNewPrivs:"), Some("1"), "{lookup}");
+    host.ok("runns-exec clean work -f");
+    wait_until("the end of the lookup", || {
+        (host.run("pgrep -x getent").status == 1).then_some(())
+    });
+}
