@@ -103,10 +103,10 @@ impl Reader {
 
     /// An error if it refuses the file.
     fn end(self) -> Result<()> {
-        let refused = wait(self.pid);
-        let _ = kill(self.pid, Signal::SIGKILL);
-        let _ = waitpid(self.pid, None);
-        if !refused {
+        // Of one that refuses it, nothing is left, and its pid may be somebody else's.
+        if !wait(self.pid) {
+            let _ = kill(self.pid, Signal::SIGKILL);
+            let _ = waitpid(self.pid, None);
             return Ok(());
         }
         let cause =
