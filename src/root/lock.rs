@@ -2,6 +2,7 @@
 //! records.
 
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -175,6 +176,11 @@ impl Lock {
         fcntl(&*self.file, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
             .map(drop)
             .cannot(|| format!("set flags of {LOCK}"))
+    }
+
+    /// In a child, which must not drop it: leaves the lock to the parent (flock(2)).
+    pub fn close_in_child(&self) -> Result<()> {
+        nix::unistd::close(self.file.as_raw_fd()).cannot(|| format!("close {LOCK}"))
     }
 
     /// Clears close-on-exec: programs that are run from now on inherit the lock.

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use runns_exec_root::confine;
 use runns_exec_root::kernel::daemon;
 use runns_shared::record::Daemon;
 
@@ -105,7 +106,7 @@ fn who_forks_all_the_time_does_not_escape() {
         .expect("start python3");
     first.wait().expect("wait for its end");
     wait_until("the chain", || (processes_of_nobody() > 0).then_some(()));
-    daemon::end_user(NOBODYS).expect("end them");
+    confine::end_user(NOBODYS).expect("end them");
     wait_until("the end of those that were killed", || {
         (processes_of_nobody() == 0).then_some(())
     });

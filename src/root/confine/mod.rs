@@ -9,16 +9,20 @@
 pub mod view;
 
 use std::path::Path;
+use std::time::Duration;
 
 use caps::{CapSet, Capability, CapsHashSet};
+use nix::errno::Errno;
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
-use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::WaitStatus;
+use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
 
-use crate::kernel::tool;
+use crate::kernel::{daemon, tool};
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::plan::Plan;
 use runns_shared::subnet::MAX_NUMBER;
-use runns_sys::process;
+use runns_sys::process::{self, Fork};
 
 /// The first of the user ids. systemd's list (UIDS-GIDS.md) has 65536 to 524287 as unused, and
 /// subordinate ids, which containers use, begin at 100000 (SUB_UID_MIN in login.defs(5)).
@@ -29,6 +33,10 @@ const USERS: u32 = 16;
 /// The user and group id of the OpenVPN that only reads a file: the one after all daemons'. Its
 /// processes are never those of a build, which ends what has a daemon's id.
 pub const READER: u32 = FIRST_USER + (MAX_NUMBER as u32 + 1) * USERS;
+/// The real and saved user id of a process that ends those of a daemon ([`end_user`]).
+const ENDER: u32 = READER + 1;
+/// How long that may take. It does next to nothing, but they may keep all processors busy.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Processes and threads that a daemon may have; the runtime of wireguard-go starts some for each
 /// processor.
@@ -44,7 +52,12 @@ pub fn user(plan: &Plan, index: usize) -> u32 {
 
 /// Checks that the ids of the plan's daemons belong to nobody else.
 pub fn check(plan: &Plan) -> Result<()> {
-    (0..plan.request.tunnels().count()).try_for_each(|index| check_user(user(plan, index)))
+    let mut users = (0..plan.request.tunnels().count()).map(|index| user(plan, index));
+    users.try_for_each(check_user)?;
+    if plan.request.has_tunnel() {
+        check_user(ENDER)?;
+    }
+    Ok(())
 }
 
 /// Checks that an id belongs to nobody else.
@@ -54,7 +67,7 @@ pub fn check_user(user: u32) -> Result<()> {
             "start a tunnel's daemon",
             format!("its user id, {user}, belongs to {owner}"),
         )
-        .hint("the ids 65536 to 98304 are meant for these daemons, see runns-exec(8)"))
+        .hint("the ids 65536 to 98305 are meant for these daemons, see runns-exec(8)"))
     };
     // getent(1) also knows accounts that are not in /etc/passwd.
     for database in ["passwd", "group"] {
@@ -86,6 +99,33 @@ fn subordinate_owner(line: &str, user: u32) -> Option<&str> {
     user.checked_sub(first)
         .is_some_and(|offset| offset < count)
         .then_some(owner)
+}
+
+/// Ends every process of a user that only one tunnel's daemon has. The kernel signals all of them
+/// at once (kill(2), pid -1), so that none escapes by forking.
+pub fn end_user(user: u32) -> Result<()> {
+    let cannot = || format!("end the processes of user {user}");
+    match process::fork().cannot(cannot)? {
+        Fork::Child => process::exit_now(i32::from(kill_all_of(user).is_err())),
+        Fork::Parent(child) => match daemon::wait_or_kill(child, PATIENCE).cannot(cannot)? {
+            WaitStatus::Exited(_, 0) => Ok(()),
+            _ => Err(Error::new(cannot(), "they could not be signalled")),
+        },
+    }
+}
+
+/// In the child. Its effective user lets it signal them. To stop or kill it, they would need its real
+/// or saved one (kill(2)), and to trace it, all three (ptrace(2)). Should they delay it nevertheless,
+/// it holds no lock.
+fn kill_all_of(user: u32) -> nix::Result<()> {
+    process::close_all()?;
+    let own = Uid::from_raw(ENDER);
+    setresuid(own, Uid::from_raw(user), own)?;
+    match kill(Pid::from_raw(-1), Signal::SIGKILL) {
+        // There is nobody.
+        Err(Errno::ESRCH) => Ok(()),
+        killed => killed,
+    }
 }
 
 /// Has the next program executed in the SELinux domain of the calling process, where SELinux is on.

@@ -11,12 +11,12 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{Pid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, setresuid, setsid};
+use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
 use runns_shared::error::{Context, Error, Result, words};
 use runns_shared::proc::{Network, Proc, parse_command_line};
 use runns_shared::record::Daemon;
-use runns_sys::process::{self, Fork, pidfd_open, pidfd_signal};
+use runns_sys::process::{pidfd_open, pidfd_signal};
 
 /// How long processes may take to end after SIGKILL; only one that is stuck in the kernel takes
 /// longer.
@@ -75,7 +75,7 @@ pub fn open_namespace(pid: i32, is_meant: impl Fn(&OwnedFd) -> bool) -> Option<O
 
 /// Ends the processes that `find` returns, and searches again until there are none: a daemon that
 /// is just going into the background is two processes for a moment. One that forks all the time is
-/// left to [`end_user`].
+/// left to [`crate::confine::end_user`].
 pub fn stop_found(find: impl Fn() -> Vec<Daemon>, patience: Duration) -> Result<bool> {
     let deadline = Instant::now() + patience + AFTER_KILL;
     let mut stopped = false;
@@ -88,28 +88,26 @@ pub fn stop_found(find: impl Fn() -> Vec<Daemon>, patience: Duration) -> Result<
     }
 }
 
-/// Ends every process of a user that only one tunnel's daemon has. The kernel signals all of them
-/// at once (kill(2), pid -1), so that none escapes by forking.
-pub fn end_user(uid: u32) -> Result<()> {
-    let cannot = || format!("end the processes of user {uid}");
-    // Until it has signalled them, they could signal it.
-    for _ in 0..10 {
-        match process::fork().cannot(cannot)? {
-            Fork::Child => {
-                let user = Uid::from_raw(uid);
-                let ended = setresuid(user, user, user)
-                    .and_then(|()| kill(Pid::from_raw(-1), Signal::SIGKILL));
-                // ESRCH: there is nobody.
-                process::exit_now(i32::from(!matches!(ended, Ok(()) | Err(Errno::ESRCH))))
-            }
-            Fork::Parent(child) => {
-                if waitpid(child, None).cannot(cannot)? == WaitStatus::Exited(child, 0) {
-                    return Ok(());
-                }
-            }
+/// Waits for the end of a child, which is killed if it takes longer than `patience`.
+pub fn wait_or_kill(child: Pid, patience: Duration) -> nix::Result<WaitStatus> {
+    let deadline = Instant::now() + patience;
+    let pidfd = pidfd_open(child);
+    while let Ok(pidfd) = &pidfd {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let longest = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut fds, longest) != Err(Errno::EINTR) {
+            break;
         }
     }
-    Err(Error::new(cannot(), "they could not be signalled"))
+    // Of a child that has exited, the status stays.
+    let _ = kill(child, Signal::SIGKILL);
+    loop {
+        match waitpid(child, None) {
+            Err(Errno::EINTR) => {}
+            status => return status,
+        }
+    }
 }
 
 /// The beginning of a process's command line, split into arguments; empty if it has ended.

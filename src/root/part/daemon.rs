@@ -100,7 +100,7 @@ impl Part for Daemons {
         stopped |= daemon::stop_found(keepers, KEEPERS_PATIENCE)?;
         stopped |= daemon::stop_found(|| unrecorded(site.plan()), PATIENCE)?;
         (0..site.plan().request.daemons())
-            .try_for_each(|index| daemon::end_user(confine::user(site.plan(), index)))?;
+            .try_for_each(|index| confine::end_user(confine::user(site.plan(), index)))?;
         site.record.daemons.clear();
         site.record.keepers.clear();
         // A keeper that was killed has left them.
@@ -288,7 +288,7 @@ fn start(site: &mut Site, index: usize) -> Result<Management> {
     let kind = configuration.kind();
     let cannot = || format!("start {kind} with {}", show(config));
     // Whatever an earlier daemon has left would have the same user.
-    daemon::end_user(confine::user(site.plan(), index))?;
+    confine::end_user(confine::user(site.plan(), index))?;
     let (ours, theirs) = UnixStream::pair().cannot(cannot)?;
     let pid = match process::fork().cannot(cannot)? {
         Fork::Child => {
@@ -616,7 +616,7 @@ fn stop(site: &mut Site, plan: &Plan, index: usize) -> Result<()> {
         || unrecorded(plan).into_iter().filter(is_its).collect(),
         PATIENCE,
     )?;
-    daemon::end_user(confine::user(plan, index))?;
+    confine::end_user(confine::user(plan, index))?;
     remove_devices(plan, &site.host, site.open_namespace()?, index)?;
     site.save()
 }

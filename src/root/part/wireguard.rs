@@ -28,6 +28,7 @@ use crate::kernel::daemon::{self, Detached};
 use crate::kernel::denial::name_denial;
 use crate::kernel::netlink::{Netlink, in_namespace};
 use crate::kernel::tool;
+use crate::lock::Lock;
 use crate::namespace;
 use crate::seen::Subject;
 use crate::tunnel;
@@ -239,7 +240,7 @@ impl Device {
 /// Removes a device and the program that drives it; returns whether there was anything.
 fn remove(site: &Site, plan: &Plan, device: &Device) -> Result<bool> {
     let mut removed = daemon::stop_found(|| userspace_daemons(plan, device.number), PATIENCE)?;
-    daemon::end_user(device.user(plan))?;
+    confine::end_user(device.user(plan))?;
     let _ = std::fs::remove_file(device.socket());
     if let Some(link) = site.host.link(&device.outside)? {
         site.host.delete_link(link.index)?;
@@ -394,7 +395,7 @@ fn start_userspace(site: &Site, file: &Path, device: &Device, fwmark: bool) -> R
     })?;
     let cannot = || format!("start {name}");
     // Whatever an earlier driver has left would have the same user.
-    daemon::end_user(device.user(site.plan()))?;
+    confine::end_user(device.user(site.plan()))?;
     make_directory_for_now(site.lock, Path::new(SOCKETS))?;
     let tun = File::options()
         .read(true)
@@ -416,13 +417,11 @@ fn start_userspace(site: &Site, file: &Path, device: &Device, fwmark: bool) -> R
         identity,
         tun: tun.into(),
         socket: socket.into(),
+        lock: site.lock,
     };
     match process::fork().cannot(cannot)? {
         Fork::Child => {
-            let Err(error) = site
-                .lock
-                .close_on_exec()
-                .and_then(|()| userspace.become_it());
+            let Err(error) = userspace.become_it();
             output::complain_error(&error);
             process::exit_now(1)
         }
@@ -472,6 +471,7 @@ struct Userspace<'a> {
     identity: Identity,
     tun: OwnedFd,
     socket: OwnedFd,
+    lock: &'a Lock,
 }
 
 impl Userspace<'_> {
@@ -492,6 +492,9 @@ impl Userspace<'_> {
             view.show(self.device.socket(), place);
         }
         view.enter(self.identity.user)?;
+        // Until here, a clean waits for it. From here on, it finds it by its user, and another process
+        // of that user may stop it.
+        self.lock.close_in_child()?;
         confine::give_up_root(&self.identity)?;
         // It sets an MTU at its start, for which it lacks the capability. build sets the right one.
         process::pretend_to_set_mtu().cannot(|| "filter system calls")?;

@@ -432,3 +432,24 @@ fn wireguard_go_has_no_capability_and_sees_no_secret() {
         before.assert_same(&Snapshot::of(&host));
     }
 }
+
+/// Another process of its user could stop it there, and with it the lock.
+#[test]
+fn wireguard_go_never_holds_the_lock_as_its_user() {
+    let (host, _peer) = host_with_peer();
+    host.configure("[work]\nWireGuard=/etc/wireguard/wg0.conf\n");
+    let program = host.ok("command -v wireguard-go");
+    let build = host.spawn(&format!(
+        "exec strace -D -f -qq -o /dev/null -P {program} -e inject=execve:delay_enter=1000000 \
+         runns-exec build -s work --no-wait </dev/null >/tmp/out 2>&1"
+    ));
+    let open = wait_until("its user", || {
+        let listed = host.run("ls -l /proc/$(pgrep -u 65536 -f '[b]uild -s work')/fd");
+        (listed.status == 0).then_some(listed.stdout)
+    });
+    assert!(
+        open.contains("/dev/net/tun") && !open.contains("/run/runns/lock"),
+        "{open}"
+    );
+    assert_eq!(build.wait().status, 0, "{}", host.ok("cat /tmp/out"));
+}

@@ -364,6 +364,39 @@ fn a_wireguard_driver_does_not_hold_status_up() {
     );
 }
 
+/// What ends them has their user only as its effective one, and holds no descriptor.
+#[test]
+fn no_process_of_a_daemon_can_stop_what_ends_it() {
+    let host = host();
+    openvpn::make_certificates(&host);
+    openvpn::configure_client(&host, "work", 1194);
+    host.configure("[work]\nvpn=/etc/openvpn/work.conf\n");
+    let stop = "while True:\n try: os.kill(-1, signal.SIGSTOP)\n except OSError: pass";
+    let hostile = host.spawn(&format!(
+        "exec setpriv --reuid=65536 --regid=65536 --clear-groups python3 -c 'import os, signal\n{stop}'"
+    ));
+    wait_until("the hostile process", || {
+        (host.run("pgrep -u 65536 -x python3").status == 0).then_some(())
+    });
+    // There is time for it.
+    let build = host.spawn(
+        "exec timeout 20 strace -D -f -qq -o /dev/null -e trace=kill -e inject=kill:delay_enter=1000000 \
+         runns-exec build -s work --no-wait </dev/null >/tmp/out 2>&1",
+    );
+    let open = wait_until("what ends it", || {
+        let listed = host.run("ls /proc/$(pgrep -u 65536 -f '[b]uild -s work')/fd");
+        (listed.status == 0).then_some(listed.stdout)
+    });
+    assert_eq!(build.wait().status, 0, "{}", host.ok("cat /tmp/out"));
+    assert_eq!(open, "");
+    assert_eq!(host.run("pgrep -u 65536 -x python3").stdout, "");
+    hostile.wait();
+    // Nobody may have this user.
+    host.ok("runns-exec clean work -f && useradd --uid 98305 mallory");
+    host.run("runns-exec build -s work")
+        .refused(1, &["98305", "belongs to mallory"]);
+}
+
 #[test]
 fn the_keepers_lookups_have_no_capability_and_end_with_it() {
     let host = host();

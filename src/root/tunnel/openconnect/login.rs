@@ -12,14 +12,14 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{PtyMaster, posix_openpt, unlockpt};
-use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{LocalFlags, tcgetattr};
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::wait::WaitStatus;
 use nix::unistd::{Pid, pipe2};
 
 use super::options::{Options, shown};
 use super::said::{asks_to_trust, failure, groups, is_refusal, is_step};
 use super::session::{LARGEST, Session};
+use crate::kernel::daemon::wait_or_kill;
 use crate::kernel::syslog::Journal;
 use crate::tunnel::launch::{Tunnel, end_child};
 use crate::tunnel::post::{Lines, PATIENCE, receive};
@@ -27,7 +27,7 @@ use crate::tunnel::said::{
     ANSWER, LOG_IN, LOGIN, MESSAGE, NO_ANSWER, QUESTION, SEPARATOR, SESSION,
 };
 use runns_shared::error::{Context, Error, Result};
-use runns_sys::process::{self, Fork, pidfd_open};
+use runns_sys::process::{self, Fork};
 use runns_sys::tty::open_peer;
 
 /// How long a line has to stay without an end to be a question. openconnect writes each at once.
@@ -165,21 +165,7 @@ impl<'a, 'b> Login<'a, 'b> {
 
     /// Waits for its end. One that has closed its output, and goes on, is killed.
     fn end(&self, patience: Duration) -> nix::Result<WaitStatus> {
-        if let Ok(pidfd) = pidfd_open(self.pid) {
-            let longest = PollTimeout::try_from(patience).unwrap_or(PollTimeout::ZERO);
-            let _ = poll(
-                &mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)],
-                longest,
-            );
-        }
-        // Of a child that has exited, the status stays.
-        let _ = kill(self.pid, Signal::SIGKILL);
-        loop {
-            match waitpid(self.pid, None) {
-                Err(Errno::EINTR) => {}
-                status => return status,
-            }
-        }
+        wait_or_kill(self.pid, patience)
     }
 
     fn talk(&mut self) -> Result<()> {

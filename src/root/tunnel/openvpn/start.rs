@@ -6,10 +6,10 @@ use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -161,19 +161,11 @@ impl Start<'_> {
         let words = self.words(ask, false).ok()?;
         match process::fork().ok()? {
             Fork::Child => end_child(self.become_openvpn(&words, Some(&said))),
-            Fork::Parent(pid) => {
-                let deadline = Instant::now() + EXPLANATION;
-                while let Ok(WaitStatus::StillAlive) = waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
-                    if Instant::now() > deadline {
-                        let _ = kill(pid, Signal::SIGKILL);
-                        let _ = waitpid(pid, None);
-                        return None;
-                    }
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-            }
+            Fork::Parent(pid) => match daemon::wait_or_kill(pid, EXPLANATION).ok()? {
+                WaitStatus::Signaled(_, Signal::SIGKILL, _) => None,
+                _ => last_line(said),
+            },
         }
-        last_line(said)
     }
 }
 
