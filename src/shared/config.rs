@@ -284,10 +284,10 @@ impl Config {
 
     /// A namespace that two sections name: nobody can say whose options hold for it.
     pub fn ambiguity(&self) -> Option<(&Section, &Section)> {
-        let mut known: HashMap<&str, &Section> = HashMap::new();
-        self.sections.iter().find_map(|section| {
-            let earlier = known.insert(section.netns.as_str(), section)?;
-            Some((earlier, section))
+        let mut known: HashMap<String, usize> = HashMap::new();
+        self.sections.iter().enumerate().find_map(|(at, section)| {
+            let earlier = known.insert(section.netns.to_string(), at)?;
+            Some((&self.sections[earlier], section))
         })
     }
 }
@@ -352,8 +352,10 @@ struct Lines<'a> {
     globals: Vec<usize>,
     /// Where each section stands, in their order.
     places: Vec<Place<'a>>,
+    /// The files that were added.
+    files: Vec<&'a Path>,
     /// The file of each section, by its name in lower case.
-    known: HashMap<String, &'a Path>,
+    known: HashMap<String, usize>,
     wrong: Vec<Error>,
 }
 
@@ -361,6 +363,7 @@ impl<'a> Lines<'a> {
     /// Adds a file. Unless `with_globals`, it can have no option before its first section.
     fn add(&mut self, path: &'a Path, text: &str, with_globals: bool) {
         let before = self.places.len();
+        self.files.push(path);
         // The options of a section whose heading is wrong are left out, too.
         let mut is_left_out = false;
         for (number, line) in lines_in_force(text) {
@@ -394,14 +397,15 @@ impl<'a> Lines<'a> {
         if name.is_empty() || name.contains(['[', ']']) {
             return Err("bad section name".to_string());
         }
-        match self.known.insert(name.to_ascii_lowercase(), path) {
-            Some(earlier) if earlier == path => {
+        let file = self.files.len() - 1;
+        match self.known.insert(name.to_ascii_lowercase(), file) {
+            Some(earlier) if earlier == file => {
                 return Err("duplicate section".to_string());
             }
             Some(earlier) => {
                 return Err(format!(
                     "duplicate section: it is in {}, too",
-                    show(earlier)
+                    show(self.files[earlier])
                 ));
             }
             None => {}
