@@ -179,7 +179,8 @@ impl Tunnel {
         let mut servers = Servers::known(&record.plan.name, configuration.names());
         let beyond = configuration.is_beyond_veth(&|name| servers.addresses_of(name));
         if beyond && !request.kill_switch && request.uplink.is_some() {
-            let cause = "its servers have only IPv6 or loopback addresses, which it cannot reach through one uplink alone";
+            let cause = "its servers have only IPv6 or loopback addresses, or its file names an address of the host \
+                         (local, bind-dev): it cannot connect through one uplink alone";
             return Err(Error::new("start a tunnel", cause)
                 .hint("remove InterfaceOut, or use a server with an IPv4 address"));
         }

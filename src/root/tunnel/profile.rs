@@ -303,10 +303,17 @@ impl Profile {
         names
     }
 
-    /// Whether all that the daemon sends its packets to, servers or proxies, are where a veth pair
-    /// with IPv4 does not lead: at addresses of IPv6, or on this host's loopback. `addresses_of`
-    /// knows those of names.
+    /// Whether it can connect only from outside the namespace, where a veth pair with IPv4 does not
+    /// lead: all servers or proxies are at addresses of IPv6 or on this host's loopback, or the
+    /// file names an address or an interface of the host. `addresses_of` knows those of names.
     pub fn is_beyond_veth(&self, addresses_of: &dyn Fn(&str) -> Vec<IpAddr>) -> bool {
+        let is_one = |line: &Line| {
+            let address = line.value().parse::<IpAddr>();
+            line.value() != "*" && !address.is_ok_and(|address| address.is_unspecified())
+        };
+        if self.value("bind-dev").is_some() || self.all("local").any(is_one) {
+            return true;
+        }
         let beyond = |address: &IpAddr| address.is_ipv6() || address.is_loopback();
         let is_beyond = |line: &Line| {
             let protocol = line.arguments().get(2).and_then(|word| word.to_str());
@@ -729,6 +736,10 @@ mod tests {
             ("remote unknown.example\n", false),
             ("remote 192.0.2.1\nhttp-proxy 127.0.0.1 3128\n", true),
             ("remote six.example\nhttp-proxy 192.0.2.1 3128\n", false),
+            ("remote 192.0.2.1\nlocal 192.0.2.2\n", true),
+            ("remote 192.0.2.1\nlocal host.example\n", true),
+            ("remote 192.0.2.1\nlocal 0.0.0.0\nlocal *\n", false),
+            ("remote 192.0.2.1\nbind-dev eth0\n", true),
             ("dev tun\n", false),
         ] {
             assert_eq!(profile(text).is_beyond_veth(&known), beyond, "{text}");

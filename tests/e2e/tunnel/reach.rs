@@ -67,6 +67,19 @@ fn a_server_with_ipv6_alone() {
 }
 
 #[test]
+fn a_file_that_names_an_address_of_the_host() {
+    let (host, _server) = host_with_server("");
+    // The server would take a daemon that returns at the same port for the one before.
+    for lines in ["local 192.0.2.2\\nlport 0", "nobind\\nbind-dev eth0"] {
+        openvpn::configure_client(&host, "work", 1194);
+        host.ok(&format!(
+            "sed -i 's/^nobind/{lines}/' /etc/openvpn/work.conf"
+        ));
+        comes_up(&host);
+    }
+}
+
+#[test]
 fn a_server_on_the_hosts_loopback() {
     let (host, _server) = host_with_server("");
     let _relay = host.spawn("exec socat UDP-LISTEN:1300,bind=127.0.0.1,fork UDP:192.0.2.1:1194");
