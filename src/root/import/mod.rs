@@ -98,14 +98,13 @@ impl Import {
         let profile = Profile::new(&file, &self.files[&self.main], &contents)?;
         let answered = profile.credentials_in(&contents)?.is_some();
         // One in an archive cannot be edited.
-        let is_file = self.source.is_file();
-        let advice = is_file.then(|| profile.advice_for(&self.source, "sed"));
+        let edit = self.source.is_file().then(|| (self.source.clone(), "sed"));
         Ok(Reading {
             action: format!("import {}", show(&self.source)),
             name: Path::new(".").join(&self.main),
             copies: profile.copies_by(answered, &copy)?,
             answered,
-            advice: advice.flatten(),
+            edit,
             profile,
         })
     }

@@ -219,7 +219,7 @@ pub fn rehearse(plan: &Plan) -> Result<()> {
             name: file.clone(),
             copies: profile.copies()?,
             answered: profile.credentials()?.is_some(),
-            advice: profile.advice(),
+            edit: Some((file.clone(), "sudo sed")),
             profile,
         })
     }))

@@ -96,24 +96,26 @@ const OF_WINDOWS: [&str; 16] = [
     "allow-nonadmin",
     "dhcp-internal",
 ];
-/// Options of earlier versions (doc/man-sections/unsupported-options.rst of OpenVPN's sources).
-const OF_THE_PAST: [&str; 16] = [
+/// Options that OpenVPN no longer knows, and that change nothing with a server of today
+/// (doc/man-sections/unsupported-options.rst of OpenVPN's sources). Others that are listed there are
+/// still known, and are left to it.
+const OF_THE_PAST: [&str; 7] = [
     "client-cert-not-required",
-    "comp-lzo",
-    "comp-noadapt",
     "ifconfig-pool-linear",
     "inetd",
     "key-method",
     "keysize",
-    "max-routes",
     "ncp-disable",
     "no-iv",
-    "no-replay",
-    "ns-cert-type",
-    "prng",
-    "secret",
-    "tls-remote",
-    "tun-ipv6",
+];
+/// One that checks who the server is, and so is replaced, never removed.
+const TLS_REMOTE: &str = "tls-remote";
+/// The commands for sed that replace it: a name like /C=NL/CN=x is compared as a whole, others with the
+/// common name (openvpn(8), verify-x509-name).
+const REPLACE_TLS_REMOTE: [&str; 3] = [
+    r#"s@^\s*(--)?tls-remote\s+("/([^"]*)"|/(\S+)).*@verify-x509-name "\3\4"@"#,
+    r#"/^verify-x509-name "\w+=/s@/(\w+=)@, \1@g"#,
+    r#"s@^\s*(--)?tls-remote\s+("[^"]*"|\S+).*@verify-x509-name \2 name@"#,
 ];
 /// Options with which another program signs for OpenVPN: that of a smart card or another token, or one
 /// that listens to OpenVPN's questions (NEED-OK, NEED-STR, PK_SIGN in management-notes.txt).
@@ -353,38 +355,43 @@ impl Profile {
         Duration::from_secs(each.skip(1).fold(0, u64::saturating_add))
     }
 
-    /// The command that removes options which OpenVPN may not know, if there are any, for a file
-    /// with which it does not start.
-    pub fn advice(&self) -> Option<String> {
-        self.advice_for(&self.file, "sudo sed")
+    /// The command that makes the file usable, if OpenVPN `said` that it does not know an option of
+    /// Windows or of an earlier version.
+    pub fn advice(&self, said: &str) -> Option<String> {
+        self.advice_for(said, &self.file, "sudo sed")
     }
 
     /// The same for `file`, of which it is a copy; `sed` is the command with which it is edited.
-    pub fn advice_for(&self, file: &Path, sed: &str) -> Option<String> {
-        let given = |options: &[&'static str]| -> Vec<&'static str> {
-            let lines = self.lines.iter().filter(|line| !line.is_optional());
-            let given: BTreeSet<&str> = lines.map(Line::option).collect();
-            let all = options.iter().copied();
-            all.filter(|option| given.contains(option)).collect()
+    pub fn advice_for(&self, said: &str, file: &Path, sed: &str) -> Option<String> {
+        let lines = self.lines.iter().filter(|line| !line.is_optional());
+        let given: BTreeSet<&str> = lines.map(Line::option).collect();
+        let all = OF_WINDOWS.iter().chain(&OF_THE_PAST).copied();
+        let mut removed: Vec<&str> = all.filter(|option| given.contains(option)).collect();
+        let replaces = given.contains(TLS_REMOTE);
+        let is_refused = |option: &&str| {
+            let mut words = said.split([' ', ',']);
+            words.any(|word| word.trim_start_matches('-') == *option)
         };
-        let file = quote_path(file)?;
-        let command = |options: &[&str], what: &str| {
-            let options = options.join("|");
-            format!("{sed} -i -E '/^\\s*(--)?({options})\\b/d' {file}  # {what}")
-        };
-        let (windows, past) = (given(&OF_WINDOWS), given(&OF_THE_PAST));
-        match (&windows[..], &past[..]) {
-            ([], []) => None,
-            (_, ["tls-remote"]) => Some(format!(
-                "{sed} -i -E 's/^\\s*tls-remote\\s+(.*)/verify-x509-name \\1 name/' {file}  # tls-remote is of an older OpenVPN"
-            )),
-            (options, []) => Some(command(options, "they are for Windows")),
-            ([], options) => Some(command(options, "they are for an older OpenVPN")),
-            (windows, past) => Some(command(
-                &[windows, past].concat(),
-                "they are for Windows, or for an older OpenVPN",
-            )),
+        let mut all = removed.iter().chain(replaces.then_some(&TLS_REMOTE));
+        if !all.any(is_refused) {
+            return None;
         }
+        let mut script = Vec::new();
+        if !removed.is_empty() {
+            script.push(format!("/^\\s*(--)?({})(\\s|$)/d", removed.join("|")));
+        }
+        if replaces {
+            script.extend(REPLACE_TLS_REMOTE.map(str::to_string));
+            removed.push(TLS_REMOTE);
+        }
+        let is_windows = |option: &&str| OF_WINDOWS.contains(option);
+        let what = match removed.iter().filter(|option| is_windows(option)).count() {
+            0 => "they are for an older OpenVPN",
+            windows if windows == removed.len() => "they are for Windows",
+            _ => "they are for Windows, or for an older OpenVPN",
+        };
+        let (script, file) = (script.join(";"), quote_path(file)?);
+        Some(format!("{sed} -i -E '{script}' {file}  # {what}"))
     }
 
     /// Whether OpenVPN asks for user name and password.
@@ -744,6 +751,41 @@ mod tests {
         ] {
             assert_eq!(profile(text).is_beyond_veth(&known), beyond, "{text}");
         }
+    }
+
+    #[test]
+    fn only_what_is_refused_is_removed() {
+        let said = |option| {
+            format!(
+                "Options error: Unrecognized option or missing or extra parameter(s) in x.conf:3: {option} (2.6.14)"
+            )
+        };
+        let advice =
+            |text: &str, said: &str| profile(text).advice_for(said, Path::new("/x.conf"), "sed");
+        let kept = "ns-cert-type server\ncomp-lzo no\nsecret x\nno-replay\n";
+        let mixed = format!("{kept}register-dns\nkeysize 256\ntls-remote x\n");
+        for (option, parts) in [
+            (
+                "register-dns",
+                ["(register-dns|keysize)", "verify-x509-name"],
+            ),
+            ("tls-remote", ["(register-dns|keysize)", "verify-x509-name"]),
+        ] {
+            let advice = advice(&mixed, &said(option)).unwrap();
+            assert!(parts.iter().all(|part| advice.contains(part)), "{advice}");
+            for option in [
+                "ns-cert-type",
+                "comp-lzo",
+                "secret",
+                "no-replay",
+                "tls-remote)",
+            ] {
+                assert!(!advice.contains(option), "{advice}");
+            }
+        }
+        assert_eq!(advice(kept, &said("ns-cert-type")), None);
+        assert_eq!(advice(&mixed, "Options error: Bad protocol"), None);
+        assert_eq!(advice("setenv opt keysize 256\n", &said("keysize")), None);
     }
 
     #[test]

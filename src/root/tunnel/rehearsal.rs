@@ -52,8 +52,8 @@ pub struct Reading {
     pub copies: Vec<Copy>,
     /// Whether user name and password are known, and so are left out of the copies.
     pub answered: bool,
-    /// What to do if OpenVPN refuses it, where that is known.
-    pub advice: Option<String>,
+    /// The file that can be edited if OpenVPN refuses it, and the command that edits it.
+    pub edit: Option<(PathBuf, &'static str)>,
 }
 
 /// An error that names what OpenVPN refuses of these. Several of them are read at the same time:
@@ -111,8 +111,12 @@ impl Reader {
         }
         let cause =
             last_line(self.said).unwrap_or_else(|| "OpenVPN does not start with it".to_string());
+        let Reading { profile, edit, .. } = &self.reading;
+        let advice = edit
+            .as_ref()
+            .and_then(|(file, sed)| profile.advice_for(&cause, file, sed));
         let error = Error::new(self.reading.action, cause);
-        Err(match self.reading.advice {
+        Err(match advice {
             Some(advice) => error.hint(advice),
             None => error,
         })

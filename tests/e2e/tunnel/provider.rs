@@ -231,12 +231,15 @@ fn a_key_that_is_in_no_file_is_refused_with_the_reason() {
 fn options_that_openvpn_does_not_know_are_told_with_what_removes_them() {
     let host = host();
     openvpn::make_certificates(&host);
+    let _server = openvpn::OpenVpnServer::start(&host, 1194, 8, &[]);
     openvpn::configure_client(&host, "us [udp] work", 1194);
+    host.ok("sed -i 's/^remote-cert-tls.*/ns-cert-type server\\ncomp-lzo no/' '/etc/openvpn/us [udp] work.conf'");
     host.configure("[work]\nvpn=/etc/openvpn/us [udp] work.conf\n");
     for (lines, option) in [
         ("block-outside-dns\nregister-dns\n", "block-outside-dns"),
         ("keysize 256\n", "keysize"),
         ("tls-remote server\n", "tls-remote"),
+        ("tls-remote \"/CN=server\"\nkeysize 256\n", "tls-remote"),
         ("service x 1\nkey-method 2\n", "service"),
     ] {
         host.root()
@@ -254,7 +257,18 @@ fn options_that_openvpn_does_not_know_are_told_with_what_removes_them() {
         let hint = output.stderr.split("hint: ").nth(1).expect("a hint");
         host.ok(&hint.replace("sudo ", ""));
         host.ok("runns-exec build -s work --dry-run");
-        host.ok("sed -i '/^verify-x509-name/d' \"/etc/openvpn/us [udp] work.conf\"");
+        // What checks the server, or what OpenVPN still knows, is not removed.
+        let text = host.ok(&format!("cat '{file}'"));
+        for kept in ["ns-cert-type server", "comp-lzo no"] {
+            assert!(text.contains(kept), "{text}");
+        }
+        let checks = match lines {
+            _ if !lines.contains("tls-remote") => "",
+            _ if lines.contains("/CN=") => "verify-x509-name \"CN=server\"\n",
+            _ => "verify-x509-name server name\n",
+        };
+        assert!(format!("{text}\n").ends_with(checks), "{text}");
+        host.ok(&format!("runns-exec build -s work && runns-exec clean work -f && sed -i '/^verify-x509-name/d' '{file}'"));
     }
     // What else OpenVPN says is in its log, which the hint shows.
     host.ok("echo 'proto nonsense' >>\"/etc/openvpn/us [udp] work.conf\"");

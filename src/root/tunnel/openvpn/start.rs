@@ -57,8 +57,9 @@ impl Start<'_> {
             let reason = self
                 .explain(ask)
                 .unwrap_or_else(|| error.cause().to_string());
+            let advice = self.profile.advice(&reason);
             let error = Error::new(cannot(), reason);
-            match self.profile.advice() {
+            match advice {
                 Some(advice) => error.hint(advice),
                 None => error.hint(self.tunnel.log_hint()),
             }
