@@ -30,6 +30,8 @@ pub enum Weight {
     Cause,
     /// Trying that server again cannot help.
     Final,
+    /// It is of the file, and no server can help.
+    Fatal,
 }
 
 /// All attempts.
@@ -68,17 +70,18 @@ impl Attempts {
             is_old: false,
         };
         let keeps =
-            |old: &Said| old.weight > weight && (!old.is_old || old.weight == Weight::Final);
+            |old: &Said| old.weight > weight && (!old.is_old || old.weight >= Weight::Final);
         if !self.said.get(&server).is_some_and(keeps) && self.said.len() < MOST {
             self.said.insert(server, said);
         }
     }
 
-    /// Whether every server was tried, and none can be used.
+    /// Whether none can be used: every server was tried, or the cause is in the file.
     pub fn are_hopeless(&self) -> bool {
         let weight = |server: &String| self.said.get(server).map(|said| said.weight);
         let is_final = |server: &String| weight(server) == Some(Weight::Final);
-        self.came_round && self.servers.iter().all(is_final)
+        self.said.values().any(|said| said.weight == Weight::Fatal)
+            || (self.came_round && self.servers.iter().all(is_final))
     }
 
     /// Whether OpenVPN has come back to a server that it had tried.

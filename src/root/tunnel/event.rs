@@ -177,7 +177,19 @@ type Reason = (String, Weight);
 const CERTIFICATE: &[&str] = &["VERIFY ERROR", "WARNING: Your certificate"];
 const SOCKET: &[&str] = &["read ", "write ", "TCP: connect to "];
 /// Beginnings of a line, what it contains, and the reason; the first that matches decides.
-const REASONS: [(&[&str], &str, &str, Weight); 9] = [
+const REASONS: [(&[&str], &str, &str, Weight); 11] = [
+    (
+        &["OpenSSL: error:"],
+        "key values mismatch",
+        "the private key does not belong to the certificate",
+        Weight::Fatal,
+    ),
+    (
+        &["Cannot load private key file"],
+        "",
+        "the private key cannot be loaded: the file is damaged, or its password is wrong",
+        Weight::Fatal,
+    ),
     (
         CERTIFICATE,
         "certificate has expired",
@@ -240,6 +252,12 @@ pub fn reason_in(line: &str) -> Option<Reason> {
     if let Some(cause) = line.strip_prefix("OPTIONS ERROR: ") {
         let cause: String = cause.chars().take(SHOWN).collect();
         return Some((escape(cause.as_bytes()), Weight::Final));
+    }
+    if let Some(names) = line.strip_prefix("VERIFY X509NAME ERROR: ") {
+        let names: String = names.chars().take(SHOWN).collect();
+        let words = "the server's certificate has another name";
+        let reason = format!("{words}: {}", escape(names.as_bytes()));
+        return Some((reason, Weight::Final));
     }
     let begins = |starts: &[&str]| starts.iter().any(|start| line.starts_with(start));
     let found = REASONS

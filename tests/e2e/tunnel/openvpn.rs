@@ -203,6 +203,14 @@ fn a_build_that_fails_says_why_and_undoes_everything() {
             &["/etc/openvpn/work.conf:13", "nonsense"],
         ),
         ("s/ca.crt/none.crt/", &["none.crt"]),
+        (
+            "s/client.key/server.key/",
+            &["the private key does not belong to the certificate"],
+        ),
+        (
+            "$averify-x509-name nope name",
+            &["the server's certificate has another name: CN=server, must be nope"],
+        ),
     ] {
         for kill_switch in ["", "KillSwitch=yes\n"] {
             host.write("/etc/openvpn/work.conf", &format!("{work}\n"));
