@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::profile::{Profile, SCRIPTS, WRITERS};
+use super::profile::{OURS, Profile, SCRIPTS, WRITERS};
 use super::source::{Companions, Kind, of_root, read};
 use super::wgquick;
 use runns_shared::error::{Error, Result};
@@ -62,11 +62,15 @@ fn left_out(profile: &Profile) -> Vec<String> {
     let reasons = [
         (
             profile.which(&SCRIPTS),
-            "these scripts would change the host's own resolver",
+            "runns-exec sets up addresses, routes and DNS itself, without scripts",
         ),
         (
             profile.which(&WRITERS),
             "the daemon cannot write files; it logs to the system log",
+        ),
+        (
+            profile.which(&OURS),
+            "runns-exec confines and controls the daemon itself",
         ),
     ];
     let left_out = reasons

@@ -24,8 +24,7 @@ use runns_shared::trusted::{self, MAX_TEXT, Trust};
 /// OpenVPN's program.
 pub const PROGRAM: &str = "openvpn";
 
-/// Options that run scripts on events that we handle ourselves; the usual ones change the host's
-/// resolver.
+/// Options that run scripts on events that we handle ourselves.
 pub const SCRIPTS: [&str; 6] = [
     "up",
     "down",
@@ -35,10 +34,28 @@ pub const SCRIPTS: [&str; 6] = [
     "iproute",
 ];
 /// Options that write files. The daemon can write none, and logs to the system log.
-pub const WRITERS: [&str; 5] = ["log", "log-append", "status", "writepid", "replay-persist"];
-/// Options about the daemon's process, user and devices, which it cannot choose.
-const OURS: [&str; 7] = [
-    "user", "group", "chroot", "daemon", "dev-node", "tmp-dir", "setcon",
+pub const WRITERS: [&str; 6] = [
+    "log",
+    "log-append",
+    "memstats",
+    "status",
+    "writepid",
+    "replay-persist",
+];
+/// Options about the daemon's process, user and devices, and who controls it, which it cannot choose.
+pub const OURS: [&str; 12] = [
+    "user",
+    "group",
+    "chroot",
+    "daemon",
+    "dev-node",
+    "tmp-dir",
+    "setcon",
+    "management",
+    "management-client",
+    "management-client-user",
+    "management-client-group",
+    "management-forget-disconnect",
 ];
 /// Options that name a file, and which of their arguments it is (add_option in options.c of
 /// OpenVPN's sources).
