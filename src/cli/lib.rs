@@ -175,7 +175,7 @@ fn define_build(command: Command) -> Command {
             )
             .requires("of"),
         )
-        .group(ArgGroup::new("of").args(["section", "all"]))
+        .group(ArgGroup::new("of").args([WORD, "section", "all"]))
         .arg(
             flag("all", None, "Repair every namespace that is built").conflicts_with_all([
                 WORD, "name", "section", "int", "out", "resolve", "publish", "config",

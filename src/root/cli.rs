@@ -80,6 +80,8 @@ fn explain(error: &clap::Error) -> Error {
         .map(str::trim)
         .collect();
     let hint = paragraphs.find_map(|paragraph| paragraph.trim().strip_prefix("tip: "));
+    // Who mistypes an option does not mean a file of that name.
+    let hint = hint.filter(|hint| !hint.starts_with("to pass "));
     usage(cause.join(" ")).hint(
         hint.unwrap_or("see runns-exec --help")
             .lines()

@@ -9,9 +9,11 @@ use crate::walk::all;
 use runns_shared::config::Config;
 use runns_shared::error::{Error, Result};
 use runns_shared::escape::{one_line, quote, show};
+use runns_shared::name::NetnsName;
 use runns_shared::output;
 use runns_shared::plan::Plan;
 use runns_shared::record::{Record, State};
+use runns_shared::request::Request;
 
 /// All that is not as it was built.
 pub fn look(subject: &Subject) -> Vec<Finding> {
@@ -125,6 +127,15 @@ pub fn section_command(section: &str, given: &[String]) -> String {
         quote(section),
         given.collect::<String>()
     )
+}
+
+/// The command that removes a namespace, and builds it again by what `request` says.
+pub fn again(name: &NetnsName, request: &Request) -> String {
+    let clean = format!("sudo runns-exec clean {name}");
+    match &request.section {
+        Some(section) => format!("{clean} && {}", section_command(section, &request.given)),
+        None => format!("{clean}, then build it again"),
+    }
 }
 
 /// The command that brings what is built to what its section and these options say.

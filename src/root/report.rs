@@ -142,7 +142,10 @@ pub fn look<'a>(named: &'a [Named], seen: &'a Seen) -> Vec<Status> {
     )| match (examined, record) {
         (Some(examined), _) => status(examined, count, &zone),
         (None, Err(error)) => unreadable(name, error),
-        (None, Ok(_)) => not_built(name),
+        (None, Ok(_)) => Status {
+            kill_switch: has_kill_switch(name, seen),
+            ..not_built(name)
+        },
     };
     let statuses = named.iter().zip(examined).zip(counts).map(status);
     let mut statuses: Vec<Status> = statuses.collect();
@@ -298,6 +301,12 @@ fn not_built(name: &NetnsName) -> Status {
     }
 }
 
+/// Whether the section of this namespace asks for it.
+fn has_kill_switch(name: &NetnsName, seen: &Seen) -> bool {
+    let mut sections = seen.configuration().0.sections.iter();
+    sections.any(|section| section.netns == *name && section.request.kill_switch)
+}
+
 /// How many processes are in each namespace, its own daemons not counted.
 fn count(named: &[Named], seen: &Seen) -> Vec<Option<usize>> {
     let records: Vec<Option<&Record>> = named.iter().map(record).collect();
@@ -389,17 +398,12 @@ fn problems(found: Vec<Finding>, plan: &Plan, seen: &Seen) -> Vec<Problem> {
 /// The command that brings the namespace to its section.
 fn apply(plan: &Plan, differences: &[Difference]) -> String {
     let request = &plan.request;
-    let section = request.section.as_deref().unwrap_or_default();
     if differences.iter().any(|one| one.option == SECTION) {
         return format!("sudo runns-exec clean {}", plan.name);
     }
     let is_fixed = |one: &Difference| one.is_fixed(request.has_veth());
     match differences.iter().any(is_fixed) {
-        true => format!(
-            "sudo runns-exec clean {} && {}",
-            plan.name,
-            repair::section_command(section, &request.given)
-        ),
+        true => repair::again(&plan.name, request),
         false => repair::change(plan),
     }
 }

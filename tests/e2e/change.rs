@@ -496,17 +496,22 @@ fn what_cannot_change_is_refused_and_nothing_has_changed() {
         ("vpn=/etc/none.conf\n", ["/etc/none.conf", ""]),
     ] {
         configure(&host, &format!("AllowUsers=alice\n{section}"));
-        host.run(CHANGE).refused(1, &parts);
+        let refused = host.run(CHANGE).refused(1, &parts);
         assert_eq!(state(), before, "{section}");
         // Nobody is sent to a command that refuses.
         if parts[0].ends_with("cannot change") {
+            let hint = "hint: sudo runns-exec clean work && sudo runns-exec build -s work\n";
+            assert!(refused.stderr.ends_with(hint), "{refused}");
             let status = host.user("alice").ok("runns-exec status work");
             let again = "apply it: sudo runns-exec clean work && sudo runns-exec build -s work\n";
             assert!(status.contains(again), "{section}: {status}");
         }
     }
-    host.run("runns-exec build -n work --change")
-        .refused(2, &["--section"]);
+    // A word does, too.
+    for command in ["build -n work --change", "build --change"] {
+        host.run(&format!("runns-exec {command}"))
+            .refused(2, &["--section", "NAME|SECTION"]);
+    }
 }
 
 #[test]

@@ -78,6 +78,14 @@ fn the_log_of_a_namespace_is_one_command_away() {
     let host = host_with_vpn1();
     host.ok("mount -t tmpfs tmpfs /var/log");
     host.configure("[work]\nNetworkNamespace=vpn1\n");
+    // Root cannot do more.
+    for (runner, hint) in [
+        (host.root(), ""),
+        (host.user("alice"), "hint: sudo runns-exec log "),
+    ] {
+        let said = runner.run("runns-exec log work").refused(1, &[hint]);
+        assert_eq!(said.stderr.contains("hint: "), !hint.is_empty(), "{said}");
+    }
     let line = |time: &str, text: &str| format!("2026-11-08T03:04:{time}+00:00 host {text}\n");
     let daemon = line(
         "05.2",

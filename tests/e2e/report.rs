@@ -60,7 +60,7 @@ fn sections_that_are_not_built_have_a_row() {
     let host = host();
     host.configure(
         "[Work]\nNetworkNamespace=work\nInterfaceOut=eth0\nResolve=/etc/vpn.resolv\n[a-longer-name]\n\
-         [my mail]\nNetworkNamespace=mail\n[late]\n",
+         [my mail]\nNetworkNamespace=mail\nKillSwitch=yes\nvpn=/etc/none\n[late]\n",
     );
     host.ok("runns-exec build -s late -n early");
     let states = "awk -F '  +' '{print $1, $2}' | grep -v '^ \\|^not'";
@@ -88,11 +88,13 @@ fn sections_that_are_not_built_have_a_row() {
             (
                 &json[0]["namespace"],
                 &json[0]["state"],
+                &json[0]["kill_switch"],
                 &json[0]["processes"]
             ),
             (
                 &"mail".into(),
                 &"not built".into(),
+                &true.into(),
                 &serde_json::Value::Null
             )
         );

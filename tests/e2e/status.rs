@@ -88,6 +88,10 @@ fn failures_of_runns_exec_itself() {
         let output = alice.run(&format!("runns-exec {line}"));
         assert_eq!((output.status, output.stdout.as_str()), (2, ""), "{output}");
     }
+    alice.run("runns-exec import -n -x").refused(
+        2,
+        &["unexpected argument '-x'", "hint: see runns-exec --help"],
+    );
     for line in ["--help", "--version", "build --help", "exec --help", "help"] {
         let output = alice.run(&format!("runns-exec {line}"));
         assert!(
@@ -106,10 +110,12 @@ fn build_and_clean_as_a_user_say_what_to_do() {
         "build --dry-run",
         "clean vpn1",
         "clean -n vpn1 -f",
+        "import 'my [udp].ovpn' --auth ask",
+        "config edit vpn1",
     ] {
         host.user("alice")
             .run(&format!("runns-exec {line}"))
-            .refused(1, &["sudo"]);
+            .refused(1, &[&format!("hint: sudo runns-exec {line}\n")]);
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::ipv6::Pair;
 use super::pushed;
 use crate::etc_netns::{NSSWITCH, RESOLV_CONF, directory, is_marked, text_of};
+use crate::kernel::file::of_option;
 use runns_shared::error::Result;
 use runns_shared::escape::show;
 use runns_shared::name::NetnsName;
@@ -29,7 +30,8 @@ pub fn decide(plan: &Plan) -> Result<Option<Resolver>> {
         let text = if request.resolve_named {
             trusted::read_named(file)?
         } else {
-            trusted::read(file, Trust::Strict)?
+            trusted::read(file, Trust::Strict)
+                .map_err(|error| of_option("Resolve", file, 644, &error))?
         };
         (show(file), Some(text))
     } else if let Some(dns) = &request.dns {

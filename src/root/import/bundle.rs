@@ -141,7 +141,7 @@ fn is_configuration(text: &[u8]) -> bool {
     if text.len() as u64 > MAX_TEXT {
         return false;
     }
-    match Kind::of(text) {
+    match Kind::of(text, Path::new("")) {
         Ok(Kind::WireGuard) => true,
         Ok(Kind::OpenVpn) => {
             let lines = options::parse(text, |_| false).lines;

@@ -292,7 +292,7 @@ fn checked(name: NetnsName, source: &Path, text: Vec<u8>, read: Read) -> Result<
         room: Cell::new(LARGEST_COMPANIONS),
     };
     let companions = |path: &Path, most: u64| found.get(path, most);
-    let refuse_options = || match Kind::of(&text) {
+    let refuse_options = || match Kind::of(&text, source) {
         Ok(Kind::OpenVpn) => {
             let profile = Profile::new(source, &text, &companions)?;
             profile.need_key_in_file()?;

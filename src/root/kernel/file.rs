@@ -4,15 +4,17 @@
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File, Permissions};
 use std::io::{ErrorKind, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::libc::O_NOFOLLOW;
+use nix::sys::stat::lstat;
 
 use runns_shared::error::{Context, Error, Result};
-use runns_shared::escape::show;
+use runns_shared::escape::{quote_path, show};
 use runns_shared::trusted::{self, Trust};
 
 /// Begin and end of the name of a file that is not complete yet. Nothing in /etc/netns/NAME that is
@@ -25,6 +27,41 @@ fn unfinished(path: &Path) -> PathBuf {
     name.push(path.file_name().unwrap_or_default());
     name.push(UNFINISHED.1);
     path.with_file_name(name)
+}
+
+/// The command that makes `copy`, of a file in somebody else's directory, with that user's rights: it
+/// could be a link to what only root can read. `None` if all directories are root's, or if there is
+/// more in the names than letters, digits and blanks.
+pub fn copy_command(path: &Path, copy: &Path, mode: u32) -> Option<String> {
+    let foreign = |directory: &Path| {
+        let stat = lstat(directory).ok()?;
+        (stat.st_uid != 0).then_some(stat.st_uid)
+    };
+    let owner = path.ancestors().skip(1).find_map(foreign)?;
+    let is_plain = |path: &&Path| {
+        let mut bytes = path.as_os_str().as_bytes().iter();
+        bytes.all(|byte| byte.is_ascii_alphanumeric() || b"/._-+@ ".contains(byte))
+    };
+    let [path, copy] = [path, copy].map(|path| Some(path).filter(is_plain).and_then(quote_path));
+    let (path, copy) = (path?, copy?);
+    Some(format!(
+        "sudo -u '#{owner}' cat {path} | sudo install -m {mode} /dev/stdin {copy}"
+    ))
+}
+
+/// The error for a file of root's that an option of a section names, and that cannot be used.
+pub fn of_option(option: &str, path: &Path, mode: u32, error: &Error) -> Error {
+    let refused = Error::new(format!("use {option} {}", show(path)), error);
+    let mut name = OsString::from("runns-");
+    name.push(path.file_name().unwrap_or_default());
+    let copy = Path::new("/etc").join(name);
+    match (copy_command(path, &copy, mode), error.hint_text()) {
+        (Some(command), _) => {
+            refused.hint(format!("{command}  # then set {option}={}", show(copy)))
+        }
+        (None, Some(hint)) => refused.hint(hint),
+        (None, None) => refused,
+    }
 }
 
 /// Writes a file of mode 0644, in place of an earlier one: a reader finds either the old text or

@@ -24,6 +24,7 @@ use super::{Part, Site};
 use crate::facts::veth::INSIDE;
 use crate::finding::Finding;
 use crate::kernel::daemon::{self, Detached};
+use crate::kernel::file::of_option;
 use crate::kernel::tool;
 use crate::seen::Subject;
 use crate::tunnel::daemons;
@@ -138,7 +139,8 @@ fn check(plan: &Plan) -> Result<()> {
 
 fn locate(hook: &Hook) -> Result<()> {
     let wrong = |why: &str| Error::new(format!("use {} {}", hook.option, show(&hook.path)), why);
-    let (_, stat) = trusted::locate(&hook.path, Trust::Strict)?;
+    let (_, stat) = trusted::locate(&hook.path, Trust::Strict)
+        .map_err(|error| of_option(hook.option, &hook.path, 755, &error))?;
     if trusted::kind(&stat) != SFlag::S_IFREG {
         return Err(wrong("it is not a regular file"));
     }

@@ -30,7 +30,7 @@ pub struct Checked {
 /// or will be: names in it are relative to that directory.
 pub fn check(file: &Path, text: &[u8], companions: Companions) -> Result<Checked> {
     let unusable = |error: Error| error.within(format!("use {}", show(file)));
-    match Kind::of(text).map_err(unusable)? {
+    match Kind::of(text, file)? {
         Kind::OpenVpn => {
             let profile = Profile::new(file, text, companions)?;
             profile.need_key_in_file()?;

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::dir::{Dir, Entry};
-use nix::sys::stat::lstat;
 
 use super::credentials::Credentials;
 use super::options::{Line, parse, words};
 use super::source::{Companions, Kind, of_root, read};
 use super::{IMPORTED, LOGIN};
 use crate::confine::view::{Copy, normal};
+use crate::kernel::file::copy_command;
 use runns_shared::config::is_domain;
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::{quote_path, show};
@@ -647,26 +647,12 @@ impl Profile {
     fn refusal(&self, named: &Named, error: &Error) -> Error {
         let (option, path, file) = (named.by.option(), show(&named.path), show(&self.file));
         let refused = Error::new(format!("use {option} {path} of {file}"), error);
-        let foreign = |directory: &Path| {
-            lstat(directory)
-                .ok()
-                .map(|stat| stat.st_uid)
-                .filter(|owner| *owner != 0)
-        };
-        let owner = named.path.ancestors().skip(1).find_map(foreign);
-        let copy = self
-            .file
-            .with_file_name(named.path.file_name().unwrap_or_default());
-        let copy = show(copy);
-        // The hint is for a shell.
-        let plain = |text: &str| {
-            text.bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"/._-+@".contains(&byte))
-        };
-        match owner.filter(|_| plain(&path) && plain(&copy)) {
-            Some(owner) => refused.hint(format!(
-                "sudo -u '#{owner}' cat {path} | sudo install -m 600 /dev/stdin {copy}  # then name {copy} in {file}"
-            )),
+        let name = named.path.file_name().unwrap_or_default();
+        let copy = self.file.with_file_name(name);
+        match copy_command(&named.path, &copy, 600) {
+            Some(command) => {
+                refused.hint(format!("{command}  # then name {} in {file}", show(copy)))
+            }
             None => match error.hint_text() {
                 Some(hint) => refused.hint(hint),
                 None => refused,

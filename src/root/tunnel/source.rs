@@ -16,9 +16,48 @@ pub enum Kind {
     WireGuard,
 }
 
+/// How files begin that providers hand out and that are no configurations, and what they are.
+const OTHERS: [(&[u8], &str); 8] = [
+    (b"Rar!", "it is a .rar archive: unpack it"),
+    (b"7z\xbc\xaf\x27\x1c", "it is a .7z archive: unpack it"),
+    (b"\x1f\x8b", "it is compressed (gzip, .tar.gz): unpack it"),
+    (b"BZh", "it is compressed (bzip2): unpack it"),
+    (b"\xfd7zXZ", "it is compressed (xz): unpack it"),
+    (b"%PDF-", "it is a PDF document, not a configuration"),
+    (b"{\\rtf", "it is an RTF document, not a configuration"),
+    (
+        b"{",
+        "it is JSON, not an OpenVPN or WireGuard configuration",
+    ),
+];
+
+/// The command that writes `file` in UTF-8, beside it as `us-utf8.ovpn`; `None` if a message cannot
+/// show its name.
+pub fn convert(from: &str, file: &Path) -> Option<String> {
+    let mut name = file.file_stem()?.to_os_string();
+    name.push("-utf8");
+    if let Some(extension) = file.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    let new = quote_path(file.with_file_name(name))?;
+    Some(format!(
+        "iconv -f {from} -t UTF-8 {} >{new}",
+        quote_path(file)?
+    ))
+}
+
+/// The error for a file that import can use.
+fn to_import(error: Error, file: &Path) -> Error {
+    match quote_path(file) {
+        Some(file) => error.hint(format!("sudo runns-exec import {file}")),
+        None => error,
+    }
+}
+
 impl Kind {
-    /// The kind of a file, told by what is in it. An error says what it is instead.
-    pub fn of(text: &[u8]) -> Result<Self> {
+    /// The kind of `file`, told by what is in it. An error says what it is instead.
+    pub fn of(text: &[u8], file: &Path) -> Result<Self> {
         let start = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
         let start = start.trim_ascii_start();
         let begins = |with: &str| {
@@ -26,18 +65,24 @@ impl Kind {
                 .get(..with.len())
                 .is_some_and(|start| start.eq_ignore_ascii_case(with.as_bytes()))
         };
-        let wrong = |what: &str| Err(Error::new("use it", what));
+        let error = |what: &str| Error::new(format!("use {}", show(file)), what);
+        let wrong = |what: &str| Err(error(what));
         if start.is_empty() {
             return wrong("it is empty");
         }
         if text.starts_with(b"PK\x03\x04") {
-            return wrong("it is a .zip archive");
+            return Err(to_import(error("it is a .zip archive"), file));
         }
         if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") {
-            return Err(
-                Error::new("use it", "it is UTF-16 text, as Windows saves it")
-                    .hint("iconv -f UTF-16 -t UTF-8 FILE >NEW_FILE"),
-            );
+            let error = error("it is UTF-16 text, as Windows saves it");
+            return Err(match convert("UTF-16", file) {
+                Some(command) => error.hint(command),
+                None => error,
+            });
+        }
+        let mut others = OTHERS.iter();
+        if let Some((_, what)) = others.find(|(magic, _)| start.starts_with(magic)) {
+            return wrong(what);
         }
         if text.contains(&0) {
             return wrong("it is not a text file: it contains a NUL byte");
@@ -79,22 +124,24 @@ pub type Companions<'a> = &'a dyn Fn(&Path, u64) -> Result<Option<Vec<u8>>>;
 /// Reads a tunnel's file, which must be root's, as must the files that it names: what is in it runs
 /// as root, or goes to the server.
 pub fn read(file: &Path, wanted: Kind) -> Result<Vec<u8>> {
-    let import = |error: Error| match quote_path(file) {
-        Some(file) => error.hint(format!("sudo runns-exec import {file}")),
-        None => error,
+    // One that is only not root's alone can be imported.
+    let foreign = |error: Error| match trusted::open_named(file) {
+        Ok(_) => to_import(error, file),
+        Err(_) => error,
     };
-    let text = of_root(file, MAX_TEXT).map_err(import)?.ok_or_else(|| {
+    let text = of_root(file, MAX_TEXT).map_err(foreign)?.ok_or_else(|| {
         Error::new(
             format!("open {}", show(file)),
             "there is no such file or directory",
         )
     })?;
-    let cannot = || format!("use {}", show(file));
-    let found = Kind::of(&text).map_err(|error| import(error.within(cannot())))?;
+    let found = Kind::of(&text, file)?;
     if found != wanted {
         let ((option, what), (instead, _)) = (found.words(), wanted.words());
-        return Err(Error::new(cannot(), format!("it is {what}"))
-            .hint(format!("write {option}= in place of {instead}=")));
+        return Err(
+            Error::new(format!("use {}", show(file)), format!("it is {what}"))
+                .hint(format!("write {option}= in place of {instead}=")),
+        );
     }
     Ok(text)
 }
@@ -110,13 +157,17 @@ pub fn of_root(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
 mod tests {
     use super::*;
 
+    fn of(text: &[u8]) -> Result<Kind> {
+        Kind::of(text, Path::new("/d/us.ovpn"))
+    }
+
     #[test]
     fn kinds_are_told_by_what_is_in_them() {
         for text in ["client\n", "\u{feff}# Prov\r\nremote a\r\n", "<ca>\n"] {
-            assert_eq!(Kind::of(text.as_bytes()), Ok(Kind::OpenVpn), "{text}");
+            assert_eq!(of(text.as_bytes()), Ok(Kind::OpenVpn), "{text}");
         }
         for text in ["[Interface]\n", "\u{feff}#x\r\n\r\n [peer] \r\n"] {
-            assert_eq!(Kind::of(text.as_bytes()), Ok(Kind::WireGuard), "{text}");
+            assert_eq!(of(text.as_bytes()), Ok(Kind::WireGuard), "{text}");
         }
         for (text, what) in [
             (&b" \r\n"[..], "empty"),
@@ -125,8 +176,13 @@ mod tests {
             (b"\xff\xfec\0l\0", "UTF-16"),
             (b"-----BEGIN CERTIFICATE-----\n", "certificate"),
             (b"\x7fELF\0", "NUL"),
+            (b"Rar!\x1a\x07\0", ".rar archive"),
+            (b"7z\xbc\xaf\x27\x1c\0", ".7z archive"),
+            (b"\x1f\x8b\x08\0", "gzip"),
+            (b"%PDF-1.7\n", "PDF"),
+            (b"{\n\"remote\": \"a\"}", "JSON"),
         ] {
-            let error = Kind::of(text).unwrap_err();
+            let error = of(text).unwrap_err();
             assert!(error.cause().contains(what), "{error}");
         }
     }

@@ -46,9 +46,10 @@ impl Change {
     fn of(wanted: &Wanted, record: &Record) -> Result<Self> {
         let built = &record.plan;
         let name = &built.name;
-        let again = || format!("sudo runns-exec clean {name}, then build it again");
-        let refuse =
-            |cause: String| Error::new(format!("change namespace {name}"), cause).hint(again());
+        let refuse = |cause: String| {
+            Error::new(format!("change namespace {name}"), cause)
+                .hint(repair::again(name, &wanted.request))
+        };
         if record.state != State::Built {
             let cause = "an earlier build or clean of it was interrupted";
             return Err(refuse(cause.to_string()));
@@ -130,7 +131,7 @@ pub fn run(site: &mut Site, wanted: &Wanted, start: &str) -> Result<bool> {
     if site.open_namespace()?.is_none() {
         let cause = "its name no longer refers to the namespace that was built";
         return Err(Error::new(format!("change namespace {name}"), cause)
-            .hint(format!("sudo runns-exec clean {name}, then build it again")));
+            .hint(repair::again(&name, &wanted.request)));
     }
     let was_leaky = is_leaky(site.plan());
     let (lines, logged) = (change.lines(start, "changed"), change.lines("", "changed"));

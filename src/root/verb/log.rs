@@ -194,8 +194,11 @@ impl Subject {
         let readable: Vec<(&str, File)> = readable.collect();
         if readable.is_empty() {
             let cause = format!("there is no journal, and none of {}", FILES.join(", "));
-            return Err(Error::new("read the log", cause + " can be read")
-                .hint(format!("sudo runns-exec log {}", self.netns)));
+            let error = Error::new("read the log", cause + " can be read");
+            return Err(match nix::unistd::geteuid().is_root() {
+                true => error,
+                false => error.hint(format!("sudo runns-exec log {}", self.netns)),
+            });
         }
         let paths: Vec<&str> = readable.iter().map(|(path, _)| *path).collect();
         let mut found = VecDeque::new();

@@ -14,18 +14,37 @@ mod summary;
 mod watch;
 mod word;
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
 use runns_privileged::capability::refuse_user_namespace;
 use runns_shared::error::{Context, Error, Result};
+use runns_shared::escape::quote_path;
 use runns_sys::process::{self, Disposition};
 
 use crate::kernel::tool;
+
+/// This command, for root; `None` if a message cannot show it as it is.
+fn as_root() -> Option<String> {
+    let words = std::fs::read("/proc/self/cmdline").ok()?;
+    let words = words.strip_suffix(b"\0")?.split(|byte| *byte == 0);
+    let words: Option<Vec<String>> = words
+        .skip(1)
+        .map(|word| quote_path(OsStr::from_bytes(word)))
+        .collect();
+    Some(format!("sudo runns-exec {}", words?.join(" ")))
+}
 
 /// What root's commands need before anything else: root, the host's own namespaces, a clean
 /// environment, signals that do not cut them short.
 fn prepare(verb: &str) -> Result<()> {
     refuse_user_namespace(verb)?;
     if !nix::unistd::geteuid().is_root() {
-        return Err(Error::new(verb, "only root can").hint(format!("sudo runns-exec {verb} ...")));
+        let error = Error::new(verb, "only root can");
+        return Err(match as_root() {
+            Some(command) => error.hint(command),
+            None => error,
+        });
     }
     for kind in ["net", "mnt"] {
         let namespace = |pid: &str| {

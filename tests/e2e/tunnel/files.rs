@@ -123,6 +123,17 @@ fn a_file_that_a_user_could_exchange_is_refused() {
         hint.contains("then name /etc/openvpn/creds in /etc/openvpn/work.conf"),
         "{hint}"
     );
+    host.user("alice").ok("cp creds 'my creds'");
+    host.write(
+        "/etc/openvpn/work.conf",
+        &format!("{config}\nauth-user-pass \"/home/alice/my creds\"\n"),
+    );
+    let refused = host.run("runns-exec build -s work").refused(1, &[]);
+    let hint = refused.stderr.split("hint: ").nth(1).expect("a hint");
+    let command = hint.split("  #").next().expect("a command");
+    host.ok(&format!(
+        "{command} && grep -q word '/etc/openvpn/my creds' && rm '/etc/openvpn/my creds' '/home/alice/my creds'"
+    ));
     // A name is never a part of it that a shell would take for more.
     host.write(
         "/etc/openvpn/work.conf",

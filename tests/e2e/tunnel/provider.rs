@@ -21,21 +21,27 @@ fn a_file_that_is_something_else() {
     openvpn::make_certificates(&host);
     openvpn::configure_client(&host, "work", 1194);
     host.ok("cd /etc/openvpn && : >empty && printf '\\r\\n' >blank && printf 'PK\\003\\004x\\0' >zip && cp ca.crt certificate \
-             && printf '<!DOCTYPE html>\\n<html>' >page && iconv -t UTF-16 work.conf >utf16");
+             && mkdir directory && printf '<!DOCTYPE html>\\n<html>' >page && iconv -t UTF-16 work.conf >utf16");
     host.configure("");
     let before = Snapshot::of(&host);
-    for (file, what) in [
-        ("empty", "it is empty"),
-        ("blank", "it is empty"),
-        ("zip", "it is a .zip archive"),
-        ("page", "it is a web page"),
-        ("utf16", "it is UTF-16 text"),
-        ("certificate", "it is a certificate or a key"),
+    let zip = "\nhint: sudo runns-exec import /etc/openvpn/zip\n";
+    let convert = "\nhint: iconv -f UTF-16 -t UTF-8 /etc/openvpn/utf16 >/etc/openvpn/utf16-utf8\n";
+    for (file, what, hint) in [
+        ("empty", "it is empty", ""),
+        ("blank", "it is empty", ""),
+        ("zip", "it is a .zip archive", zip),
+        ("page", "it is a web page", ""),
+        ("utf16", "it is UTF-16 text", convert),
+        ("certificate", "it is a certificate or a key", ""),
+        ("directory", "it is a directory", ""),
     ] {
         for option in ["vpn", "WireGuard"] {
             host.configure(&format!("[work]\n{option}=/etc/openvpn/{file}\n"));
-            let name = format!("use /etc/openvpn/{file}");
-            refused(&host, &[&name, what]);
+            let name = format!(" /etc/openvpn/{file}: ");
+            refused(&host, &[&name, what, hint]);
+            // No command that would only say the same again.
+            let said = host.run("runns-exec build -s work");
+            assert_eq!(said.stderr.contains("hint: "), !hint.is_empty(), "{said}");
         }
     }
     host.configure("[work]\nvpn=/etc/wireguard/wg0.conf\n");
@@ -103,6 +109,34 @@ fn a_file_in_a_home_directory_is_to_be_imported() {
             "hint: sudo chown root:root /etc/openvpn/us.ovpn\n",
         ],
     );
+}
+
+/// Other files of root's are named with their option, and the hint copies them.
+#[test]
+fn any_other_file_in_a_home_directory_is_to_be_copied() {
+    let host = host();
+    host.user("alice")
+        .ok("printf '#!/bin/sh\\nnameserver 192.0.2.53\\n' >/home/alice/it");
+    for (option, mode) in [
+        ("Resolve", 644),
+        ("PostBuild", 755),
+        ("PreClean", 755),
+        ("OpenConnect=192.0.2.1\nOpenConnectOptions", 600),
+    ] {
+        let name = option.rsplit('\n').next().unwrap();
+        host.configure(&format!("[work]\n{option}=/home/alice/it\n"));
+        let cause =
+            format!("cannot use {name} /home/alice/it: cannot trust /home/alice: it belongs");
+        let output = host.run("runns-exec build -s work").refused(1, &[&cause]);
+        let hint = output.stderr.split("hint: ").nth(1).expect("a hint");
+        let (command, then) = hint.split_once("  # ").expect("a command");
+        assert_eq!(then, format!("then set {name}=/etc/runns-it\n"));
+        host.ok(&format!("rm -f /etc/runns-it; {command}"));
+        assert_eq!(
+            host.ok("stat -c '%a %U' /etc/runns-it && cmp /etc/runns-it /home/alice/it"),
+            format!("{mode} root")
+        );
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::PROGRAM;
 use crate::confine::view::{Copy, normal};
+use crate::kernel::file::of_option;
 use crate::kernel::tool;
 use crate::tunnel::source::of_root;
 use runns_shared::config::is_domain;
@@ -83,7 +84,11 @@ impl Options {
     /// Reads the file, which must be root's: what is in it decides what is trusted.
     pub fn read(one: &OpenConnect) -> Result<Self> {
         let text = match &one.options {
-            Some(file) => Some(needed(file, MAX_TEXT)?),
+            Some(file) => {
+                let text = needed(file, MAX_TEXT);
+                let wrong = |error| of_option("OpenConnectOptions", file, 600, &error);
+                Some(text.map_err(wrong)?)
+            }
             None => None,
         };
         let mut options = Self {
@@ -187,7 +192,8 @@ impl Options {
         let Some(file) = &self.password else {
             return Ok(None);
         };
-        let text = secret(file)?;
+        let text = secret(file);
+        let text = text.map_err(|error| of_option("OpenConnectPassword", file, 600, &error))?;
         let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         match std::str::from_utf8(line) {
