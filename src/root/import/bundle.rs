@@ -59,7 +59,8 @@ impl Bundle {
                 .map_err(|error| wrong(&escape(error.to_string().as_bytes())))?;
             let shown = escape(entry.name().as_bytes());
             let wrong = |why: &str| wrong(&format!("{shown}: {why}"));
-            let place = place(entry.name()).map_err(wrong)?;
+            let unpack_it = |why| wrong(why).hint("unpack it, and import the files from there");
+            let place = place(entry.name()).map_err(unpack_it)?;
             if entry.is_dir() || is_clutter(&place) {
                 continue;
             }
@@ -84,6 +85,13 @@ impl Bundle {
     /// The file at this place.
     pub fn file(&self, place: &Path) -> Option<&[u8]> {
         self.files.get(place).map(Vec::as_slice)
+    }
+
+    /// The archives in it.
+    pub fn archives(&self) -> Vec<String> {
+        let files = self.files.iter();
+        let archives = files.filter(|(_, contents)| is_archive(contents));
+        archives.map(|(place, _)| show(place)).collect()
     }
 
     /// The places of all files.

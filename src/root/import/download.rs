@@ -14,7 +14,7 @@ use nix::unistd::{Gid, Uid, getgroups, setfsgid, setfsuid, setgroups};
 
 use runns_shared::account;
 use runns_shared::error::{Context, Error, Result, words};
-use runns_shared::escape::show;
+use runns_shared::escape::{escape, quote_path, show};
 use runns_shared::trusted::{self, kind};
 
 /// The user whose rights are used; without supplementary groups.
@@ -56,7 +56,10 @@ impl Download {
             return Err(Error::new(cannot(), words(Errno::ENOENT)));
         }
         if let (0, Some(error)) = (uid, unsafe_place) {
-            return Err(error);
+            return Err(match quote_path(&path) {
+                Some(file) => error.hint(format!("cp {file} ~/  # then name the copy")),
+                None => error,
+            });
         }
         let owner = (uid != 0).then(|| Owner {
             uid: Uid::from_raw(uid),
@@ -66,7 +69,8 @@ impl Download {
         let how = OpenHow::new()
             .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
             .resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
-        let directory = with_rights_of(owner, || openat2(AT_FDCWD, parent, how).cannot(cannot))?;
+        let open = || openat2(AT_FDCWD, parent, how).map_err(|errno| denied(errno, owner, &path));
+        let directory = with_rights_of(owner, open)?;
         Ok(Self {
             directory,
             owner,
@@ -99,7 +103,7 @@ impl Download {
                         "it is a symbolic link, or its path contains one, and import follows none";
                     return Err(Error::new(cannot(), cause));
                 }
-                file => file.cannot(cannot)?,
+                file => file.map_err(|errno| denied(errno, self.owner, &path))?,
             };
             let stat = fstat(&file).cannot(cannot)?;
             if kind(&stat) != SFlag::S_IFREG {
@@ -112,6 +116,17 @@ impl Download {
             trusted::contents(File::from(file), &path, most).map(Some)
         })
     }
+}
+
+/// Why `path` cannot be read with the rights of `owner`.
+fn denied(errno: Errno, owner: Option<Owner>, path: &Path) -> Error {
+    let mut cause = words(errno);
+    if let Some(Owner { uid, .. }) = owner.filter(|_| errno == Errno::EACCES) {
+        let known = account::user_by_id(uid.as_raw());
+        let name = known.map_or(format!("uid {uid}"), |user| escape(user.name.as_bytes()));
+        cause += &format!(" ({name}, to whom its directory belongs, cannot read it)");
+    }
+    Error::new(format!("read {}", show(path)), cause)
 }
 
 /// Does `work` with the rights of `owner`, as far as files are concerned (setfsuid(2)).

@@ -13,11 +13,13 @@ pub mod store;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::confine::view::{Copy, normal};
 use crate::tunnel::check::{self, Checked};
+use crate::tunnel::options;
 use crate::tunnel::profile::Profile;
 use crate::tunnel::rehearsal::{Reading, read_by_openvpn};
 use crate::tunnel::source::{Kind, of_root};
@@ -157,7 +159,11 @@ pub fn read(files: &[PathBuf], prefix: Option<&str>) -> Result<(Vec<Import>, Vec
                 show(&import.source),
                 import.name
             );
-            return Err(Error::new("choose names", cause).hint("rename one of the files"));
+            let hint = match other.source.is_file() && import.source.is_file() {
+                true => "rename one of the files",
+                false => "unpack the archive, and rename one of the files",
+            };
+            return Err(Error::new("choose names", cause).hint(hint));
         }
     }
     Ok((imports, unused))
@@ -187,7 +193,14 @@ fn of_bundle(
     let found = bundle.configurations();
     let wrong = |cause: &str| Err(Error::new(format!("use the archive {}", show(path)), cause));
     if found.is_empty() {
-        return wrong("there is no OpenVPN or WireGuard configuration in it");
+        let archives = bundle.archives();
+        return match archives.is_empty() {
+            true => wrong("there is no OpenVPN or WireGuard configuration in it"),
+            false => wrong(&format!(
+                "there is no OpenVPN or WireGuard configuration in it, but other archives, which have to be unpacked first: {}",
+                archives.join(", ")
+            )),
+        };
     }
     if found.len() > MOST_FILES {
         return wrong(&format!("it has more than {MOST_FILES} configurations"));
@@ -291,6 +304,7 @@ fn checked(name: NetnsName, source: &Path, text: Vec<u8>, read: Read) -> Result<
         refused: RefCell::default(),
         room: Cell::new(LARGEST_COMPANIONS),
     };
+    let (text, unused) = adapted(text, found.base, read);
     let companions = |path: &Path, most: u64| found.get(path, most);
     let refuse_options = || match Kind::of(&text, source) {
         Ok(Kind::OpenVpn) => {
@@ -301,7 +315,8 @@ fn checked(name: NetnsName, source: &Path, text: Vec<u8>, read: Read) -> Result<
         _ => Ok(()),
     };
     let result = refuse_options().and_then(|()| {
-        let checked = check::check(source, &text, &companions)?;
+        let mut checked = check::check(source, &text, &companions)?;
+        checked.left_out.extend(unused);
         for path in &checked.companions {
             companions(path, LARGEST_COMPANION)?;
         }
@@ -310,9 +325,7 @@ fn checked(name: NetnsName, source: &Path, text: Vec<u8>, read: Read) -> Result<
     let refused = found.refused.into_inner();
     if !refused.is_empty() {
         let refused: Vec<String> = refused.into_iter().collect();
-        return Err(Error::new(cannot(), refused.join("; ")).hint(
-            "copy these files into the same directory, readable by its owner, and remove the paths from their names",
-        ));
+        return Err(Error::new(cannot(), refused.join("; ")).hint(TO_COPY));
     }
     let checked = result.map_err(|error| error.within(cannot()))?;
     let files = found.files.into_inner().into_iter();
@@ -325,6 +338,57 @@ fn checked(name: NetnsName, source: &Path, text: Vec<u8>, read: Read) -> Result<
         checked,
     };
     complete(import, text).map_err(|error| error.within(cannot()))
+}
+
+/// What to do about files elsewhere.
+const TO_COPY: &str = "copy these files into the same directory, readable by its owner, and remove the paths from their names";
+
+/// The text as it is kept, and what is left out of it: files beside it are named without `base`, its
+/// directory, and user name and password are asked for if their file does not exist. All checks see
+/// this text.
+fn adapted(text: Vec<u8>, base: &Path, read: Read) -> (Vec<u8>, Vec<String>) {
+    if Kind::of(&text, base) != Ok(Kind::OpenVpn) {
+        return (text, Vec::new());
+    }
+    let prefix = [base.as_os_str().as_bytes(), b"/"].concat();
+    let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
+    let login = missing_login(&lines, base, read);
+    let mut kept = Vec::with_capacity(text.len());
+    for (at, line) in lines.into_iter().enumerate() {
+        if login.as_ref().is_some_and(|(place, _)| *place == at) {
+            kept.extend_from_slice(b"auth-user-pass\n");
+            continue;
+        }
+        let mut rest = line;
+        while let Some((first, after)) = rest.split_first() {
+            kept.push(*first);
+            let begins_word = first.is_ascii_whitespace() || matches!(first, b'"' | b'\'');
+            rest = match after.strip_prefix(&prefix[..]) {
+                Some(relative) if begins_word => relative,
+                _ => after,
+            };
+        }
+    }
+    let login = login.map(|(_, name)| format!("{name} (it does not exist)"));
+    (kept, login.into_iter().collect())
+}
+
+/// The line that counts of those that name a file with user name and password, and that name, if it
+/// is to be beside the configuration and is not there.
+fn missing_login(lines: &[&[u8]], base: &Path, read: Read) -> Option<(usize, String)> {
+    let parse = |line: &[u8]| options::parse(line, |_| false).lines;
+    let is_login = |line: &&[u8]| {
+        let lines = parse(line);
+        lines.iter().any(|line| line.option() == "auth-user-pass")
+    };
+    let at = lines.iter().rposition(is_login)?;
+    let line = parse(lines[at]).pop()?;
+    let [name] = line.arguments() else {
+        return None;
+    };
+    let path = normal(&base.join(name));
+    let found = read(path.strip_prefix(base).ok()?, LARGEST_COMPANION);
+    (name != "stdin" && matches!(found, Ok(None))).then(|| (at, show(name)))
 }
 
 /// The files that a configuration names, as far as they have been asked for.
@@ -418,10 +482,10 @@ fn complete(mut import: Import, text: Vec<u8>) -> Result<Import> {
     });
     let absolute: Vec<String> = absolute.into_inner().into_iter().collect();
     if !absolute.is_empty() {
-        return wrong(format!(
-            "it names files by absolute paths, which import does not follow: {}",
-            absolute.join(", ")
-        ));
+        let absolute = absolute.join(", ");
+        let cause =
+            format!("it names files by absolute paths, which import does not follow: {absolute}");
+        return Err(Error::new("import it", cause).hint(TO_COPY));
     }
     result.map(|()| import)
 }
@@ -550,6 +614,22 @@ mod tests {
         let found = import(&format!("{START}ca ca.crt\nconfig more\n"), &files).unwrap();
         let places: Vec<String> = found.files.keys().map(show).collect();
         assert_eq!(places, ["ca.crt", "k/client.key", "more", "us.ovpn"]);
+        // By absolute names, with blanks around them or in quotes.
+        let found = import(
+            &format!("{START}ca\t\"/home/a/ca.crt\"\nhttp-proxy h 1 /home/a/k/client.key\n"),
+            &files,
+        )
+        .unwrap();
+        let kept = String::from_utf8_lossy(&found.files[Path::new("us.ovpn")]).into_owned();
+        let lines = "ca\t\"ca.crt\"\nhttp-proxy h 1 k/client.key\n";
+        assert_eq!(kept, format!("{START}{lines}"));
+        // A file with user name and password that the provider does not hand out.
+        let text = format!("{START}auth-user-pass pass.txt\r\nca ca.crt\n");
+        let found = import(&text, &files).unwrap();
+        let kept = String::from_utf8_lossy(&found.files[Path::new("us.ovpn")]).into_owned();
+        assert_eq!(kept, format!("{START}auth-user-pass\nca ca.crt\n"));
+        assert!(found.checked.asks_login && found.files.len() == 2);
+        assert_eq!(found.checked.left_out, ["pass.txt (it does not exist)"]);
         for (line, part) in [
             ("auth-user-pass\nhttp-proxy h 1 auth basic", "a file auth"),
             ("auth-user-pass\nsocks-proxy h 1 ./auth", "a file auth"),
@@ -571,8 +651,13 @@ mod tests {
                 "config /etc/passwd",
                 "/etc/passwd is not in the same directory",
             ),
-            ("ca /home/a/ca.crt", "absolute paths"),
-            ("http-proxy h 1 /home/a/ca.crt", "absolute paths"),
+            ("cd /home/a\nca ca.crt", "absolute paths"),
+            ("ca /home/a//etc/passwd", "/etc/passwd is not in"),
+            ("\"/home/a/plugin\" /x.so", "plugin: it loads a library"),
+            (
+                "auth-user-pass gone\nca ca.crt\nauth-user-pass ../gone",
+                "/home/gone is not in",
+            ),
             (
                 "cd /etc\nca passwd",
                 "/etc/passwd is not in the same directory",

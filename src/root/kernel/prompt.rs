@@ -48,9 +48,9 @@ pub fn ask(question: &str, echo: bool) -> Result<String> {
     }
     // Only now: what is typed before would be thrown away (TCSAFLUSH).
     prompt(question);
-    let mut answer = String::new();
+    let mut answer = Vec::new();
     let result = wait_for_line().and_then(|()| {
-        let read = stdin.lock().read_line(&mut answer);
+        let read = stdin.lock().read_until(b'\n', &mut answer);
         match read.cannot(|| "read the answer")? {
             0 => Err(Error::new("read the answer", "end of input")),
             _ => Ok(()),
@@ -61,7 +61,13 @@ pub fn ask(question: &str, echo: bool) -> Result<String> {
         let _ = std::io::stderr().write_all(b"\n");
     }
     result?;
-    Ok(answer.trim_end_matches('\n').to_string())
+    let text = String::from_utf8(answer).map_err(|_| {
+        Error::new(
+            "read the answer",
+            "it is not UTF-8 text: set the terminal to UTF-8",
+        )
+    })?;
+    Ok(text.trim_end_matches('\n').to_string())
 }
 
 /// A line on the terminal, without a newline, with the time that is left for something. Without a

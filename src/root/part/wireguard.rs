@@ -600,7 +600,7 @@ fn configure_by(verb: &str, device: &str, setconf: &str) -> Result<()> {
         .map_err(|_| {
             Error::new(
                 "set keys and peers",
-                "wg did not accept them: a key, port or network in the file is wrong",
+                "wg did not accept the file: a key, port or network in it is wrong",
             )
         })
 }

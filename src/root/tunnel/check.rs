@@ -10,6 +10,7 @@ use runns_shared::error::{Error, Result};
 use runns_shared::escape::show;
 use runns_shared::output::warn;
 use runns_shared::plan::Plan;
+use runns_shared::trusted::MAX_TEXT;
 
 /// What is in a file that can be used.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub struct Checked {
     pub companions: Vec<PathBuf>,
     /// Whether somebody has to type a user name and a password.
     pub asks_login: bool,
+    /// What else somebody has to type.
+    pub asks: Vec<&'static str>,
     /// What of it is not used, and why.
     pub left_out: Vec<String>,
 }
@@ -40,6 +43,7 @@ pub fn check(file: &Path, text: &[u8], companions: Companions) -> Result<Checked
                 servers: profile.servers(),
                 companions: profile.companions()?,
                 asks_login: profile.asks_login(),
+                asks: asks(&profile, text, companions)?,
                 left_out: left_out(&profile),
             })
         }
@@ -51,10 +55,47 @@ pub fn check(file: &Path, text: &[u8], companions: Companions) -> Result<Checked
                 servers: config.endpoints,
                 companions: Vec::new(),
                 asks_login: false,
+                asks: Vec::new(),
                 left_out: left_out.into_iter().collect(),
             })
         }
     }
+}
+
+/// What OpenVPN asks for, apart from user name and password: what unlocks the key, and a code.
+fn asks(profile: &Profile, text: &[u8], companions: Companions) -> Result<Vec<&'static str>> {
+    // RFC 7468, 11 and RFC 1421, 4.6.1.1.
+    const LOCKED: [&[u8]; 2] = [
+        b"-----BEGIN ENCRYPTED PRIVATE KEY-----",
+        b"Proc-Type: 4,ENCRYPTED",
+    ];
+    let is_locked = |text: &[u8]| {
+        LOCKED
+            .iter()
+            .any(|mark| text.windows(mark.len()).any(|window| window == *mark))
+    };
+    let file = profile.value("key").filter(|name| !name.is_empty());
+    let key = match file {
+        Some(name) => companions(&profile.directory().join(name), MAX_TEXT)?,
+        None => Some(text.to_vec()),
+    };
+    let has_password = profile
+        .value("askpass")
+        .is_some_and(|name| !matches!(name, "" | "stdin"));
+    let asks = [
+        (
+            !has_password && key.is_some_and(|key| is_locked(&key)),
+            "the private key's password",
+        ),
+        (
+            profile.value("static-challenge").is_some(),
+            "a one-time code",
+        ),
+    ];
+    Ok(asks
+        .into_iter()
+        .filter_map(|(is_asked, what)| is_asked.then_some(what))
+        .collect())
 }
 
 /// What is left out of OpenVPN's configuration.
@@ -122,6 +163,29 @@ pub fn warn_of_service(plan: &Plan) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_to_be_typed_is_known() {
+        const KEY: &[u8] = b"-----BEGIN ENCRYPTED PRIVATE KEY-----\n";
+        let there = |path: &Path, _: u64| Ok((path == Path::new("/d/key")).then(|| KEY.to_vec()));
+        let inline = format!("<key>\n{}</key>\n", String::from_utf8_lossy(KEY));
+        for (more, wanted) in [
+            ("", &[][..]),
+            ("key key\n", &["the private key's password"]),
+            (&inline, &["the private key's password"]),
+            ("key key\naskpass key\n", &[]),
+            ("key other\n", &[]),
+            ("static-challenge Code 1\n", &["a one-time code"]),
+        ] {
+            let text = format!("client\nremote a\n{more}");
+            let profile = Profile::new(Path::new("/d/a.ovpn"), text.as_bytes(), &there).unwrap();
+            assert_eq!(
+                asks(&profile, text.as_bytes(), &there).unwrap(),
+                wanted,
+                "{more}"
+            );
+        }
+    }
 
     #[test]
     fn companions_come_from_wherever_they_are_kept() {

@@ -2,9 +2,11 @@
 //! not need are ignored and listed in [`Config::left_out`]. Keys stay in [`Config::setconf`], which
 //! goes only to wg(8)'s standard input.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
+use runns_shared::config::is_domain;
 use runns_shared::error::{Error, Result};
+use runns_shared::name::IfaceName;
 use runns_shared::request::Dns;
 
 /// An address with its prefix length.
@@ -49,10 +51,28 @@ const OF_PEER: [&str; 5] = [
     "persistentkeepalive",
 ];
 
+/// Those of them that are keys.
+const KEYS: [&str; 3] = ["privatekey", "publickey", "presharedkey"];
+
 /// The options of AmneziaWG, which hide what WireGuard's packets look like.
-const OF_AMNEZIA: [&str; 16] = [
-    "jc", "jmin", "jmax", "s1", "s2", "s3", "s4", "h1", "h2", "h3", "h4", "i1", "i2", "i3", "i4",
+const OF_AMNEZIA: [&str; 17] = [
+    "jc",
+    "jmin",
+    "jmax",
+    "s1",
+    "s2",
+    "s3",
+    "s4",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "i1",
+    "i2",
+    "i3",
+    "i4",
     "i5",
+    "advancedsecurity",
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -124,6 +144,9 @@ impl Config {
     fn option(&mut self, place: Place, key: &str, value: &str) -> Result<()> {
         let low = key.to_ascii_lowercase();
         let wrong = |why: &str| Error::new("read it", format!("{key}: {why}"));
+        if KEYS.contains(&low.as_str()) && !is_key(value) {
+            return Err(wrong("it is not a key, which has 44 characters of base64"));
+        }
         match (place, low.as_str()) {
             (Place::Nowhere, _) => return Err(wrong("it is before the first section")),
             (Place::Interface, "address") => self
@@ -146,11 +169,14 @@ impl Config {
                         .extend(prefixes(value).map_err(|error| wrong(error.cause()))?);
                 }
                 if low == "endpoint" {
+                    if !is_endpoint(value) {
+                        return Err(wrong("it is not HOST:PORT"));
+                    }
                     self.endpoints.push(value.to_string());
                 }
                 self.pass_on(key, low, value);
             }
-            (Place::Interface, low) if OF_AMNEZIA.contains(&low) => {
+            (_, low) if OF_AMNEZIA.contains(&low) => {
                 return Err(wrong(
                     "an option of AmneziaWG, a different protocol: ask the provider for a WireGuard file",
                 ));
@@ -197,6 +223,33 @@ impl Config {
     }
 }
 
+/// Whether wg(8) takes it for a key: 32 bytes in base64, which leave the last two bits of the last
+/// digit unused (key_from_base64 in encoding.c).
+fn is_key(word: &str) -> bool {
+    let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || b"+/".contains(&byte);
+    match word.as_bytes() {
+        [digits @ .., last, b'='] if digits.len() == 42 => {
+            digits.iter().all(|byte| is_digit(*byte)) && b"AEIMQUYcgkosw048".contains(last)
+        }
+        _ => false,
+    }
+}
+
+/// Whether it is HOST:PORT, an address of IPv6 in brackets, perhaps with a zone (RFC 4007, 11).
+fn is_endpoint(word: &str) -> bool {
+    let Some((host, port)) = word.rsplit_once(':') else {
+        return false;
+    };
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let is_host = match bare.split_once('%') {
+        Some((address, zone)) => {
+            address.parse::<Ipv6Addr>().is_ok() && IfaceName::new(zone).is_ok()
+        }
+        None => bare.parse::<IpAddr>().is_ok() || is_domain(bare),
+    };
+    is_host && port.parse::<u16>().is_ok()
+}
+
 /// Addresses with or without a prefix length, separated by commas or blanks.
 fn prefixes(value: &str) -> Result<Vec<Prefix>> {
     value
@@ -233,10 +286,10 @@ pub fn prefix(word: &str) -> Result<Prefix> {
 mod tests {
     use super::*;
 
-    const FILE: &str = "# provider\n[interface]\nPrivateKey=aaaa= # mine\naddress = 10.2.0.2/32, fd00::2/128\n\
+    const FILE: &str = "# provider\n[interface]\nPrivateKey=YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE= # mine\naddress = 10.2.0.2/32, fd00::2/128\n\
         Address=10.3.0.2\nDNS = 10.2.0.1, example.org\nMTU = 1380\nPostUp = iptables -A x\nTable = off\n\n\
-        [Peer]\npublickey = bbbb=\nPresharedKey = cccc=\nAllowedIPs = 0.0.0.0/0,::/0\nEndpoint = vpn.example:51820\n\
-        PersistentKeepalive = 25\n[PEER]\nPublicKey = dddd=\nAllowedIPs = 10.9.0.0/16\n";
+        [Peer]\npublickey = YmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmI=\nPresharedKey = Y2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2M=\nAllowedIPs = 0.0.0.0/0,::/0\nEndpoint = vpn.example:51820\n\
+        PersistentKeepalive = 25\n[PEER]\nPublicKey = ZGRkZGRkZGRkZGRkZGRkZGRkZGRkZGRkZGRkZGRkZGQ=\nAllowedIPs = 10.9.0.0/16\n";
 
     #[test]
     fn a_providers_file() {
@@ -252,14 +305,49 @@ mod tests {
         assert!(
             config
                 .setconf
-                .starts_with("[Interface]\nPrivateKey = aaaa=\n[Peer]\nPublicKey = bbbb=\n")
+                .starts_with("[Interface]\nPrivateKey = YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE=\n[Peer]\nPublicKey = YmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmI=\n")
         );
         assert!(!config.setconf.contains("MTU") && !config.setconf.contains("Address"));
     }
 
     #[test]
+    fn keys_and_endpoints_are_those_that_wg_takes() {
+        let key = "aKQkHzyFqC8wYWnKfXFyJB8oIIUXSnG0JjBlPPrMqGA";
+        assert!(is_key(&format!("{key}=")));
+        for bad in [
+            "x",
+            "",
+            key,
+            &format!("{key}=="),
+            &format!("{}B=", &key[..42]),
+            &format!("-{}=", &key[1..]),
+        ] {
+            assert!(!is_key(bad), "{bad}");
+        }
+        for good in [
+            "vpn.example:51820",
+            "192.0.2.1:1",
+            "[2001:db8::1]:51820",
+            "[fe80::1%eth0]:51820",
+        ] {
+            assert!(is_endpoint(good), "{good}");
+        }
+        for bad in [
+            "192.0.2.1",
+            "192.0.2.1:x",
+            "192.0.2.1:65536",
+            ":51820",
+            "a b:1",
+            "vpn.example:",
+        ] {
+            assert!(!is_endpoint(bad), "{bad}");
+        }
+    }
+
+    #[test]
     fn messages_never_show_a_key() {
         for text in [
+            "[Interface]\nPrivateKey = secret\n",
             "[Interface]\nPrivateKey secret\n",
             "[Interface]\nPrivatKey = secret\n",
             "PrivateKey = secret\n",

@@ -12,7 +12,7 @@ use crate::lock::Lock;
 use crate::tunnel::LOGIN;
 use crate::tunnel::check::check_named;
 use crate::tunnel::credentials::LONGEST;
-use crate::tunnel::source::Kind;
+use crate::tunnel::source::{Kind, convert};
 use runns_shared::config::{Section, Text};
 use runns_shared::error::{Error, Result, status};
 use runns_shared::escape::{escape, show};
@@ -22,6 +22,8 @@ use runns_shared::output::{self, warn};
 use runns_shared::record::Record;
 use runns_shared::table::{self, Heading};
 
+/// What most files ask for.
+const LOGIN_WORDS: &str = "user name and password";
 /// How many servers, and files that were left out, are named.
 const NAMED: usize = 3;
 
@@ -117,12 +119,15 @@ fn keep(wanted: &Wanted, imports: &[Import]) -> Result<()> {
 }
 
 fn build(name: &NetnsName) -> Result<()> {
-    let hint = || build_command(name);
     build::run(build::Options {
         section: Some(name.as_str().into()),
         ..build::Options::default()
     })
-    .map_err(|error| error.hint(format!("the files are kept; to build it: {}", hint())))
+    .map_err(|error| error.hint(build_command(name)))
+}
+
+fn stdin_is_terminal() -> bool {
+    std::io::stdin().is_terminal()
 }
 
 /// User name and password for each of those files that ask for them, or none, if build is to ask.
@@ -150,16 +155,16 @@ fn logins(wanted: &Wanted, imports: &[Import]) -> Result<Vec<Option<Vec<u8>>>> {
     }
     let earlier = store::logins(&asking)?;
     let is_complete = earlier.iter().all(Option::is_some);
-    if is_complete || wanted.dry_run || !std::io::stdin().is_terminal() {
+    if is_complete || wanted.dry_run || !stdin_is_terminal() {
         return Ok(earlier);
     }
     let shown = match asking.len() {
         1 => first.name.to_string(),
         several => format!("{several} sections"),
     };
-    let user = prompt::ask(&format!("{shown}: user name: "), true)?;
-    let password = prompt::ask(&format!("{shown}: password: "), false)?;
-    two_lines(&format!("{user}\n{password}\n"))
+    let user = prompt::ask(&format!("{shown}: VPN user name: "), true)?;
+    let password = prompt::ask(&format!("{shown}: VPN password: "), false)?;
+    login(&user, &password)
         .map(|login| all(Some(login)))
         .map_err(|why| Error::new("keep user name and password", why))
 }
@@ -168,21 +173,40 @@ fn logins(wanted: &Wanted, imports: &[Import]) -> Result<Vec<Option<Vec<u8>>>> {
 fn credentials(file: &Path) -> Result<Vec<u8>> {
     let download = Download::open(file)?;
     let bytes = download.contents(4 * LONGEST as u64)?;
-    let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text");
-    text.and_then(|text| two_lines(&text))
-        .map_err(|why| Error::new(format!("use {}", show(&download.path)), why))
+    let wrong = |why: &str| Error::new(format!("use {}", show(&download.path)), why);
+    let text = String::from_utf8(bytes).map_err(|_| {
+        let error = wrong("it is not UTF-8 text");
+        match convert("WINDOWS-1252", &download.path) {
+            Some(command) => error.hint(command),
+            None => error,
+        }
+    })?;
+    two_lines(&text).map_err(wrong)
 }
 
 /// User name and password, each on a line, as OpenVPN reads them.
 fn two_lines(text: &str) -> Result<Vec<u8>, &'static str> {
+    // A file written on Windows may begin with a byte order mark.
+    let text = text.trim_start_matches('\u{feff}');
     let mut lines = text.trim_end_matches(['\r', '\n']).lines();
-    let (Some(user), Some(password), None) = (lines.next(), lines.next(), lines.next()) else {
-        return Err("expected two lines: user name and password");
-    };
-    let is_wrong =
-        |word: &str| word.is_empty() || word.len() > LONGEST || word.chars().any(|c| c == '\0');
+    match (lines.next(), lines.next(), lines.next()) {
+        (Some(user), Some(password), None) => login(user, password),
+        (_, _, Some(_)) => Err("expected two lines: user name and password; it has more"),
+        _ => Err("expected two lines: user name and password"),
+    }
+}
+
+/// The same of both words.
+fn login(user: &str, password: &str) -> Result<Vec<u8>, &'static str> {
+    let is_wrong = |word: &str| word.len() > LONGEST || word.contains('\0');
+    if user.is_empty() {
+        return Err("the user name is empty");
+    }
+    if password.is_empty() {
+        return Err("the password is empty");
+    }
     if is_wrong(user) || is_wrong(password) {
-        return Err("user name and password must be a line each, not empty and not too long");
+        return Err("user name and password have 255 bytes at most, and no NUL byte");
     }
     Ok(format!("{user}\n{password}\n").into_bytes())
 }
@@ -204,8 +228,16 @@ fn report(wanted: &Wanted, imports: &[Import], unused: &[String]) -> Result<()> 
         if !import.checked.left_out.is_empty() {
             parts.push(format!("ignoring {}", import.checked.left_out.join("; ")));
         }
+        let asked_now = wanted.dry_run && wanted.auth.is_none() && stdin_is_terminal();
+        let mut asks = import.checked.asks.clone();
         if import.checked.asks_login && !import.files.contains_key(Path::new(LOGIN)) {
-            parts.push("build will ask for user name and password".to_string());
+            match asked_now {
+                true => parts.push(format!("import will ask for {LOGIN_WORDS}")),
+                false => asks.insert(0, LOGIN_WORDS),
+            }
+        }
+        if !asks.is_empty() {
+            parts.push(format!("build will ask for {}", asks.join(" and ")));
         }
         text.push_str(&format!("{}\n", parts.join("; ")));
     }
@@ -334,8 +366,10 @@ mod tests {
             assert!(two_lines(good).is_ok(), "{good:?}");
         }
         assert_eq!(two_lines("a\r\nb\r\n"), Ok(b"a\nb\n".to_vec()));
+        assert_eq!(two_lines("\u{feff}a\r\nb"), Ok(b"a\nb\n".to_vec()));
         for bad in ["", "a", "a\n", "\nb\n", "a\nb\nc\n", "a\n\0\n"] {
             assert!(two_lines(bad).is_err(), "{bad:?}");
         }
+        assert_eq!(login("a", ""), Err("the password is empty"));
     }
 }

@@ -153,6 +153,14 @@ fn wireguard_likewise() {
         host.ok("grep -v '^#' /etc/runns.conf.d/home.conf"),
         "[home]\nWireGuard=/etc/runns/home/x.txt\nKillSwitch=no"
     );
+    // What is left to do after a build that failed.
+    host.ok("cd /home/alice/Downloads && sed 's/wg.test/no.such.host.invalid/' x.txt >away.txt && chown alice away.txt");
+    let failed = host.run(&import("--build away.txt"));
+    let hint = "name was not found\nhint: sudo runns-exec build -s away\n";
+    assert!(
+        failed.status == 1 && failed.stderr.ends_with(hint),
+        "{failed}"
+    );
     let listed = host.ok("runns-exec import --list");
     assert!(listed.contains("wireguard  wg.test:51820"), "{listed}");
 }
@@ -182,10 +190,13 @@ fn the_password_is_asked_once_or_by_build() {
     ));
     let root = host.root();
     let command = import(&format!("--replace --build '{FILE}'"));
+    let dry = command.replace("--build", "--dry-run");
+    let mut terminal = Terminal::start(&root, &["sh", "-c", &dry]);
+    terminal.expect("import will ask for user name and password");
     let mut terminal = Terminal::start(&root, &["sh", "-c", &command]);
-    terminal.expect("user name: ");
+    terminal.expect("VPN user name: ");
     terminal.enter("alice\n");
-    terminal.expect("password: ");
+    terminal.expect("VPN password: ");
     terminal.enter("secret-word\n");
     let shown = terminal.expect("run a program in it");
     assert!(!String::from_utf8_lossy(&shown).contains("secret-word"));
@@ -218,6 +229,10 @@ fn the_password_is_asked_once_or_by_build() {
         ("alice\\n", "two lines"),
         ("a\\nb\\nc\\n", "two lines"),
         ("a\\n\\0\\n", ""),
+        (
+            "J\\374rgen\\nb\\n",
+            "hint: iconv -f WINDOWS-1252 -t UTF-8 /home/alice/Downloads/wrong >/home/alice/Downloads/wrong-utf8\n",
+        ),
     ] {
         host.ok(&format!("printf '{text}' >/home/alice/Downloads/wrong"));
         refused(
@@ -226,6 +241,45 @@ fn the_password_is_asked_once_or_by_build() {
             &["Downloads/wrong", part],
         );
     }
+}
+
+/// As providers write them: a file beside it by its absolute name, and one with user name and password
+/// that everybody has to write for themselves.
+#[test]
+fn names_that_lead_beside_the_file_and_a_login_that_is_not_there() {
+    let (host, _server) = host_with_download();
+    host.user("alice").ok(&format!(
+        "cd Downloads && sed 's|^ca .*|ca /home/alice/Downloads/ca.crt|; s|^auth-user-pass|& pass.txt|' '{FILE}' >abs.ovpn"
+    ));
+    let said = host.ok(&import("--auth ask abs.ovpn"));
+    for part in [
+        "pass.txt (it does not exist)",
+        "build will ask for user name and password",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+    host.ok(&import("--replace --auth login --build abs.ovpn"));
+    assert!(ping(&host, "abs", "10.8.0.1"));
+}
+
+#[test]
+fn a_place_where_import_cannot_read_is_told() {
+    let (host, _server) = host_with_download();
+    host.ok(
+        "mkdir -m 777 /mnt/ntfs && cp /home/alice/Downloads/us* /mnt/ntfs/work.ovpn && \
+             install -m 600 /mnt/ntfs/work.ovpn /home/alice/Downloads/root.ovpn",
+    );
+    refused(
+        &host,
+        "/mnt/ntfs/work.ovpn",
+        &[
+            "cannot trust /mnt/ntfs: users other than root can write to it",
+            "hint: cp /mnt/ntfs/work.ovpn ~/ ",
+        ],
+    );
+    let words =
+        "root.ovpn: Permission denied (alice, to whom its directory belongs, cannot read it)";
+    refused(&host, "root.ovpn", &[words]);
 }
 
 #[test]
@@ -410,7 +464,7 @@ fn a_file_of_a_users_gains_nothing_from_roots() {
             "up/../../../etc/root-only",
             "root-only is not in the same directory",
         ),
-        ("/home/alice/Downloads/ca.crt", "absolute paths"),
+        ("/home/alice/Downloads//root/secret", "/root/secret is not"),
         ("link", "symbolic link"),
         ("own", "symbolic link"),
         ("up/root-only", "symbolic link"),
@@ -533,7 +587,24 @@ fn options_that_run_programs_are_refused() {
         ("<!DOCTYPE html>", "web page"),
         ("hello, world", ""),
         ("\\177ELF\\0", "NUL"),
-        ("[Interface]\\nPrivateKey=x\\n", "no peer has an Endpoint"),
+        (
+            "[Interface]\\nPrivateKey=aKQkHzyFqC8wYWnKfXFyJB8oIIUXSnG0JjBlPPrMqGA=\\n",
+            "no peer has an Endpoint",
+        ),
+        (
+            "[Interface]\\nPrivateKey = x\\n",
+            "line 2: PrivateKey: it is not a key",
+        ),
+        (
+            "[Interface]\\n[Peer]\\nEndpoint = 192.0.2.1\\n",
+            "line 3: Endpoint: it is not HOST:PORT",
+        ),
+        (
+            "[Interface]\\n[Peer]\\nAdvancedSecurity = on\\n",
+            "line 3: AdvancedSecurity: an option of AmneziaWG",
+        ),
+        ("Rar!\\032\\007", "it is a .rar archive: unpack it"),
+        ("{ \\042remote\\042: 1 }", "it is JSON"),
         ("client\\ndev tun\\n", "names no server"),
     ] {
         host.user("alice")
@@ -618,7 +689,7 @@ fn a_bundle_gives_a_section_for_each_file() {
     pack(
         &host,
         "put('us [1].ovpn', conf); put('de.ovpn', conf); put('README.txt', 'Dear customer'); put('__MACOSX/._de.ovpn', 'x')\n\
-         put('wg/se.conf', '[Interface]\\nPrivateKey = x\\nAddress = 10.0.0.2/32\\n[Peer]\\nPublicKey = y\\nEndpoint = a.example:1\\nAllowedIPs = 0.0.0.0/0\\n')",
+         put('wg/se.conf', '[Interface]\\nPrivateKey = aKQkHzyFqC8wYWnKfXFyJB8oIIUXSnG0JjBlPPrMqGA=\\nAddress = 10.0.0.2/32\\n[Peer]\\nPublicKey = aKQkHzyFqC8wYWnKfXFyJB8oIIUXSnG0JjBlPPrMqGA=\\nEndpoint = a.example:1\\nAllowedIPs = 0.0.0.0/0\\n')",
     );
     let said = host.ok(&import("--auth login -n p b.zip"));
     for part in [
@@ -656,6 +727,15 @@ fn a_hostile_bundle_gains_nothing() {
         ("put('a/../../x.ovpn', conf)", "points outside"),
         ("put('/etc/x.ovpn', conf)", "points outside"),
         ("put('..\\\\\\\\x.ovpn', conf)", "backslash"),
+        ("put('dir\\\\\\\\x.ovpn', conf)", "\nhint: unpack it"),
+        (
+            "put('more/in.zip', b'PK\\x03\\x04')",
+            "other archives, which have to be unpacked first: more/in.zip",
+        ),
+        (
+            "put('a.ovpn', conf); put('a.conf', conf)",
+            "\nhint: unpack the archive",
+        ),
         ("put('a\\nb\\x1b[31m.ovpn', conf)", "a\\nb\\x1b[31m.ovpn"),
         (
             "put('a.ovpn', conf); put('link', '/etc/shadow', 0o120777)",

@@ -430,10 +430,17 @@ fn a_build_that_fails_says_why_and_undoes_everything() {
             good.replace("wg.test", "no.such.host.invalid"),
             &["no.such.host.invalid", "name was not found"],
         ),
-        (good.replace(&peer.own_public, "short"), &["did not accept"]),
+        (
+            good.replace(&peer.own_public, "short"),
+            &["publickey: it is not a key"],
+        ),
         (
             good.replace("AllowedIPs", "AlowedIPs"),
             &["line 13", "AlowedIPs", "unknown option"],
+        ),
+        (
+            good.replace("Address = ", "ListenPort = x\r\nAddress = "),
+            &["did not accept the file"],
         ),
         (good.replace("PrivateKey = ", "PrivateKey "), &["line 3"]),
         (good.replace("Endpoint", "#Endpoint"), &["Endpoint"]),
