@@ -177,8 +177,10 @@ impl<'a> Plan<'a> {
             let earlier = standing(name, &text, &config)?;
             if earlier.is_some() && !replace {
                 let cause = "it has been imported already";
-                return Err(Error::new(format!("import {name}"), cause)
-                    .hint("replace it with --replace, or choose another name with -n"));
+                return Err(Error::new(format!("import {name}"), cause).hint(format!(
+                    "{}  # or replace it with --replace, or choose another name with -n",
+                    build_command(name)
+                )));
             }
             texts.push(section_text(import, kill_switch, earlier)?);
             all_earlier.push(earlier.map(str::to_string));

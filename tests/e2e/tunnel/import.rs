@@ -161,6 +161,8 @@ fn wireguard_likewise() {
         failed.status == 1 && failed.stderr.ends_with(hint),
         "{failed}"
     );
+    let hint = "hint: sudo runns-exec build -s away  # or replace it with --replace";
+    refused(&host, "--build away.txt", &["imported already", hint]);
     let listed = host.ok("runns-exec import --list");
     assert!(listed.contains("wireguard  wg.test:51820"), "{listed}");
 }
