@@ -232,7 +232,7 @@ fn ask_servers(mut examined: Vec<&mut Examined>) {
         .iter()
         .map(|namespace| (&namespace.subject, &*namespace.found))
         .collect();
-    for (at, finding) in wireguard::ask(&namespaces) {
+    for (at, finding) in wireguard::examine_servers(&namespaces) {
         examined[at].found.push(finding);
     }
 }

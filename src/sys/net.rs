@@ -114,3 +114,31 @@ pub fn set_queue_length(socket: impl AsFd, name: &str, length: i32) -> Result<()
     check(unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), SIOCSIFTXQLEN as _, &request) }.into())
         .map(drop)
 }
+
+/// Sends an IP packet, of a family with this number among Ethernet's protocols, through the interface
+/// with this index in the network namespace of a packet socket (packet(7), SOCK_DGRAM), past routes
+/// and rules.
+pub fn send_through(
+    socket: impl AsFd,
+    index: u32,
+    protocol: libc::c_int,
+    packet: &[u8],
+) -> Result<(), Errno> {
+    // SAFETY: sockaddr_ll is plain data, for which all zeroes are a valid value.
+    let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    to.sll_family = libc::AF_PACKET as libc::c_ushort;
+    to.sll_protocol = (protocol as u16).to_be();
+    to.sll_ifindex = index as libc::c_int;
+    // SAFETY: the kernel reads as many bytes of `packet` and of `to` as these have.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_fd().as_raw_fd(),
+            packet.as_ptr().cast(),
+            packet.len(),
+            0,
+            (&raw const to).cast(),
+            size_of_val(&to) as libc::socklen_t,
+        )
+    };
+    check(sent as libc::c_long).map(drop)
+}

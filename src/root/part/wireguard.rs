@@ -6,9 +6,9 @@
 //! nowhere else: not into arguments, files, logs or messages.
 
 use std::convert::Infallible;
-use std::ffi::{CStr, CString, OsString};
+use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::net::{IpAddr, UdpSocket};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -17,7 +17,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use caps::Capability;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::socket::{setsockopt, sockopt};
 
 use super::{Part, Site, Wait};
 use crate::confine::{self, Identity, view::View};
@@ -34,9 +33,10 @@ use crate::seen::Subject;
 use crate::tunnel;
 use crate::tunnel::Digest;
 use crate::tunnel::device::{self, Setup, install};
-use crate::tunnel::peers::{Contacts, Peers};
+use crate::tunnel::knock::knock;
+use crate::tunnel::peers::{Addresses, Contacts, Peers, server_name};
 use crate::tunnel::source;
-use crate::tunnel::wgquick::{self, Config};
+use crate::tunnel::wgquick::{self, Config, Prefix};
 use runns_shared::clock;
 use runns_shared::error::{Context, Error, Result, words as words_of};
 use runns_shared::escape::{escape, show};
@@ -55,13 +55,17 @@ const SOCKETS: &str = "/run/wireguard";
 const USERSPACE: &str = "wireguard-go";
 /// From SIGTERM to SIGKILL.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a server that was silent may take to answer where nobody waits for tunnels.
-const SHORT: Duration = Duration::from_secs(3);
-/// How long an idle tunnel's server may take: a first packet that is lost is sent again after five
-/// seconds (Rekey-Timeout, section 6.1 of the WireGuard paper).
-const ASKED: Duration = Duration::from_secs(8);
-/// From one question to the next.
-const ROUND: Duration = Duration::from_millis(50);
+/// How long a server may take to answer status. WireGuard sends a first packet that is lost again
+/// after five seconds (Rekey-Timeout, section 6.1 of the WireGuard paper).
+const FIRST_ANSWER: Duration = Duration::from_secs(8);
+/// The same where there was a session: it may still be alive, and a server with nothing to say
+/// confirms what it got after ten seconds; or only this end may hold it for alive, and gives it up
+/// after fifteen (Keepalive-Timeout, and that plus Rekey-Timeout).
+const ANSWER: Duration = Duration::from_secs(20);
+/// From one packet to the next.
+const ROUND: Duration = Duration::from_secs(1);
+/// From one look for an answer to the next.
+const PAUSE: Duration = Duration::from_millis(50);
 /// MTU if the file sets none: that of Ethernet less WireGuard's overhead. wg-quick(8) uses the same
 /// unless the route to the peer suggests another, which is not examined here.
 const MTU: u32 = 1420;
@@ -168,7 +172,8 @@ fn bring_up_those(site: &mut Site, meant: impl Fn(usize) -> bool) -> Result<()> 
     for (index, file) in files.iter().enumerate().filter(|(index, _)| meant(*index)) {
         tunnel::make_directories(&site.plan().name)?;
         let device = Device::new(site.plan(), index);
-        bring_up(site, file, &device).map_err(|error| error.within(bring_up_words(file)))?;
+        let wait = site.wait;
+        bring_up(site, file, &device, wait).map_err(|error| error.within(bring_up_words(file)))?;
     }
     Ok(())
 }
@@ -306,7 +311,8 @@ fn read(file: &Path) -> Result<Config> {
         .map_err(|error| error.within(format!("use {}", show(file))))
 }
 
-fn bring_up(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
+/// Creates a device and, if `wait` says so, waits for its first handshake.
+fn bring_up(site: &mut Site, file: &Path, device: &Device, wait: Option<Wait>) -> Result<()> {
     let plan = site.plan().clone();
     let namespace = site
         .open_namespace()?
@@ -337,9 +343,13 @@ fn bring_up(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
         &namespace,
         &setup(&plan, device, &config),
     )?;
-    if let Some(Wait { time, .. }) = site.wait {
+    if let Some(Wait { time, .. }) = wait {
         output::step(|| format!("waiting for the first handshake of {}", device.inside));
-        wait_for_handshake(&namespace, device, &config, in_kernel, time)?;
+        let reached = Reached::new(&plan, &namespace, device.number);
+        let question = Question::new(reached, &config, Some(time));
+        let answers = ask([((), question)].into_iter());
+        let answer = answers.into_iter().next();
+        answer.map_or(Ok(()), |((), answer)| answer.into_result())?;
     }
     let dns = config.dns.unwrap_or(runns_shared::request::Dns {
         servers: Vec::new(),
@@ -362,7 +372,7 @@ fn bring_up(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
 /// How the device is set up inside.
 fn setup(plan: &Plan, device: &Device, config: &Config) -> Setup {
     let with_ipv6 = in_tunnels(&plan.request);
-    let wanted = |prefix: &&wgquick::Prefix| with_ipv6 || prefix.0.is_ipv4();
+    let wanted = |prefix: &&Prefix| with_ipv6 || prefix.0.is_ipv4();
     Setup {
         name: device.inside.clone(),
         addresses: config.addresses.iter().filter(wanted).copied().collect(),
@@ -547,10 +557,14 @@ fn userspace_daemons(plan: &Plan, index: usize) -> Vec<Daemon> {
 /// Replaces host names of endpoints with addresses: wg(8) would retry for minutes on a name that
 /// does not resolve.
 fn resolve_endpoints(setconf: &str) -> Result<String> {
+    let addresses = Addresses::look_up([setconf].into_iter());
     let mut text = String::new();
     for line in setconf.lines() {
         match line.strip_prefix("Endpoint = ") {
-            Some(endpoint) => text.push_str(&format!("Endpoint = {}\n", resolve(endpoint)?)),
+            Some(endpoint) => {
+                let resolved = resolve(endpoint, &addresses)?;
+                text.push_str(&format!("Endpoint = {resolved}\n"));
+            }
             None => text.push_str(&format!("{line}\n")),
         }
     }
@@ -559,7 +573,7 @@ fn resolve_endpoints(setconf: &str) -> Result<String> {
 
 /// HOST:PORT with the host name replaced with its address, resolved outside as the host's own
 /// programs resolve it.
-fn resolve(endpoint: &str) -> Result<String> {
+fn resolve(endpoint: &str, addresses: &Addresses) -> Result<String> {
     let wrong = |why: &str| {
         Error::new(
             "find the server",
@@ -580,10 +594,11 @@ fn resolve(endpoint: &str) -> Result<String> {
     }
     let address: IpAddr = match bare.parse() {
         Ok(address) => address,
-        Err(_) if runns_shared::config::is_domain(bare) => *tool::addresses_of(bare)
-            .first()
-            .ok_or_else(|| wrong("the server's name was not found"))?,
-        Err(_) => return Err(wrong("it is not HOST:PORT")),
+        Err(_) => {
+            let name = server_name(endpoint).ok_or_else(|| wrong("it is not HOST:PORT"))?;
+            let found = addresses.of(name).into_iter().next();
+            found.ok_or_else(|| wrong("the server's name was not found"))?
+        }
     };
     Ok(std::net::SocketAddr::new(address, port).to_string())
 }
@@ -605,89 +620,6 @@ fn configure_by(verb: &str, device: &str, setconf: &str) -> Result<()> {
         })
 }
 
-/// Waits for a handshake with any peer, if there was none lately.
-fn wait_for_handshake(
-    namespace: &File,
-    device: &Device,
-    config: &Config,
-    in_kernel: bool,
-    patience: Duration,
-) -> Result<()> {
-    let deadline = Instant::now() + patience;
-    loop {
-        if with_name(namespace, device, in_kernel, Contacts::of)?.is_fresh(clock::now()) {
-            return Ok(());
-        }
-        if process::was_interrupted() {
-            return Err(Error::new("wait", "interrupted by a signal"));
-        }
-        if Instant::now() >= deadline {
-            return Err(Error::new(
-                "wait",
-                "no answer from the server (no handshake): is the endpoint right, and does the server know the key?",
-            ));
-        }
-        // WireGuard starts no handshake until it has a packet to send.
-        knock(namespace, device, config)?;
-        std::thread::sleep(ROUND);
-    }
-}
-
-/// Sends an empty packet through the device, whatever other routes there are, to the discard port
-/// (RFC 863) of addresses behind each peer. Returns whether any could be sent; whether it arrives
-/// does not matter.
-fn knock(namespace: &File, device: &Device, config: &Config) -> Result<bool> {
-    /// Networks of a peer that are tried: of the first ones, another peer may have a part.
-    const MOST: usize = 8;
-    let own: Vec<IpAddr> = config.addresses.iter().map(|(own, _)| *own).collect();
-    let name = OsString::from(&device.inside);
-    let send = |target: IpAddr| -> std::io::Result<usize> {
-        let any: IpAddr = match target {
-            IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
-            IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let socket = UdpSocket::bind((any, 0))?;
-        setsockopt(&socket, sockopt::BindToDevice, &name)?;
-        socket.send_to(&[], (target, 9))
-    };
-    let reach = |networks: &[wgquick::Prefix]| {
-        let targets = networks.iter().filter_map(|network| behind(network, &own));
-        let sent = targets.filter(|target| send(*target).is_ok());
-        sent.take(MOST).count() > 0
-    };
-    in_namespace(namespace.as_fd(), || {
-        let reached = config.networks_of_peers().map(|networks| reach(&networks));
-        Ok(reached.filter(|reached| *reached).count() > 0)
-    })
-}
-
-/// An address in a network of a peer's that is none of the device's own, for which nothing would
-/// be sent.
-fn behind((network, prefix): &wgquick::Prefix, own: &[IpAddr]) -> Option<IpAddr> {
-    /// As many as are tried: more than the own addresses that a file gives in one network.
-    const MOST: u128 = 64;
-    let first = |bits: u128, length: u8| {
-        let size = 1_u128.checked_shl(u32::from(length - prefix)).unwrap_or(0);
-        let start = bits & !size.wrapping_sub(1);
-        // All but the network's own address, where it is not the only one.
-        let last = size.saturating_sub(1).clamp(0, MOST);
-        (last.min(1)..=last).map(move |host| start + host)
-    };
-    match network {
-        // Addresses to which nothing is ever routed (RFC 1112, 4; RFC 6666).
-        IpAddr::V4(_) if *prefix == 0 => Some(std::net::Ipv4Addr::new(240, 0, 0, 9).into()),
-        IpAddr::V6(_) if *prefix == 0 => {
-            Some(std::net::Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 9).into())
-        }
-        IpAddr::V4(address) => first(address.to_bits().into(), 32)
-            .map(|bits| IpAddr::V4(std::net::Ipv4Addr::from_bits(bits as u32)))
-            .find(|address| !own.contains(address)),
-        IpAddr::V6(address) => first(address.to_bits(), 128)
-            .map(|bits| IpAddr::V6(std::net::Ipv6Addr::from_bits(bits)))
-            .find(|address| !own.contains(address)),
-    }
-}
-
 /// The time of the latest handshake on the namespace's WireGuard device `index`, in seconds since
 /// the epoch, 0 for never; `None` if the caller is not root, or if it cannot be found out.
 pub fn last_handshake(record: &Record, index: usize) -> Option<i64> {
@@ -695,44 +627,39 @@ pub fn last_handshake(record: &Record, index: usize) -> Option<i64> {
         return None;
     }
     let namespace = namespace::open_recorded(record).ok()??;
-    let outside = outside_name(&record.plan, index);
-    let in_kernel = userspace_daemons(&record.plan, index).is_empty();
-    let device = Device {
-        number: index,
-        outside,
-        inside: format!("wg{index}"),
-    };
-    latest_handshake(&namespace, &device, in_kernel).ok()
+    let contacts = Reached::new(&record.plan, &namespace, index).wg(Contacts::of);
+    Some(contacts.ok()?.latest_handshake())
 }
 
-/// Calls `wg` with the device's name for wg(8). A userspace implementation is reached through its
-/// socket, which has the device's outside name; the kernel has to be asked inside the namespace.
-fn with_name<T>(
-    namespace: &File,
-    device: &Device,
-    in_kernel: bool,
-    wg: impl FnOnce(&str) -> Result<T> + Send,
-) -> Result<T>
-where
-    T: Send,
-{
-    if in_kernel {
-        in_namespace(namespace.as_fd(), || wg(&device.inside))
-    } else {
-        wg(&device.outside)
+/// A device in its namespace.
+struct Reached<'a> {
+    namespace: &'a File,
+    inside: String,
+    /// Its name outside, if a userspace implementation drives it.
+    outside: Option<String>,
+}
+
+impl<'a> Reached<'a> {
+    fn new(plan: &Plan, namespace: &'a File, index: usize) -> Self {
+        let Device {
+            outside, inside, ..
+        } = Device::new(plan, index);
+        let is_driven = !userspace_daemons(plan, index).is_empty();
+        Self {
+            namespace,
+            inside,
+            outside: is_driven.then_some(outside),
+        }
     }
-}
 
-/// The time of the latest handshake, in seconds since the epoch; 0 for never.
-fn latest_handshake(namespace: &File, device: &Device, in_kernel: bool) -> Result<i64> {
-    let said = with_name(namespace, device, in_kernel, |device| {
-        tool::ask("wg", &["show", device, "latest-handshakes"], "")
-    })?;
-    Ok(said
-        .lines()
-        .filter_map(|line| line.split_whitespace().nth(1)?.parse().ok())
-        .max()
-        .unwrap_or(0))
+    /// Calls `wg` with the device's name for wg(8). A userspace implementation is reached through
+    /// its socket, which has the device's outside name; the kernel has to be asked inside.
+    fn wg<T: Send>(&self, wg: impl FnOnce(&str) -> Result<T> + Send) -> Result<T> {
+        match &self.outside {
+            Some(outside) => wg(outside),
+            None => in_namespace(self.namespace.as_fd(), || wg(&self.inside)),
+        }
+    }
 }
 
 fn what(file: &Path) -> String {
@@ -743,9 +670,6 @@ fn look(subject: &Subject, index: usize, file: &Path) -> Option<Finding> {
     let plan = &subject.record.plan;
     let condition = tunnel::condition(subject, place(plan, index));
     let about = About::Tunnel(place(plan, index));
-    if let Some(how) = silence(subject, index) {
-        return Some(Finding::down(what(file), how).about(about));
-    }
     let is_down = condition.is_down;
     let how = condition.reason.or_else(|| {
         let inside = subject.inside.as_ref().filter(|_| subject.seen.root)?;
@@ -764,156 +688,251 @@ fn look(subject: &Subject, index: usize, file: &Path) -> Option<Finding> {
     })
 }
 
-/// That the peers of a device no longer answer, for people.
-fn silence(subject: &Subject, index: usize) -> Option<String> {
-    let plan = &subject.record.plan;
-    let state = TunnelState::load(&plan.name, place(plan, index));
-    let namespace = &subject.deep().ok()??.file;
-    let in_kernel = userspace_daemons(plan, index).is_empty();
-    let contacts = with_name(
-        namespace,
-        &Device::new(plan, index),
-        in_kernel,
-        Contacts::of,
-    );
-    let silence = contacts.ok()?.silence(state.since, clock::now())?;
-    Some(match silence / 60 {
-        0 => format!("its server has not answered for {silence} seconds"),
-        minutes => format!("its server has not answered for {minutes} min"),
-    })
+/// A question to the servers of a tunnel of which nobody has heard lately. Without traffic there are
+/// no handshakes, so one that nobody uses looks like one whose server is gone.
+struct Question<'a> {
+    device: Reached<'a>,
+    /// The device's own addresses.
+    own: Vec<Prefix>,
+    /// The networks of each peer.
+    peers: Vec<Vec<Prefix>>,
+    has_all_endpoints: bool,
+    /// What had passed before.
+    before: Contacts,
+    deadline: Instant,
+    /// When the next packet is sent.
+    next: Instant,
+    /// Why the last packet could not be sent.
+    obstacle: Option<Error>,
 }
 
-/// A tunnel of which nobody has heard lately. Without traffic there are no handshakes, so one that
-/// nobody uses looks like one whose server is gone.
-struct Idle<'a> {
-    /// The place of its namespace among those that are looked at.
-    at: usize,
-    file: &'a Path,
-    namespace: &'a File,
-    device: Device,
-    in_kernel: bool,
-    config: Config,
-    place: usize,
+/// What became of a question.
+enum Answer {
+    Answered,
+    Silent,
+    NotAsked(Error),
 }
 
-impl<'a> Idle<'a> {
-    /// Tunnel `index`, if it is one, and its servers can be asked. A peer without an endpoint cannot,
-    /// and a file that was changed since does not say how.
-    fn of(at: usize, subject: &'a Subject, index: usize) -> Option<Self> {
-        let plan = &subject.record.plan;
-        let file = &plan.request.wireguard[index];
-        let idle = Self {
-            at,
-            file,
-            namespace: &subject.deep().ok()??.file,
-            device: Device::new(plan, index),
-            in_kernel: userspace_daemons(plan, index).is_empty(),
-            config: read(file).ok()?,
-            place: place(plan, index),
-        };
-        let is_idle = || is_idle(plan, idle.namespace, &idle.device);
-        let can_be_asked = idle.config.has_all_endpoints() && !has_changed(plan, index);
-        (can_be_asked && is_idle().ok()?).then_some(idle)
-    }
-
-    fn is_silent(&self) -> bool {
-        with_name(self.namespace, &self.device, self.in_kernel, Contacts::of)
-            .is_ok_and(|contacts| !contacts.is_fresh(clock::now()))
-    }
-
-    /// Returns whether anything could be sent.
-    fn knock(&self) -> bool {
-        knock(self.namespace, &self.device, &self.config).unwrap_or(false)
-    }
-}
-
-/// Whether nobody has heard of the servers lately.
-fn is_idle(plan: &Plan, namespace: &File, device: &Device) -> Result<bool> {
-    let in_kernel = userspace_daemons(plan, device.number).is_empty();
-    let since = TunnelState::load(&plan.name, place(plan, device.number)).since;
-    let contacts = with_name(namespace, device, in_kernel, Contacts::of)?;
-    Ok(contacts.is_idle(since, clock::now()))
-}
-
-/// Asks the servers of idle tunnels in these namespaces, all at once. Returns those that do not
-/// answer, each with the place of its namespace. Only root can do so.
-pub fn ask(namespaces: &[(&Subject, &[Finding])]) -> Vec<(usize, Finding)> {
-    let mut idle = Vec::new();
-    for (at, (subject, found)) in namespaces.iter().enumerate() {
-        let plan = &subject.record.plan;
-        let is_known = |index: usize| {
-            let about = About::Tunnel(place(plan, index));
-            found.iter().any(|finding| finding.about == about)
-        };
-        let others = (0..plan.request.wireguard.len()).filter(|index| !is_known(*index));
-        idle.extend(others.filter_map(|index| Idle::of(at, subject, index)));
-    }
-    let deadline = Instant::now() + ASKED;
-    while !idle.is_empty() && Instant::now() < deadline {
-        idle.retain(Idle::knock);
-        std::thread::sleep(ROUND);
-        idle.retain(Idle::is_silent);
-    }
-    let finding = |idle: &Idle| {
-        let how = "its server does not answer";
-        let about = About::Tunnel(idle.place);
-        (idle.at, Finding::down(what(idle.file), how).about(about))
-    };
-    idle.iter().map(finding).collect()
-}
-
-/// Waits until the servers of what is built answer, as a build does at first.
-pub fn wait_for_servers(site: &Site) -> Result<()> {
-    let (Some(wait), Some(namespace)) = (&site.wait, site.open_namespace()?) else {
-        return Ok(());
-    };
-    let plan = site.plan();
-    for (index, file) in plan.request.wireguard.iter().enumerate() {
-        let config = read(file)?;
-        let device = Device::new(plan, index);
-        let can_be_asked = config.has_all_endpoints() && !has_changed(plan, index);
-        if can_be_asked && is_idle(plan, &namespace, &device)? {
-            let in_kernel = userspace_daemons(plan, index).is_empty();
-            wait_for_handshake(&namespace, &device, &config, in_kernel, wait.time)
-                .map_err(|error| error.within(bring_up_words(file)))?;
+impl Answer {
+    fn into_result(self) -> Result<()> {
+        match self {
+            Self::Answered => Ok(()),
+            Self::Silent => Err(Error::new(
+                "wait",
+                "no answer from the server (no handshake): is the endpoint right, and does the server know the key?",
+            )),
+            Self::NotAsked(error) => Err(error.as_cause_of("ask the server")),
         }
     }
-    Ok(())
 }
 
-/// Looks the names of servers up again, and gives the devices the addresses that are new. Returns
-/// what differs. A name that is not found keeps its address.
-pub fn follow_names(site: &Site) -> Result<Vec<String>> {
+impl<'a> Question<'a> {
+    /// One that waits for so long, or as long as suits the device; `None` if the servers need not
+    /// be asked.
+    fn new(
+        device: Reached<'a>,
+        config: &Config,
+        patience: Option<Duration>,
+    ) -> Result<Option<Self>> {
+        let before = device.wg(Contacts::of)?;
+        if before.is_fresh(clock::now()) {
+            return Ok(None);
+        }
+        let now = Instant::now();
+        let patience = patience.unwrap_or(match before.latest_handshake() {
+            0 => FIRST_ANSWER,
+            _ => ANSWER,
+        });
+        Ok(Some(Self {
+            device,
+            own: config.addresses.clone(),
+            peers: config.networks_of_peers().collect(),
+            has_all_endpoints: config.has_all_endpoints(),
+            before,
+            deadline: now + patience,
+            next: now,
+            obstacle: None,
+        }))
+    }
+
+    /// Whether silence would say that something is wrong. A peer without an endpoint cannot be
+    /// asked, and may be the one that others wait for.
+    fn has_respondent(&self) -> bool {
+        self.has_all_endpoints || self.before.keep_alive()
+    }
+
+    /// Looks for an answer, and sends a packet if it is time; `None` while it is open.
+    fn go_on(&mut self) -> Option<Answer> {
+        match self.device.wg(Contacts::of) {
+            Err(error) => return Some(Answer::NotAsked(error)),
+            Ok(now) if now.heard_since(&self.before) => return Some(Answer::Answered),
+            Ok(_) => {}
+        }
+        let now = Instant::now();
+        if process::was_interrupted() {
+            let cause = "interrupted by a signal";
+            return Some(Answer::NotAsked(Error::new("wait", cause)));
+        }
+        if now >= self.deadline {
+            let obstacle = self.obstacle.take();
+            return Some(obstacle.map_or(Answer::Silent, Answer::NotAsked));
+        }
+        if now >= self.next {
+            self.next = now + ROUND;
+            let knock = || knock(&self.device.inside, &self.own, &self.peers);
+            self.obstacle = in_namespace(self.device.namespace.as_fd(), knock).err();
+        }
+        None
+    }
+}
+
+/// Asks all at once, and returns the answers in the order of what they are about. Whoever need not
+/// be asked has none.
+fn ask<'a, T: Ord>(
+    questions: impl Iterator<Item = (T, Result<Option<Question<'a>>>)>,
+) -> Vec<(T, Answer)> {
+    let (mut open, mut answers) = (Vec::new(), Vec::new());
+    for (about, question) in questions {
+        match question {
+            Ok(None) => {}
+            Ok(Some(question)) => open.push((about, question)),
+            Err(error) => answers.push((about, Answer::NotAsked(error))),
+        }
+    }
+    while !open.is_empty() {
+        for (about, mut question) in std::mem::take(&mut open) {
+            match question.go_on() {
+                Some(answer) => answers.push((about, answer)),
+                None => open.push((about, question)),
+            }
+        }
+        if !open.is_empty() {
+            std::thread::sleep(PAUSE);
+        }
+    }
+    answers.sort_by(|(one, _), (other, _)| one.cmp(other));
+    answers
+}
+
+/// The question that status has for tunnel `index`, if it has one. A file that was changed since
+/// does not say how to ask.
+fn question<'a>(subject: &'a Subject, index: usize) -> Result<Option<Question<'a>>> {
+    let plan = &subject.record.plan;
+    let Some(deep) = subject.deep()?.filter(|_| !has_changed(plan, index)) else {
+        return Ok(None);
+    };
+    let config = read(&plan.request.wireguard[index])?;
+    let since = TunnelState::load(&plan.name, place(plan, index)).since;
+    let device = Reached::new(plan, &deep.file, index);
+    let question = Question::new(device, &config, None)?;
+    let is_due =
+        |asked: &Question| asked.has_respondent() && asked.before.is_idle(since, clock::now());
+    Ok(question.filter(is_due))
+}
+
+/// Asks the servers of idle tunnels in these namespaces. Returns what is wrong with those that do
+/// not answer, each with the place of its namespace. Only root can do so.
+pub fn examine_servers(namespaces: &[(&Subject, &[Finding])]) -> Vec<(usize, Finding)> {
+    let file = |at: usize, index: usize| {
+        let (subject, _) = namespaces[at];
+        &subject.record.plan.request.wireguard[index]
+    };
+    let about = |at: usize, index: usize| {
+        let (subject, _) = namespaces[at];
+        About::Tunnel(place(&subject.record.plan, index))
+    };
+    let questions = namespaces
+        .iter()
+        .enumerate()
+        .flat_map(|(at, (subject, found))| {
+            let indices = 0..subject.record.plan.request.wireguard.len();
+            let is_known = move |index: &usize| {
+                found
+                    .iter()
+                    .any(|finding| finding.about == about(at, *index))
+            };
+            let unknown = indices.filter(move |index| !is_known(index));
+            unknown.map(move |index| ((at, index), question(subject, index)))
+        });
+    let finding = |((at, index), answer)| {
+        let what = what(file(at, index));
+        let finding = match answer {
+            Answer::Answered => return None,
+            Answer::Silent => Finding::down(what, "its server does not answer"),
+            Answer::NotAsked(error) => {
+                Finding::degraded(what, format!("its server could not be asked: {error}"))
+            }
+        };
+        Some((at, finding.about(about(at, index))))
+    };
+    ask(questions).into_iter().filter_map(finding).collect()
+}
+
+/// Waits until the servers of all tunnels in these namespaces answer, which others may change
+/// meanwhile. Returns the errors, each with the place of its namespace.
+pub fn wait_for_servers(records: &[&Record], patience: Duration) -> Vec<(usize, Error)> {
+    let opened: Vec<_> = records
+        .iter()
+        .map(|record| namespace::open_recorded(record))
+        .collect();
+    let question = |plan: &Plan, at: usize, index: usize| {
+        let gone = || Error::new("open the namespace", "it is gone");
+        let namespace = opened[at].as_ref().map_err(Clone::clone)?;
+        let namespace = namespace.as_ref().ok_or_else(gone)?;
+        if has_changed(plan, index) {
+            return Ok(None);
+        }
+        let config = read(&plan.request.wireguard[index])?;
+        let device = Reached::new(plan, namespace, index);
+        let question = Question::new(device, &config, Some(patience))?;
+        Ok(question.filter(Question::has_respondent))
+    };
+    let question = &question;
+    let questions = records.iter().enumerate().flat_map(|(at, record)| {
+        let indices = 0..record.plan.request.wireguard.len();
+        indices.map(move |index| ((at, index), question(&record.plan, at, index)))
+    });
+    let error = |((at, index), answer): ((usize, usize), Answer)| {
+        let file = &records[at].plan.request.wireguard[index];
+        let error = answer.into_result().err()?;
+        Some((at, error.within(bring_up_words(file))))
+    };
+    ask(questions).into_iter().filter_map(error).collect()
+}
+
+/// The addresses that the servers of these namespaces' tunnels have now.
+pub fn addresses(records: &[&Record]) -> Addresses {
+    let files = records
+        .iter()
+        .flat_map(|record| &record.plan.request.wireguard);
+    let setconfs: Vec<String> = files
+        .filter_map(|file| Some(read(file).ok()?.setconf))
+        .collect();
+    Addresses::look_up(setconfs.iter().map(String::as_str))
+}
+
+/// Gives the devices the addresses that their servers have now. Returns what differs. A name that
+/// was not found keeps its address.
+pub fn follow_names(site: &Site, addresses: &Addresses) -> Result<Vec<String>> {
     let Some(namespace) = site.open_namespace()? else {
         return Ok(Vec::new());
     };
-    let files = &site.plan().request.wireguard;
-    let mut moved = Vec::new();
-    for (index, file) in files.iter().enumerate() {
-        if !has_changed(site.plan(), index) {
-            let device = Device::new(site.plan(), index);
-            moved.extend(follow_names_of(site.plan(), &namespace, &device, file)?);
+    let plan = site.plan();
+    let mut all_moved = Vec::new();
+    for (index, file) in plan.request.wireguard.iter().enumerate() {
+        if has_changed(plan, index) {
+            continue;
         }
+        let device = Reached::new(plan, &namespace, index);
+        let contacts = device.wg(Contacts::of)?;
+        let (text, moved) = contacts.moved(&read(file)?.setconf, |name| addresses.of(name));
+        if !moved.is_empty() {
+            // Unlike setconf, it leaves sessions alone.
+            device.wg(|name| configure_by("syncconf", name, &text))?;
+        }
+        all_moved.extend(moved);
     }
-    Ok(moved)
-}
-
-fn follow_names_of(
-    plan: &Plan,
-    namespace: &File,
-    device: &Device,
-    file: &Path,
-) -> Result<Vec<String>> {
-    let in_kernel = userspace_daemons(plan, device.number).is_empty();
-    let contacts = with_name(namespace, device, in_kernel, Contacts::of)?;
-    let (text, moved) = contacts.moved(&read(file)?.setconf, tool::addresses_of);
-    if !moved.is_empty() {
-        // Unlike setconf, it leaves sessions alone.
-        with_name(namespace, device, in_kernel, |name| {
-            configure_by("syncconf", name, &text)
-        })?;
-    }
-    Ok(moved)
+    Ok(all_moved)
 }
 
 /// What is wrong with the device's key and peers. A file that was changed since is no measure.
@@ -923,9 +942,9 @@ fn wrong_peers(subject: &Subject, device: &Device, config: &Config) -> Option<St
         return None;
     }
     let namespace = &subject.deep().ok()??.file;
-    let in_kernel = userspace_daemons(plan, device.number).is_empty();
     let wanted = Peers::wanted(&config.setconf).ok()?;
-    let wrong = with_name(namespace, device, in_kernel, Peers::of)
+    let wrong = Reached::new(plan, namespace, device.number)
+        .wg(Peers::of)
         .map_or(Some("no keys that can be read"), |peers| {
             peers.wrong(&wanted)
         })?;
@@ -967,73 +986,25 @@ fn repair(site: &mut Site, file: &Path, device: &Device) -> Result<()> {
     let config = read(file)?;
     if is_there && is_driven && is_recorded {
         restore_peers(site, &namespace, device, &config)?;
-        device::restore(&namespace, &setup(site.plan(), device, &config))?;
-        return answer(site, &namespace, device, file);
+        return device::restore(&namespace, &setup(site.plan(), device, &config));
     }
     remove(site, site.plan(), device)?;
     remove_renamed(site, &namespace, &config)?;
     site.record.daemons.retain(|daemon| daemon.config != file);
     site.save()?;
     tunnel::make_directories(&site.plan().name)?;
-    bring_up(site, file, device)
-}
-
-/// Where the server does not answer, tries the addresses that it has now.
-fn answer(site: &Site, namespace: &File, device: &Device, file: &Path) -> Result<()> {
-    let plan = site.plan();
-    let in_kernel = userspace_daemons(plan, device.number).is_empty();
-    let since = TunnelState::load(&plan.name, place(plan, device.number)).since;
-    let contacts = with_name(namespace, device, in_kernel, Contacts::of)?;
-    if contacts.silence(since, clock::now()).is_none() || has_changed(plan, device.number) {
-        return Ok(());
-    }
-    for moved in follow_names_of(plan, namespace, device, file)? {
-        output::print(&format!("repaired endpoint {moved}\n"))?;
-    }
-    let time = site.wait.as_ref().map_or(SHORT, |wait| wait.time);
-    wait_for_handshake(namespace, device, &read(file)?, in_kernel, time)
+    // The servers of all tunnels are waited for at the end.
+    bring_up(site, file, device, None)
 }
 
 /// Gives the device the key and the peers of its file, unless it has them.
 fn restore_peers(site: &Site, namespace: &File, device: &Device, config: &Config) -> Result<()> {
-    let in_kernel = userspace_daemons(site.plan(), device.number).is_empty();
+    let reached = Reached::new(site.plan(), namespace, device.number);
     let wanted = Peers::wanted(&config.setconf)?;
-    let has = with_name(namespace, device, in_kernel, Peers::of);
-    if has_changed(site.plan(), device.number) || has.is_ok_and(|has| has == wanted) {
+    let is_right = |has: Peers| has == wanted;
+    if has_changed(site.plan(), device.number) || reached.wg(Peers::of).is_ok_and(is_right) {
         return Ok(());
     }
     let setconf = resolve_endpoints(&config.setconf)?;
-    with_name(namespace, device, in_kernel, |name| {
-        configure(name, &setconf)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_behind_a_peer_is_not_the_devices_own() {
-        let own = ["10.66.0.1", "fd00::1", "10.9.0.9"].map(|own| own.parse().unwrap());
-        for (network, wanted) in [
-            ("10.66.0.0/24", Some("10.66.0.2")),
-            ("10.66.0.7/24", Some("10.66.0.2")),
-            ("10.66.1.0/24", Some("10.66.1.1")),
-            ("10.66.0.0/31", None),
-            ("10.9.0.9/32", None),
-            ("10.9.0.8/32", Some("10.9.0.8")),
-            ("0.0.0.0/0", Some("240.0.0.9")),
-            ("0.0.0.0/1", Some("0.0.0.1")),
-            ("fd00::/64", Some("fd00::2")),
-            ("::/0", Some("100::9")),
-            ("8000::/1", Some("8000::1")),
-        ] {
-            let found = behind(&wgquick::prefix(network).unwrap(), &own);
-            assert_eq!(
-                found,
-                wanted.map(|wanted| wanted.parse().unwrap()),
-                "{network}"
-            );
-        }
-    }
+    reached.wg(|name| configure(name, &setconf))
 }

@@ -8,6 +8,7 @@ pub mod device;
 pub mod environment;
 pub mod event;
 pub mod keeper;
+pub mod knock;
 pub mod launch;
 pub mod login;
 pub mod management;

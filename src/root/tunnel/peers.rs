@@ -1,7 +1,7 @@
 //! The key and the peers of a WireGuard device, compared with those of its file. Keys come from
 //! wg(8)'s output, are compared, and go nowhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
@@ -140,11 +140,12 @@ const FIRST: i64 = 30;
 struct Contact {
     key: String,
     endpoint: Option<SocketAddr>,
-    /// Seconds since the epoch; 0 for never.
+    /// Seconds since the epoch, by the clock as it was then; 0 for never.
     handshake: i64,
-    sent: u64,
-    /// Its interval in seconds; 0 for none.
-    keepalive: i64,
+    /// Bytes, of which WireGuard counts only those that it could authenticate.
+    received: u64,
+    /// Whether it has a persistent keepalive.
+    keepalive: bool,
 }
 
 /// What has passed between a device and its peers.
@@ -160,50 +161,53 @@ impl Contacts {
     fn from_dump(said: &str) -> Self {
         let peer = |line: &str| {
             let words: Vec<&str> = line.split('\t').collect();
-            let [key, _, endpoint, _, handshake, _, sent, keepalive] = words[..] else {
+            let [key, _, endpoint, _, handshake, received, _, keepalive] = words[..] else {
                 return None;
             };
             Some(Contact {
                 key: key.to_string(),
                 endpoint: endpoint.parse().ok(),
                 handshake: handshake.parse().unwrap_or(0),
-                sent: sent.parse().unwrap_or(0),
-                keepalive: keepalive.parse().unwrap_or(0),
+                received: received.parse().unwrap_or(0),
+                keepalive: keepalive != "off",
             })
         };
         Self(said.lines().skip(1).filter_map(peer).collect())
     }
 
-    /// For how long none of the peers has answered although one should have, on a device that was
-    /// set up at `start`, in seconds. Nobody answers, or asks, where nothing is sent: only a
-    /// persistent keepalive shows that something was, or a first handshake that does not succeed.
-    pub fn silence(&self, start: i64, now: i64) -> Option<i64> {
-        let age = |peer: &Contact| now - peer.handshake.max(start);
-        let limit = |peer: &Contact| match peer.handshake {
-            0 => FIRST,
-            _ => SESSION + peer.keepalive,
-        };
-        let is_asked =
-            |peer: &Contact| peer.keepalive > 0 || (peer.handshake == 0 && peer.sent > 0);
-        let is_silent = |peer: &&Contact| is_asked(peer) && age(peer) > limit(peer);
-        let answers = |peer: &Contact| peer.handshake > 0 && age(peer) <= limit(peer);
-        if self.0.iter().any(answers) {
-            return None;
-        }
-        self.0.iter().filter(is_silent).map(age).min()
-    }
-
-    /// Whether none of the peers has answered lately, on a device that was set up at `start`: nobody
-    /// may have asked. A first handshake may still take place.
-    pub fn is_idle(&self, start: i64, now: i64) -> bool {
-        let had_one = self.0.iter().any(|peer| peer.handshake > 0);
-        !self.is_fresh(now) && (had_one || now - start > FIRST)
-    }
-
-    /// Whether a peer has answered lately.
+    /// Whether a peer has answered lately. One that did so in the future did it before somebody set
+    /// the clock back.
     pub fn is_fresh(&self, now: i64) -> bool {
-        let is_fresh = |peer: &Contact| now - peer.handshake <= SESSION;
+        let is_fresh = |peer: &Contact| (0..=SESSION).contains(&(now - peer.handshake));
         self.0.iter().any(is_fresh)
+    }
+
+    /// Whether none of the peers has answered lately, on a device that was set up at `start`: the
+    /// server may be gone, nobody may have sent anything, or somebody may have set the clock. A
+    /// first handshake may still take place.
+    pub fn is_idle(&self, start: i64, now: i64) -> bool {
+        !self.is_fresh(now)
+            && (self.latest_handshake() > 0 || !(0..=FIRST).contains(&(now - start)))
+    }
+
+    /// The time of the latest handshake, in seconds since the epoch; 0 for never.
+    pub fn latest_handshake(&self) -> i64 {
+        let times = self.0.iter().map(|peer| peer.handshake);
+        times.max().unwrap_or(0)
+    }
+
+    /// Whether something is sent to a peer again and again, which therefore should answer.
+    pub fn keep_alive(&self) -> bool {
+        self.0.iter().any(|peer| peer.keepalive)
+    }
+
+    /// Whether a peer has been heard since `earlier`, whatever the clock says.
+    pub fn heard_since(&self, earlier: &Self) -> bool {
+        let before = |key: &str| {
+            let known = earlier.0.iter().find(|peer| peer.key == key);
+            known.map_or(0, |peer| peer.received)
+        };
+        self.0.iter().any(|peer| peer.received > before(&peer.key))
     }
 
     /// The input of `wg setconf` with the addresses that servers have now, and what differs from
@@ -225,8 +229,7 @@ impl Contacts {
                 return section.to_string();
             };
             let (name, port) = named.rsplit_once(':').unwrap_or((named, ""));
-            let is_name = runns_shared::config::is_domain(name) && name.parse::<IpAddr>().is_err();
-            let found = if is_name { addresses(name) } else { Vec::new() };
+            let found = server_name(named).map_or(Vec::new(), &addresses);
             let now = match (found.first(), port.parse()) {
                 (Some(first), Ok(port)) if !found.contains(&used.ip()) => {
                     SocketAddr::new(*first, port)
@@ -246,6 +249,34 @@ impl Contacts {
     }
 }
 
+/// The host name in HOST:PORT, unless that is an address.
+pub fn server_name(endpoint: &str) -> Option<&str> {
+    let (host, _) = endpoint.rsplit_once(':')?;
+    (runns_shared::config::is_domain(host) && host.parse::<IpAddr>().is_err()).then_some(host)
+}
+
+/// The addresses of servers' names.
+pub struct Addresses(BTreeMap<String, Vec<IpAddr>>);
+
+impl Addresses {
+    /// Of the servers in these inputs of `wg setconf`, all looked up at once.
+    pub fn look_up<'a>(setconfs: impl Iterator<Item = &'a str>) -> Self {
+        let endpoints = setconfs
+            .flat_map(values)
+            .filter(|(key, _)| *key == "Endpoint");
+        let names = endpoints.filter_map(|(_, endpoint)| server_name(endpoint));
+        let names: BTreeSet<String> = names.map(str::to_string).collect();
+        let names: Vec<String> = names.into_iter().collect();
+        let found = tool::addresses_of_all(&names);
+        Self(names.into_iter().zip(found).collect())
+    }
+
+    /// Those of `name`; none if it was not found.
+    pub fn of(&self, name: &str) -> Vec<IpAddr> {
+        self.0.get(name).cloned().unwrap_or_default()
+    }
+}
+
 /// The lines `NAME = VALUE`.
 fn values(text: &str) -> impl Iterator<Item = (&str, &str)> {
     text.lines().filter_map(|line| line.split_once(" = "))
@@ -255,38 +286,48 @@ fn values(text: &str) -> impl Iterator<Item = (&str, &str)> {
 mod tests {
     use super::*;
 
+    /// Of peers, each with its latest handshake and the bytes received.
+    fn contacts(peers: &[(i64, u64)]) -> Contacts {
+        let line = |(number, (handshake, received)): (usize, &(i64, u64))| {
+            format!("key{number}\t(none)\t192.0.2.1:1\t::/0\t{handshake}\t{received}\t9\toff\n")
+        };
+        let lines: String = peers.iter().enumerate().map(line).collect();
+        Contacts::from_dump(&format!("private\town\t51820\toff\n{lines}"))
+    }
+
     #[test]
-    fn silence_is_told_from_a_tunnel_that_is_not_used() {
-        // The latest handshake, bytes received and sent, the keepalive.
-        let silence = |peers: &[&str]| {
-            let line = |peer: &&str| format!("key\t(none)\t192.0.2.1:1\t::/0\t{peer}\n");
-            let lines: String = peers.iter().map(line).collect();
-            Contacts::from_dump(&format!("private\town\t51820\toff\n{lines}")).silence(1000, 2000)
+    fn a_tunnel_is_idle_without_a_late_handshake() {
+        let is_idle = |handshakes: &[i64], now: i64| {
+            let peers: Vec<(i64, u64)> = handshakes.iter().map(|time| (*time, 9)).collect();
+            contacts(&peers).is_idle(1000, now)
         };
-        for (peers, wanted) in [
-            (&["1900\t9\t9\t25"][..], None),
-            (&["1796\t9\t9\t25"], None),
-            (&["1790\t9\t9\t25"], Some(210)),
-            // It may be idle.
-            (&["1200\t9\t9\toff"], None),
-            (&["0\t0\t0\toff"], None),
-            (&["0\t0\t148\toff"], Some(1000)),
-            (&["0\t0\t148\t25"], Some(1000)),
-            // One that is away among others.
-            (&["0\t0\t148\t25", "1900\t9\t9\toff"], None),
-            (&["0\t0\t148\t25", "1200\t9\t9\toff"], Some(1000)),
+        for (handshakes, now, wanted) in [
+            (&[1001][..], 1010, false),
+            (&[1001], 1181, false),
+            (&[1001], 1182, true),
+            // One of them is enough.
+            (&[0, 1900], 2000, false),
+            // The first one takes its time.
+            (&[0], 1010, false),
+            (&[0], 1040, true),
+            // The clock was set back.
+            (&[2000], 1999, true),
+            (&[0], 999, true),
         ] {
-            assert_eq!(silence(peers), wanted, "{peers:?}");
+            assert_eq!(is_idle(handshakes, now), wanted, "{handshakes:?} at {now}");
         }
-        let idle = |handshake: i64, now: i64| {
-            Contacts::from_dump(&format!(
-                "x\nkey\t(none)\t(none)\t::/0\t{handshake}\t0\t0\toff\n"
-            ))
-            .is_idle(1000, now)
-        };
-        assert!(!idle(0, 1010) && idle(0, 1040) && !idle(1001, 1010) && idle(1001, 1300));
-        let just_started = Contacts::from_dump("x\nkey\t(none)\t(none)\t::/0\t0\t0\t148\t25\n");
-        assert_eq!(just_started.silence(1990, 2000), None);
+    }
+
+    #[test]
+    fn a_peer_is_heard_whatever_the_clock_says() {
+        let before = [(1000, 92), (0, 0)];
+        let heard = |now: [(i64, u64); 2]| contacts(&now).heard_since(&contacts(&before));
+        assert!(!heard(before) && !heard([(400, 92), (0, 0)]));
+        assert!(heard([(1000, 124), (0, 0)]) && heard([(1000, 92), (1000, 92)]));
+        assert!(
+            contacts(&[(1000, 1)]).heard_since(&contacts(&[])),
+            "a new peer"
+        );
     }
 
     #[test]

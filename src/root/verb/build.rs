@@ -14,11 +14,12 @@ use crate::import::store;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::sysctl::sysctl;
 use crate::lock::Lock;
-use crate::part::{Part, Site, daemon, firewall, netns::NetworkNamespace, pushed, wireguard};
+use crate::part::{Part, Site, Wait, daemon, firewall, netns::NetworkNamespace, pushed, wireguard};
 use crate::plans::{self, LEAKY, check_interface, check_parts, is_leaky};
 use crate::seen::{Seen, Subject};
 use crate::tunnel::check::warn_of_service;
 use crate::tunnel::openconnect::session::Session;
+use crate::tunnel::peers::Addresses;
 use crate::wanted::Wanted;
 use crate::{repair, walk};
 use runns_shared::config::{Config, DEFAULT_PATH};
@@ -53,13 +54,47 @@ pub fn run(options: Options) -> Result<()> {
     let result = store::recover().and_then(|()| {
         let wanted = Wanted::new(&options)?;
         let unit = unit(&wanted, &options)?;
-        build(&wanted, &lock, &options, session)?;
-        Ok(unit)
+        let repaired = build(&wanted, &lock, &options, session)?;
+        Ok((unit, repaired))
     });
     lock.release();
-    result
-        .map_err(name_lock)?
-        .map_or(Ok(()), |unit| unit.enable())
+    let (unit, repaired) = result.map_err(name_lock)?;
+    all_right(wait_for_servers(Vec::from_iter(repaired), options.wait))?;
+    unit.map_or(Ok(()), |unit| unit.enable())
+}
+
+/// What was built before and is as it was built, but for servers that may not answer.
+struct Repaired {
+    record: Record,
+    /// What there is to say of it.
+    text: String,
+}
+
+/// Waits until servers answer, without keeping others waiting. Says what there is to say of the
+/// namespaces whose servers do; returns the errors of the others.
+fn wait_for_servers(repaired: Vec<Repaired>, wait: Option<Wait>) -> Vec<Error> {
+    let records: Vec<&Record> = repaired.iter().map(|one| &one.record).collect();
+    let silent = wait.map(|wait| wireguard::wait_for_servers(&records, wait.time));
+    let silent = silent.unwrap_or_default();
+    let is_silent = |at: usize| silent.iter().any(|(silent, _)| *silent == at);
+    let answering = repaired
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| !is_silent(*at));
+    let texts: String = answering.map(|(_, one)| one.text.as_str()).collect();
+    let printed = output::print(&texts);
+    silent
+        .into_iter()
+        .map(|(_, error)| error)
+        .chain(printed.err())
+        .collect()
+}
+
+/// Complains about all errors but the last, which it returns.
+fn all_right(mut errors: Vec<Error>) -> Result<()> {
+    let last = errors.pop();
+    errors.iter().for_each(output::complain_error);
+    last.map_or(Ok(()), Err)
 }
 
 /// The unit that is to build it at each boot, if one is.
@@ -83,32 +118,42 @@ fn name_lock(error: Error) -> Error {
 /// Builds everything again that is built, or brings it to what its section says. What fails does not
 /// keep the others from being repaired.
 fn build_all(options: &Options) -> Result<()> {
+    // Where the network has just changed, this takes longest.
+    let names = Record::names()?;
+    let records = names.iter().filter(|_| !options.dry_run);
+    let records: Vec<Record> = records
+        .filter_map(|name| Record::load(name).ok()?)
+        .collect();
+    let addresses = wireguard::addresses(&records.iter().collect::<Vec<_>>());
     // A script that follows changes of the network keeps others waiting.
     let lock = match options.wait {
         Some(_) => Lock::take(),
         None => Lock::take_within(PATIENCE),
     }?;
-    let result = build_each(options, &lock);
+    let result = build_each(options, &lock, &addresses);
     lock.release();
-    result
+    let (repaired, mut errors) = result?;
+    errors.extend(wait_for_servers(repaired, options.wait));
+    all_right(errors)
 }
 
-fn build_each(options: &Options, lock: &Lock) -> Result<()> {
+fn build_each(
+    options: &Options,
+    lock: &Lock,
+    addresses: &Addresses,
+) -> Result<(Vec<Repaired>, Vec<Error>)> {
     if options.change && !options.dry_run {
         store::recover()?;
     }
     let config = options.change.then(Config::load_default).transpose()?;
-    let mut errors = Vec::new();
+    let (mut repaired, mut errors) = (Vec::new(), Vec::new());
     for name in Record::names()? {
-        errors.extend(build_again(&name, lock, options, config.as_ref()).err());
-    }
-    match errors.pop() {
-        None => Ok(()),
-        Some(last) => {
-            errors.iter().for_each(output::complain_error);
-            Err(last)
+        match build_again(&name, lock, options, config.as_ref(), addresses) {
+            Ok(one) => repaired.extend(one),
+            Err(error) => errors.push(error),
         }
     }
+    Ok((repaired, errors))
 }
 
 /// Brings one namespace to what its section in `config` says, or repairs it.
@@ -117,10 +162,11 @@ fn build_again(
     lock: &Lock,
     options: &Options,
     config: Option<&Config>,
-) -> Result<()> {
+    addresses: &Addresses,
+) -> Result<Option<Repaired>> {
     let again = || format!("sudo runns-exec clean {name}, then build it again");
     let Some(record) = Record::load(name).map_err(|error| error.hint(again()))? else {
-        return Ok(());
+        return Ok(None);
     };
     if record.state != State::Built {
         return Err(interrupted(name));
@@ -139,11 +185,17 @@ fn build_again(
     };
     let start = format!("{name}: ");
     let change = Some(start.as_str());
-    match (wanted, options.dry_run) {
-        (Some(wanted), true) => rehearse_built(&wanted, &record, change),
-        (None, true) => rehearse_repair(&record),
-        (Some(wanted), false) => build_built(site_of(record, lock, options)?, &wanted, change),
-        (None, false) => repair(site_of(record, lock, options)?),
+    if options.dry_run {
+        let rehearsed = match wanted {
+            Some(wanted) => rehearse_built(&wanted, &record, change),
+            None => rehearse_repair(&record),
+        };
+        return rehearsed.map(|()| None);
+    }
+    let site = site_of(record, lock, options)?;
+    match wanted {
+        Some(wanted) => build_built(site, &wanted, change, Some(addresses)),
+        None => repair(site, Some(addresses)).map(Some),
     }
 }
 
@@ -172,15 +224,21 @@ fn rehearse_built(wanted: &Wanted, record: &Record, change: Option<&str>) -> Res
     rehearse_repair(record)
 }
 
-/// Changes what is built, or repairs it. `change` is as for [`rehearse_built`].
-fn build_built(mut site: Site, wanted: &Wanted, change: Option<&str>) -> Result<()> {
+/// Changes what is built, or repairs it, with the addresses of servers if they are known. `change` is
+/// as for [`rehearse_built`].
+fn build_built(
+    mut site: Site,
+    wanted: &Wanted,
+    change: Option<&str>,
+    addresses: Option<&Addresses>,
+) -> Result<Option<Repaired>> {
     if let Some(start) = change {
         if change::run(&mut site, wanted, start)? {
-            return Ok(());
+            return Ok(None);
         }
     }
     standing(wanted, &site.record)?;
-    repair(site)
+    repair(site, addresses).map(Some)
 }
 
 /// Says what building would do.
@@ -233,7 +291,13 @@ fn recorded(wanted: &Wanted, with_change: bool) -> Result<Option<(Record, Wanted
     }))
 }
 
-fn build(wanted: &Wanted, lock: &Lock, options: &Options, session: Option<Session>) -> Result<()> {
+/// Builds what is wanted or, if it is built already, changes or repairs it.
+fn build(
+    wanted: &Wanted,
+    lock: &Lock,
+    options: &Options,
+    session: Option<Session>,
+) -> Result<Option<Repaired>> {
     if session.is_some() && wanted.request.openconnect.is_none() {
         let cause = "the section has no OpenConnect";
         return Err(Error::new("use --authenticated", cause));
@@ -243,7 +307,7 @@ fn build(wanted: &Wanted, lock: &Lock, options: &Options, session: Option<Sessio
             session,
             ..site_of(record, lock, options)?
         };
-        return build_built(site, &wanted, options.change.then_some(""));
+        return build_built(site, &wanted, options.change.then_some(""), None);
     }
     let host = Netlink::here()?;
     let plan = plans::choose(wanted, &host)?;
@@ -276,7 +340,7 @@ fn build(wanted: &Wanted, lock: &Lock, options: &Options, session: Option<Sessio
     }
     warn_of_service(plan);
     log::notice(|| format!("built {name}: {}", summary::parts(plan).join("; ")));
-    output::print(&summary::built(plan))
+    output::print(&summary::built(plan)).map(|()| None)
 }
 
 /// Records what is about to be built.
@@ -354,7 +418,7 @@ fn as_asked(record: &Record) -> String {
 }
 
 /// Finishes a change that was interrupted, and repairs what is no longer as it was built.
-fn repair(mut site: Site) -> Result<()> {
+fn repair(mut site: Site, addresses: Option<&Addresses>) -> Result<Repaired> {
     let name = site.plan().name.clone();
     if !site.record.earlier.is_empty() {
         change::finish(&mut site)?;
@@ -368,16 +432,24 @@ fn repair(mut site: Site) -> Result<()> {
     }
     let repaired = repair::run(&mut site)
         .inspect_err(|error| log::refused(|| format!("build of {name}: {error}")))?;
-    let moved = wireguard::follow_names(&site)?;
+    let moved = match addresses {
+        Some(addresses) => wireguard::follow_names(&site, addresses)?,
+        None => wireguard::follow_names(&site, &wireguard::addresses(&[&site.record]))?,
+    };
     for moved in &moved {
         output::print(&format!("repaired endpoint {moved}\n"))?;
     }
-    wireguard::wait_for_servers(&site)?;
-    if repaired + moved.len() == 0 {
-        return output::print(&as_asked(&site.record));
-    }
-    log::notice(|| format!("repaired {name}"));
-    output::print(&format!("{name} repaired\n"))
+    let text = match repaired + moved.len() {
+        0 => as_asked(&site.record),
+        _ => {
+            log::notice(|| format!("repaired {name}"));
+            format!("{name} repaired\n")
+        }
+    };
+    Ok(Repaired {
+        record: site.record,
+        text,
+    })
 }
 
 /// Everything that can be known before the first change.

@@ -65,6 +65,16 @@ impl Peer {
         });
     }
 
+    /// Makes the tunnel one that has never had a handshake, as after minutes without traffic; returns
+    /// the command.
+    fn end_session(&self) -> String {
+        let public = &self.own_public;
+        format!(
+            "wg showconf rwg0-0 >/root/same && wg set rwg0-0 peer {public} remove && wg addconf rwg0-0 /root/same && \
+             wg show rwg0-0 latest-handshakes | grep -P '\\t0$'"
+        )
+    }
+
     fn start_again(&mut self, host: &Host) {
         self.process = Self::run(host, self.net);
     }
@@ -265,6 +275,208 @@ fn another_key_or_peer_is_seen_and_repaired() {
     }
 }
 
+/// A host with the namespace `work`, whose only tunnel has no keepalive and these AllowedIPs.
+fn host_with_idle_tunnel(allowed: &str) -> (Host, Peer) {
+    let (host, peer) = host_with_peer();
+    host.ok(&format!(
+        "sed -i 's|^AllowedIPs.*|AllowedIPs = {allowed}|; /PersistentKeepalive/d' /etc/wireguard/wg0.conf"
+    ));
+    host.configure("[work]\nWireGuard=/etc/wireguard/wg0.conf\nKillSwitch=yes\n");
+    (host, peer)
+}
+
+/// As if a tunnel that is built had been built long ago.
+const MAKE_OLD: &str = "sed -i 's/\"since\": *[0-9]*/\"since\":1000/' /run/runns/work.d/0.json";
+
+/// Neither its addresses, nor what programs inside use up, keep a tunnel's server from being asked.
+#[test]
+fn a_server_can_always_be_asked() {
+    for allowed in [
+        "10.20.0.2/32",
+        "255.255.255.255/32",
+        "127.0.0.0/8",
+        "fd20::2/128",
+    ] {
+        let (host, _peer) = host_with_idle_tunnel(allowed);
+        host.ok("runns-exec build -s work --wait 10");
+        host.ok("runns-exec clean work -f");
+    }
+    let (host, peer) = host_with_idle_tunnel("0.0.0.0/0");
+    host.ok("runns-exec build -s work");
+    host.ok("ip netns exec work sysctl -qw net.ipv4.ip_local_port_range='40000 40001'");
+    let ports = host.user("alice").spawn(
+        "exec runns-exec work -- python3 -c '\nimport socket, time\n\
+         def bind(port): s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind((\"\", port)); return s\n\
+         all = [bind(port) for port in (40000, 40001)]\nprint(\"bound\", flush=True)\ntime.sleep(1000)'",
+    );
+    wait_until("all ports", || {
+        ports.stdout().contains("bound").then_some(())
+    });
+    host.ok(&peer.end_session());
+    host.ok(MAKE_OLD);
+    let built = host.ok("runns-exec build -s work --wait 10");
+    assert!(built.contains("as asked"), "{built}");
+    host.ok("runns-exec status work");
+    peer.stop(&host);
+    host.ok(&peer.end_session());
+    let status = host.run("runns-exec status work");
+    assert!(
+        status.status == 1 && status.stdout.contains("its server does not answer"),
+        "{status}"
+    );
+    host.ok("runns-exec clean work -fk");
+    // A server that was never asked is not to blame.
+    host.ok("sed -i /^AllowedIPs/d /etc/wireguard/wg0.conf");
+    let built = host.run("runns-exec build -s work --wait 1");
+    assert!(
+        built.status == 1
+            && built.stderr.contains("no AllowedIPs")
+            && !built.stderr.contains("no answer"),
+        "{built}"
+    );
+    host.ok("runns-exec build -s work --no-wait");
+    host.ok(MAKE_OLD);
+    let status = host.run("runns-exec status work");
+    assert!(
+        status.stdout.contains("its server could not be asked")
+            && status.stdout.contains("wg0.conf up"),
+        "{status}"
+    );
+    host.ok("runns-exec clean work -fk");
+}
+
+/// The question does not go further than to the server, however many networks are behind it.
+#[test]
+fn strangers_are_not_asked() {
+    // All but private networks, as providers list them.
+    let (host, peer) = host_with_idle_tunnel(
+        "0.0.0.0/5, 8.0.0.0/7, 11.0.0.0/8, 12.0.0.0/6, 16.0.0.0/4, 32.0.0.0/3, 64.0.0.0/2, 128.0.0.0/3, 2000::/3",
+    );
+    let dump = host
+        .root()
+        .inside(&host.internet.net)
+        .spawn("exec tcpdump -lnv -i peer20");
+    wait_until("tcpdump", || {
+        dump.stderr().contains("listening on").then_some(())
+    });
+    host.ok("runns-exec build -s work");
+    wait_until("the question", || {
+        dump.stdout().contains("IP (").then_some(())
+    });
+    peer.stop(&host);
+    wait_until("tcpdump's end", || (!dump.is_running()).then_some(()));
+    let seen = dump.stdout();
+    assert!(!seen.contains("bad cksum"), "{seen}");
+    let packets: Vec<&str> = seen.lines().filter(|line| line.contains(" IP")).collect();
+    assert!(packets.len() < 20, "{seen}");
+    for packet in packets {
+        assert!(
+            packet.contains("ttl 1,") || packet.contains("hlim 1,") || packet.contains("ICMP"),
+            "{seen}"
+        );
+    }
+    host.ok("runns-exec clean work -fk");
+}
+
+/// A clock that was set makes handshakes look older or younger than they are. No test can set the
+/// clock of programs alone, so it changes what wg(8) says.
+#[test]
+fn a_server_that_answers_is_up_whatever_the_clock_says() {
+    let (host, peer) = host_with_peer();
+    host.configure("[work]\nWireGuard=/etc/wireguard/wg0.conf\nKillSwitch=yes\n");
+    let shift = |seconds: i64| {
+        host.write(
+            "/usr/local/sbin/wg",
+            &format!(
+                "#!/bin/sh\n/usr/bin/wg \"$@\" | \
+                 awk -v OFS='\\t' -F'\\t' 'NF == 8 && $5 > 0 {{ $5 += {seconds} }} {{ print }}'\n"
+            ),
+        );
+        host.ok("chmod 755 /usr/local/sbin/wg");
+    };
+    for keepalive in ["PersistentKeepalive = 25", "#"] {
+        host.ok(&format!(
+            "sed -i 's/^PersistentKeepalive.*/{keepalive}/' /etc/wireguard/wg0.conf"
+        ));
+        host.ok("runns-exec build -s work && runns-exec status work");
+        for seconds in [-600, 3600] {
+            shift(seconds);
+            host.ok("runns-exec status work");
+            host.ok("runns-exec build -s work");
+        }
+        host.ok("rm /usr/local/sbin/wg");
+        if keepalive != "#" {
+            host.ok("runns-exec clean work -f");
+        }
+    }
+    // Nor is one up that is gone.
+    peer.stop(&host);
+    shift(3600);
+    let status = host.run("runns-exec status work");
+    assert!(
+        status.status == 1 && status.stdout.contains("its server does not answer"),
+        "{status}"
+    );
+    host.ok("rm /usr/local/sbin/wg && runns-exec clean work -f");
+}
+
+/// Others need not wait until servers answer, or name servers.
+#[test]
+fn builds_that_wait_do_not_keep_others_waiting() {
+    let (host, peer) = host_with_idle_tunnel("0.0.0.0/0");
+    host.ok("sed 's/^Endpoint.*/Endpoint = 192.0.2.1:51899/' /etc/wireguard/wg0.conf >/etc/wireguard/wg1.conf");
+    host.configure(
+        "[work]\nWireGuard=/etc/wireguard/wg0.conf\nKillSwitch=yes\n\
+         [home]\nWireGuard=/etc/wireguard/wg1.conf\nKillSwitch=yes\n",
+    );
+    host.ok("runns-exec build -s work && runns-exec build -s home --no-wait");
+    peer.stop(&host);
+    host.ok(&peer.end_session());
+    let begin = std::time::Instant::now();
+    let built = host.run("runns-exec build --all --wait 8");
+    assert!(
+        begin.elapsed().as_secs() < 15,
+        "one after the other: {built}"
+    );
+    let silent = built.stderr.matches("no answer from the server").count();
+    assert_eq!((built.status, silent), (1, 2), "{built}");
+
+    host.ok(&peer.end_session());
+    let build = host.spawn("exec runns-exec build -s work --wait 50");
+    wait_until("the question", || {
+        let sent = "wg show rwg0-0 transfer | awk '{exit !$3}'";
+        (host.run(sent).status == 0).then_some(())
+    });
+    host.ok("runns-exec clean work -f");
+    let built = build.wait();
+    assert!(
+        built.status == 1 && !built.stderr.contains("no answer"),
+        "{built}"
+    );
+
+    // Three names, and no name server that answers.
+    host.ok("runns-exec clean home -f");
+    for name in ["a", "b", "c"] {
+        host.ok(&format!(
+            "echo 192.0.2.1 {name}.test >>/etc/hosts && printf '[Peer]\\nPublicKey=%s\\nAllowedIPs=10.99.0.0/24\\n\
+             Endpoint={name}.test:5\\n' $(wg genkey | wg pubkey) >>/etc/wireguard/wg0.conf"
+        ));
+    }
+    host.ok("runns-exec build -s work --no-wait && sed -i '/test/d' /etc/hosts");
+    let drop = "iptables -I INPUT -p udp --dport 53 -j DROP";
+    host.root().inside(&host.internet.net).ok(drop);
+    let begin = std::time::Instant::now();
+    let build = host.spawn("exec runns-exec build --all --no-wait");
+    wait_until("the names", || {
+        (host.run("pgrep -x getent").status == 0).then_some(())
+    });
+    host.ok("runns-exec clean work -f");
+    assert!(build.is_running(), "clean had to wait");
+    let built = build.wait();
+    assert_eq!(built.status, 0, "{built}");
+    assert!(begin.elapsed().as_secs() < 25, "one after the other");
+}
+
 /// Nothing but asking tells a tunnel that nobody uses from one whose server is gone. A peer that is
 /// set anew has no session, as after minutes without traffic.
 #[test]
@@ -278,11 +490,7 @@ fn an_idle_tunnel_asks_its_server() {
     wait_until("a tunnel that is no longer new", || {
         (built.elapsed().as_secs() > 31).then_some(())
     });
-    let public = &peer.own_public;
-    let end_session = format!(
-        "wg showconf rwg0-0 >/root/same && wg set rwg0-0 peer {public} remove && wg addconf rwg0-0 /root/same && \
-         wg show rwg0-0 latest-handshakes | grep -P '\\t0$'"
-    );
+    let end_session = peer.end_session();
     let handshake = || host.ok("wg show rwg0-0 latest-handshakes | cut -f2");
     host.ok(&end_session);
     // Another tunnel's route, to where the question is addressed.
@@ -346,7 +554,7 @@ fn a_server_that_moved_is_found_again() {
     host.ok("runns-exec build -s work --no-wait");
     wait_until("status sees the silence", || {
         let status = host.run("runns-exec status");
-        (status.status == 1 && status.stdout.contains("has not answered")).then_some(())
+        (status.status == 1 && status.stdout.contains("its server does not answer")).then_some(())
     });
     let built = host.run("runns-exec build -s work --wait 1");
     assert!(
