@@ -136,6 +136,7 @@ pub fn look<'a>(named: &'a [Named], seen: &'a Seen) -> Vec<Status> {
     examined.iter_mut().flatten().for_each(look_around);
     ask_servers(examined.iter_mut().flatten().collect());
     try_firewall(examined.iter_mut().flatten().collect());
+    examined.iter_mut().flatten().for_each(look_again);
     let status = |(((name, record), examined), count): (
         (&Named, Option<Examined>),
         Option<usize>,
@@ -234,6 +235,18 @@ fn ask_servers(mut examined: Vec<&mut Examined>) {
         .collect();
     for (at, finding) in wireguard::examine_servers(&namespaces) {
         examined[at].found.push(finding);
+    }
+}
+
+/// Looks whether it is still the namespace that was examined, which took its time.
+fn look_again(namespace: &mut Examined) {
+    let record = namespace.subject.record;
+    let is_same = |now: Record| now.state == State::Built && now.identity == record.identity;
+    let now = Record::load(&record.plan.name);
+    if record.state == State::Built && !now.is_ok_and(|now| now.is_some_and(is_same)) {
+        let how = "it was removed or built anew meanwhile";
+        let cure = format!("sudo runns-exec status {}", record.plan.name);
+        namespace.found = vec![Finding::down("examination", how).cure(cure)];
     }
 }
 

@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use ipnet::Ipv4Net;
 
 use crate::finding::Finding;
-use crate::kernel::netlink::{Link, Netlink, Route, in_namespace};
+use crate::kernel::netlink::{Link, Netlink, Route, in_namespace, in_thread};
 use crate::kernel::nfnetlink;
 use crate::kernel::sysctl::sysctl;
 use crate::namespace;
@@ -145,9 +145,12 @@ impl Seen {
     fn inside(&self, record: &Record) -> Result<Option<Inside>> {
         let name = &record.plan.name;
         if self.root {
-            let (privilege, netns) = (Privilege::take()?, netns::open(name)?);
-            return netns::visit(&privilege, &netns, |_| Ok(()), || netns::look_here(name))
-                .map(Some);
+            // clean leaves a process alone of which only a thread is inside.
+            let look = || {
+                let (privilege, netns) = (Privilege::take()?, netns::open(name)?);
+                netns::visit(&privilege, &netns, |_| Ok(()), || netns::look_here(name))
+            };
+            return in_thread(look).map(Some);
         }
         Ok(self
             .handed_over

@@ -141,6 +141,11 @@ fn is_child(pid: i32, parent: i32) -> bool {
     stat.is_some_and(|stat| stat.ppid == parent && !stat.has_ended())
 }
 
+/// The parent of a process; `None` if it has ended.
+pub fn parent_of(pid: i32) -> Option<i32> {
+    Some(Proc::open().ok()?.process(pid)?.stat()?.ppid)
+}
+
 /// Ends those of the daemons that are still running; returns whether there were any.
 pub fn stop_all(daemons: &[Daemon], patience: Duration) -> Result<bool> {
     let find = || {
@@ -152,14 +157,13 @@ pub fn stop_all(daemons: &[Daemon], patience: Duration) -> Result<bool> {
     terminate(|| Ok(find()), patience)
 }
 
-/// Ends every process in the network namespace with this inode except `spared`, including those
-/// that enter meanwhile; returns whether there were any.
-pub fn empty_namespace(inode: u64, patience: Duration, spared: &[Daemon]) -> Result<bool> {
-    let is_spared = |pid: i32| {
-        spared
-            .iter()
-            .any(|daemon| daemon.pid == pid && daemon.is_running())
-    };
+/// Ends every process in the network namespace with this inode except those that are spared,
+/// including those that enter meanwhile; returns whether there were any.
+pub fn empty_namespace(
+    inode: u64,
+    patience: Duration,
+    is_spared: impl Fn(i32) -> bool,
+) -> Result<bool> {
     let find = || {
         let proc = Proc::open()?;
         let is_meant = |pid| proc.has_thread_in(pid, Network::Inode(inode)) && !is_spared(pid);

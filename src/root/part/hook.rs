@@ -124,7 +124,8 @@ fn empty(site: &Site) -> Result<()> {
     let Some(identity) = site.record.identity else {
         return Ok(());
     };
-    daemon::empty_namespace(identity.inode, PATIENCE, &daemons::all(&site.record)).map(drop)
+    let is_spared = daemons::is_spared(&site.record);
+    daemon::empty_namespace(identity.inode, PATIENCE, is_spared).map(drop)
 }
 
 /// Checks, before anything is made, that the programs can be run.

@@ -39,6 +39,26 @@ pub fn unrecorded(plan: &Plan) -> Vec<Daemon> {
         .collect()
 }
 
+/// Whether a process is left alone where a namespace is emptied: one that runs for its tunnels, or
+/// a `status` of root's that looks inside.
+pub fn is_spared(record: &Record) -> impl Fn(i32) -> bool {
+    let own = all(record);
+    move |pid| {
+        let is_it = |daemon: &Daemon| daemon.pid == pid && daemon.is_running();
+        own.iter().any(is_it) || is_looking(pid)
+    }
+}
+
+/// Whether this is another process of root's that runs this program outside and has only a thread
+/// inside, or a tool that it asks there.
+fn is_looking(pid: i32) -> bool {
+    let looks = |pid: i32| {
+        let is_other = i64::from(pid) != i64::from(std::process::id());
+        is_other && daemon::user_of(pid) == Some(0) && is_outside(pid) && is_this_program(pid)
+    };
+    looks(pid) || daemon::parent_of(pid).is_some_and(looks)
+}
+
 /// Whether a process is in the network namespace of this one.
 pub fn is_outside(pid: i32) -> bool {
     let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();

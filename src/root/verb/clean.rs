@@ -256,9 +256,8 @@ fn remove(site: &mut Site, inside: Option<u64>, options: &Options) -> (Vec<Strin
     });
     if let Some(inode) = inside {
         // Even if no process was found: one may have entered just before the name was removed.
-        errors.extend(
-            daemon::empty_namespace(inode, options.timeout, &daemons::all(&site.record)).err(),
-        );
+        let is_spared = daemons::is_spared(&site.record);
+        errors.extend(daemon::empty_namespace(inode, options.timeout, is_spared).err());
     }
     let (rest, failed) = walk::undo_rest(site);
     removed.extend(rest);
@@ -321,14 +320,12 @@ fn clean_without_record(lock: &Lock, name: &NetnsName, options: &Options) -> Res
     output::print(&report)
 }
 
-/// The processes in the namespace, except its own daemons.
+/// The processes in the namespace that clean would end.
 fn strangers(site: &Site, inode: u64) -> Result<Vec<i32>> {
-    let own = daemons::all(&site.record);
-    let is_own = |pid: &i32| own.iter().any(|daemon| daemon.pid == *pid);
-    Ok(daemon::in_namespace(inode)?
-        .into_iter()
-        .filter(|pid| !is_own(pid))
-        .collect())
+    let is_spared = daemons::is_spared(&site.record);
+    let mut inside = daemon::in_namespace(inode)?;
+    inside.retain(|pid| !is_spared(*pid));
+    Ok(inside)
 }
 
 /// Lists the processes and asks whether to end them. Anything but a yes is an error, as is the lack

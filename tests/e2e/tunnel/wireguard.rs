@@ -420,6 +420,31 @@ fn a_server_that_answers_is_up_whatever_the_clock_says() {
     host.ok("rm /usr/local/sbin/wg && runns-exec clean work -f");
 }
 
+/// A `status` is neither in the way, nor ended, nor does it take a namespace for one that is built
+/// when that is gone.
+#[test]
+fn clean_beside_a_status_that_asks() {
+    let (host, peer) = host_with_idle_tunnel("0.0.0.0/0");
+    peer.stop(&host);
+    host.ok("runns-exec build -s work --no-wait");
+    host.ok(MAKE_OLD);
+    let inode = host.ok("stat -Lc %i /run/netns/work");
+    // It stays inside for a while each time that it asks.
+    let status = host.spawn("exec strace -f -qq -o /dev/null -e inject=ioctl:delay_enter=2000000 runns-exec status work");
+    let is_inside = format!(
+        "ls -l /proc/$(pgrep -f '^runns-exec status')/task/*/ns/net | grep -F 'net:[{inode}]'"
+    );
+    wait_until("status inside", || {
+        (host.run(&is_inside).status == 0).then_some(())
+    });
+    host.ok("runns-exec clean work -f");
+    let said = status.wait();
+    assert!(
+        said.status == 1 && said.stdout.contains("removed or built anew"),
+        "{said}"
+    );
+}
+
 /// Others need not wait until servers answer, or name servers.
 #[test]
 fn builds_that_wait_do_not_keep_others_waiting() {
