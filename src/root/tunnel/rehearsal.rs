@@ -4,8 +4,12 @@
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -15,9 +19,11 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, getpid, getppid};
 
+use super::attempts::Weight;
+use super::event::{Event, parse, quoted, reason_in};
 use super::launch::{end_child, last_line, mount_tmpfs};
 use super::openvpn::start::script_security;
 use super::profile::{PROGRAM, Profile};
@@ -26,16 +32,23 @@ use crate::confine::{
     view::{Copy, View},
 };
 use crate::kernel::daemon::Detached;
+use crate::kernel::netlink::in_namespace;
 use crate::kernel::tool;
 use runns_shared::error::{Context, Error, Result, words as words_of};
+use runns_shared::escape::escape;
 use runns_sys::net;
 use runns_sys::process::{self, Fork};
 
 /// How long it may take to read its options.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// The port of its management interface, on which it waits once it has read them; in hexadecimal as
-/// well, as in /proc/PID/net/tcp, where state 0A is LISTEN (proc(5)).
-const PORT: (&str, &str) = ("7505", ":1D51 00000000:0000 0A");
+/// The port of its management interface, on which it waits once it has read them.
+const PORT: u16 = 7505;
+/// The same in /proc/PID/net/tcp, where state 0A is LISTEN (proc(5)).
+const LISTENS: &str = ":1D51 00000000:0000 0A";
+/// States in which it connects, or tries to again.
+const CONNECTS: [&str; 4] = ["RESOLVE", "TCP_CONNECT", "WAIT", "RECONNECTING"];
+/// The bytes that are read of what it says there.
+const MOST_SAID: u64 = 1 << 20;
 
 /// How many files that OpenVPN refuses are named.
 const NAMED: usize = 5;
@@ -103,14 +116,16 @@ impl Reader {
 
     /// An error if it refuses the file.
     fn end(self) -> Result<()> {
-        // Of one that refuses it, nothing is left, and its pid may be somebody else's.
-        if !wait(self.pid) {
-            let _ = kill(self.pid, Signal::SIGKILL);
-            let _ = waitpid(self.pid, None);
+        let refusal = self.refusal();
+        // It has not been waited for, so the pid is still its own.
+        let _ = kill(self.pid, Signal::SIGKILL);
+        let _ = waitpid(self.pid, None);
+        let Err(reason) = refusal else {
             return Ok(());
-        }
-        let cause =
-            last_line(self.said).unwrap_or_else(|| "OpenVPN does not start with it".to_string());
+        };
+        let cause = reason
+            .or_else(|| last_line(self.said))
+            .unwrap_or_else(|| "OpenVPN does not start with it".to_string());
         let Reading { profile, edit, .. } = &self.reading;
         let advice = edit
             .as_ref()
@@ -121,43 +136,107 @@ impl Reader {
             None => error,
         })
     }
+
+    /// Waits until it has read all. `Err` if it refuses the file, with the reason if its last words
+    /// do not tell it. One that takes too long is given the benefit of the doubt.
+    fn refusal(&self) -> Result<(), Option<String>> {
+        let deadline = Instant::now() + PATIENCE;
+        let goes_on = || Instant::now() < deadline && !process::was_interrupted();
+        while goes_on() {
+            if has_ended(self.pid) {
+                return Err(None);
+            }
+            if let Some(management) = connect(self.pid) {
+                let profile = &self.reading.profile;
+                // Without TLS, it would open the device next, which is not there.
+                let has_tls = !profile.which(&["client", "tls-client"]).is_empty();
+                return match has_tls {
+                    true => follow(&management),
+                    false => Ok(()),
+                };
+            }
+            // Nothing announces the socket.
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
 }
 
-/// Whether it ends before it listens. One that takes too long is given the benefit of the doubt.
-fn wait(pid: Pid) -> bool {
-    let deadline = Instant::now() + PATIENCE;
-    let sockets = format!("/proc/{pid}/net/tcp");
-    let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
-    let host = namespace("self");
-    while Instant::now() < deadline && !process::was_interrupted() {
-        match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::StillAlive) => {}
-            _ => return true,
-        }
-        // Until it is in a namespace of its own, the sockets are those of the host.
-        let apart = namespace(&pid.to_string()).is_some_and(|own| Some(own) != host);
-        let listens = || std::fs::read_to_string(&sockets).is_ok_and(|all| all.contains(PORT.1));
-        if apart && listens() {
-            return false;
-        }
-        // Nothing announces the socket.
-        std::thread::sleep(Duration::from_millis(2));
+/// Whether this child has ended. It is not waited for.
+fn has_ended(pid: Pid) -> bool {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    !matches!(waitid(Id::Pid(pid), flags), Ok(WaitStatus::StillAlive))
+}
+
+/// A connection to its management interface, once it has read its options and listens.
+fn connect(pid: Pid) -> Option<TcpStream> {
+    let namespace = File::open(format!("/proc/{pid}/ns/net")).ok()?;
+    let own = std::fs::metadata("/proc/self/ns/net").ok()?;
+    // Until it is in a namespace of its own, the sockets are those of the host.
+    if namespace.metadata().ok()?.ino() == own.ino() {
+        return None;
     }
-    false
+    let sockets = std::fs::read_to_string(format!("/proc/{pid}/net/tcp")).ok()?;
+    let connect = || {
+        let address = (Ipv4Addr::LOCALHOST, PORT);
+        TcpStream::connect(address).cannot(|| "talk to OpenVPN")
+    };
+    let listens = sockets.contains(LISTENS);
+    listens.then(|| in_namespace(namespace.as_fd(), connect).ok())?
+}
+
+/// Lets it load its keys and certificates, which it does after the hold and before it connects. Any
+/// login does, since it reaches no server.
+fn follow(management: &TcpStream) -> Result<(), Option<String>> {
+    // It is logged at this level when all is loaded (do_init_frame_tls in init.c of its sources).
+    const LOADED: &str = "Control Channel MTU parms";
+    const BEGIN: &str = "log on\nverb 4\nmute 0\nstate on\nhold off\nhold release\n";
+    let mut writer = management;
+    // If it has ended, so do the lines.
+    let _ = management.set_read_timeout(Some(PATIENCE));
+    let _ = writer.write_all(BEGIN.as_bytes());
+    for line in BufReader::new(management.take(MOST_SAID)).split(b'\n') {
+        match line {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+            Err(_) => break,
+            Ok(line) => match parse(String::from_utf8_lossy(&line).trim_end()) {
+                Event::Need(need) if need.with_user => {
+                    let kind = quoted(&need.kind);
+                    let login = format!("username {kind} x\npassword {kind} x\n");
+                    let _ = writer.write_all(login.as_bytes());
+                }
+                // The password of a key.
+                Event::Need(_) => return Ok(()),
+                Event::State(state, _) if CONNECTS.contains(&state.as_str()) => return Ok(()),
+                Event::Log(line) if line.starts_with(LOADED) => return Ok(()),
+                // It goes to its output only later.
+                Event::Fatal(cause) => return Err(Some(escape(cause.as_bytes()))),
+                Event::Log(line) => {
+                    if let Some((reason, Weight::Fatal)) = reason_in(&line) {
+                        return Err(Some(reason));
+                    }
+                }
+                _ => {}
+            },
+        }
+    }
+    Err(None)
 }
 
 fn words(reading: &Reading) -> Result<Vec<CString>> {
     let program = tool::need(PROGRAM, "openvpn")?;
     let profile = &reading.profile;
+    let port = PORT.to_string();
     let mut words = vec![
         program.as_os_str().as_bytes(),
+        b"--suppress-timestamps",
         b"--config",
         reading.name.as_os_str().as_bytes(),
         b"--cd",
         profile.directory().as_os_str().as_bytes(),
         b"--management",
         b"127.0.0.1",
-        PORT.0.as_bytes(),
+        port.as_bytes(),
         b"--management-hold",
         b"--management-query-passwords",
         b"--tmp-dir",
@@ -197,6 +276,7 @@ fn become_reader(
     let mut view = View::new();
     view.show_writable(Path::new("/tmp"));
     let (file, directory) = (reading.profile.file(), reading.profile.directory());
+    let lock_memory = reading.profile.value("mlock").is_some();
     reading.copies.into_iter().for_each(|copy| view.copy(copy));
     if directory.is_dir() {
         view.directory(directory);
@@ -207,8 +287,7 @@ fn become_reader(
     confine::give_up_root(&Identity {
         user: READER,
         capability: None,
-        // It ends before it locks any.
-        lock_memory: false,
+        lock_memory,
     })?;
     // A change of the user would take it back (PR_SET_PDEATHSIG, prctl(2)).
     set_pdeathsig(Signal::SIGKILL).cannot(|| "end with the parent")?;

@@ -39,7 +39,25 @@ nonsense;nonsense x;--verb 3;-verb 3;verb 3 extra;\"verb\" '3';'verb' 3;verb \"3
 /// Plain openvpn with the file, on hold once it has read it; and ours. A line for each on which they
 /// differ.
 const COMPARE: &str = r#"
-import concurrent.futures, os, subprocess, sys, time
+import concurrent.futures, os, re, socket as sockets, subprocess, sys, time
+def goes_on(path):
+    # Behind the hold, it loads its keys and certificates, and connects.
+    connection = sockets.socket(sockets.AF_UNIX)
+    connection.settimeout(3)
+    connection.connect(path)
+    connection.sendall(b"state on\nhold off\nhold release\n")
+    said = b""
+    while not re.search(rb">STATE:\d+,(RESOLVE|TCP_CONNECT|WAIT|RECONNECTING),|'Private Key'", said):
+        try:
+            more = connection.recv(4096)
+        except TimeoutError:
+            return True
+        if not more:
+            return False
+        for kind in re.findall(rb"Need ('[^']+') username/password", more):
+            connection.sendall(b"username %b x\npassword %b x\n" % (kind, kind))
+        said += more
+    return True
 def plain(n):
     # One that has read its options waits on its management socket; the directory is its own.
     socket = f"/tmp/corpus/{n}.socket"
@@ -54,7 +72,7 @@ def plain(n):
     end = time.monotonic() + 2
     while child.poll() == 0 and not os.path.exists(socket) and time.monotonic() < end:
         time.sleep(0.01)
-    accepted = os.path.exists(socket)
+    accepted = os.path.exists(socket) and goes_on(socket)
     child.kill()
     return accepted, child.communicate()[0].decode(errors="replace")
 def ours(n):

@@ -262,6 +262,62 @@ fn a_key_that_is_in_no_file_is_refused_with_the_reason() {
 }
 
 #[test]
+fn keys_and_certificates_are_loaded_before_a_build() {
+    let host = host();
+    openvpn::make_certificates(&host);
+    openvpn::configure_client(&host, "work", 1194);
+    host.write("/etc/openvpn/login", "alice\nsecret\n");
+    host.ok("cd /etc/openvpn && openssl pkey -in client.key -aes128 -passout pass:x -out locked.key && echo garbage >garbage && \
+             (echo '<cert>'; head -n 5 client.crt; echo '</cert>') >inline && openvpn --genkey secret ta.key");
+    host.configure("[work]\nKillSwitch=yes\nvpn=/etc/openvpn/work.conf\n");
+    let work = host.ok("cat /etc/openvpn/work.conf");
+    let before = Snapshot::of(&host);
+    for (change, parts) in [
+        (
+            "s/^ca .*/ca garbage/",
+            &["Cannot load CA certificate file garbage"][..],
+        ),
+        (
+            "s/^cert .*/cert garbage/",
+            &["Cannot load certificate file garbage"],
+        ),
+        (
+            "/^cert /{s/.*//;r /etc/openvpn/inline\n}",
+            &["Cannot load inline certificate file"],
+        ),
+        (
+            "s/^key .*/key garbage/",
+            &["the private key cannot be loaded"],
+        ),
+        (
+            "s/^key .*/key server.key/",
+            &["does not belong to the certificate"],
+        ),
+        ("$atls-crypt garbage", &["Insufficient key material"]),
+        ("$atls-auth garbage 1", &["Insufficient key material"]),
+        ("$atls-crypt ta.key", &[]),
+        (
+            "s/^key .*/key locked.key/;s/^nobind/local 192.0.2.2\\nlport 500/",
+            &[],
+        ),
+        ("s/^nobind/local 192.0.2.2\\nlport 500/", &[]),
+        ("$aauth-user-pass", &[]),
+        ("$aauth-user-pass login\\nverb 0\\nmute 1", &[]),
+    ] {
+        host.write("/etc/openvpn/work.conf", &format!("{work}\n"));
+        host.ok(&format!("sed -i -e '{change}' /etc/openvpn/work.conf"));
+        let output = host.run("timeout 9 runns-exec build -s work --dry-run");
+        if parts.is_empty() {
+            assert_eq!(output.status, 0, "{change}: {output}");
+        } else {
+            output.refused(1, parts);
+        }
+    }
+    host.write("/etc/openvpn/work.conf", &format!("{work}\n"));
+    before.assert_same(&Snapshot::of(&host));
+}
+
+#[test]
 fn options_that_openvpn_does_not_know_are_told_with_what_removes_them() {
     let host = host();
     openvpn::make_certificates(&host);
