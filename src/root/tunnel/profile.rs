@@ -395,7 +395,7 @@ impl Profile {
         }
         let mut script = Vec::new();
         if !removed.is_empty() {
-            script.push(format!("/^\\s*(--)?({})(\\s|$)/d", removed.join("|")));
+            script.push(format!("/^\\s*(--)?({})\\b/d", removed.join("|")));
         }
         if replaces {
             script.extend(REPLACE_TLS_REMOTE.map(str::to_string));
