@@ -44,7 +44,12 @@ def goes_on(path):
     # Behind the hold, it loads its keys and certificates, and connects.
     connection = sockets.socket(sockets.AF_UNIX)
     connection.settimeout(3)
-    connection.connect(path)
+    end = time.monotonic() + 3
+    # The socket has its name before it listens.
+    while connection.connect_ex(path) != 0:
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.005)
     connection.sendall(b"state on\nhold off\nhold release\n")
     said = b""
     while not re.search(rb">STATE:\d+,(RESOLVE|TCP_CONNECT|WAIT|RECONNECTING),|'Private Key'", said):
@@ -52,6 +57,8 @@ def goes_on(path):
             more = connection.recv(4096)
         except TimeoutError:
             return True
+        except ConnectionError:
+            return False
         if not more:
             return False
         for kind in re.findall(rb"Need ('[^']+') username/password", more):
