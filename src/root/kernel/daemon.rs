@@ -84,7 +84,11 @@ pub fn stop_found(find: impl Fn() -> Vec<Daemon>, patience: Duration) -> Result<
         if daemons.is_empty() || Instant::now() > deadline {
             return Ok(stopped);
         }
-        stopped |= stop_all(&daemons, patience)?;
+        match stop_all(&daemons, patience)? {
+            true => stopped = true,
+            // Those that it found have ended, and nobody has waited for them yet.
+            false => std::thread::sleep(ROUND),
+        }
     }
 }
 
