@@ -45,25 +45,37 @@ on_disk() {
     umount "$root"
 }
 
-# Boots what is on the disk; the first time, the package is installed.
-boot() {
-    local begin=$EPOCHREALTIME machine='qemu-system-x86_64 -cpu max,la57=off' console=ttyS0
+# Starts the machine. One whose kernel panics ends.
+start_machine() {
+    local machine='qemu-system-x86_64 -cpu max,la57=off' console=ttyS0
     [ "$architecture" != arm64 ] || machine='qemu-system-aarch64 -machine virt -cpu cortex-a72' console=ttyAMA0
-    ! mountpoint -q "$root" || umount "$root"
-    [ -e /sys/class/net/uplink ] || ip tuntap add uplink mode tap
-    ip link set uplink master lan up
     : >"$scratch/console"
     # shellcheck disable=SC2086 # lists of words
     $machine -accel tcg,thread=multi -m "${memory:-2048}" -smp 2 -display none -monitor none -no-reboot \
         -kernel "$layer/machine/kernel" -initrd "$layer/machine/initrd" \
-        -append "root=/dev/vda rw console=$console quiet systemd.show_status=0 net.ifnames=0 mitigations=off random.trust_cpu=1 $boot_options" \
+        -append "root=/dev/vda rw console=$console quiet panic=-1 systemd.show_status=0 net.ifnames=0 mitigations=off random.trust_cpu=1 $boot_options" \
         -drive "file=$disk,format=raw,if=virtio,cache=unsafe" -serial "file:$scratch/console" \
         -netdev tap,id=uplink,ifname=uplink,script=no,downscript=no \
         -device virtio-net-pci,netdev=uplink,mac=02:00:5e:00:53:02,romfile= -device virtio-rng-pci \
         </dev/null >"$scratch/qemu" 2>&1 &
     qemu=$!
     leader=$qemu
-    if ! wait_for 90 'the machine to answer' answers_or_is_down || is_down; then
+}
+
+# Boots what is on the disk; the first time, the package is installed.
+boot() {
+    local begin=$EPOCHREALTIME
+    ! mountpoint -q "$root" || umount "$root"
+    [ -e /sys/class/net/uplink ] || ip tuntap add uplink mode tap
+    ip link set uplink master lan up
+    start_machine
+    wait_for 90 'the machine to answer' answers_or_is_down || true
+    # Emulated, a kernel now and then panics in its first seconds.
+    if is_down && grep 'Kernel panic' "$scratch/console"; then
+        start_machine
+        wait_for 90 'the machine to answer' answers_or_is_down || true
+    fi
+    if is_down || ! limit=60 enter true; then
         leader=
         fail_now 'the machine does not boot' "$(tail -n 40 "$scratch/qemu" "$scratch/console")"
     fi
