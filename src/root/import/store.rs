@@ -2,7 +2,7 @@
 //! /etc/runns.conf.d/NAME.conf.
 //!
 //! The two belong together, also after a crash. New files are written in a directory that takes the
-//! place of the earlier one in one step, with a copy of the section in it ([`PENDING`]), which stays
+//! place of the earlier one in one step, with a copy of the section in it (`PENDING`), which stays
 //! until the section is in place. Whoever finds one puts that section in place ([`recover`]). The
 //! earlier files are removed after that.
 
