@@ -293,7 +293,6 @@ fn subcommand(command: &'static Command, words: Vec<OsString>) -> Result<Request
             names: operands.collect(),
             all: given("all"),
             quiet: given("quiet"),
-            json: given("json"),
         }),
     })
 }
@@ -415,7 +414,6 @@ mod tests {
             "list" => Request::List(list::Options {
                 all: flag(&sub, "all"),
                 quiet: flag(&sub, "quiet"),
-                json: flag(&sub, "json"),
                 names: sub
                     .remove_many("NAME")
                     .map(Iterator::collect)

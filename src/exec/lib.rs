@@ -6,7 +6,7 @@
 //! | [`policy`] | who may enter what | permitted, none raised |
 //! | [`verb`] | enter, list, check, status | raised only inside `runns_privileged` |
 //! | [`launch`] | becoming the command | gone |
-//! | [`root_program`] | `build`, `clean`, `status`: executes the program for root | gone |
+//! | [`root_program`] | `build`, `clean`, ..., and what prints `list` and `status`: executes the program for root | gone |
 //!
 //! Only the crate `runns_privileged` can raise a capability. `runns_shared` is what both programs
 //! have in common.
@@ -65,7 +65,7 @@ fn dispatch(words: Vec<OsString>, invocation: &Invocation) -> Result<()> {
             verb::enter::run(options, environment).map(|never| match never {})
         }
         Request::Check(options) => verb::check::run(&options),
-        Request::List(options) => verb::list::run(&options),
+        Request::List(options) => verb::list::run(&options, arguments, environment),
         Request::Status(options) => {
             verb::status::run(&options, arguments, environment).map(|never| match never {})
         }

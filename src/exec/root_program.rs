@@ -1,15 +1,20 @@
-//! Executes the program for root, which has all subcommands except exec, check and list, without any
-//! capability.
+//! Executes the program for root without any capability: it has all subcommands except exec and
+//! check, and prints what list finds.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::{SFlag, stat};
 use runns_privileged::capability::{refuse_user_namespace, renounce};
 use runns_shared::error::{Context, Error, Result, words};
 use runns_shared::escape::show;
+use runns_shared::handed_over;
 use runns_shared::output::step;
 use runns_shared::trusted::{self, Trust};
 use runns_sys::process;
@@ -28,6 +33,24 @@ pub fn execute(action: &str, arguments: &[&CStr], environment: &[&CStr]) -> Resu
     let path_c = CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
     let errno = process::execute(&path_c, arguments, environment);
     Err(Error::new(format!("execute {}", show(&path)), words(errno)))
+}
+
+/// The same, handing over what took capabilities to see.
+pub fn execute_with(
+    action: &str,
+    handed_over: &[u8],
+    arguments: &[&CStr],
+    environment: &[&CStr],
+) -> Result<Infallible> {
+    let mut file =
+        File::from(memfd_create(c"runns", MFdFlags::empty()).cannot(|| "create a file in memory")?);
+    file.write_all(handed_over)
+        .cannot(|| "write a file in memory")?;
+    let descriptor = CString::new(file.as_raw_fd().to_string()).unwrap_or_default();
+    let word = CString::new(handed_over::WORD).unwrap_or_default();
+    let (program, words) = arguments.split_first().unwrap_or((&c"runns-exec", &[]));
+    let arguments = [&[*program, &*word, &*descriptor], words].concat();
+    execute(action, &arguments, environment)
 }
 
 /// Its path, derived from that of this program. It and every directory above it must belong to

@@ -27,6 +27,11 @@ pub enum Request {
     Import(import::Options),
     /// Write, print or remove a launcher.
     Launcher(launcher::Options),
+    /// Print the processes that runns-exec found.
+    List {
+        /// As JSON.
+        json: bool,
+    },
     /// Show what the log has about a namespace.
     Log(log::Options),
     /// Show the state of the namespaces that were built.
@@ -99,7 +104,9 @@ fn interpret(mut matches: ArgMatches) -> Result<Parsed> {
         .remove_subcommand()
         .ok_or_else(|| usage("no subcommand is given"))?;
     let request = match verb.as_str() {
-        "build" | "clean" | "config" | "import" | "launcher" | "log" | "status" if for_entering => {
+        "build" | "clean" | "config" | "import" | "launcher" | "list" | "log" | "status"
+            if for_entering =>
+        {
             return Err(usage(only_for_entering(&verb)));
         }
         "build" => Request::Build(build_options(&mut sub)),
@@ -110,6 +117,9 @@ fn interpret(mut matches: ArgMatches) -> Result<Parsed> {
         }),
         "import" => Request::Import(import_options(&mut sub)?),
         "launcher" => Request::Launcher(launcher_options(&mut sub)),
+        "list" => Request::List {
+            json: sub.get_flag("json"),
+        },
         "log" => Request::Log(log::Options {
             word: sub.remove_one(WORD).unwrap_or_default(),
             follow: sub.get_flag("follow"),

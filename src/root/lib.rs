@@ -4,7 +4,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`cli`] | the command line |
-//! | [`verb`] | build, clean, config, import, launcher, log and status |
+//! | [`verb`] | build, clean, config, import, launcher, list, log and status |
 //! | [`report`] | how namespaces are |
 //! | [`walk`], [`repair`], [`salvage`] | the parts in their order; what can be told without a record |
 //! | [`part`] | the parts of a namespace: one file creates and removes each part |
@@ -52,6 +52,7 @@ use std::os::unix::ffi::OsStringExt;
 use cli::Request;
 use nix::sys::stat::SFlag;
 use runns_shared::error::{Context, Result, status};
+use runns_shared::handed_over;
 use runns_shared::output;
 use runns_shared::trusted;
 use runns_sys::process::{self, Invocation};
@@ -98,7 +99,7 @@ fn dispatch(invocation: &Invocation) -> Result<bool> {
     if let Some(tunnel::keeper::NAME) = words.get(1).and_then(|word| word.to_str()) {
         return tunnel::keeper::run(&words[2..]).map(|()| true);
     }
-    let handed_over = verb::status::take_handed_over(&mut words)?;
+    let handed_over = handed_over::take(&mut words)?;
     let parsed = cli::parse(words)?;
     if parsed.verbose {
         output::be_verbose();
@@ -109,6 +110,7 @@ fn dispatch(invocation: &Invocation) -> Result<bool> {
         Request::Config(options) => return verb::config::run(&options),
         Request::Import(options) => verb::import::run(options)?,
         Request::Launcher(options) => verb::launcher::run(&options)?,
+        Request::List { json } => verb::list::run(json, handed_over)?,
         Request::Log(options) => verb::log::run(&options)?,
         Request::Status(options) => return verb::status::run(&options, handed_over),
         Request::Print(text) => output::print(&text)?,

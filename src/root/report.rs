@@ -11,11 +11,12 @@ use crate::facts::ipv6::Pair;
 use crate::facts::{exceptions, resolver, uplinks};
 use crate::finding::{About, Finding};
 use crate::kernel::netlink::{AddressFamily, Netlink, in_namespace};
+use crate::kernel::text_table::{Heading, terminal_width, whole_columns};
+use crate::kernel::zone::Zone;
 use crate::part::wireguard;
 use crate::seen::{Seen, Subject};
 use crate::tunnel::{self, Condition};
 use crate::{probe, repair, walk};
-use runns_shared::clock::Zone;
 use runns_shared::error::{Error, Result};
 use runns_shared::escape::{one_line, show};
 use runns_shared::name::NetnsName;
@@ -23,7 +24,6 @@ use runns_shared::output;
 use runns_shared::plan::Plan;
 use runns_shared::proc::{Network, Proc};
 use runns_shared::record::{Record, State};
-use runns_shared::table::{Heading, terminal_width, whole_columns};
 
 /// How a namespace is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

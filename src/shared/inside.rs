@@ -7,10 +7,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::name::NetnsName;
 use crate::record::Identity;
 
-/// The word before the number of the descriptor from which the program for root reads what
-/// [`Inside::to_text`] wrote. No subcommand or namespace can have its name.
-pub const HANDED_OVER: &str = ".inside";
-
 /// The files, below /proc/thread-self for `net/` and below /proc for `sys/`.
 pub const FILES: [&str; 11] = [
     "net/dev",

@@ -297,10 +297,12 @@ fn what_a_member_cannot_see_is_never_called_ok_without_saying_so() {
     // What another process claims to have seen is nothing that it could not see itself.
     let program = "/usr/local/libexec/runns-exec/runns-exec-root";
     for words in [
-        ".inside",
-        ".inside x status",
-        ".inside 99 status",
-        ".inside 0 status",
+        "list",
+        ".handed-over",
+        ".handed-over x status",
+        ".handed-over 99 status",
+        ".handed-over 0 status",
+        ".handed-over 0 list",
     ] {
         let output = alice.run(&format!("{program} {words} </etc/passwd"));
         assert!(

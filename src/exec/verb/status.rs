@@ -1,22 +1,16 @@
 //! `runns-exec status [NAME|SECTION]...`. The program for root prints it, for everybody: it knows the parts
 //! of a namespace and speaks netlink. For a member of the group, who may not enter a namespace
-//! without this program's capabilities, this program looks inside first and hands over what it saw,
-//! in a file without a name.
+//! without this program's capabilities, this program looks inside first and hands over what it saw.
 
 use std::convert::Infallible;
-use std::ffi::{CStr, CString, OsString};
-use std::fs::File;
-use std::io::Write;
-use std::os::fd::AsRawFd;
-
-use nix::sys::memfd::{MFdFlags, memfd_create};
+use std::ffi::{CStr, OsString};
 
 use crate::{policy, root_program};
 use runns_privileged::Privilege;
 use runns_privileged::capability::caller_is_root;
 use runns_privileged::netns::{self, Arrival};
-use runns_shared::error::{Context, Result};
-use runns_shared::inside::{HANDED_OVER, Inside};
+use runns_shared::error::Result;
+use runns_shared::inside::Inside;
 use runns_shared::name::NetnsName;
 use runns_shared::output::step;
 use runns_shared::record::Record;
@@ -36,15 +30,7 @@ pub fn run(options: &Options, arguments: &[&CStr], environment: &[&CStr]) -> Res
     if caller_is_root() {
         return root_program::execute(VERB, arguments, environment);
     }
-    let mut file =
-        File::from(memfd_create(c"runns", MFdFlags::empty()).cannot(|| "create a file in memory")?);
-    file.write_all(look(options).as_bytes())
-        .cannot(|| "write a file in memory")?;
-    let descriptor = CString::new(file.as_raw_fd().to_string()).unwrap_or_default();
-    let handed_over = CString::new(HANDED_OVER).unwrap_or_default();
-    let (program, words) = arguments.split_first().unwrap_or((&c"runns-exec", &[]));
-    let arguments = [&[*program, &*handed_over, &*descriptor], words].concat();
-    root_program::execute(VERB, &arguments, environment)
+    root_program::execute_with(VERB, look(options).as_bytes(), arguments, environment)
 }
 
 /// Looks into the namespaces that the caller may enter. What is in the texts is in the caller's

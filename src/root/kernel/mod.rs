@@ -11,4 +11,6 @@ pub mod nft;
 pub mod prompt;
 pub mod sysctl;
 pub mod syslog;
+pub mod text_table;
 pub mod tool;
+pub mod zone;

@@ -8,6 +8,7 @@ use super::{build, prepare};
 use crate::import::store::{self, Plan, build_command, imported};
 use crate::import::{self, Import, download::Download};
 use crate::kernel::prompt;
+use crate::kernel::text_table::{self, Heading};
 use crate::lock::Lock;
 use crate::tunnel::LOGIN;
 use crate::tunnel::check::check_named;
@@ -20,7 +21,6 @@ use runns_shared::log;
 use runns_shared::name::NetnsName;
 use runns_shared::output::{self, warn};
 use runns_shared::record::Record;
-use runns_shared::table::{self, Heading};
 
 /// What most files ask for.
 const LOGIN_WORDS: &str = "user name and password";
@@ -335,7 +335,7 @@ fn list() -> Result<()> {
             vec![name.to_string(), kind.to_string(), server, file]
         })
         .collect();
-    let lines = table::lines(&HEADINGS, rows, table::terminal_width());
+    let lines = text_table::lines(&HEADINGS, rows, text_table::terminal_width());
     output::print(&format!("{}\n", lines.join("\n")))
 }
 

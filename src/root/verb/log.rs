@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use runns_shared::clock::Zone;
+use crate::kernel::zone::Zone;
 use runns_shared::config::Config;
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::escape;

@@ -8,6 +8,7 @@ pub mod clean;
 pub mod config;
 pub mod import;
 pub mod launcher;
+pub mod list;
 pub mod log;
 pub mod status;
 mod summary;

@@ -2,19 +2,17 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::Read;
 
 use super::{watch, word};
 use crate::report::{self, Health, Named};
 use crate::seen::Seen;
 use runns_shared::config::Config;
-use runns_shared::error::{Context, Error, Result, status};
-use runns_shared::inside::{HANDED_OVER, Inside};
+use runns_shared::error::{Error, Result, status};
+use runns_shared::handed_over;
+use runns_shared::inside::Inside;
 use runns_shared::name::NetnsName;
 use runns_shared::output;
 use runns_shared::record::Record;
-use runns_shared::trusted::MAX_TEXT;
 
 /// What the command line asks for; names are not checked yet.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,7 +27,11 @@ pub struct Options {
 
 /// Prints the state of what was built, with what runns-exec saw inside if it was called by a member
 /// of the group; returns whether all is ok.
-pub fn run(options: &Options, handed_over: Vec<Inside>) -> Result<bool> {
+pub fn run(options: &Options, handed_over: Option<Vec<u8>>) -> Result<bool> {
+    let handed_over = String::from_utf8(handed_over.unwrap_or_default())
+        .ok()
+        .and_then(|text| Inside::from_text(&text))
+        .ok_or_else(|| handed_over::wrong("it is something else"))?;
     if options.watch {
         return watch::run(&options.words);
     }
@@ -124,30 +126,4 @@ fn all(config: &Config) -> Result<Vec<Named>> {
 fn built_from(record: &Result<Option<Record>>) -> Option<&str> {
     let plan = &record.as_ref().ok()?.as_ref()?.plan;
     plan.request.section.as_deref()
-}
-
-/// Takes what runns-exec saw inside the namespaces, and the words that say where it is, from the
-/// command line. Nobody is shown more by it than they could see themselves: it is only believed.
-pub fn take_handed_over(words: &mut Vec<OsString>) -> Result<Vec<Inside>> {
-    if words.get(1).is_none_or(|word| word != HANDED_OVER) {
-        return Ok(Vec::new());
-    }
-    let wrong =
-        |cause: &str| Error::new("read what was seen inside", cause).with_status(status::USAGE);
-    let descriptor = words
-        .get(2)
-        .and_then(|word| word.to_str())
-        .and_then(|word| word.parse::<u32>().ok());
-    let path = format!(
-        "/proc/self/fd/{}",
-        descriptor.ok_or_else(|| wrong("no descriptor is named"))?
-    );
-    let mut text = String::new();
-    // Opened anew: read from its beginning.
-    let file = File::open(&path).cannot(|| format!("open {path}"))?;
-    file.take(MAX_TEXT * 64)
-        .read_to_string(&mut text)
-        .cannot(|| format!("read {path}"))?;
-    words.drain(1..3);
-    Inside::from_text(&text).ok_or_else(|| wrong("it is something else"))
 }

@@ -6,12 +6,12 @@ use std::io::IsTerminal;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::kernel::text_table::width_of;
 use crate::kernel::tool;
 use crate::report::{self, Status};
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::show;
 use runns_shared::output;
-use runns_shared::table::width_of;
 use runns_sys::tty;
 
 /// From one look to the next.
