@@ -53,6 +53,32 @@ fn forwarding_stays_as_it_was() {
     assert_eq!(host.ok("sysctl -n net.ipv4.ip_forward"), "0");
 }
 
+/// clean finds it by the record.
+#[test]
+fn what_a_build_that_fails_cannot_remove_is_recorded() {
+    let host = host_with("Resolve=/etc/dns.conf\n");
+    // Its directory cannot be removed while something is mounted there.
+    host.write(
+        "/usr/local/sbin/up",
+        "#!/bin/sh\nnsenter --mount=/proc/$PPID/ns/mnt mount --bind /mnt /etc/netns/work\nexit 3\n",
+    );
+    host.ok("chmod 755 /usr/local/sbin/up");
+    let failed = host.run("runns-exec build -s work");
+    assert!(
+        failed.status == 1
+            && failed.stderr.contains("cannot remove /etc/netns/work: ")
+            && failed
+                .stderr
+                .contains("hint: to remove what is left: sudo runns-exec clean work\n"),
+        "{failed}"
+    );
+    host.run("runns-exec build -s work")
+        .refused(1, &["sudo runns-exec clean work"]);
+    host.ok("umount /etc/netns/work && runns-exec clean work");
+    let shown = host.run("runns-exec status work").stdout;
+    assert!(shown.contains("not built"), "{shown}");
+}
+
 #[test]
 fn so_does_that_of_ipv6() {
     let host = host_with("IPv6=yes\n");

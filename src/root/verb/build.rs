@@ -327,12 +327,21 @@ fn build(
     };
     let name = site.plan().name.clone();
     if let Err(error) = walk::build(&mut site).and_then(|()| finish(&mut site)) {
-        for error in walk::undo(&mut site) {
-            output::complain_error(&error);
-        }
-        lock.remove(&site.record)?;
         log::refused(|| format!("build of {name} failed: {error}"));
-        return Err(error);
+        let left = walk::undo(&mut site);
+        if left.is_empty() {
+            lock.remove(&site.record)?;
+            return Err(error);
+        }
+        for error in &left {
+            output::complain_error(error);
+        }
+        // clean finds by it what is left.
+        site.record.state = State::Cleaning;
+        site.save()?;
+        return Err(error.hint(format!(
+            "to remove what is left: sudo runns-exec clean {name}"
+        )));
     }
     let plan = site.plan();
     if is_leaky(plan) {
