@@ -5,11 +5,12 @@
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
+use crate::confine;
 use crate::facts::uplinks::{Bound, is_own_group};
 use crate::kernel::netlink::{Link, Netlink, in_namespace};
 use crate::part::veth::pair;
 use runns_privileged::netns::{self, Netns, identity_here};
-use runns_shared::error::Result;
+use runns_shared::error::{Error, Result};
 use runns_shared::name::{IfaceName, NetnsName};
 use runns_shared::plan::Plan;
 use runns_shared::record::{Identity, Record, State};
@@ -35,23 +36,20 @@ pub fn reconstruct(name: &NetnsName) -> Result<Record> {
         .filter(|(identity, _)| identity.cookie != here);
     let (identity, namespace) = found.unzip();
     let veth = veth(&host, name, namespace.as_ref())?;
-    let number = veth
-        .as_ref()
-        .map(|link| number(&host, link))
-        .transpose()?
-        .flatten();
-    // The part that stops daemons and removes their files is asked if there are any.
-    let tunnels = Some(directory(name)).filter(|directory| directory.exists());
+    let number = number(&host, name, veth.as_ref())?;
+    // The part that stops daemons and removes their files is asked if there are any. Nobody knows how
+    // many.
+    let tunnels = std::iter::repeat_n(directory(name), confine::USERS as usize);
+    let tunnels = tunnels.take_while(|directory| directory.exists());
     let request = Request {
         uplink: veth
             .as_ref()
             .map(|link| Bound::uplink_of(link.group))
             .transpose()?
             .flatten(),
-        vpn: tunnels.into_iter().collect(),
+        vpn: tunnels.collect(),
         ..Request::default()
     };
-    let nobodys = Number::all().last().unwrap_or_else(|| unreachable!());
     let plan = Plan {
         name: name.clone(),
         interface: veth.as_ref().map_or_else(
@@ -59,7 +57,7 @@ pub fn reconstruct(name: &NetnsName) -> Result<Record> {
             |link| IfaceName::new(&link.name),
         )?,
         request,
-        number: number.unwrap_or(nobodys),
+        number,
         resolver: None,
         host: None,
         host_v6: None,
@@ -90,8 +88,28 @@ fn veth(host: &Netlink, name: &NetnsName, namespace: Option<&Netns>) -> Result<O
     Ok(links.into_iter().find(is_ours))
 }
 
+/// Its number: that of the host's address, or the one that a file reserves for it. If there is
+/// neither, one that no namespace has, so that what goes by the number is nobody's.
+fn number(host: &Netlink, name: &NetnsName, link: Option<&Link>) -> Result<Number> {
+    let (names, reserved) = Record::names_and_numbers()?;
+    let of_link = link
+        .map(|link| number_of(host, link))
+        .transpose()?
+        .flatten();
+    if let Some(number) = of_link.or_else(|| reserved.get(name).copied()) {
+        return Ok(number);
+    }
+    let recorded = names.iter().filter_map(|name| Record::load(name).ok()?);
+    let mut taken: Vec<Number> = recorded.map(|record| record.plan.number).collect();
+    taken.extend(reserved.into_values());
+    let free = Number::all()
+        .filter(|number| !taken.contains(number))
+        .last();
+    free.ok_or_else(|| Error::new(format!("clean {name}"), "every number has a namespace"))
+}
+
 /// The number of the subnet, by the address of the host's end.
-fn number(host: &Netlink, link: &Link) -> Result<Option<Number>> {
+fn number_of(host: &Netlink, link: &Link) -> Result<Option<Number>> {
     let is_own = |address: Ipv4Addr| Number::all().find(|number| number.host() == address);
     let addresses = host.addresses()?.into_iter();
     let own =

@@ -63,18 +63,26 @@ pub fn parse_stat(text: &[u8]) -> Option<Stat> {
     })
 }
 
-/// The real uid, from the text of /proc/PID/status (proc_pid_status(5)): the first number of the
-/// line `Uid:`.
-pub fn parse_real_uid(status: &[u8]) -> Option<u32> {
+/// The first word of a line of /proc/PID/status (proc_pid_status(5)) that begins with `field`.
+fn word_of<'a>(status: &'a [u8], field: &str) -> Option<&'a str> {
     let line = status
         .split(|byte| *byte == b'\n')
-        .find_map(|line| line.strip_prefix(b"Uid:"))?;
+        .find_map(|line| line.strip_prefix(field.as_bytes()))?;
     std::str::from_utf8(line)
         .ok()?
         .split_ascii_whitespace()
-        .next()?
-        .parse()
-        .ok()
+        .next()
+}
+
+/// The real uid, from the text of /proc/PID/status: the first number of the line `Uid:`.
+pub fn parse_real_uid(status: &[u8]) -> Option<u32> {
+    word_of(status, "Uid:")?.parse().ok()
+}
+
+/// Whether SIGKILL is pending for the process as a whole, from the text of /proc/PID/status.
+pub fn parse_killed(status: &[u8]) -> Option<bool> {
+    let pending = u64::from_str_radix(word_of(status, "ShdPnd:")?, 16).ok()?;
+    Some(pending & 1 << (9 - 1) != 0)
 }
 
 /// The file at `path`, which must not be longer than `longest` bytes: somebody else decides what is
@@ -198,6 +206,13 @@ impl Process {
     /// Its real uid.
     pub fn real_uid(&self) -> Option<u32> {
         parse_real_uid(&self.read("status", LONGEST)?)
+    }
+
+    /// Whether it has been killed, and only its end is outstanding: it executes nothing any more. A
+    /// tracer can delay the end as long as it likes (ptrace(2), BUGS).
+    pub fn is_killed(&self) -> bool {
+        let status = self.read("status", LONGEST);
+        status.and_then(|status| parse_killed(&status)) == Some(true)
     }
 
     /// The first `longest` bytes of its command line, for [`parse_command_line`]. With
@@ -349,6 +364,16 @@ mod tests {
         assert_eq!(parse_real_uid(b"Uid:\t4294967295\t0"), Some(u32::MAX));
         assert_eq!(parse_real_uid(b"Uid:\n"), None);
         assert_eq!(parse_real_uid(b"Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn status_gives_pending_signals() {
+        let killed = |status: &[u8]| parse_killed(status);
+        let pending = b"SigPnd:\t0000000000000100\nShdPnd:\t0000000000004000\n";
+        assert_eq!(killed(pending), Some(false));
+        assert_eq!(killed(b"ShdPnd:\t0000000000004100\n"), Some(true));
+        assert_eq!(killed(b"ShdPnd:\tx\n"), None);
+        assert_eq!(killed(b"Name:\tShdPnd:\n"), None);
     }
 
     #[test]

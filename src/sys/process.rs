@@ -556,6 +556,13 @@ pub fn end_by_signal(number: c_int) -> ! {
     exit_now(128 + number)
 }
 
+/// Has the calling process run before all that are not of this kind (SCHED_FIFO, sched(7)).
+pub fn run_first() -> Result<(), Errno> {
+    let priority = libc::sched_param { sched_priority: 1 };
+    // SAFETY: sched_setscheduler reads a sched_param.
+    check(unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &priority) }.into()).map(drop)
+}
+
 /// Opens those of descriptors 0, 1 and 2 that the caller left closed, so that nothing else gets
 /// their numbers: as the C library does it for programs with privileges, such that reading 0 and
 /// writing 1 and 2 fail. It has done so already unless the caller is root.

@@ -1,6 +1,6 @@
 //! What clean does with processes inside, and what it leaves alone (SPEC 6).
 
-use crate::support::{Host, Snapshot};
+use crate::support::{Host, Snapshot, wait_until};
 
 const ALIVE: &str = "pgrep -x sleep | wc -l";
 
@@ -45,6 +45,25 @@ fn on_a_terminal_it_asks() {
     assert_eq!(asked.status, 0, "{asked}");
     assert_ne!(host.run(&format!("kill -0 {pid}")).status, 0);
     before.assert_same(&Snapshot::of(&host));
+}
+
+/// It has been killed, and executes nothing any more.
+#[test]
+fn a_process_that_its_tracer_keeps_from_ending_does_not_hold_clean_up() {
+    let host = Host::new();
+    host.write("/tmp/seize.py", include_str!("seize.py"));
+    host.ok("runns-exec build -n work");
+    let alice = host.user("alice");
+    let pid = alice.ok("runns-exec -d work -- sleep 1000");
+    let tracer = alice.spawn(&format!("exec python3 /tmp/seize.py {pid} >/tmp/said"));
+    wait_until("the tracer", || {
+        (host.ok("cat /tmp/said") == "0").then_some(())
+    });
+    host.ok("timeout 60 runns-exec clean work --kill --timeout 1");
+    assert_eq!(host.ok(&format!("cat /proc/{pid}/comm")), "sleep");
+    host.ok("runns-exec build -n work && runns-exec clean work");
+    host.ok("pkill -KILL -f '[s]eize.py'");
+    tracer.wait();
 }
 
 #[test]

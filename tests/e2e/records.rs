@@ -1,7 +1,7 @@
 //! Records that are damaged, of another version, or of a build that was interrupted; clocks that
 //! are wrong.
 
-use crate::support::{Host, Snapshot};
+use crate::support::{Host, Snapshot, openvpn};
 
 const PATH: &str = "/run/runns/work.json";
 
@@ -115,6 +115,30 @@ fn a_record_that_cannot_be_read_does_not_make_the_host_a_namespace() {
     assert_eq!(host.ok("ip -br link"), links);
     host.ok("umount /run/netns/work && rm /run/netns/work");
     host.ok("runns-exec status other");
+}
+
+/// Under the kill switch there is no veth pair that would say which number it has.
+#[test]
+fn a_record_that_cannot_be_read_costs_no_other_namespace_its_tunnel() {
+    let host = Host::new();
+    openvpn::make_certificates(&host);
+    openvpn::configure_client(&host, "work", 1194);
+    let section = "KillSwitch=yes\nvpn=/etc/openvpn/work.conf\n";
+    host.configure(&format!("[work]\n{section}[vpn2047]\n{section}"));
+    for (name, reservation) in [("work", "kept"), ("work", "gone")] {
+        host.run("runns-exec build -s vpn2047 --no-wait");
+        host.ok(&format!("runns-exec build -s {name} --no-wait"));
+        let other = host.ok("pgrep -u 98288");
+        host.ok("pgrep -u 65536");
+        host.ok(&format!(">{PATH}"));
+        if reservation == "gone" {
+            host.ok("pkill -u 65536; rm -f /run/runns/*-work");
+        }
+        let said = host.ok("runns-exec clean work --kill");
+        assert!(!said.contains("172.31.255."), "{said}");
+        assert_eq!(host.ok("pgrep -u 98288"), other, "{reservation}");
+        assert_eq!(host.run("pgrep -u 65536").stdout, "", "{reservation}");
+    }
 }
 
 #[test]

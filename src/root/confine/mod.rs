@@ -29,14 +29,16 @@ use runns_sys::process::{self, Fork};
 const FIRST_USER: u32 = 65536;
 /// How many ids each namespace has: 2048 numbers of namespaces times 16 is 32768, so the last id is
 /// 98303.
-const USERS: u32 = 16;
+pub const USERS: u32 = 16;
 /// The user and group id of the OpenVPN that only reads a file: the one after all daemons'. Its
 /// processes are never those of a build, which ends what has a daemon's id.
 pub const READER: u32 = FIRST_USER + (MAX_NUMBER as u32 + 1) * USERS;
 /// The real and saved user id of a process that ends those of a daemon ([`end_user`]).
 const ENDER: u32 = READER + 1;
 /// How long that may take. It does next to nothing, but they may keep all processors busy.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How many such processes are tried, one after the other.
+const TRIES: usize = 5;
 
 /// Processes and threads that a daemon may have; the runtime of wireguard-go starts some for each
 /// processor.
@@ -105,20 +107,27 @@ fn subordinate_owner(line: &str, user: u32) -> Option<&str> {
 /// at once (kill(2), pid -1), so that none escapes by forking.
 pub fn end_user(user: u32) -> Result<()> {
     let cannot = || format!("end the processes of user {user}");
-    match process::fork().cannot(cannot)? {
-        Fork::Child => process::exit_now(i32::from(kill_all_of(user).is_err())),
-        Fork::Parent(child) => match daemon::wait_or_kill(child, PATIENCE).cannot(cannot)? {
-            WaitStatus::Exited(_, 0) => Ok(()),
-            _ => Err(Error::new(cannot(), "they could not be signalled")),
-        },
+    for _ in 0..TRIES {
+        match process::fork().cannot(cannot)? {
+            Fork::Child => process::exit_now(i32::from(kill_all_of(user).is_err())),
+            Fork::Parent(child) => {
+                if let Ok(WaitStatus::Exited(_, 0)) = daemon::wait_or_kill(child, PATIENCE) {
+                    return Ok(());
+                }
+            }
+        }
     }
+    Err(Error::new(cannot(), "they could not be signalled"))
 }
 
 /// In the child. Its effective user lets it signal them. To stop or kill it, they would need its real
-/// or saved one (kill(2)), and to trace it, all three (ptrace(2)). Should they delay it nevertheless,
-/// it holds no lock.
+/// or saved one (kill(2)), and to trace it, all three (ptrace(2)). The effective one is enough to have
+/// it run after all others (sched_setscheduler(2)): until it has it, it runs before all others, so
+/// they have next to no time for that. Should they succeed nevertheless, it holds no lock.
 fn kill_all_of(user: u32) -> nix::Result<()> {
     process::close_all()?;
+    // Containers may forbid it.
+    let _ = process::run_first();
     let own = Uid::from_raw(ENDER);
     setresuid(own, Uid::from_raw(user), own)?;
     match kill(Pid::from_raw(-1), Signal::SIGKILL) {

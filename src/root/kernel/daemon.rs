@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
 use runns_shared::error::{Context, Error, Result, words};
@@ -18,8 +18,8 @@ use runns_shared::proc::{Network, Proc, parse_command_line};
 use runns_shared::record::Daemon;
 use runns_sys::process::{pidfd_open, pidfd_signal};
 
-/// How long processes may take to end after SIGKILL; only one that is stuck in the kernel takes
-/// longer.
+/// How long processes may take to end after SIGKILL. Longer takes one that is stuck in the kernel,
+/// and one that a tracer holds.
 const AFTER_KILL: Duration = Duration::from_secs(5);
 /// How much of a command line is of interest, in bytes.
 const COMMAND: usize = 1024;
@@ -92,8 +92,18 @@ pub fn stop_found(find: impl Fn() -> Vec<Daemon>, patience: Duration) -> Result<
     }
 }
 
-/// Waits for the end of a child, which is killed if it takes longer than `patience`.
+/// Waits for the end of a child, which is killed if it takes longer than `patience`. It is still
+/// alive after that if it gets no processor, or a tracer holds it.
 pub fn wait_or_kill(child: Pid, patience: Duration) -> nix::Result<WaitStatus> {
+    wait_for_end(child, patience);
+    // Of a child that has exited, the status stays.
+    let _ = kill(child, Signal::SIGKILL);
+    wait_for_end(child, AFTER_KILL);
+    waitpid(child, Some(WaitPidFlag::WNOHANG))
+}
+
+/// Waits until a child has ended, for at most `patience`.
+fn wait_for_end(child: Pid, patience: Duration) {
     let deadline = Instant::now() + patience;
     let pidfd = pidfd_open(child);
     while let Ok(pidfd) = &pidfd {
@@ -102,14 +112,6 @@ pub fn wait_or_kill(child: Pid, patience: Duration) -> nix::Result<WaitStatus> {
         let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
         if poll(&mut fds, longest) != Err(Errno::EINTR) {
             break;
-        }
-    }
-    // Of a child that has exited, the status stays.
-    let _ = kill(child, Signal::SIGKILL);
-    loop {
-        match waitpid(child, None) {
-            Err(Errno::EINTR) => {}
-            status => return status,
         }
     }
 }
@@ -191,16 +193,20 @@ fn open(pid: i32, is_meant: impl Fn() -> bool) -> Option<Target> {
     is_meant().then_some(Target { pid, pidfd })
 }
 
-/// Sends SIGTERM, and SIGKILL once `patience` has elapsed, until `find` returns no process.
+/// Sends SIGTERM, and SIGKILL once `patience` has elapsed, until `find` returns no process, or only
+/// such as have been killed and are held by a tracer.
 fn terminate(find: impl Fn() -> Result<Vec<Target>>, patience: Duration) -> Result<bool> {
     let deadline = Instant::now() + patience;
     let mut asked = BTreeSet::new();
     loop {
-        let targets = find()?;
+        let now = Instant::now();
+        let mut targets = find()?;
+        if now > deadline + AFTER_KILL {
+            targets.retain(|target| !is_killed(target.pid));
+        }
         if targets.is_empty() {
             return Ok(!asked.is_empty());
         }
-        let now = Instant::now();
         if now > deadline + AFTER_KILL {
             let pids: Vec<String> = targets
                 .iter()
@@ -238,6 +244,12 @@ fn terminate(find: impl Fn() -> Result<Vec<Target>>, patience: Duration) -> Resu
     }
 }
 
+/// Whether a process has been killed, or has ended.
+fn is_killed(pid: i32) -> bool {
+    let process = Proc::open().ok().and_then(|proc| proc.process(pid));
+    process.is_none_or(|process| process.is_killed())
+}
+
 /// Waits until one of the processes has ended, for at most `longest`.
 fn wait_for_one(targets: &[Target], longest: Duration) {
     let mut fds: Vec<PollFd> = targets
@@ -251,7 +263,6 @@ fn wait_for_one(targets: &[Target], longest: Duration) {
 
 /// Reaps children that have ended: daemons of which this process has become the parent.
 fn reap() {
-    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
     while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
         if status == WaitStatus::StillAlive {
             break;

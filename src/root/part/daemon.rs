@@ -67,7 +67,8 @@ impl Part for Daemons {
 
     fn describe(&self, plan: &Plan) -> Option<String> {
         let request = &plan.request;
-        let files: Vec<String> = request.vpn.iter().map(show).collect();
+        let mut files: Vec<String> = request.vpn.iter().map(show).collect();
+        files.dedup();
         let openvpn = (!files.is_empty()).then(|| {
             let name = format!("{}-{}", profile::PROGRAM, plan.name);
             format!("OpenVPN ({name}): {}", files.join(", "))
@@ -89,7 +90,7 @@ impl Part for Daemons {
     }
 
     fn undo(&self, site: &mut Site) -> Result<bool> {
-        let mut stopped = stop_all(&site.record.keepers, &site.record.daemons)?;
+        let recorded = stop_all(&site.record.keepers, &site.record.daemons);
         let is_keeper = |process: &Daemon| daemon::user_of(process.pid) == Some(0);
         let keepers = || {
             unrecorded(site.plan())
@@ -97,10 +98,12 @@ impl Part for Daemons {
                 .filter(is_keeper)
                 .collect()
         };
-        stopped |= daemon::stop_found(keepers, KEEPERS_PATIENCE)?;
-        stopped |= daemon::stop_found(|| unrecorded(site.plan()), PATIENCE)?;
+        let keepers = daemon::stop_found(keepers, KEEPERS_PATIENCE);
+        let daemons = daemon::stop_found(|| unrecorded(site.plan()), PATIENCE);
+        // Also if one of them did not end: it may have seen to that.
         (0..site.plan().request.daemons())
             .try_for_each(|index| confine::end_user(confine::user(site.plan(), index)))?;
+        let mut stopped = recorded? | keepers? | daemons?;
         site.record.daemons.clear();
         site.record.keepers.clear();
         // A keeper that was killed has left them.
@@ -608,15 +611,17 @@ fn stop(site: &mut Site, plan: &Plan, index: usize) -> Result<()> {
     };
     let keepers = take(&mut site.record.keepers);
     let daemons = take(&mut site.record.daemons);
-    stop_all(&keepers, &daemons)?;
+    let recorded = stop_all(&keepers, &daemons);
     // A build that was killed may not have recorded it.
     let index_word = index.to_string();
     let is_its = |keeper: &Daemon| daemon::command_line(keeper.pid).get(3) == Some(&index_word);
-    daemon::stop_found(
+    let found = daemon::stop_found(
         || unrecorded(plan).into_iter().filter(is_its).collect(),
         PATIENCE,
-    )?;
+    );
+    // Also if one of them did not end: it may have seen to that.
     confine::end_user(confine::user(plan, index))?;
+    let _ = recorded? | found?;
     remove_devices(plan, &site.host, site.open_namespace()?, index)?;
     site.save()
 }

@@ -244,8 +244,10 @@ impl Device {
 
 /// Removes a device and the program that drives it; returns whether there was anything.
 fn remove(site: &Site, plan: &Plan, device: &Device) -> Result<bool> {
-    let mut removed = daemon::stop_found(|| userspace_daemons(plan, device.number), PATIENCE)?;
+    let found = daemon::stop_found(|| userspace_daemons(plan, device.number), PATIENCE);
+    // Also if one of them did not end: it may have seen to that.
     confine::end_user(device.user(plan))?;
+    let mut removed = found?;
     let _ = std::fs::remove_file(device.socket());
     if let Some(link) = site.host.link(&device.outside)? {
         site.host.delete_link(link.index)?;

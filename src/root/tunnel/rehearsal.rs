@@ -18,8 +18,8 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::sys::signal::Signal;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, getpid, getppid};
 
 use super::attempts::Weight;
@@ -31,7 +31,7 @@ use crate::confine::{
     self, Identity, READER,
     view::{Copy, View},
 };
-use crate::kernel::daemon::Detached;
+use crate::kernel::daemon::{Detached, wait_or_kill};
 use crate::kernel::netlink::in_namespace;
 use crate::kernel::tool;
 use runns_shared::error::{Context, Error, Result, words as words_of};
@@ -117,9 +117,7 @@ impl Reader {
     /// An error if it refuses the file.
     fn end(self) -> Result<()> {
         let refusal = self.refusal();
-        // It has not been waited for, so the pid is still its own.
-        let _ = kill(self.pid, Signal::SIGKILL);
-        let _ = waitpid(self.pid, None);
+        let _ = wait_or_kill(self.pid, Duration::ZERO);
         let Err(reason) = refusal else {
             return Ok(());
         };

@@ -238,6 +238,25 @@ fn what_a_daemon_leaves_behind_is_ended_with_it() {
     before.assert_same(&Snapshot::of(&host));
 }
 
+/// It keeps the daemon from ending, which nothing but its own end undoes.
+#[test]
+fn a_tracer_of_a_daemon_is_ended_with_it() {
+    let (host, _server) = host_with_server(SERVER);
+    host.write("/tmp/seize.py", include_str!("../seize.py"));
+    host.configure("[work]\nKillSwitch=yes\nvpn=/etc/openvpn/work.conf\n");
+    host.ok("runns-exec build -s work");
+    let pid = &daemons(&host, "work")[0];
+    let tracer = host.spawn(&format!(
+        "exec setpriv --reuid=65536 --regid=65536 --clear-groups python3 /tmp/seize.py {pid} >/tmp/said"
+    ));
+    wait_until("the tracer", || {
+        (host.ok("cat /tmp/said") == "0").then_some(())
+    });
+    host.ok("timeout 60 runns-exec clean work -f");
+    assert_eq!(host.run("pgrep -u 65536").stdout, "");
+    tracer.wait();
+}
+
 #[test]
 fn without_its_keeper_a_tunnel_stays_safe() {
     for kill_switch in ["KillSwitch=yes\n", ""] {
