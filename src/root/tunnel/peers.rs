@@ -256,6 +256,7 @@ pub fn server_name(endpoint: &str) -> Option<&str> {
 }
 
 /// The addresses of servers' names.
+#[derive(Default)]
 pub struct Addresses(BTreeMap<String, Vec<IpAddr>>);
 
 impl Addresses {

@@ -2,7 +2,7 @@
 //! by part.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use super::asked::Options;
 use super::boot::Unit;
@@ -34,6 +34,8 @@ use runns_shared::record::{Record, State, etc_here};
 
 /// How long a build of everything that does not wait for tunnels waits for other builds.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may take to get the lock for addresses that were looked up before to be used.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// Builds a namespace.
 pub fn run(options: Options) -> Result<()> {
@@ -118,23 +120,43 @@ fn name_lock(error: Error) -> Error {
 /// Builds everything again that is built, or brings it to what its section says. What fails does not
 /// keep the others from being repaired.
 fn build_all(options: &Options) -> Result<()> {
-    // Where the network has just changed, this takes longest.
+    let (lock, addresses) = lock_with_addresses(options)?;
+    let result = build_each(options, &lock, &addresses);
+    lock.release();
+    let (repaired, mut errors) = result?;
+    errors.extend(wait_for_servers(repaired, options.wait));
+    all_right(errors)
+}
+
+/// Takes the lock, with the addresses that servers had a moment ago. Nobody has to wait while they
+/// are looked up, which takes longest where the network has just changed. Those that were looked up
+/// before a long wait for the lock may have changed since, so they are looked up once more; if that
+/// happens again, none are known.
+fn lock_with_addresses(options: &Options) -> Result<(Lock, Addresses)> {
+    let (lock, addresses) = look_up_and_lock(options)?;
+    if let Some(addresses) = addresses {
+        return Ok((lock, addresses));
+    }
+    lock.release();
+    let (lock, addresses) = look_up_and_lock(options)?;
+    Ok((lock, addresses.unwrap_or_default()))
+}
+
+/// The same once; the addresses are `None` after a long wait for the lock.
+fn look_up_and_lock(options: &Options) -> Result<(Lock, Option<Addresses>)> {
     let names = Record::names()?;
     let records = names.iter().filter(|_| !options.dry_run);
     let records: Vec<Record> = records
         .filter_map(|name| Record::load(name).ok()?)
         .collect();
     let addresses = wireguard::addresses(&records.iter().collect::<Vec<_>>());
-    // A script that follows changes of the network keeps others waiting.
+    let begin = Instant::now();
+    // A script that follows changes of the network does not wait as long as others like.
     let lock = match options.wait {
         Some(_) => Lock::take(),
         None => Lock::take_within(PATIENCE),
     }?;
-    let result = build_each(options, &lock, &addresses);
-    lock.release();
-    let (repaired, mut errors) = result?;
-    errors.extend(wait_for_servers(repaired, options.wait));
-    all_right(errors)
+    Ok((lock, (begin.elapsed() < FRESH).then_some(addresses)))
 }
 
 fn build_each(

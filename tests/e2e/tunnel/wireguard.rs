@@ -592,6 +592,34 @@ fn a_server_that_moved_is_found_again() {
     host.ok("runns-exec clean work -fk");
 }
 
+/// Somebody may have held the lock for hours.
+#[test]
+fn addresses_from_before_a_wait_for_the_lock_are_not_used() {
+    let (host, _peer) = host_with_peer();
+    host.configure("[work]\nWireGuard=/etc/wireguard/wg0.conf\n");
+    host.ok("runns-exec build -s work");
+    let holder = host.spawn(
+        "exec flock -o /run/runns/lock sh -c 'echo held; until test -e /root/go; do sleep 0.02; done'",
+    );
+    wait_until("the lock", || {
+        holder.stdout().contains("held").then_some(())
+    });
+    host.ok("sed -i 's/.* wg.test/192.0.2.9 wg.test/' /etc/hosts");
+    let build = host.spawn("exec runns-exec build --all");
+    wait_until("the wait", || {
+        build.stderr().contains("waiting for another").then_some(())
+    });
+    host.ok("sed -i 's/.* wg.test/192.0.2.1 wg.test/' /etc/hosts && touch /root/go");
+    let built = build.wait();
+    assert!(
+        built.status == 0 && built.stdout.contains("as asked"),
+        "{built}"
+    );
+    let endpoint = host.ok("wg show rwg0-0 endpoints | cut -f2");
+    assert_eq!(endpoint.trim(), "192.0.2.1:51820");
+    host.ok("runns-exec clean work -f");
+}
+
 #[test]
 fn nothing_leaves_outside_the_tunnel() {
     let (host, mut peer) = host_with_peer();
