@@ -16,13 +16,31 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use runns_shared::error::{Context, Error, Result};
 use runns_shared::escape::escape;
 use runns_shared::output::step;
+use runns_shared::trusted;
 use runns_sys::process;
 
 /// Bytes that a tool may print. With a thousand namespaces, lists of rules have some MiB.
 const MOST: usize = 64 << 20;
+/// The same if it asks a tunnel's daemon. wg(8) prints less than three times the bytes of a file.
+const MOST_OF_DAEMON: usize = 4 * trusted::MAX_TEXT as usize;
 /// How long a tool that asks a tunnel's daemon may take, and the bytes of memory that it may have.
 const PATIENCE: Duration = Duration::from_secs(5);
 const MEMORY: u64 = 256 << 20;
+
+/// What a tool may take.
+struct Limit {
+    /// Until when.
+    deadline: Option<Instant>,
+    /// Bytes that it prints.
+    most: usize,
+}
+
+impl Limit {
+    const NONE: Self = Self {
+        deadline: None,
+        most: MOST,
+    };
+}
 
 /// Where tools are looked up.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -77,7 +95,10 @@ pub fn addresses_of(name: &str) -> Vec<IpAddr> {
 /// [`addresses_of`] for many names, which are looked up at once. It ends after `LOOKUP`: without
 /// the network, each name would take longer.
 pub fn addresses_of_all(names: &[String]) -> Vec<Vec<IpAddr>> {
-    let deadline = Some(Instant::now() + LOOKUP);
+    let limit = Limit {
+        deadline: Some(Instant::now() + LOOKUP),
+        ..Limit::NONE
+    };
     let mut all = Vec::with_capacity(names.len());
     for names in names.chunks(AT_ONCE) {
         let lookups: Vec<Result<Child>> = names
@@ -86,7 +107,7 @@ pub fn addresses_of_all(names: &[String]) -> Vec<Vec<IpAddr>> {
             .map(|name| start("getent", &["ahosts", name], true))
             .collect();
         for lookup in lookups {
-            let found = lookup.and_then(|child| finish("getent", child, "", deadline));
+            let found = lookup.and_then(|child| finish("getent", child, "", &limit));
             all.push(addresses(&found.unwrap_or_default()));
         }
     }
@@ -114,7 +135,7 @@ fn addresses(said: &str) -> Vec<IpAddr> {
 /// becomes the cause of ours.
 pub fn run(program: &str, arguments: &[&str], input: &str) -> Result<String> {
     let child = start(program, arguments, false);
-    finish(program, child?, input, None)
+    finish(program, child?, input, &Limit::NONE)
 }
 
 /// [`run`] for a tool that talks to a tunnel's daemon. One that was taken over may answer without
@@ -126,7 +147,11 @@ pub fn ask(program: &str, arguments: &[&str], input: &str) -> Result<String> {
     setrlimit(Resource::RLIMIT_DATA, soft.min(MEMORY), hard).cannot(cannot)?;
     let child = start(program, arguments, false);
     setrlimit(Resource::RLIMIT_DATA, soft, hard).cannot(cannot)?;
-    finish(program, child?, input, Some(Instant::now() + PATIENCE))
+    let limit = Limit {
+        deadline: Some(Instant::now() + PATIENCE),
+        most: MOST_OF_DAEMON,
+    };
+    finish(program, child?, input, &limit)
 }
 
 /// With `bound`, it ends with the calling thread.
@@ -148,19 +173,14 @@ fn start(program: &str, arguments: &[&str], bound: bool) -> Result<Child> {
         .cannot(cannot)
 }
 
-fn finish(
-    program: &str,
-    mut child: Child,
-    input: &str,
-    deadline: Option<Instant>,
-) -> Result<String> {
+fn finish(program: &str, mut child: Child, input: &str, limit: &Limit) -> Result<String> {
     let cannot = || format!("run {program}");
     if let Some(mut stdin) = child.stdin.take() {
         // These tools read all input before they write, so the pipes cannot deadlock. One that
         // exits early makes the write fail; its exit status is reported below.
         let _ = stdin.write_all(input.as_bytes());
     }
-    let said = output(&mut child, deadline);
+    let said = output(&mut child, limit);
     if said.is_err() {
         let _ = child.kill();
     }
@@ -179,7 +199,7 @@ fn finish(
 }
 
 /// What a tool prints on stdout and stderr until it closes both.
-fn output(child: &mut Child, deadline: Option<Instant>) -> std::io::Result<[Vec<u8>; 2]> {
+fn output(child: &mut Child, limit: &Limit) -> std::io::Result<[Vec<u8>; 2]> {
     let pipes = [
         child.stdout.take().map(OwnedFd::from),
         child.stderr.take().map(OwnedFd::from),
@@ -193,7 +213,8 @@ fn output(child: &mut Child, deadline: Option<Instant>) -> std::io::Result<[Vec<
     let mut said = [Vec::new(), Vec::new()];
     let mut buffer = vec![0; 1 << 16];
     while !open.is_empty() {
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
+        let left = limit.deadline.map(left);
         if left.is_some_and(|left| left.is_zero()) {
             return Err(std::io::Error::other("it did not end in time"));
         }
@@ -214,7 +235,7 @@ fn output(child: &mut Child, deadline: Option<Instant>) -> std::io::Result<[Vec<
             let length = pipe.read(&mut buffer)?;
             let said = &mut said[*index];
             said.extend_from_slice(&buffer[..length]);
-            if said.len() > MOST {
+            if said.len() > limit.most {
                 return Err(std::io::Error::other("it printed too much"));
             }
             if length == 0 {

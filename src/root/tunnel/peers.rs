@@ -30,7 +30,8 @@ impl Peers {
         )?))
     }
 
-    /// From `wg show DEVICE dump`: a line of the device, then one of each peer (wg(8)).
+    /// From `wg show DEVICE dump`: a line of the device, then one of each peer (wg(8)). It names each
+    /// network once. Userspace implementations, which also write this, may list very many.
     fn from_dump(said: &str) -> Self {
         let mut lines = said.lines();
         let own = lines.next().and_then(|line| line.split('\t').nth(1));
@@ -41,7 +42,6 @@ impl Peers {
         for line in lines {
             let words: Vec<&str> = line.split('\t').collect();
             if let [key, preshared, _, networks, ..] = words[..] {
-                peers.add(key);
                 peers.share(key, preshared);
                 peers.allow(key, networks);
             }
@@ -82,7 +82,7 @@ impl Peers {
         peers
     }
 
-    /// A section of a peer replaces an earlier one's networks.
+    /// A section of a file replaces the networks of an earlier one with the same peer.
     fn add(&mut self, key: &str) {
         self.networks.retain(|_, peer| peer != key);
         self.peers.entry(key.to_string()).or_default();

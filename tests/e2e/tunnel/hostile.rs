@@ -314,37 +314,59 @@ fn nobody_but_build_starts_a_keeper() {
     host.ok("runns-exec clean work -f");
 }
 
-/// A userspace WireGuard that its server has taken over: it answers wg(8) without end, or never.
+/// A userspace WireGuard that its server has taken over: it answers wg(8) without end, with more peers
+/// and networks than anybody has, late, or never.
 const DRIVER: &str = r#"#!/usr/bin/python3 -I
-import os, socket, sys
+import os, socket, sys, time
 if sys.argv[1:] == ["--version"]:
     sys.exit(0)
 listener = socket.socket(fileno=int(os.environ["WG_UAPI_FD"]))
 held = []
-while True:
-    asking, _ = listener.accept()
-    if asking.recv(65536).startswith(b"set"):
+was_set = b""
+def answer(asking):
+    global was_set
+    is_asked_to = lambda name: os.path.exists("/usr/local/share/" + name)
+    request = asking.recv(65536)
+    if request.startswith(b"set"):
+        lines = [line for line in request.splitlines() if line and not line.startswith((b"set", b"replace"))]
+        was_set = b"".join(line + b"\n" for line in lines)
         asking.sendall(b"errno=0\n\n")
-    elif os.path.exists("/usr/local/share/endless"):
-        try:
-            for number in range(1 << 24):
-                asking.sendall(b"".join(b"public_key=%064x\n" % (number << 8 | low) for low in range(256)))
-        except OSError:
-            pass
+    elif not request:
+        # wg(8) only looks whether somebody listens.
+        asking.close()
+    elif is_asked_to("late"):
+        time.sleep(2)
+        asking.sendall(was_set + b"errno=0\n\n")
+    elif is_asked_to("many"):
+        networks = (b"allowed_ip=10.%d.%d.%d/32\n" % (at >> 16, at >> 8 & 255, at & 255) for at in range(100000))
+        peers = (b"public_key=%064x\n" % number for number in range(2, 20000))
+        asking.sendall(b"public_key=%064x\n" % 1 + b"".join(networks) + b"".join(peers) + b"errno=0\n\n")
+    elif is_asked_to("endless"):
+        for number in range(1 << 24):
+            asking.sendall(b"".join(b"public_key=%064x\n" % (number << 8 | low) for low in range(256)))
     else:
         held.append(asking)
+while True:
+    asking, _ = listener.accept()
+    try:
+        answer(asking)
+    except OSError:
+        pass
 "#;
 
 #[test]
 fn a_wireguard_driver_does_not_hold_status_up() {
     let (host, _peer) = super::wireguard::host_with_peer();
-    host.write("/usr/local/sbin/driver", DRIVER);
-    host.ok("chmod 755 /usr/local/sbin/driver");
+    write_driver(&host);
     host.configure(
         "[work]\nKillSwitch=yes\nWG_QUICK_USERSPACE_IMPLEMENTATION=driver\nWireGuard=/etc/wireguard/wg0.conf\n",
     );
     host.ok("runns-exec build -s work --no-wait");
-    for prepare in ["true", "touch /usr/local/share/endless"] {
+    for prepare in [
+        "true",
+        "touch /usr/local/share/endless",
+        "touch /usr/local/share/many",
+    ] {
         host.ok(prepare);
         let status = host.run("ulimit -t 20; timeout 20 runns-exec status work");
         assert!(
@@ -354,14 +376,22 @@ fn a_wireguard_driver_does_not_hold_status_up() {
         assert_eq!(host.run("pgrep -x wg").stdout, "");
     }
     host.ok("runns-exec clean work -f");
-    let refused = host.run("timeout 20 runns-exec build -s work --wait 2");
-    assert!(
-        refused.status == 1
-            && refused
-                .stderr
-                .contains("bring up the tunnel of /etc/wireguard/wg0.conf"),
-        "{refused}"
-    );
+    for answer in ["many", "endless"] {
+        let refused = host.run("ulimit -t 20; timeout 20 runns-exec build -s work --wait 2");
+        assert!(
+            refused.status == 1
+                && refused
+                    .stderr
+                    .contains("bring up the tunnel of /etc/wireguard/wg0.conf"),
+            "{answer}: {refused}"
+        );
+        host.ok("rm -f /usr/local/share/many");
+    }
+}
+
+fn write_driver(host: &Host) {
+    host.write("/usr/local/sbin/driver", DRIVER);
+    host.ok("chmod 755 /usr/local/sbin/driver");
 }
 
 /// What ends them has their user only as its effective one, and holds no descriptor.
