@@ -348,7 +348,7 @@ fn bring_up(site: &mut Site, file: &Path, device: &Device, wait: Option<Wait>) -
     if let Some(Wait { time, .. }) = wait {
         output::step(|| format!("waiting for the first handshake of {}", device.inside));
         let reached = Reached::new(&plan, &namespace, device.number);
-        let question = Question::new(reached, &config, Some(time));
+        let question = Question::new(reached, Some(time));
         let answers = ask([((), question)].into_iter());
         let answer = answers.into_iter().next();
         answer.map_or(Ok(()), |((), answer)| answer.into_result())?;
@@ -662,6 +662,20 @@ impl<'a> Reached<'a> {
             None => in_namespace(self.namespace.as_fd(), || wg(&self.inside)),
         }
     }
+
+    /// The addresses that it has inside.
+    fn own_addresses(&self) -> Result<Vec<IpAddr>> {
+        let inside = Netlink::inside(self.namespace.as_fd())?;
+        let index = inside.need_link(&self.inside)?.index;
+        let v4 = inside.addresses()?.into_iter();
+        let v4 = v4.map(|(index, network)| (index, IpAddr::from(network.addr())));
+        let v6 = inside.addresses_v6()?.into_iter();
+        // The kernel gives a TUN device a link-local one as well, which no peer knows.
+        let v6 = v6.filter(|(_, address)| !address.is_unicast_link_local());
+        let v6 = v6.map(|(index, address)| (index, IpAddr::from(address)));
+        let own = v4.chain(v6).filter(|(of, _)| *of == index);
+        Ok(own.map(|(_, address)| address).collect())
+    }
 }
 
 fn what(file: &Path) -> String {
@@ -695,15 +709,18 @@ fn look(subject: &Subject, index: usize, file: &Path) -> Option<Finding> {
 struct Question<'a> {
     device: Reached<'a>,
     /// The device's own addresses.
-    own: Vec<Prefix>,
-    /// The networks of each peer.
-    peers: Vec<Vec<Prefix>>,
-    has_all_endpoints: bool,
+    own: Vec<IpAddr>,
     /// What had passed before.
     before: Contacts,
-    deadline: Instant,
+    /// How long an answer may take.
+    patience: Duration,
+    /// Until when. It begins with the first packet: before, nobody can answer, and the drivers of
+    /// other devices may take their time.
+    deadline: Option<Instant>,
     /// When the next packet is sent.
     next: Instant,
+    /// Whether one was sent.
+    is_asked: bool,
     /// Why the last packet could not be sent.
     obstacle: Option<Error>,
 }
@@ -731,28 +748,24 @@ impl Answer {
 impl<'a> Question<'a> {
     /// One that waits for so long, or as long as suits the device; `None` if the servers need not
     /// be asked.
-    fn new(
-        device: Reached<'a>,
-        config: &Config,
-        patience: Option<Duration>,
-    ) -> Result<Option<Self>> {
+    fn new(device: Reached<'a>, patience: Option<Duration>) -> Result<Option<Self>> {
+        check_for_signal()?;
         let before = device.wg(Contacts::of)?;
         if before.is_fresh(clock::now()) {
             return Ok(None);
         }
-        let now = Instant::now();
         let patience = patience.unwrap_or(match before.latest_handshake() {
             0 => FIRST_ANSWER,
             _ => ANSWER,
         });
         Ok(Some(Self {
+            own: device.own_addresses()?,
             device,
-            own: config.addresses.clone(),
-            peers: config.networks_of_peers().collect(),
-            has_all_endpoints: config.has_all_endpoints(),
             before,
-            deadline: now + patience,
-            next: now,
+            patience,
+            deadline: None,
+            next: Instant::now(),
+            is_asked: false,
             obstacle: None,
         }))
     }
@@ -760,31 +773,47 @@ impl<'a> Question<'a> {
     /// Whether silence would say that something is wrong. A peer without an endpoint cannot be
     /// asked, and may be the one that others wait for.
     fn has_respondent(&self) -> bool {
-        self.has_all_endpoints || self.before.keep_alive()
+        self.before.has_all_endpoints() || self.before.keep_alive()
     }
 
     /// Looks for an answer, and sends a packet if it is time; `None` while it is open.
     fn go_on(&mut self) -> Option<Answer> {
-        match self.device.wg(Contacts::of) {
+        match check_for_signal().and_then(|()| self.device.wg(Contacts::of)) {
             Err(error) => return Some(Answer::NotAsked(error)),
-            Ok(now) if now.heard_since(&self.before) => return Some(Answer::Answered),
+            Ok(now) if now.answered_since(&self.before) => return Some(Answer::Answered),
             Ok(_) => {}
         }
         let now = Instant::now();
-        if process::was_interrupted() {
-            let cause = "interrupted by a signal";
-            return Some(Answer::NotAsked(Error::new("wait", cause)));
-        }
-        if now >= self.deadline {
+        if self.deadline.is_some_and(|deadline| now >= deadline) {
             let obstacle = self.obstacle.take();
             return Some(obstacle.map_or(Answer::Silent, Answer::NotAsked));
         }
         if now >= self.next {
             self.next = now + ROUND;
-            let knock = || knock(&self.device.inside, &self.own, &self.peers);
-            self.obstacle = in_namespace(self.device.namespace.as_fd(), knock).err();
+            self.send();
         }
         None
+    }
+
+    /// Sends a packet. From the first one on, the server has time to answer; until one can be sent,
+    /// there is as much time to try.
+    fn send(&mut self) {
+        let networks = self.before.networks();
+        let knock = || knock(&self.device.inside, &self.own, &networks);
+        self.obstacle = in_namespace(self.device.namespace.as_fd(), knock).err();
+        let is_first = self.obstacle.is_none() && !self.is_asked;
+        self.is_asked |= is_first;
+        if is_first || self.deadline.is_none() {
+            self.deadline = Some(Instant::now() + self.patience);
+        }
+    }
+}
+
+/// An error if a signal asked to stop.
+fn check_for_signal() -> Result<()> {
+    match process::was_interrupted() {
+        true => Err(Error::new("wait", "interrupted by a signal")),
+        false => Ok(()),
     }
 }
 
@@ -816,17 +845,15 @@ fn ask<'a, T: Ord>(
     answers
 }
 
-/// The question that status has for tunnel `index`, if it has one. A file that was changed since
-/// does not say how to ask.
+/// The question that status has for tunnel `index`, if it has one.
 fn question<'a>(subject: &'a Subject, index: usize) -> Result<Option<Question<'a>>> {
     let plan = &subject.record.plan;
-    let Some(deep) = subject.deep()?.filter(|_| !has_changed(plan, index)) else {
+    let Some(deep) = subject.deep()? else {
         return Ok(None);
     };
-    let config = read(&plan.request.wireguard[index])?;
     let since = TunnelState::load(&plan.name, place(plan, index)).since;
     let device = Reached::new(plan, &deep.file, index);
-    let question = Question::new(device, &config, None)?;
+    let question = Question::new(device, None)?;
     let is_due =
         |asked: &Question| asked.has_respondent() && asked.before.is_idle(since, clock::now());
     Ok(question.filter(is_due))
@@ -881,12 +908,8 @@ pub fn wait_for_servers(records: &[&Record], patience: Duration) -> Vec<(usize, 
         let gone = || Error::new("open the namespace", "it is gone");
         let namespace = opened[at].as_ref().map_err(Clone::clone)?;
         let namespace = namespace.as_ref().ok_or_else(gone)?;
-        if has_changed(plan, index) {
-            return Ok(None);
-        }
-        let config = read(&plan.request.wireguard[index])?;
         let device = Reached::new(plan, namespace, index);
-        let question = Question::new(device, &config, Some(patience))?;
+        let question = Question::new(device, Some(patience))?;
         Ok(question.filter(Question::has_respondent))
     };
     let question = &question;

@@ -12,8 +12,6 @@ use super::wgquick::Prefix;
 use runns_shared::error::{Context, Error, Result, words};
 use runns_sys::net;
 
-/// Networks of a peer that are tried: of the first ones, another peer may have a part.
-const MOST: usize = 8;
 /// Nothing follows the header (RFC 8200, 4.7; the number holds for IPv4, too).
 const NO_NEXT_HEADER: u8 = 59;
 const HOPS: u8 = 1;
@@ -21,21 +19,20 @@ const HOPS: u8 = 1;
 const NOBODY: Ipv4Addr = Ipv4Addr::new(240, 0, 0, 9);
 const NOBODY6: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 9);
 
-/// Sends a packet to each peer, of which these are the networks, through `device` in the calling
-/// thread's network namespace. A packet socket passes over routes, rules, and whatever programs
-/// inside can use up, such as ports. It is an error if nothing could be sent to any peer.
-pub fn knock(device: &str, own: &[Prefix], peers: &[Vec<Prefix>]) -> Result<()> {
+/// Sends a packet to each of the peers' `networks`, through `device` in the calling thread's network
+/// namespace. A packet socket passes over routes, rules, and whatever programs inside can use up,
+/// such as ports. It is an error if nothing could be sent to any peer.
+pub fn knock(device: &str, own: &[IpAddr], networks: &[Prefix]) -> Result<()> {
     let cannot = || format!("send a packet through {device}");
     let index = if_nametoindex(device).cannot(cannot)?;
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     // Of protocol 0, it receives nothing.
     let socket = socket(AddressFamily::Packet, SockType::Datagram, flags, None).cannot(cannot)?;
-    let networks = peers.iter().flat_map(|networks| networks.iter().take(MOST));
     let send = |network: &Prefix| {
         let (protocol, packet) = packet(own, behind(*network));
         net::send_through(&socket, index, protocol, &packet)
     };
-    let results: Vec<_> = networks.map(send).collect();
+    let results: Vec<_> = networks.iter().map(send).collect();
     if results.iter().any(|result| result.is_ok()) {
         return Ok(());
     }
@@ -57,8 +54,8 @@ fn behind((network, prefix): Prefix) -> IpAddr {
 
 /// An empty packet to `target` from the device's own address, with the number of its family among
 /// Ethernet's protocols.
-fn packet(own: &[Prefix], target: IpAddr) -> (i32, Vec<u8>) {
-    let mut own = own.iter().map(|(own, _)| *own);
+fn packet(own: &[IpAddr], target: IpAddr) -> (i32, Vec<u8>) {
+    let mut own = own.iter().copied();
     match target {
         IpAddr::V4(target) => {
             let own = own.find_map(|own| match own {

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
+use super::wgquick::{Prefix, prefix};
 use crate::kernel::tool;
 use runns_shared::error::Result;
 
@@ -136,10 +137,21 @@ const SESSION: i64 = 180;
 /// By when the first handshake must have taken place: it is tried every five seconds.
 const FIRST: i64 = 30;
 
+/// Networks of a peer to which packets are sent: of the first ones, another peer may have a part.
+const MOST: usize = 8;
+/// Bytes of the message that begins a handshake (section 5.4.2 of the WireGuard paper), which count as
+/// received: the server may send it again and again although nothing reaches it, and others may send
+/// a copy. The answer to one of ours has 92 bytes, and what a session carries 32 and more.
+const INITIATION: u64 = 148;
+
 /// What has passed between a device and one of its peers.
 struct Contact {
-    key: String,
+    /// Whether it is known where to send packets to.
+    has_endpoint: bool,
+    /// The same, unless it has a zone.
     endpoint: Option<SocketAddr>,
+    /// Some of its networks.
+    networks: Vec<Prefix>,
     /// Seconds since the epoch, by the clock as it was then; 0 for never.
     handshake: i64,
     /// Bytes, of which WireGuard counts only those that it could authenticate.
@@ -148,8 +160,19 @@ struct Contact {
     keepalive: bool,
 }
 
-/// What has passed between a device and its peers.
-pub struct Contacts(Vec<Contact>);
+impl Contact {
+    /// Whether this peer has answered since it was as `earlier`, which takes a packet of ours that has
+    /// reached it: a handshake is complete, or a session is alive. Handshakes are compared, not their
+    /// times, since somebody may have set the clock.
+    fn has_answered_since(&self, earlier: Option<&Self>) -> bool {
+        let (handshake, received) = earlier.map_or((0, 0), |peer| (peer.handshake, peer.received));
+        let more = self.received.saturating_sub(received);
+        self.handshake > 0 && (self.handshake != handshake || more % INITIATION != 0)
+    }
+}
+
+/// What has passed between a device and its peers, by their public keys.
+pub struct Contacts(BTreeMap<String, Contact>);
 
 impl Contacts {
     /// Of `device`, which is its name for wg(8) in the calling thread's network namespace.
@@ -161,16 +184,29 @@ impl Contacts {
     fn from_dump(said: &str) -> Self {
         let peer = |line: &str| {
             let words: Vec<&str> = line.split('\t').collect();
-            let [key, _, endpoint, _, handshake, received, _, keepalive] = words[..] else {
+            let [
+                key,
+                _,
+                endpoint,
+                networks,
+                handshake,
+                received,
+                _,
+                keepalive,
+            ] = words[..]
+            else {
                 return None;
             };
-            Some(Contact {
-                key: key.to_string(),
+            let networks = networks.split(',').filter_map(|word| prefix(word).ok());
+            let contact = Contact {
+                has_endpoint: endpoint != "(none)",
                 endpoint: endpoint.parse().ok(),
+                networks: networks.take(MOST).collect(),
                 handshake: handshake.parse().unwrap_or(0),
                 received: received.parse().unwrap_or(0),
                 keepalive: keepalive != "off",
-            })
+            };
+            Some((key.to_string(), contact))
         };
         Self(said.lines().skip(1).filter_map(peer).collect())
     }
@@ -178,8 +214,9 @@ impl Contacts {
     /// Whether a peer has answered lately. One that did so in the future did it before somebody set
     /// the clock back.
     pub fn is_fresh(&self, now: i64) -> bool {
-        let is_fresh = |peer: &Contact| (0..=SESSION).contains(&(now - peer.handshake));
-        self.0.iter().any(is_fresh)
+        let is_fresh =
+            |peer: &Contact| peer.handshake > 0 && (0..=SESSION).contains(&(now - peer.handshake));
+        self.0.values().any(is_fresh)
     }
 
     /// Whether none of the peers has answered lately, on a device that was set up at `start`: the
@@ -192,22 +229,30 @@ impl Contacts {
 
     /// The time of the latest handshake, in seconds since the epoch; 0 for never.
     pub fn latest_handshake(&self) -> i64 {
-        let times = self.0.iter().map(|peer| peer.handshake);
+        let times = self.0.values().map(|peer| peer.handshake);
         times.max().unwrap_or(0)
     }
 
     /// Whether something is sent to a peer again and again, which therefore should answer.
     pub fn keep_alive(&self) -> bool {
-        self.0.iter().any(|peer| peer.keepalive)
+        self.0.values().any(|peer| peer.keepalive)
     }
 
-    /// Whether a peer has been heard since `earlier`, whatever the clock says.
-    pub fn heard_since(&self, earlier: &Self) -> bool {
-        let before = |key: &str| {
-            let known = earlier.0.iter().find(|peer| peer.key == key);
-            known.map_or(0, |peer| peer.received)
-        };
-        self.0.iter().any(|peer| peer.received > before(&peer.key))
+    /// Whether this side can begin to talk to each peer.
+    pub fn has_all_endpoints(&self) -> bool {
+        self.0.values().all(|peer| peer.has_endpoint)
+    }
+
+    /// Networks of all peers, to which packets can be sent.
+    pub fn networks(&self) -> Vec<Prefix> {
+        let networks = self.0.values().flat_map(|peer| &peer.networks);
+        networks.copied().collect()
+    }
+
+    /// Whether a peer has answered since `earlier`, whatever the clock says.
+    pub fn answered_since(&self, earlier: &Self) -> bool {
+        let mut peers = self.0.iter();
+        peers.any(|(key, peer)| peer.has_answered_since(earlier.0.get(key)))
     }
 
     /// The input of `wg setconf` with the addresses that servers have now, and what differs from
@@ -222,7 +267,7 @@ impl Contacts {
         let sections = setconf.split("[Peer]\n").map(|section| {
             let value = |wanted| move |(name, value)| (name == wanted).then_some(value);
             let key = values(section).find_map(value("PublicKey"));
-            let used = self.0.iter().find(|peer| Some(&*peer.key) == key);
+            let used = key.and_then(|key| self.0.get(key));
             let used = used.and_then(|peer| peer.endpoint);
             let named = values(section).find_map(value("Endpoint"));
             let (Some(used), Some(named)) = (used, named) else {
@@ -314,21 +359,52 @@ mod tests {
             // The clock was set back.
             (&[2000], 1999, true),
             (&[0], 999, true),
+            // The clock says that the epoch has just begun.
+            (&[0], 100, true),
         ] {
             assert_eq!(is_idle(handshakes, now), wanted, "{handshakes:?} at {now}");
         }
     }
 
     #[test]
-    fn a_peer_is_heard_whatever_the_clock_says() {
-        let before = [(1000, 92), (0, 0)];
-        let heard = |now: [(i64, u64); 2]| contacts(&now).heard_since(&contacts(&before));
-        assert!(!heard(before) && !heard([(400, 92), (0, 0)]));
-        assert!(heard([(1000, 124), (0, 0)]) && heard([(1000, 92), (1000, 92)]));
-        assert!(
-            contacts(&[(1000, 1)]).heard_since(&contacts(&[])),
-            "a new peer"
-        );
+    fn only_what_takes_a_packet_of_ours_is_an_answer() {
+        for (before, now, wanted) in [
+            ((1000, 92), (1000, 92), false),
+            // A session is alive, with or without an initiation.
+            ((1000, 92), (1000, 92 + 32), true),
+            ((1000, 92), (1000, 92 + 148 + 32), true),
+            ((1000, 92), (1000, 92 + 148), false),
+            ((0, 0), (0, 2 * 148), false),
+            ((0, 148), (0, 148 + 92), false),
+            // A handshake, whatever the clock says, and whoever began it.
+            ((0, 0), (1000, 92), true),
+            ((1000, 92), (1007, 92 + 92), true),
+            ((1000, 92), (400, 92 + 148), true),
+            // The same peer, set anew.
+            ((1000, 92), (0, 0), false),
+            ((1000, 92), (0, 148), false),
+        ] {
+            let answered = contacts(&[now]).answered_since(&contacts(&[before]));
+            assert_eq!(answered, wanted, "{before:?}, {now:?}");
+        }
+        let (before, new) = (contacts(&[(1000, 92)]), [(1000, 92), (1001, 92)]);
+        assert!(contacts(&new).answered_since(&before), "a new peer");
+    }
+
+    #[test]
+    fn a_question_takes_only_what_the_device_has() {
+        let of = |endpoint: &str, networks: &str| {
+            let peer = format!("one\t(none)\t{endpoint}\t{networks}\t0\t0\t0\toff\n");
+            Contacts::from_dump(&format!("private\town\t51820\toff\n{peer}"))
+        };
+        let all: Vec<String> = (0..20)
+            .map(|number| format!("10.0.{number}.0/24"))
+            .collect();
+        let known = of("[fe80::1%eth0]:51820", &all.join(","));
+        assert!(known.has_all_endpoints());
+        assert_eq!(known.networks().len(), MOST);
+        let unknown = of("(none)", "(none)");
+        assert!(!unknown.has_all_endpoints() && unknown.networks().is_empty());
     }
 
     #[test]

@@ -124,23 +124,6 @@ pub fn parse(text: &str) -> Result<Config> {
 }
 
 impl Config {
-    /// Whether this side can begin to talk to each peer.
-    pub fn has_all_endpoints(&self) -> bool {
-        self.endpoints.len() == self.networks_of_peers().count()
-    }
-
-    /// The AllowedIPs of each peer.
-    pub fn networks_of_peers(&self) -> impl Iterator<Item = Vec<Prefix>> {
-        let value = |line: &'_ str| Some(line.strip_prefix("AllowedIPs = ")?.to_string());
-        let networks = move |peer: &str| {
-            let values = peer.lines().filter_map(value);
-            values
-                .flat_map(|value| prefixes(&value).unwrap_or_default())
-                .collect()
-        };
-        self.setconf.split("[Peer]\n").skip(1).map(networks)
-    }
-
     fn option(&mut self, place: Place, key: &str, value: &str) -> Result<()> {
         let low = key.to_ascii_lowercase();
         let wrong = |why: &str| Error::new("read it", format!("{key}: {why}"));

@@ -394,6 +394,31 @@ fn write_driver(host: &Host) {
     host.ok("chmod 755 /usr/local/sbin/driver");
 }
 
+/// The time that a driver takes is none that the servers of other tunnels have had to answer.
+#[test]
+fn a_late_wireguard_driver_makes_no_other_tunnel_down() {
+    let (host, peer) = super::wireguard::host_with_idle_tunnel("0.0.0.0/0");
+    write_driver(&host);
+    host.ok("runns-exec build -s work && cp /etc/wireguard/wg0.conf /etc/wireguard/late.conf");
+    host.configure(
+        "[work]\nKillSwitch=yes\nWireGuard=/etc/wireguard/wg0.conf\n\
+         [late]\nKillSwitch=yes\nWG_QUICK_USERSPACE_IMPLEMENTATION=driver\nWireGuard=/etc/wireguard/late.conf\n",
+    );
+    host.ok("runns-exec build -s late --no-wait && touch /usr/local/share/late");
+    host.ok(&peer.end_session());
+    let built = host.run("runns-exec build --all --wait 1");
+    assert!(
+        built.status == 1
+            && built.stdout.contains("work is built already")
+            && built
+                .stderr
+                .contains("late.conf: no answer from the server")
+            && !built.stderr.contains("wg0.conf"),
+        "{built}"
+    );
+    host.ok("runns-exec clean work -f && runns-exec clean late -f");
+}
+
 /// What ends them has their user only as its effective one, and holds no descriptor.
 #[test]
 fn no_process_of_a_daemon_can_stop_what_ends_it() {

@@ -67,7 +67,7 @@ impl Peer {
 
     /// Makes the tunnel one that has never had a handshake, as after minutes without traffic; returns
     /// the command.
-    fn end_session(&self) -> String {
+    pub fn end_session(&self) -> String {
         let public = &self.own_public;
         format!(
             "wg showconf rwg0-0 >/root/same && wg set rwg0-0 peer {public} remove && wg addconf rwg0-0 /root/same && \
@@ -276,7 +276,7 @@ fn another_key_or_peer_is_seen_and_repaired() {
 }
 
 /// A host with the namespace `work`, whose only tunnel has no keepalive and these AllowedIPs.
-fn host_with_idle_tunnel(allowed: &str) -> (Host, Peer) {
+pub fn host_with_idle_tunnel(allowed: &str) -> (Host, Peer) {
     let (host, peer) = host_with_peer();
     host.ok(&format!(
         "sed -i 's|^AllowedIPs.*|AllowedIPs = {allowed}|; /PersistentKeepalive/d' /etc/wireguard/wg0.conf"
@@ -343,6 +343,60 @@ fn a_server_can_always_be_asked() {
         "{status}"
     );
     host.ok("runns-exec clean work -fk");
+}
+
+/// What its device has says how, not what its file has come to say.
+#[test]
+fn a_server_is_asked_although_its_file_was_edited() {
+    let (host, peer) = host_with_idle_tunnel("0.0.0.0/0");
+    host.ok("runns-exec build -s work && echo '# a remark' >>/etc/wireguard/wg0.conf");
+    host.ok(MAKE_OLD);
+    host.ok(&peer.end_session());
+    host.run("runns-exec status work");
+    let handshake = host.ok("wg show rwg0-0 latest-handshakes | cut -f2");
+    assert_ne!(handshake.trim(), "0", "it was asked");
+    peer.stop(&host);
+    host.ok(&peer.end_session());
+    let status = host.run("runns-exec status work");
+    assert!(
+        status.status == 1 && status.stdout.contains("its server does not answer"),
+        "{status}"
+    );
+    let built = host.run("runns-exec build -s work --wait 1");
+    assert!(
+        built.status == 1 && built.stderr.contains("no answer from the server"),
+        "{built}"
+    );
+    host.ok("runns-exec clean work -f");
+}
+
+/// A server that nothing reaches may begin handshakes again and again.
+#[test]
+fn a_server_that_gets_nothing_is_silent() {
+    let (host, peer) = host_with_peer();
+    let file = peer.file("wg.test", "ListenPort = 5000\r\n");
+    host.write("/etc/wireguard/wg0.conf", &file);
+    host.configure("[work]\nWireGuard=/etc/wireguard/wg0.conf\nKillSwitch=yes\n");
+    host.ok(
+        "wg set peer20 peer $(wg show peer20 peers) endpoint 192.0.2.2:5000 persistent-keepalive 1 && \
+         iptables -I OUTPUT -p udp --dport 51820 -j DROP && runns-exec build -s work --no-wait",
+    );
+    let received = || -> u64 {
+        let received = host.ok("wg show rwg0-0 transfer | cut -f2");
+        received.trim().parse().expect("a number")
+    };
+    wait_until("an initiation", || (received() > 0).then_some(()));
+    let before = received();
+    // It comes every five seconds.
+    let built = host.run("runns-exec build -s work --wait 12");
+    assert!(
+        built.status == 1 && built.stderr.contains("no answer from the server"),
+        "{built}"
+    );
+    let more = received() - before;
+    assert!(more > 0 && more % 148 == 0, "{more}");
+    host.ok("iptables -D OUTPUT -p udp --dport 51820 -j DROP && runns-exec build -s work");
+    host.ok("runns-exec clean work -f");
 }
 
 /// The question does not go further than to the server, however many networks are behind it.
