@@ -24,6 +24,11 @@ const LARGEST_UNPACKED: u64 = 64 << 20;
 const LARGEST_RATIO: u64 = 100;
 /// The start of an entry in the archive's directory.
 const SIGNATURE: &[u8] = b"PK\x01\x02";
+/// The starts of the records at the end of that directory (of ZIP64, too). An archive has one, and so
+/// has each archive that is stored in it.
+const ENDS: [&[u8]; 2] = [b"PK\x05\x06", b"PK\x06\x06"];
+/// How many of each there may be: for each that it does not believe, the reader starts anew.
+const MOST_ENDS: usize = 64;
 
 /// Whether `bytes` are such an archive: it starts with an entry, or is empty.
 pub fn is_archive(bytes: &[u8]) -> bool {
@@ -41,18 +46,27 @@ impl Bundle {
         let wrong = |why: &dyn std::fmt::Display| {
             Error::new(format!("use the archive {}", show(path)), why)
         };
+        let has_more = |most: usize, signature: &[u8]| {
+            let mut windows = bytes.windows(signature.len());
+            windows
+                .by_ref()
+                .filter(|start| *start == signature)
+                .nth(most)
+                .is_some()
+        };
         // The reader would make room for all of them.
-        let entries = bytes
-            .windows(SIGNATURE.len())
-            .filter(|window| *window == SIGNATURE)
-            .count();
-        if entries > MOST_ENTRIES {
+        if has_more(MOST_ENTRIES, SIGNATURE) {
             return Err(wrong(&format!("it has more than {MOST_ENTRIES} entries")));
+        }
+        if ENDS.iter().any(|end| has_more(MOST_ENDS, end)) {
+            return Err(wrong(&"its end is there many times"));
         }
         let mut archive = ZipArchive::new(Cursor::new(bytes))
             .map_err(|error| wrong(&escape(error.to_string().as_bytes())))?;
         let (mut files, mut known) = (BTreeMap::new(), BTreeMap::new());
         let mut room = LARGEST_UNPACKED;
+        // Entries that share their contents could have them read any number of times.
+        let mut packed = bytes.len() as u64;
         for index in 0..archive.len() {
             let mut entry = archive
                 .by_index(index)
@@ -64,6 +78,9 @@ impl Bundle {
             if entry.is_dir() || is_clutter(&place) {
                 continue;
             }
+            packed = packed
+                .checked_sub(entry.compressed_size())
+                .ok_or_else(|| wrong("it overlaps with other entries"))?;
             let folded = place.to_string_lossy().to_lowercase();
             if known.insert(folded, ()).is_some() {
                 return Err(wrong("another entry has the same name in a different case"));
@@ -188,6 +205,19 @@ mod tests {
             assert!(place(bad).is_err(), "{bad:?}");
         }
         assert!(is_clutter(Path::new("__MACOSX/._a.ovpn")) && is_clutter(Path::new("a/.git/b")));
+    }
+
+    #[test]
+    fn an_archive_ends_once() {
+        for end in ENDS {
+            // Each is the end of an empty archive.
+            let last = [ENDS[0], &[0; 18]].concat();
+            let bytes = [&[end, &[0; 18]].concat().repeat(MOST_ENDS + 1)[..], &last].concat();
+            let error = Bundle::read(&bytes, Path::new("/d/a.zip")).err().unwrap();
+            assert!(error.cause().contains("many times"), "{error}");
+        }
+        let nested = [ENDS[0], &[0; 18]].concat().repeat(8);
+        assert!(Bundle::read(&nested, Path::new("/d/a.zip")).is_ok());
     }
 
     #[test]
