@@ -38,6 +38,8 @@ const LARGEST_COMPANION: u64 = 16 << 20;
 const LARGEST_COMPANIONS: u64 = 48 << 20;
 /// How many there may be.
 const MOST_COMPANIONS: usize = 256;
+/// How many components its path may have, below the configuration's directory.
+const DEEPEST: usize = 32;
 /// The bytes of all that is imported at once.
 const LARGEST_IMPORTS: u64 = 128 << 20;
 /// Where everybody finds the certificates of public authorities; files there are not copied.
@@ -182,6 +184,9 @@ fn take_room(room: &mut u64, import: &Import) -> Result<()> {
     Ok(())
 }
 
+/// How many errors of an archive are reported.
+const MOST_ERRORS: usize = 5;
+
 /// The configurations in an archive, and the files in it that none of them names.
 fn of_bundle(
     path: &Path,
@@ -235,8 +240,10 @@ fn of_bundle(
             }
             Err(error) => errors.push(error),
         }
+        if errors.len() == MOST_ERRORS {
+            break;
+        }
     }
-    errors.truncate(5);
     if let Some(error) = Error::all(errors) {
         return Err(error);
     }
@@ -418,6 +425,13 @@ impl Companions<'_> {
                 public.or_else(|| refuse(format!("{} is not in the same directory", show(&path))))
             );
         };
+        if relative.components().count() > DEEPEST {
+            let start: PathBuf = relative.components().take(2).collect();
+            let start = show(self.base.join(start));
+            return Ok(refuse(format!(
+                "a path that begins with {start} has more than {DEEPEST} components"
+            )));
+        }
         if let Some(known) = self.files.borrow().get(relative) {
             return Ok(known.clone());
         }
@@ -460,9 +474,10 @@ fn complete(mut import: Import, text: Vec<u8>) -> Result<Import> {
         let path = normal(path);
         match path.strip_prefix(&directory) {
             // Whatever reads it would get, and perhaps send elsewhere, what is kept there later.
-            Ok(relative) if import.checked.asks_login && relative == Path::new(LOGIN) => {
+            Ok(relative) if import.checked.asks_login && relative.starts_with(LOGIN) => {
                 let cause = format!(
-                    "it names a file {LOGIN}, and import keeps user name and password under this name: rename that file"
+                    "it names {}, and import keeps user name and password in a file {LOGIN}: rename the other",
+                    show(relative)
                 );
                 Err(Error::new("import it", cause))
             }
@@ -610,6 +625,7 @@ mod tests {
             ("ca.crt", "CA"),
             ("k/client.key", "KEY"),
             ("more", "key k/client.key\n"),
+            ("auth/ca.crt", "CA"),
         ];
         let found = import(&format!("{START}ca ca.crt\nconfig more\n"), &files).unwrap();
         let places: Vec<String> = found.files.keys().map(show).collect();
@@ -638,6 +654,15 @@ mod tests {
                 "a file auth",
             ),
             ("auth-user-pass\nconfig auth", "a file auth"),
+            ("auth-user-pass\nca auth/ca.crt", "it names auth/ca.crt"),
+            (
+                &format!("ca {}ca.crt", "a/".repeat(32)),
+                "a path that begins with /home/a/a/a has",
+            ),
+            (
+                &format!("{}ca ca.crt", "cd a/a/a/a\n".repeat(10)),
+                "has more than 32",
+            ),
             ("ca ../ca.crt", "/home/ca.crt is not in the same directory"),
             (
                 "auth-user-pass ../../etc/shadow",

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::options::Line;
 use super::profile::{OURS, Profile, SCRIPTS, WRITERS};
 use super::source::{Companions, Kind, of_root, read};
 use super::wgquick;
@@ -12,6 +13,10 @@ use runns_shared::output::warn;
 use runns_shared::plan::Plan;
 use runns_shared::trusted::MAX_TEXT;
 
+/// Options that name a proxy: its host and its port. The last one overrides the host of `http-proxy`
+/// (options.c of OpenVPN's sources).
+const PROXIES: [&str; 3] = ["http-proxy", "socks-proxy", "http-proxy-override"];
+
 /// What is in a file that can be used.
 #[derive(Debug)]
 pub struct Checked {
@@ -19,6 +24,8 @@ pub struct Checked {
     pub kind: Kind,
     /// The servers that it names, as HOST:PORT, for OpenVPN as HOST:PORT/PROTOCOL.
     pub servers: Vec<String>,
+    /// The proxies that it names, as HOST PORT. Whoever runs one can play the server.
+    pub proxies: Vec<String>,
     /// The files that it names, those that it includes among them, by their paths.
     pub companions: Vec<PathBuf>,
     /// Whether somebody has to type a user name and a password.
@@ -41,6 +48,7 @@ pub fn check(file: &Path, text: &[u8], companions: Companions) -> Result<Checked
             Ok(Checked {
                 kind: Kind::OpenVpn,
                 servers: profile.servers(),
+                proxies: proxies(&profile),
                 companions: profile.companions()?,
                 asks_login: profile.asks_login(),
                 asks: asks(&profile, text, companions)?,
@@ -53,6 +61,7 @@ pub fn check(file: &Path, text: &[u8], companions: Companions) -> Result<Checked
             Ok(Checked {
                 kind: Kind::WireGuard,
                 servers: config.endpoints,
+                proxies: Vec::new(),
                 companions: Vec::new(),
                 asks_login: false,
                 asks: Vec::new(),
@@ -60,6 +69,16 @@ pub fn check(file: &Path, text: &[u8], companions: Companions) -> Result<Checked
             })
         }
     }
+}
+
+fn proxies(profile: &Profile) -> Vec<String> {
+    let lines = PROXIES.iter().flat_map(|option| profile.all(option));
+    let proxy = |line: &Line| {
+        let words = line.arguments().iter().take(2);
+        let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+        words.join(" ")
+    };
+    lines.map(proxy).collect()
 }
 
 /// What OpenVPN asks for, apart from user name and password: what unlocks the key, and a code.
