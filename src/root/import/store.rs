@@ -7,11 +7,12 @@
 //! earlier files are removed after that.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, Permissions};
+use std::fs::{DirEntry, File, Permissions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use super::{Import, directory};
@@ -185,7 +186,7 @@ impl<'a> Plan<'a> {
             texts.push(section_text(import, kill_switch, earlier)?);
             all_earlier.push(earlier.map(str::to_string));
             added_files.push(match earlier {
-                Some(_) => added(name, kept(name, &text, &config))?,
+                Some(_) => added(import, kept(name, &text, &config))?,
                 None => Vec::new(),
             });
         }
@@ -223,19 +224,32 @@ impl<'a> Plan<'a> {
     pub fn write(&self) -> Result<()> {
         make_directory(Path::new(IMPORTED), 0o700)?;
         make_directory(Path::new(config::DIRECTORY), 0o755)?;
+        // What could not be removed earlier does not become part of it.
+        for import in self.imports {
+            finish(&import.name)?;
+            remove_directory(&unfinished(&import.name))?;
+        }
         let Err(error) = self.write_files().and_then(|()| self.put_in_place()) else {
-            return recover();
+            return self.clear();
         };
         match self.undo() {
-            Ok(()) => recover().and(Err(error)),
+            Ok(()) => self.clear().and(Err(error)),
             Err(second) => {
-                let cause = format!(
-                    "{}; undoing it failed as well: {second}; the next import or build finishes it",
-                    error.cause()
-                );
-                Err(Error::new(error.action(), cause))
+                let cause = format!("{}; undoing it failed as well: {second}", error.cause());
+                Err(later(Error::new(error.action(), cause)))
             }
         }
+    }
+
+    /// Removes what it has replaced, or what was written in vain.
+    fn clear(&self) -> Result<()> {
+        for import in self.imports {
+            finish(&import.name)?;
+            if let Err(error) = remove_directory(&unfinished(&import.name)) {
+                warn(&error.to_string());
+            }
+        }
+        Ok(())
     }
 
     fn write_files(&self) -> Result<()> {
@@ -249,7 +263,8 @@ impl<'a> Plan<'a> {
     /// Gives everything its name, the files first.
     fn put_in_place(&self) -> Result<()> {
         for import in self.imports {
-            exchange(&unfinished(&import.name), &import.directory())?;
+            let name = &import.name;
+            exchange(name, &unfinished(name), &import.directory())?;
         }
         sync(Path::new(IMPORTED))?;
         let mut texts = self.imports.iter().zip(&self.texts);
@@ -265,7 +280,7 @@ impl<'a> Plan<'a> {
                 Some(text) => write_section(name, text),
                 None => remove_section(name),
             }?;
-            exchange(&import.directory(), &unfinished(name))
+            exchange(name, &import.directory(), &unfinished(name))
         };
         let all = self.imports.iter().zip(&self.earlier);
         let moved = all.filter(|(import, _)| is_pending(&import.name));
@@ -274,14 +289,26 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Gives a directory another name; what has that name gets its name.
-fn exchange(from: &Path, to: &Path) -> Result<()> {
-    let flags = match to.exists() {
-        true => RenameFlags::RENAME_EXCHANGE,
-        false => RenameFlags::RENAME_NOREPLACE,
-    };
-    renameat2(AT_FDCWD, from, AT_FDCWD, to, flags)
-        .cannot(|| format!("rename {} to {}", show(from), show(to)))
+/// Gives a directory of `name` another name; what has that name gets its name.
+fn exchange(name: &NetnsName, from: &Path, to: &Path) -> Result<()> {
+    let action = || format!("rename {} to {}", show(from), show(to));
+    if !to.exists() {
+        // Without flags, which ZFS before 2.2 and NFS refuse: it replaces no more than an empty
+        // directory.
+        return std::fs::rename(from, to).cannot(action);
+    }
+    match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_EXCHANGE) {
+        Err(errno @ (Errno::EXDEV | Errno::EBUSY | Errno::EINVAL)) => {
+            let why = "overlays, mount points and some file systems cannot exchange directories";
+            let hint = "then import it again; this also removes what you added to it";
+            let error = Error::new(action(), format!("{} ({why})", errno.desc()));
+            Err(error.hint(format!(
+                "sudo runns-exec import --remove {}  # {hint}",
+                quote(name.as_str())
+            )))
+        }
+        exchanged => exchanged.cannot(action),
+    }
 }
 
 /// Puts the file of a section in place.
@@ -306,41 +333,60 @@ fn remove_section(name: &NetnsName) -> Result<()> {
 
 /// Whether an import or a removal was interrupted.
 pub fn is_interrupted() -> Result<bool> {
-    Ok(names()?.iter().any(is_pending))
+    Ok(names()?.iter().any(is_pending) || !unfinished_names()?.is_empty())
 }
 
 /// Finishes what an import or a removal that was interrupted has left. Needs the lock, so that none
-/// of them runs.
+/// of them runs. Files that cannot be removed are no error: their section is gone, and others do not
+/// depend on them.
 pub fn recover() -> Result<()> {
-    for name in names()?.into_iter().filter(is_pending) {
-        let (files, pending) = (directory(&name), directory(&name).join(PENDING));
-        let Some(text) = trusted::read_if_there(&pending, Trust::Strict)? else {
-            continue;
-        };
-        file::remove_unfinished(&section_file(&name));
-        let put_away = unfinished(&name);
-        match text.is_empty() {
-            true => {
-                remove_section(&name)?;
-                remove_directory(&put_away)?;
-                exchange(&files, &put_away)?;
-            }
-            false => {
-                write_section(&name, &text)?;
-                std::fs::remove_file(&pending).cannot(|| format!("remove {}", show(&pending)))?;
-            }
-        }
-    }
-    let (start, end) = UNFINISHED;
-    for entry in entries()? {
-        let name = entry
-            .strip_prefix(start)
-            .and_then(|name| name.strip_suffix(end));
-        if let Some(name) = name.and_then(|name| NetnsName::new(name).ok()) {
-            remove_directory(&unfinished(&name))?;
-        }
+    if let Some(error) = finish_all()? {
+        warn(&error.to_string());
     }
     Ok(())
+}
+
+/// The same without a warning. Returns what could not be removed.
+pub fn finish_all() -> Result<Option<Error>> {
+    let mut errors = Vec::new();
+    for name in names()?.into_iter().filter(is_pending) {
+        let mark = std::fs::metadata(directory(&name).join(PENDING));
+        match finish(&name) {
+            Err(error) if mark.is_ok_and(|mark| mark.len() == 0) => errors.push(error),
+            finished => finished?,
+        }
+    }
+    for name in unfinished_names()? {
+        let removed = remove_directory(&unfinished(&name));
+        errors.extend(removed.err().filter(|error| !errors.contains(error)));
+    }
+    Ok(Error::all(errors))
+}
+
+/// Finishes what is pending for one section.
+fn finish(name: &NetnsName) -> Result<()> {
+    let (files, put_away) = (directory(name), unfinished(name));
+    let pending = files.join(PENDING);
+    let Some(text) = trusted::read_if_there(&pending, Trust::Strict)? else {
+        return Ok(());
+    };
+    file::remove_unfinished(&section_file(name));
+    if !text.is_empty() {
+        write_section(name, &text)?;
+        return std::fs::remove_file(&pending).cannot(|| format!("remove {}", show(&pending)));
+    }
+    remove_section(name)?;
+    // In one step, where that is possible: not for a mount point, or what an overlay has below.
+    match std::fs::rename(&files, &put_away) {
+        Ok(()) => remove_directory(&put_away),
+        Err(_) => remove_directory(&files),
+    }
+}
+
+/// An error after which something is still pending.
+fn later(error: Error) -> Error {
+    let cause = format!("{}; the next import or build finishes it", error.cause());
+    Error::new(error.action(), cause)
 }
 
 /// What is in the directory of all imports.
@@ -371,23 +417,53 @@ fn names() -> Result<Vec<NetnsName>> {
         .collect())
 }
 
-fn remove_directory(path: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        removed => removed.cannot(|| format!("remove {}", show(path))),
-    }
+/// The names of which there are files that are not in place yet, or no longer.
+fn unfinished_names() -> Result<Vec<NetnsName>> {
+    let (start, end) = UNFINISHED;
+    let name = |entry: String| {
+        let name = entry.strip_prefix(start)?.strip_suffix(end)?;
+        NetnsName::new(name).ok()
+    };
+    Ok(entries()?.into_iter().filter_map(name).collect())
 }
 
-/// The files in the directory of `name` that the administrator has added: all but those that belong
-/// to `file`.
-fn added(name: &NetnsName, file: Option<PathBuf>) -> Result<Vec<PathBuf>> {
-    let directory = directory(name);
+/// Removes a directory of files, `PENDING` after all others. What can be removed is removed, whatever
+/// happens to the rest.
+fn remove_directory(path: &Path) -> Result<()> {
+    let entries = match std::fs::read_dir(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries.cannot(|| format!("list {}", show(path)))?,
+    };
+    let remove = |entry: std::io::Result<DirEntry>| {
+        let entry = entry.cannot(|| format!("list {}", show(path)))?;
+        let path = entry.path();
+        match entry.file_type() {
+            _ if entry.file_name() == PENDING => Ok(()),
+            Ok(kind) if kind.is_dir() => std::fs::remove_dir_all(&path),
+            _ => std::fs::remove_file(&path),
+        }
+        .cannot(|| format!("remove {}", show(&path)))
+    };
+    entries.map(remove).fold(Ok(()), Result::and)?;
+    sync(path)?;
+    match std::fs::remove_file(path.join(PENDING)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => std::fs::remove_dir(path),
+    }
+    .cannot(|| format!("remove {}", show(path)))
+}
+
+/// The files in the directory of an import that the administrator has added: all but those that
+/// belong to `file`, which it replaces. It must not name one of them: it could send what is in it
+/// elsewhere.
+fn added(import: &Import, file: Option<PathBuf>) -> Result<Vec<PathBuf>> {
+    let directory = import.directory();
     let mut own = vec![directory.join(LOGIN)];
     if let Some(file) = file {
         own.extend(checked(&file).into_iter().flat_map(|file| file.companions));
         own.push(file);
     }
-    let (mut found, mut directories) = (Vec::new(), vec![directory]);
+    let (mut found, mut directories) = (Vec::new(), vec![directory.clone()]);
     while let Some(directory) = directories.pop() {
         let cannot = || format!("list {}", show(&directory));
         let entries = match std::fs::read_dir(&directory) {
@@ -403,7 +479,29 @@ fn added(name: &NetnsName, file: Option<PathBuf>) -> Result<Vec<PathBuf>> {
         }
     }
     found.retain(|path| !own.contains(path));
-    Ok(found)
+    let base = import.source.parent().unwrap_or(Path::new("/"));
+    let named = import.checked.companions.iter();
+    let named = named.filter_map(|path| path.strip_prefix(base).ok());
+    let mut missing = named.filter(|place| !import.files.contains_key(*place));
+    // The added one can be a link to a directory.
+    let is_added = |place: &&Path| {
+        found
+            .iter()
+            .any(|file| directory.join(place).starts_with(file))
+    };
+    match missing.find(is_added) {
+        Some(place) => {
+            let cause = format!(
+                "it names {0}, which does not exist, but you added {1} to the files of {2}",
+                show(base.join(place)),
+                show(directory.join(place)),
+                import.name
+            );
+            let hint = "copy the file that is meant into the same directory, or remove the option";
+            Err(Error::new(format!("import {}", show(&import.source)), cause).hint(hint))
+        }
+        None => Ok(found),
+    }
 }
 
 /// Writes the files of an import under names that they do not keep, and those that the
@@ -472,7 +570,7 @@ pub fn logins(imports: &[&Import]) -> Result<Vec<Option<Vec<u8>>>> {
         let is_same = earlier.is_some_and(|earlier| hosts.is_subset(&self::hosts(&earlier)));
         if login.is_some() && !is_same {
             warn(&format!(
-                "the user name and password of {name} will not be kept: the new file names other servers"
+                "the user name and password of {name} will not be kept: the new file names other servers or proxies"
             ));
         }
         Ok(login.filter(|_| is_same))
@@ -480,9 +578,13 @@ pub fn logins(imports: &[&Import]) -> Result<Vec<Option<Vec<u8>>>> {
     imports.iter().map(login).collect()
 }
 
+/// Where a user name and a password can get to. A proxy is no server that was named before, and a
+/// server no proxy.
 fn hosts(checked: &Checked) -> BTreeSet<String> {
     let host = |server: &String| Some(server.rsplit_once(':')?.0.to_ascii_lowercase());
-    checked.servers.iter().filter_map(host).collect()
+    let proxy = |proxy: &String| format!("proxy {}", proxy.to_ascii_lowercase());
+    let servers = checked.servers.iter().filter_map(host);
+    servers.chain(checked.proxies.iter().map(proxy)).collect()
 }
 
 /// The file of a section that was imported, in the directory that import made for it.
@@ -509,6 +611,7 @@ fn checked(file: &Path) -> Option<Checked> {
 /// Removes a section that was imported, and its files.
 pub fn remove(name: &NetnsName) -> Result<()> {
     let was_pending = is_pending(name);
+    finish(name)?;
     recover()?;
     let text = Text::read()?;
     let path = section_file(name);
@@ -525,18 +628,32 @@ pub fn remove(name: &NetnsName) -> Result<()> {
         });
     }
     if is_ours {
-        let files = directory(name);
-        let pending = files.join(PENDING);
-        if files.exists() {
-            write_file(&pending, b"", 0o600)?;
-            sync(&files)?;
-        }
-        remove_section(name).inspect_err(|_| drop(std::fs::remove_file(&pending)))?;
-        recover()?;
+        give_up(name)?;
+        finish(name)?;
     }
     // If it was the last one.
     let _ = std::fs::remove_dir(IMPORTED);
     Ok(())
+}
+
+/// Removes a section. From here on, its files are to be removed, too; but not after an error that
+/// leaves the section.
+fn give_up(name: &NetnsName) -> Result<()> {
+    let files = directory(name);
+    let pending = files.join(PENDING);
+    let unmark = || drop(std::fs::remove_file(&pending));
+    if files.exists() {
+        write_file(&pending, b"", 0o600)
+            .and_then(|()| sync(&files))
+            .inspect_err(|_| unmark())?;
+    }
+    remove_section(name).map_err(|error| match section_file(name).exists() {
+        true => {
+            unmark();
+            error
+        }
+        false => later(error),
+    })
 }
 
 /// The command that builds a section.

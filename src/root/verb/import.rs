@@ -109,7 +109,7 @@ fn plan<'a>(wanted: &Wanted, imports: &'a [Import]) -> Result<Plan<'a>> {
 
 /// Writes files and sections, while no build or clean runs.
 fn keep(wanted: &Wanted, imports: &[Import]) -> Result<()> {
-    store::recover()?;
+    store::finish_all()?;
     plan(wanted, imports)?.write()?;
     for import in imports {
         let source = show(&import.source);

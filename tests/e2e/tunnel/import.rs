@@ -324,6 +324,20 @@ fn what_the_administrator_made_stays() {
     assert_eq!(host.ok(&put_away), earlier);
     host.ok("grep -q us-nyc /etc/runns.conf.d/work.conf && runns-exec build -n other && \
              grep -q new.ovpn /etc/runns.conf.d/work.conf && runns-exec clean other -f && test ! -e /etc/runns/.work~");
+    // A new file gets no added one that it names, and would send to its proxy.
+    for name in ["own/er/notes", "link/x"] {
+        host.user("alice").ok(&format!(
+            "cd Downloads && (cat new.ovpn; echo 'socks-proxy 192.0.2.9 1080 {name}') >sends.ovpn"
+        ));
+        refused(
+            &host,
+            "-n work --replace --auth login sends.ovpn",
+            &[
+                "Downloads/sends.ovpn: ",
+                &format!("you added /etc/runns/work/{name}"),
+            ],
+        );
+    }
     host.ok(&replace);
     assert_eq!(
         host.ok(files),
@@ -356,6 +370,25 @@ fn a_password_goes_to_no_other_provider() {
     let kept = "cat /etc/runns/work/auth";
     host.ok(&import(&format!("-n work --replace '{FILE}' </dev/null")));
     assert_eq!(host.ok(kept), "alice\nsecret-word");
+    for (option, port) in [
+        ("http-proxy", 3128),
+        ("socks-proxy", 1080),
+        ("http-proxy-override", 8080),
+    ] {
+        host.user("alice").ok(&format!(
+            "cd Downloads && (sed 's/^proto .*/proto tcp-client/' '{FILE}'; echo {option} 192.0.2.9 {port}) >proxy.ovpn"
+        ));
+        let output = host.run(&import("-n work --replace proxy.ovpn </dev/null"));
+        assert!(output.status == 0, "{output}");
+        assert!(
+            output.stderr.contains("other servers or proxies"),
+            "{option}: {output}"
+        );
+        host.ok("test ! -e /etc/runns/work/auth");
+        host.ok(&import("-n work --replace --auth login proxy.ovpn"));
+        host.ok(&import("-n work --replace proxy.ovpn </dev/null"));
+        assert_eq!(host.ok(kept), "alice\nsecret-word");
+    }
     let output = host.run(&import("-n work --replace other.ovpn </dev/null"));
     assert!(output.status == 0, "{output}");
     assert!(output.stderr.contains("names other servers"), "{output}");
@@ -767,6 +800,15 @@ fn a_hostile_bundle_gains_nothing() {
             "for i in range(40): put('k%d' % i, bytes(1 << 20))\ntext = 'client\\ndev tun\\nremote 192.0.2.1\\n' + ''.join('http-proxy h 1 k%d\\n' % i for i in range(40))\nfor i in range(2000): put('%d.ovpn' % i, text)",
             "all files together have more than 128 MiB",
         ),
+        // The reason of the first five is enough.
+        (
+            "for i in range(40): put('k%d' % i, bytes(1 << 20))\ntext = 'client\\ndev tun\\nremote 192.0.2.1\\n' + ''.join('http-proxy h 1 k%d\\n' % i for i in range(40))\nfor i in range(5): put('0%d.ovpn' % i, text + 'plugin x\\n')\nfor i in range(5): put('1%d.ovpn' % i, text)",
+            "b.zip/04.ovpn: it contains plugin",
+        ),
+        (
+            "put('a.ovpn', conf); put('k', __import__('os').urandom(1 << 20)); first = z.filelist[-1]\nfor i in range(40): more = __import__('copy').copy(first); more.filename = 'k%d' % i; z.filelist.append(more)",
+            "it overlaps with other entries",
+        ),
         (
             "put('README', 'hello')",
             "no OpenVPN or WireGuard configuration",
@@ -816,6 +858,90 @@ for sign, at in ((b'PK\\x03\\x04', 6), (b'PK\\x01\\x02', 8)):
     while found >= 0: data[found + at] |= 1; found = data.find(sign, found + 1)
 open('b.zip', 'wb').write(data)\"");
     refused(&host, "--auth ask b.zip", &["b.zip"]);
+}
+
+/// What stands in the way of removing an import stands in the way of nothing else.
+#[test]
+fn files_that_cannot_be_removed_are_in_nobodys_way() {
+    let (host, _server) = host_with_download();
+    let work = import(&format!("-n work --auth login '{FILE}'"));
+    let build = "runns-exec build -n other 2>&1 && runns-exec clean other -f";
+    let left = "ls -A /etc/runns /etc/runns.conf.d 2>/dev/null | grep work || true";
+    let no_rename = "strace -qq -o /dev/null -P /etc/runns/work \
+        -e inject=rename,renameat,renameat2:error=EXDEV runns-exec";
+    for program in ["runns-exec", no_rename] {
+        host.ok(&work);
+        host.ok("mkdir /etc/runns/work/own && mount -t tmpfs none /etc/runns/work/own");
+        host.run(&format!("{program} import --remove work"))
+            .refused(1, &["work", "/own: Device or resource busy"]);
+        // The password is gone.
+        assert_eq!(host.run("grep -r secret-word /etc/runns").stdout, "");
+        let said = host.ok(build);
+        assert_eq!(said.matches("warning: cannot remove").count(), 1, "{said}");
+        let output = host.run(&import(&format!("-n next --auth login '{FILE}'")));
+        assert_eq!(output.status, 0, "{output}");
+        assert_eq!(
+            output.stderr.matches("cannot remove").count(),
+            1,
+            "{output}"
+        );
+        let output = host.run(&work);
+        assert!(
+            output.status == 1 && output.stderr.contains("\nrunns-exec: cannot remove"),
+            "{output}"
+        );
+        host.ok("umount /etc/runns/*work*/own || umount /etc/runns/.work~/own");
+        host.ok("runns-exec import --remove next");
+        assert_eq!(host.ok(left), "");
+    }
+    // Where directories cannot be renamed, they are removed all the same, but not replaced.
+    for error in ["EXDEV", "EINVAL"] {
+        host.ok(&work);
+        let fail = no_rename.replace("EXDEV", error);
+        let replace = import(&format!("-n work --replace --auth login '{FILE}'"));
+        let before = Snapshot::of(&host);
+        host.run(&replace.replace("runns-exec", &fail)).refused(
+            1,
+            &[
+                "cannot exchange directories",
+                "hint: sudo runns-exec import --remove work",
+            ],
+        );
+        before.assert_same(&Snapshot::of(&host));
+        host.ok(&format!("{fail} import --remove work"));
+        assert_eq!(host.ok(left), "");
+    }
+    // A first import needs no flags of renameat2.
+    let no_flags = "strace -qq -o /dev/null -e inject=renameat2:error=EINVAL runns-exec";
+    host.ok(&work.replace("runns-exec", no_flags));
+}
+
+#[test]
+fn a_removal_that_fails_is_not_done_or_is_finished() {
+    let (host, _server) = host_with_download();
+    host.ok(&import(&format!("-n work --auth login '{FILE}'")));
+    let before = Snapshot::of(&host);
+    let failing = |path: &str, call: &str| {
+        let fail = format!("strace -qq -o /dev/null -P {path} -e inject={call}:error=ENOSPC");
+        host.run(&format!("{fail} runns-exec import --remove work"))
+    };
+    let build = "runns-exec build -n other && runns-exec clean other -f";
+    for (path, call) in [
+        ("/etc/runns/work/.section~", "fsync"),
+        ("/etc/runns/work", "fsync"),
+        ("/etc/runns.conf.d/work.conf", "unlink"),
+    ] {
+        failing(path, call).refused(1, &["No space left"]);
+        host.ok(build);
+        before.assert_same(&Snapshot::of(&host));
+    }
+    failing("/etc/runns.conf.d", "fsync").refused(
+        1,
+        &["No space left", "the next import or build finishes it"],
+    );
+    host.ok("test ! -e /etc/runns.conf.d/work.conf && test -e /etc/runns/work/auth");
+    host.ok(build);
+    host.ok("test ! -e /etc/runns/work");
 }
 
 /// Section and files of an import belong together whenever it is killed: those of before or the new
