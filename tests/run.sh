@@ -131,5 +131,6 @@ case "${*:-last_release}" in
         ;;
 esac
 
+# A script's background job ignores these signals, and so would everything in the tests.
 # shellcheck disable=SC2086 # a list of words
-cargo test --locked --no-fail-fast --workspace --lib --tests -- $set_aside "$@"
+env --default-signal=INT,QUIT cargo test --locked --no-fail-fast --workspace --lib --tests -- $set_aside "$@"
