@@ -31,8 +31,9 @@ const OTHERS: [(&[u8], &str); 8] = [
     ),
 ];
 
-/// The command that writes `file` in UTF-8, beside it as `us-utf8.ovpn`; `None` if a message cannot
-/// show its name.
+/// The command that writes `file` in UTF-8, as `us-utf8.ovpn` in the home directory of whoever enters
+/// it; `None` if a message cannot show its name. In the directory of `file`, somebody else could have
+/// root write to what a link of that name leads to.
 pub fn convert(from: &str, file: &Path) -> Option<String> {
     let mut name = file.file_stem()?.to_os_string();
     name.push("-utf8");
@@ -40,10 +41,10 @@ pub fn convert(from: &str, file: &Path) -> Option<String> {
         name.push(".");
         name.push(extension);
     }
-    let new = quote_path(file.with_file_name(name))?;
     Some(format!(
-        "iconv -f {from} -t UTF-8 {} >{new}",
-        quote_path(file)?
+        "iconv -f {from} -t UTF-8 {} >~/{}  # then name the copy",
+        quote_path(file)?,
+        quote_path(name)?
     ))
 }
 
@@ -159,6 +160,18 @@ mod tests {
 
     fn of(text: &[u8]) -> Result<Kind> {
         Kind::of(text, Path::new("/d/us.ovpn"))
+    }
+
+    #[test]
+    fn a_copy_in_utf_8_is_not_beside_the_original() {
+        let command = |file: &str| convert("UTF-16", Path::new(file));
+        assert_eq!(
+            command("/srv/in/us.ovpn").as_deref(),
+            Some("iconv -f UTF-16 -t UTF-8 /srv/in/us.ovpn >~/us-utf8.ovpn  # then name the copy")
+        );
+        let quoted = command("/srv/in/us [udp]").unwrap();
+        assert!(quoted.contains(" >~/'us [udp]-utf8'  #"), "{quoted}");
+        assert_eq!(command("/srv/in\n/us.ovpn"), None);
     }
 
     #[test]

@@ -233,7 +233,7 @@ fn the_password_is_asked_once_or_by_build() {
         ("a\\n\\0\\n", ""),
         (
             "J\\374rgen\\nb\\n",
-            "hint: iconv -f WINDOWS-1252 -t UTF-8 /home/alice/Downloads/wrong >/home/alice/Downloads/wrong-utf8\n",
+            "hint: iconv -f WINDOWS-1252 -t UTF-8 /home/alice/Downloads/wrong >~/wrong-utf8  # then name the copy\n",
         ),
     ] {
         host.ok(&format!("printf '{text}' >/home/alice/Downloads/wrong"));

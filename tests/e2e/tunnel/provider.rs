@@ -25,7 +25,8 @@ fn a_file_that_is_something_else() {
     host.configure("");
     let before = Snapshot::of(&host);
     let zip = "\nhint: sudo runns-exec import /etc/openvpn/zip\n";
-    let convert = "\nhint: iconv -f UTF-16 -t UTF-8 /etc/openvpn/utf16 >/etc/openvpn/utf16-utf8\n";
+    let convert =
+        "\nhint: iconv -f UTF-16 -t UTF-8 /etc/openvpn/utf16 >~/utf16-utf8  # then name the copy\n";
     for (file, what, hint) in [
         ("empty", "it is empty", ""),
         ("blank", "it is empty", ""),
