@@ -5,8 +5,8 @@
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -39,8 +39,10 @@ use runns_shared::escape::escape;
 use runns_sys::net;
 use runns_sys::process::{self, Fork};
 
-/// How long it may take to read its options.
+/// How long it may take to read its options, its keys and its certificates.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long to wait without a look at the time, and at signals.
+const TURN: Duration = Duration::from_millis(200);
 /// The port of its management interface, on which it waits once it has read them.
 const PORT: u16 = 7505;
 /// The same in /proc/PID/net/tcp, where state 0A is LISTEN (proc(5)).
@@ -139,8 +141,7 @@ impl Reader {
     /// do not tell it. One that takes too long is given the benefit of the doubt.
     fn refusal(&self) -> Result<(), Option<String>> {
         let deadline = Instant::now() + PATIENCE;
-        let goes_on = || Instant::now() < deadline && !process::was_interrupted();
-        while goes_on() {
+        while is_time_left(deadline) {
             if has_ended(self.pid) {
                 return Err(None);
             }
@@ -149,7 +150,7 @@ impl Reader {
                 // Without TLS, it would open the device next, which is not there.
                 let has_tls = !profile.which(&["client", "tls-client"]).is_empty();
                 return match has_tls {
-                    true => follow(&management),
+                    true => follow(&management, deadline),
                     false => Ok(()),
                 };
             }
@@ -158,6 +159,10 @@ impl Reader {
         }
         Ok(())
     }
+}
+
+fn is_time_left(deadline: Instant) -> bool {
+    Instant::now() < deadline && !process::was_interrupted()
 }
 
 /// Whether this child has ended. It is not waited for.
@@ -176,26 +181,50 @@ fn connect(pid: Pid) -> Option<TcpStream> {
     }
     let sockets = std::fs::read_to_string(format!("/proc/{pid}/net/tcp")).ok()?;
     let connect = || {
-        let address = (Ipv4Addr::LOCALHOST, PORT);
-        TcpStream::connect(address).cannot(|| "talk to OpenVPN")
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
+        TcpStream::connect_timeout(&address, TURN).cannot(|| "talk to OpenVPN")
     };
     let listens = sockets.contains(LISTENS);
     listens.then(|| in_namespace(namespace.as_fd(), connect).ok())?
 }
 
+/// What OpenVPN says, until the deadline or a signal: it could go on for ever.
+struct Said<'a> {
+    management: &'a TcpStream,
+    deadline: Instant,
+}
+
+impl Read for Said<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while is_time_left(self.deadline) {
+            match self.management.read(buffer) {
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                said => return said,
+            }
+        }
+        Err(ErrorKind::TimedOut.into())
+    }
+}
+
 /// Lets it load its keys and certificates, which it does after the hold and before it connects. Any
 /// login does, since it reaches no server.
-fn follow(management: &TcpStream) -> Result<(), Option<String>> {
+fn follow(management: &TcpStream, deadline: Instant) -> Result<(), Option<String>> {
     // It is logged at this level when all is loaded (do_init_frame_tls in init.c of its sources).
     const LOADED: &str = "Control Channel MTU parms";
     const BEGIN: &str = "log on\nverb 4\nmute 0\nstate on\nhold off\nhold release\n";
     let mut writer = management;
     // If it has ended, so do the lines.
-    let _ = management.set_read_timeout(Some(PATIENCE));
+    let _ = management.set_read_timeout(Some(TURN));
+    let _ = management.set_write_timeout(Some(TURN));
     let _ = writer.write_all(BEGIN.as_bytes());
-    for line in BufReader::new(management.take(MOST_SAID)).split(b'\n') {
+    let said = Said {
+        management,
+        deadline,
+    };
+    for line in BufReader::new(said.take(MOST_SAID)).split(b'\n') {
         match line {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::TimedOut => return Ok(()),
             Err(_) => break,
             Ok(line) => match parse(String::from_utf8_lossy(&line).trim_end()) {
                 Event::Need(need) if need.with_user => {
@@ -296,4 +325,28 @@ fn become_reader(
     let environment = CString::new(format!("PATH={}", tool::PATH)).unwrap_or_default();
     let errno = process::execute(words[0], &words, &[&environment]);
     Err(Error::new("execute OpenVPN", words_of(errno)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn an_openvpn_that_goes_on_for_ever_is_followed_only_so_long() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let management = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut openvpn, _) = listener.accept().unwrap();
+        let talk = std::thread::spawn(move || {
+            while openvpn.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
+        let started = Instant::now();
+        let followed = follow(&management, started + TURN);
+        assert_eq!(followed, Ok(()));
+        assert!(started.elapsed() < PATIENCE, "{:?}", started.elapsed());
+        drop(management);
+        talk.join().unwrap();
+    }
 }
