@@ -34,6 +34,8 @@ pub struct Checked {
     pub asks: Vec<&'static str>,
     /// What of it is not used, and why.
     pub left_out: Vec<String>,
+    /// The files from which it sends user name and password, and to whom.
+    pub logins: Vec<String>,
 }
 
 /// Checks a tunnel's file, whatever its kind, with the files that it names. `file` is where it is,
@@ -53,6 +55,7 @@ pub fn check(file: &Path, text: &[u8], companions: Companions) -> Result<Checked
                 asks_login: profile.asks_login(),
                 asks: asks(&profile, text, companions)?,
                 left_out: left_out(&profile),
+                logins: profile.logins()?,
             })
         }
         Kind::WireGuard => {
@@ -66,6 +69,7 @@ pub fn check(file: &Path, text: &[u8], companions: Companions) -> Result<Checked
                 asks_login: false,
                 asks: Vec::new(),
                 left_out: left_out.into_iter().collect(),
+                logins: Vec::new(),
             })
         }
     }

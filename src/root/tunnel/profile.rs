@@ -1,7 +1,7 @@
 //! OpenVPN's configuration files, as far as build has to know what is in them: which options it
 //! leaves out, and which files they name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
@@ -18,7 +18,7 @@ use crate::confine::view::{Copy, normal};
 use crate::kernel::file::copy_command;
 use runns_shared::config::is_domain;
 use runns_shared::error::{Context, Error, Result};
-use runns_shared::escape::{quote_path, show};
+use runns_shared::escape::{escape, quote_path, show};
 use runns_shared::trusted::{self, MAX_TEXT, Trust};
 
 /// OpenVPN's program.
@@ -156,6 +156,8 @@ const LARGEST: u64 = 16 << 20;
 const MOST_COPIED: usize = 4096;
 /// The bytes of all of them. They are in memory twice: here, and in the daemon's view.
 const LARGEST_COPIED: usize = 48 << 20;
+/// The bytes of the working directory's path, with the NUL byte that ends it (PATH_MAX in limits.h).
+const LONGEST_DIRECTORY: usize = 4096;
 
 /// A configuration, with the files that it includes.
 #[derive(Debug, Default)]
@@ -205,7 +207,8 @@ impl Profile {
         companions: Companions,
         depth: usize,
     ) -> Result<()> {
-        let too_much = |what: &str| Err(Error::new(format!("read {}", show(&self.file)), what));
+        let action = format!("read {}", show(&self.file));
+        let too_much = |what: &str| Err(Error::new(action.as_str(), what));
         // It would end a line for OpenVPN, but not here.
         if text.contains(&0) {
             return too_much("it is not a text file: it contains a NUL byte");
@@ -237,7 +240,12 @@ impl Profile {
                     }
                 }
                 // It takes effect at once.
-                ("cd", [directory]) => self.directory = self.directory.join(directory),
+                ("cd", [directory]) => {
+                    self.directory = self.directory.join(directory);
+                    if self.directory.as_os_str().len() >= LONGEST_DIRECTORY {
+                        return too_much("its working directory (cd) is longer than 4095 bytes");
+                    }
+                }
                 _ => {}
             }
             self.lines.push(line);
@@ -260,10 +268,13 @@ impl Profile {
 
     /// The error that names every file that OpenVPN needs and does not find.
     pub fn need_companions(&self, companions: Companions) -> Result<()> {
+        let needed = self.lines.iter().map(|line| (line.option(), line));
+        let needed = needed.filter(|(option, _)| NEEDED.contains(option));
+        // Of several lines with an option, the last.
+        let last: BTreeMap<&str, &Line> = needed.collect();
         let counts = |named: &Named| {
-            let option = named.by.option();
-            let last = self.lines.iter().rfind(|line| line.option() == option);
-            NEEDED.contains(&option) && last.is_some_and(|line| std::ptr::eq(line, named.by))
+            let last = last.get(named.by.option());
+            last.is_some_and(|line| line.arguments() == named.by.arguments())
         };
         let mut missing = Vec::new();
         for named in self.files()?.into_iter().filter(counts) {
@@ -282,10 +293,34 @@ impl Profile {
 
     /// The files that it names, those that it includes among them.
     pub fn companions(&self) -> Result<Vec<PathBuf>> {
-        let included = self.texts.iter().skip(1).map(|(path, _)| path.clone());
-        let named = self.files()?.into_iter().map(|named| normal(&named.path));
-        let all: BTreeSet<PathBuf> = included.chain(named).collect();
+        let all: BTreeSet<PathBuf> = self.named()?.into_iter().map(|(_, path)| path).collect();
         Ok(all.into_iter().collect())
+    }
+
+    /// The same, each with the option that names it.
+    pub fn named(&self) -> Result<Vec<(&str, PathBuf)>> {
+        let included = self.texts.iter().skip(1);
+        let included = included.map(|(path, _)| ("config", path.clone()));
+        let files = self.files()?.into_iter();
+        let named = files.map(|named| (named.by.option(), normal(&named.path)));
+        Ok(included.chain(named).collect())
+    }
+
+    /// The files whose first two lines are sent as user name and password, and to whom.
+    pub fn logins(&self) -> Result<Vec<String>> {
+        let files = self.files()?.into_iter();
+        let login = |named: Named| {
+            let to = match named.by.option() {
+                "auth-user-pass" => "the VPN server".to_string(),
+                "http-proxy-user-pass" => "the proxy".to_string(),
+                "http-proxy" | "socks-proxy" => {
+                    format!("the proxy {}", escape(named.by.value().as_bytes()))
+                }
+                _ => return None,
+            };
+            Some(format!("{} to {to}", show(normal(&named.path))))
+        };
+        Ok(files.filter_map(login).collect())
     }
 
     /// Its servers, as HOST:PORT/PROTOCOL.
@@ -312,14 +347,11 @@ impl Profile {
 
     /// The host names of servers and proxies; addresses need no lookup.
     pub fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = Vec::new();
-        for host in self.all("remote").chain(self.proxies()).map(Line::value) {
-            let is_name = host.parse::<IpAddr>().is_err() && is_domain(host);
-            if is_name && !names.iter().any(|known| known == host) {
-                names.push(host.to_string());
-            }
-        }
-        names
+        let mut known = HashSet::new();
+        let hosts = self.all("remote").chain(self.proxies()).map(Line::value);
+        let is_name = |host: &&str| host.parse::<IpAddr>().is_err() && is_domain(host);
+        let names = hosts.filter(is_name).filter(|host| known.insert(*host));
+        names.map(str::to_string).collect()
     }
 
     /// Whether it can connect only from outside the namespace, where a veth pair with IPv4 does not
@@ -551,58 +583,65 @@ impl Profile {
             };
             room = match room.checked_sub(copy.contents.len()) {
                 Some(room) if seen.len() <= MOST_COPIED => room,
-                _ => {
-                    let too_much = "more than 4096 files, or more than 48 MiB";
-                    return Err(Error::new(
-                        format!("copy the files that {} names", show(&self.file)),
-                        too_much,
-                    ));
-                }
+                _ => return Err(self.too_many()),
             };
             copies.push(copy);
         }
         Ok(copies)
     }
 
+    /// The error for one that names more than is copied.
+    fn too_many(&self) -> Error {
+        Error::new(
+            format!("copy the files that {} names", show(&self.file)),
+            "more than 4096 files, or more than 48 MiB",
+        )
+    }
+
     /// The files that options name, and those in directories that they name.
     fn files(&self) -> Result<Vec<Named<'_>>> {
-        let mut files = Vec::new();
+        let (mut files, mut known) = (Vec::new(), HashSet::new());
         for by in self.lines.iter().filter(|line| !is_left_out(line.option())) {
-            let paths = match (by.option(), by.arguments()) {
-                ("capath", [directory]) => self.entries(by, directory)?,
-                ("crl-verify", [directory, kind]) if kind == "dir" => {
-                    self.entries(by, directory)?
-                }
-                // In its command, commas stand for blanks.
-                ("tls-verify", [command, ..]) => {
-                    let blanks = |byte: &u8| if *byte == b',' { b' ' } else { *byte };
-                    let command: Vec<u8> = command.as_bytes().iter().map(blanks).collect();
-                    self.regular(&words(&command).unwrap_or_default())
-                }
-                // Without a directory, it is one of OpenVPN's own (plugin_init_item in plugin.c),
-                // which are in /usr.
-                ("plugin", [name, parameters @ ..])
-                    if !name.as_bytes().starts_with(b"/") && !name.as_bytes().starts_with(b".") =>
-                {
-                    self.regular(parameters)
-                }
-                ("plugin" | "pkcs11-providers", names) => self.regular(names),
-                (option, arguments) => {
-                    let place = FILES
-                        .iter()
-                        .find(|(name, _)| *name == option)
-                        .map(|(_, place)| *place);
-                    let name = place.and_then(|place| arguments.get(place));
-                    let name = name
-                        .filter(|name| !NO_FILES.iter().any(|other| name.as_os_str() == *other));
-                    name.map(|name| self.directory.join(name))
-                        .into_iter()
-                        .collect()
-                }
-            };
-            files.extend(paths.into_iter().map(|path| Named { by, path }));
+            if known.insert((by.option(), by.arguments())) {
+                let paths = self.paths(by)?.into_iter();
+                files.extend(paths.map(|path| Named { by, path }));
+            }
+            if files.len() > MOST_COPIED {
+                return Err(self.too_many());
+            }
         }
         Ok(files)
+    }
+
+    /// Those of one line.
+    fn paths(&self, by: &Line) -> Result<Vec<PathBuf>> {
+        Ok(match (by.option(), by.arguments()) {
+            ("capath", [directory]) => self.entries(by, directory)?,
+            ("crl-verify", [directory, kind]) if kind == "dir" => self.entries(by, directory)?,
+            // In its command, commas stand for blanks.
+            ("tls-verify", [command, ..]) => {
+                let blanks = |byte: &u8| if *byte == b',' { b' ' } else { *byte };
+                let command: Vec<u8> = command.as_bytes().iter().map(blanks).collect();
+                self.regular(&words(&command).unwrap_or_default())
+            }
+            // Without a directory, it is one of OpenVPN's own (plugin_init_item in plugin.c),
+            // which are in /usr.
+            ("plugin", [name, parameters @ ..])
+                if !name.as_bytes().starts_with(b"/") && !name.as_bytes().starts_with(b".") =>
+            {
+                self.regular(parameters)
+            }
+            ("plugin" | "pkcs11-providers", names) => self.regular(names),
+            (option, arguments) => {
+                let place = FILES.iter().find(|(name, _)| *name == option);
+                let name = place.and_then(|(_, place)| arguments.get(*place));
+                let name =
+                    name.filter(|name| !NO_FILES.iter().any(|other| name.as_os_str() == *other));
+                name.map(|name| self.directory.join(name))
+                    .into_iter()
+                    .collect()
+            }
+        })
     }
 
     /// Those of `words`, which mean something to a command or a library, that are the names of
@@ -804,6 +843,34 @@ mod tests {
         ] {
             assert_eq!(profile(text).time_for_others().as_secs(), seconds, "{text}");
         }
+    }
+
+    #[test]
+    fn what_it_names_has_limits() {
+        let read =
+            |text: &str| Profile::new(Path::new("/d/a.ovpn"), text.as_bytes(), &|_, _| Ok(None));
+        let deep = format!("cd {}\n", "a/".repeat(100)).repeat(21);
+        let error = read(&deep).unwrap_err();
+        assert!(error.cause().contains("(cd) is longer"), "{error}");
+        // Once, however often it is named.
+        let same = read(&"ca x\n".repeat(90_000)).unwrap();
+        assert_eq!(same.files().unwrap().len(), 1);
+        let line = |option: &str, number| format!("{option} f{number}\n");
+        let lines = |most| {
+            (0..most)
+                .map(|number| line("ca", number))
+                .collect::<String>()
+        };
+        let error = read(&lines(5000)).unwrap().files().err().unwrap();
+        assert!(error.cause().contains("more than 4096 files"), "{error}");
+        // Neither grows with the square of the file's size.
+        let hosts: String = (0..100_000).map(|number| line("remote", number)).collect();
+        let large = read(&(lines(4000) + &hosts)).unwrap();
+        let started = std::time::Instant::now();
+        let error = large.need_companions(&|_, _| Ok(None)).unwrap_err();
+        assert!(error.cause().ends_with(": /d/f3999 (ca)"), "{error}");
+        assert_eq!(large.names().len(), 100_000);
+        assert!(started.elapsed() < Duration::from_secs(5));
     }
 
     #[test]

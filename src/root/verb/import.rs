@@ -228,6 +228,10 @@ fn report(wanted: &Wanted, imports: &[Import], unused: &[String]) -> Result<()> 
         if !import.checked.left_out.is_empty() {
             parts.push(format!("ignoring {}", import.checked.left_out.join("; ")));
         }
+        if !import.checked.logins.is_empty() {
+            let logins = import.checked.logins.join(", ");
+            parts.push(format!("sends {LOGIN_WORDS} from {logins}"));
+        }
         let asked_now = wanted.dry_run && wanted.auth.is_none() && stdin_is_terminal();
         let mut asks = import.checked.asks.clone();
         if import.checked.asks_login && !import.files.contains_key(Path::new(LOGIN)) {
