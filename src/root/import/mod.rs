@@ -13,6 +13,7 @@ pub mod store;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -43,12 +44,16 @@ const DEEPEST: usize = 32;
 /// The bytes of all that is imported at once.
 const LARGEST_IMPORTS: u64 = 128 << 20;
 /// Where everybody finds the certificates of public authorities; files there are not copied.
-const PUBLIC: [&str; 4] = [
+/// Private keys are in none of them, as they are in others below /etc/pki.
+const PUBLIC: [&str; 5] = [
     "/etc/ssl/certs",
-    "/etc/pki",
+    "/etc/pki/tls/certs",
+    "/etc/pki/ca-trust",
     "/etc/ca-certificates",
     "/usr/share/ca-certificates",
 ];
+/// The options that may name files there. What others name goes to the server, or could.
+const OF_AUTHORITIES: [&str; 2] = ["ca", "crl-verify"];
 /// Options by which a configuration runs a program or loads a library, and those that name
 /// directories.
 const REFUSED: [(&str, &str); 5] = [
@@ -58,6 +63,9 @@ const REFUSED: [(&str, &str); 5] = [
     ("capath", "it names a directory"),
     ("tls-export-cert", "it writes files"),
 ];
+/// Options of OpenSSL that load a library: one of its own by its name, or any by its path
+/// (OSSL_PROVIDER_load(3), ENGINE_by_id(3)).
+const OF_OPENSSL: [&str; 2] = ["providers", "engine"];
 
 /// A configuration with its files.
 pub struct Import {
@@ -317,7 +325,8 @@ fn checked(name: NetnsName, source: &Path, text: Vec<u8>, read: Read) -> Result<
         Ok(Kind::OpenVpn) => {
             let profile = Profile::new(source, &text, &companions)?;
             profile.need_key_in_file()?;
-            must_be_harmless(&profile)
+            must_be_harmless(&profile)?;
+            found.refuse_for_others(&profile)
         }
         _ => Ok(()),
     };
@@ -348,7 +357,7 @@ fn checked(name: NetnsName, source: &Path, text: Vec<u8>, read: Read) -> Result<
 }
 
 /// What to do about files elsewhere.
-const TO_COPY: &str = "copy these files into the same directory, readable by its owner, and remove the paths from their names";
+const TO_COPY: &str = "copy these files into the same directory, readable by its owner, under names without a dot at the beginning, and remove the paths from their names";
 
 /// The text as it is kept, and what is left out of it: files beside it are named without `base`, its
 /// directory, and user name and password are asked for if their file does not exist. All checks see
@@ -439,7 +448,12 @@ impl Companions<'_> {
             let cause = format!("it names more than {MOST_COMPANIONS} files");
             return Err(Error::new("read its files", cause));
         }
-        let found = (self.read)(relative, most).unwrap_or_else(|error| refuse(error.to_string()));
+        let is_hidden = |name: &OsStr| name.as_bytes().starts_with(b".");
+        let found = match relative.iter().any(is_hidden) {
+            // In somebody's home directory, they are the settings and the keys of other programs.
+            true => refuse(format!("{} is hidden", show(&path))),
+            false => (self.read)(relative, most).unwrap_or_else(|error| refuse(error.to_string())),
+        };
         let size = found.as_ref().map_or(0, Vec::len) as u64;
         self.room
             .set(self.room.get().checked_sub(size).ok_or_else(|| {
@@ -450,6 +464,19 @@ impl Companions<'_> {
         let place = relative.to_path_buf();
         self.files.borrow_mut().insert(place, found.clone());
         Ok(found)
+    }
+
+    /// Refuses the certificates of public authorities to options that are about others.
+    fn refuse_for_others(&self, profile: &Profile) -> Result<()> {
+        let others = profile.named()?.into_iter();
+        let others = others.filter(|(option, path)| {
+            !OF_AUTHORITIES.contains(option) && is_public(path) && !path.starts_with(self.base)
+        });
+        let why = |(option, path): (&str, PathBuf)| {
+            format!("{} ({option}) is not in the same directory", show(path))
+        };
+        self.refused.borrow_mut().extend(others.map(why));
+        Ok(())
     }
 }
 
@@ -505,14 +532,17 @@ fn complete(mut import: Import, text: Vec<u8>) -> Result<Import> {
     result.map(|()| import)
 }
 
+fn is_public(path: &Path) -> bool {
+    PUBLIC.iter().any(|directory| path.starts_with(directory))
+}
+
 /// A certificate of a public authority, which root keeps and everybody may read.
 fn public(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
-    let is_public = PUBLIC.iter().any(|directory| path.starts_with(directory));
     let may_everybody = || {
         std::fs::metadata(path)
             .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o004 != 0)
     };
-    match is_public && may_everybody() {
+    match is_public(path) && may_everybody() {
         true => of_root(path, most),
         false => Ok(None),
     }
@@ -524,10 +554,19 @@ fn must_be_harmless(profile: &Profile) -> Result<()> {
         let mut lines = profile.all(option);
         lines.any(|line| line.arguments().get(1).is_some_and(|word| word == "dir"))
     };
+    let is_path = |word: &OsString| word.as_bytes().contains(&b'/');
+    let loads = |option: &&str| {
+        let mut lines = profile.all(option);
+        lines.any(|line| line.is_inline() || line.arguments().iter().any(is_path))
+    };
     let refused = REFUSED
         .iter()
         .find(|(option, _)| profile.value(option).is_some())
         .copied()
+        .or_else(|| {
+            let option = OF_OPENSSL.into_iter().find(loads)?;
+            Some((option, "it loads a library by its path"))
+        })
         .or_else(|| is_directory("crl-verify").then_some(("crl-verify", "it names a directory")));
     match refused {
         Some((option, why)) => Err(Error::new(
@@ -619,6 +658,21 @@ mod tests {
     }
 
     #[test]
+    fn whose_contents_are_sent_is_told() {
+        let files = [("login", "a\nb\n"), ("k/proxy", "c\nd\n"), ("ca", "CA")];
+        let text = "client\nremote h\nca ca\nauth-user-pass login\nsocks-proxy evil 1080 k/proxy\n\
+                    http-proxy-user-pass login\nhttp-proxy h 1 auto\n";
+        assert_eq!(
+            import(text, &files).unwrap().checked.logins,
+            [
+                "/home/a/login to the VPN server",
+                "/home/a/k/proxy to the proxy evil",
+                "/home/a/login to the proxy"
+            ]
+        );
+    }
+
+    #[test]
     fn files_come_from_beside_it() {
         const START: &str = "client\ndev tun\nremote vpn.example 443 tcp\n";
         let files = [
@@ -646,6 +700,12 @@ mod tests {
         assert_eq!(kept, format!("{START}auth-user-pass\nca ca.crt\n"));
         assert!(found.checked.asks_login && found.files.len() == 2);
         assert_eq!(found.checked.left_out, ["pass.txt (it does not exist)"]);
+        let more = [
+            (".my.cnf", "me\nsecret\n"),
+            (".ssh/id", "KEY\n"),
+            ("k/.more", ""),
+        ];
+        let hidden = [&files[..], &more].concat();
         for (line, part) in [
             ("auth-user-pass\nhttp-proxy h 1 auth basic", "a file auth"),
             ("auth-user-pass\nsocks-proxy h 1 ./auth", "a file auth"),
@@ -694,10 +754,37 @@ mod tests {
             ("tls-verify ./x", "tls-verify"),
             ("setenv opt plugin /x.so", "plugin"),
             ("crl-verify crl dir", "crl-verify"),
+            ("providers default ./p/ca.so", "providers: it loads a"),
+            (
+                "setenv opt engine /etc/runns/us/ca.so",
+                "engine: it loads a",
+            ),
+            ("<engine>\n/x.so\n</engine>", "engine: it loads a"),
+            ("auth-user-pass .my.cnf", "/home/a/.my.cnf is hidden"),
+            ("socks-proxy evil 1080 .ssh/id", "/home/a/.ssh/id is hidden"),
+            ("config k/.more", "/home/a/k/.more is hidden"),
+        ] {
+            let error = import(&format!("{START}{line}\n"), &hidden).err().unwrap();
+            assert!(error.to_string().contains(part), "{line}: {error}");
+        }
+        // The certificates of public authorities.
+        for (line, part) in [
+            (
+                "auth-user-pass /etc/ssl/certs/a.pem",
+                "a.pem (auth-user-pass) is not in",
+            ),
+            ("key /etc/pki/tls/certs/a.pem", "a.pem (key) is not in"),
+            (
+                "ca /etc/ssl/certs/a.pem\nhttp-proxy h 1 /etc/ssl/certs/a.pem",
+                "a.pem (http-proxy) is not in",
+            ),
+            ("ca /etc/pki/libvirt/private/key", "/key is not in"),
         ] {
             let error = import(&format!("{START}{line}\n"), &files).err().unwrap();
             assert!(error.to_string().contains(part), "{line}: {error}");
         }
+        // Those that OpenSSL brings along.
+        assert!(import(&format!("{START}providers legacy default\nengine\n"), &[]).is_ok());
         let error = import("hello\n", &[]).err().unwrap();
         assert!(error.cause().contains("no server"), "{error}");
     }

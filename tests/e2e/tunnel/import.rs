@@ -609,6 +609,11 @@ fn options_that_run_programs_are_refused() {
             "pkcs11-providers ./x.so\npkcs11-id x",
             "pkcs11-id: the private key is in a smart card",
         ),
+        (
+            "providers legacy /etc/runns/y/ca.crt",
+            "it loads a library by its path",
+        ),
+        ("engine ./x.so", "it loads a library by its path"),
         ("capath keys", "it names a directory"),
         ("crl-verify keys dir", "it names a directory"),
     ] {
@@ -650,6 +655,73 @@ fn options_that_run_programs_are_refused() {
     host.user("alice")
         .ok("cd Downloads && printf x >\"$(printf 'a\\n\\033[31m.ovpn')\"");
     refused(&host, "a*.ovpn", &["a\\n\\x1b[31m.ovpn"]);
+}
+
+/// An OpenVPN that waits for its first command, and then says something for ever.
+const ENDLESS: &str = "#!/usr/bin/python3 -IS
+import ctypes, socket, time
+(management, _) = socket.create_server(('127.0.0.1', 7505)).accept()
+ctypes.CDLL(None).prctl(15, b'followed')
+while True:
+    management.send(b'x')
+    time.sleep(0.1)
+";
+
+#[test]
+fn an_import_can_be_interrupted_while_openvpn_reads() {
+    let (host, _server) = host_with_download();
+    host.write("/usr/local/sbin/openvpn", ENDLESS);
+    host.ok("chmod 755 /usr/local/sbin/openvpn");
+    let before = Snapshot::of(&host);
+    let import = import(&format!("--auth ask '{FILE}'")).replace("runns-exec", "exec runns-exec");
+    let background = host.spawn(&import);
+    wait_until("it is followed", || {
+        (host.run("pgrep -x followed").status == 0).then_some(())
+    });
+    host.ok("pkill -INT -f '[i]mport --auth ask'");
+    background
+        .wait()
+        .refused(1, &["have OpenVPN read the file: interrupted by a signal"]);
+    assert_eq!(host.run("pgrep -x followed").stdout, "");
+    before.assert_same(&Snapshot::of(&host));
+}
+
+#[test]
+fn what_is_beside_the_file_and_not_for_it() {
+    let (host, _server) = host_with_download();
+    let alice = host.user("alice");
+    // Saved in her home directory.
+    alice.ok(
+        "mv Downloads/* . && printf 'alice\\nhunter2\\n' | tee .my.cnf >login && sed '/^auth-user-pass/d' us*.ovpn >x",
+    );
+    host.ok(
+        "cp /etc/openvpn/ca.crt /etc/ssl/certs/corp.pem && mkdir -p -m 700 /etc/pki/private && \
+             cp /etc/openvpn/ca.crt /etc/pki/private/corp.pem",
+    );
+    let home = |arguments: &str| format!("cd /home/alice && runns-exec import {arguments}");
+    let lines = |lines: &str| alice.ok(&format!("(cat x; printf '{lines}\\n') >y.ovpn"));
+    for (line, part) in [
+        ("auth-user-pass .my.cnf", "/home/alice/.my.cnf is hidden"),
+        (
+            "auth-user-pass /etc/ssl/certs/corp.pem",
+            "corp.pem (auth-user-pass) is not in the same directory",
+        ),
+        (
+            "auth-user-pass /etc/pki/private/corp.pem",
+            "corp.pem is not in the same directory",
+        ),
+        (
+            "ca /etc/pki/private/corp.pem",
+            "corp.pem is not in the same directory",
+        ),
+    ] {
+        lines(line);
+        host.run(&home("y.ovpn")).refused(1, &[part]);
+    }
+    lines("auth-user-pass login\\nca /etc/ssl/certs/corp.pem");
+    let said = host.ok(&home("y.ovpn"));
+    let sent = "; sends user name and password from /home/alice/login to the VPN server\n";
+    assert!(said.contains(sent), "{said}");
 }
 
 #[test]
