@@ -204,20 +204,7 @@ fn of_bundle(
 ) -> Result<(Vec<Import>, Vec<String>)> {
     let bundle = Bundle::read(bytes, path)?;
     let found = bundle.configurations();
-    let wrong = |cause: &str| Err(Error::new(format!("use the archive {}", show(path)), cause));
-    if found.is_empty() {
-        let archives = bundle.archives();
-        return match archives.is_empty() {
-            true => wrong("there is no OpenVPN or WireGuard configuration in it"),
-            false => wrong(&format!(
-                "there is no OpenVPN or WireGuard configuration in it, but other archives, which have to be unpacked first: {}",
-                archives.join(", ")
-            )),
-        };
-    }
-    if found.len() > MOST_FILES {
-        return wrong(&format!("it has more than {MOST_FILES} configurations"));
-    }
+    must_have_some(path, &bundle, found.len())?;
     let mut stems: BTreeMap<_, usize> = BTreeMap::new();
     for (place, _) in &found {
         *stems.entry(place.file_stem()).or_default() += 1;
@@ -258,6 +245,23 @@ fn of_bundle(
     let unused = bundle.places().filter(|place| !used.contains(*place));
     let unused = unused.map(show).collect();
     Ok((imports, unused))
+}
+
+/// Checks the number of configurations in an archive.
+fn must_have_some(path: &Path, bundle: &Bundle, found: usize) -> Result<()> {
+    const NONE: &str = "there is no OpenVPN or WireGuard configuration in it";
+    let cause = match (found, bundle.archives()) {
+        (0, archives) if archives.is_empty() => NONE.to_string(),
+        (0, archives) => format!(
+            "{NONE}, but other archives, which have to be unpacked first: {}",
+            archives.join(", ")
+        ),
+        (found, _) if found > MOST_FILES => {
+            format!("it has more than {MOST_FILES} configurations")
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::new(format!("use the archive {}", show(path)), cause))
 }
 
 /// A section's name, made of a file's: `us-nyc.prod [udp].ovpn` gives `us-nyc.prod-udp`.
@@ -672,22 +676,33 @@ mod tests {
         );
     }
 
+    const START: &str = "client\ndev tun\nremote vpn.example 443 tcp\n";
+    const FILES: [(&str, &str); 7] = [
+        ("ca.crt", "CA"),
+        ("k/client.key", "KEY"),
+        ("more", "key k/client.key\n"),
+        ("auth/ca.crt", "CA"),
+        (".my.cnf", "me\nsecret\n"),
+        (".ssh/id", "KEY\n"),
+        ("k/.more", ""),
+    ];
+
+    /// Imports a file with these lines, and with these words in the error.
+    #[track_caller]
+    fn refused(lines: &str, words: &str) {
+        let error = import(&format!("{START}{lines}\n"), &FILES).err().unwrap();
+        assert!(error.to_string().contains(words), "{lines}: {error}");
+    }
+
     #[test]
     fn files_come_from_beside_it() {
-        const START: &str = "client\ndev tun\nremote vpn.example 443 tcp\n";
-        let files = [
-            ("ca.crt", "CA"),
-            ("k/client.key", "KEY"),
-            ("more", "key k/client.key\n"),
-            ("auth/ca.crt", "CA"),
-        ];
-        let found = import(&format!("{START}ca ca.crt\nconfig more\n"), &files).unwrap();
+        let found = import(&format!("{START}ca ca.crt\nconfig more\n"), &FILES).unwrap();
         let places: Vec<String> = found.files.keys().map(show).collect();
         assert_eq!(places, ["ca.crt", "k/client.key", "more", "us.ovpn"]);
         // By absolute names, with blanks around them or in quotes.
         let found = import(
             &format!("{START}ca\t\"/home/a/ca.crt\"\nhttp-proxy h 1 /home/a/k/client.key\n"),
-            &files,
+            &FILES,
         )
         .unwrap();
         let kept = String::from_utf8_lossy(&found.files[Path::new("us.ovpn")]).into_owned();
@@ -695,64 +710,76 @@ mod tests {
         assert_eq!(kept, format!("{START}{lines}"));
         // A file with user name and password that the provider does not hand out.
         let text = format!("{START}auth-user-pass pass.txt\r\nca ca.crt\n");
-        let found = import(&text, &files).unwrap();
+        let found = import(&text, &FILES).unwrap();
         let kept = String::from_utf8_lossy(&found.files[Path::new("us.ovpn")]).into_owned();
         assert_eq!(kept, format!("{START}auth-user-pass\nca ca.crt\n"));
         assert!(found.checked.asks_login && found.files.len() == 2);
         assert_eq!(found.checked.left_out, ["pass.txt (it does not exist)"]);
-        let more = [
-            (".my.cnf", "me\nsecret\n"),
-            (".ssh/id", "KEY\n"),
-            ("k/.more", ""),
-        ];
-        let hidden = [&files[..], &more].concat();
-        for (line, part) in [
-            ("auth-user-pass\nhttp-proxy h 1 auth basic", "a file auth"),
-            ("auth-user-pass\nsocks-proxy h 1 ./auth", "a file auth"),
-            (
-                "auth-user-pass\nhttp-proxy-user-pass k/../auth",
-                "a file auth",
-            ),
-            ("auth-user-pass\nconfig auth", "a file auth"),
-            ("auth-user-pass\nca auth/ca.crt", "it names auth/ca.crt"),
-            (
-                &format!("ca {}ca.crt", "a/".repeat(32)),
-                "a path that begins with /home/a/a/a has",
-            ),
-            (
-                &format!("{}ca ca.crt", "cd a/a/a/a\n".repeat(10)),
-                "has more than 32",
-            ),
-            ("ca ../ca.crt", "/home/ca.crt is not in the same directory"),
-            (
-                "auth-user-pass ../../etc/shadow",
-                "/etc/shadow is not in the same directory",
-            ),
-            (
-                "tls-auth /root/key 1",
-                "/root/key is not in the same directory",
-            ),
-            (
-                "config /etc/passwd",
-                "/etc/passwd is not in the same directory",
-            ),
-            ("cd /home/a\nca ca.crt", "absolute paths"),
-            ("ca /home/a//etc/passwd", "/etc/passwd is not in"),
-            ("\"/home/a/plugin\" /x.so", "plugin: it loads a library"),
+    }
+
+    #[test]
+    fn files_come_from_nowhere_else() {
+        for (lines, path) in [
+            ("ca ../ca.crt", "/home/ca.crt"),
+            ("auth-user-pass ../../etc/shadow", "/etc/shadow"),
+            ("tls-auth /root/key 1", "/root/key"),
+            ("config /etc/passwd", "/etc/passwd"),
+            ("ca /home/a//etc/passwd", "/etc/passwd"),
+            ("cd /etc\nca passwd", "/etc/passwd"),
             (
                 "auth-user-pass gone\nca ca.crt\nauth-user-pass ../gone",
-                "/home/gone is not in",
+                "/home/gone",
             ),
+            // The certificates of public authorities are for some options alone.
             (
-                "cd /etc\nca passwd",
-                "/etc/passwd is not in the same directory",
+                "auth-user-pass /etc/ssl/certs/a.pem",
+                "a.pem (auth-user-pass)",
             ),
+            ("key /etc/pki/tls/certs/a.pem", "a.pem (key)"),
             (
-                "cert gone.crt\nkey gone.key",
-                "/home/a/gone.crt (cert), /home/a/gone.key (key)",
+                "ca /etc/ssl/certs/a.pem\nhttp-proxy h 1 /etc/ssl/certs/a.pem",
+                "a.pem (http-proxy)",
             ),
-            ("tls-verify ./x", "tls-verify"),
+            ("ca /etc/pki/libvirt/private/key", "/key"),
+        ] {
+            refused(lines, &format!("{path} is not in the same directory"));
+        }
+        refused("cd /home/a\nca ca.crt", "absolute paths");
+        refused(
+            "cert gone.crt\nkey gone.key",
+            "/home/a/gone.crt (cert), /home/a/gone.key (key)",
+        );
+        refused("auth-user-pass .my.cnf", "/home/a/.my.cnf is hidden");
+        refused("socks-proxy evil 1080 .ssh/id", "/home/a/.ssh/id is hidden");
+        refused("config k/.more", "/home/a/k/.more is hidden");
+        let deep = "a/".repeat(32);
+        refused(
+            &format!("ca {deep}ca.crt"),
+            "a path that begins with /home/a/a/a has",
+        );
+        let deep = "cd a/a/a/a\n".repeat(10);
+        refused(&format!("{deep}ca ca.crt"), "has more than 32");
+    }
+
+    #[test]
+    fn no_option_names_what_is_kept_later() {
+        for lines in [
+            "http-proxy h 1 auth basic",
+            "socks-proxy h 1 ./auth",
+            "http-proxy-user-pass k/../auth",
+            "config auth",
+        ] {
+            refused(&format!("auth-user-pass\n{lines}"), "a file auth");
+        }
+        refused("auth-user-pass\nca auth/ca.crt", "it names auth/ca.crt");
+    }
+
+    #[test]
+    fn nothing_is_run_or_loaded() {
+        for (lines, words) in [
+            ("\"/home/a/plugin\" /x.so", "plugin: it loads a library"),
             ("setenv opt plugin /x.so", "plugin"),
+            ("tls-verify ./x", "tls-verify"),
             ("crl-verify crl dir", "crl-verify"),
             ("providers default ./p/ca.so", "providers: it loads a"),
             (
@@ -760,28 +787,8 @@ mod tests {
                 "engine: it loads a",
             ),
             ("<engine>\n/x.so\n</engine>", "engine: it loads a"),
-            ("auth-user-pass .my.cnf", "/home/a/.my.cnf is hidden"),
-            ("socks-proxy evil 1080 .ssh/id", "/home/a/.ssh/id is hidden"),
-            ("config k/.more", "/home/a/k/.more is hidden"),
         ] {
-            let error = import(&format!("{START}{line}\n"), &hidden).err().unwrap();
-            assert!(error.to_string().contains(part), "{line}: {error}");
-        }
-        // The certificates of public authorities.
-        for (line, part) in [
-            (
-                "auth-user-pass /etc/ssl/certs/a.pem",
-                "a.pem (auth-user-pass) is not in",
-            ),
-            ("key /etc/pki/tls/certs/a.pem", "a.pem (key) is not in"),
-            (
-                "ca /etc/ssl/certs/a.pem\nhttp-proxy h 1 /etc/ssl/certs/a.pem",
-                "a.pem (http-proxy) is not in",
-            ),
-            ("ca /etc/pki/libvirt/private/key", "/key is not in"),
-        ] {
-            let error = import(&format!("{START}{line}\n"), &files).err().unwrap();
-            assert!(error.to_string().contains(part), "{line}: {error}");
+            refused(lines, words);
         }
         // Those that OpenSSL brings along.
         assert!(import(&format!("{START}providers legacy default\nengine\n"), &[]).is_ok());
