@@ -246,8 +246,8 @@ fn terminate(find: impl Fn() -> Result<Vec<Target>>, patience: Duration) -> Resu
 
 /// Whether a process has been killed, or has ended.
 fn is_killed(pid: i32) -> bool {
-    let process = Proc::open().ok().and_then(|proc| proc.process(pid));
-    process.is_none_or(|process| process.is_killed())
+    let is_killed = |proc: Proc| proc.process(pid).is_none_or(|process| process.is_killed());
+    Proc::open().is_ok_and(is_killed)
 }
 
 /// Waits until one of the processes has ended, for at most `longest`.
