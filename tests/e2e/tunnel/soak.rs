@@ -21,7 +21,7 @@ struct Used {
 impl Used {
     fn by(host: &Host) -> Self {
         let number = |script: &str| host.ok(script).trim().parse().expect("a number");
-        let keepers = "pgrep -f 'tunnel-keeper work|openvpn.*work'";
+        let keepers = "pgrep -f '[t]unnel-keeper work|[o]penvpn.*work'";
         Self {
             descriptors: number(&format!(
                 "for pid in $({keepers}); do ls /proc/$pid/fd; done | wc -l"
