@@ -57,7 +57,7 @@ fn a_process_that_its_tracer_keeps_from_ending_does_not_hold_clean_up() {
     let pid = alice.ok("runns-exec -d work -- sleep 1000");
     let tracer = alice.spawn(&format!("exec python3 /tmp/seize.py {pid} >/tmp/said"));
     wait_until("the tracer", || {
-        (host.ok("cat /tmp/said") == "0").then_some(())
+        (host.run("cat /tmp/said").stdout.trim() == "0").then_some(())
     });
     host.ok("timeout 60 runns-exec clean work --kill --timeout 1");
     assert_eq!(host.ok(&format!("cat /proc/{pid}/comm")), "sleep");

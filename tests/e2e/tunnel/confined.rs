@@ -250,7 +250,7 @@ fn a_tracer_of_a_daemon_is_ended_with_it() {
         "exec setpriv --reuid=65536 --regid=65536 --clear-groups python3 /tmp/seize.py {pid} >/tmp/said"
     ));
     wait_until("the tracer", || {
-        (host.ok("cat /tmp/said") == "0").then_some(())
+        (host.run("cat /tmp/said").stdout.trim() == "0").then_some(())
     });
     host.ok("timeout 60 runns-exec clean work -f");
     assert_eq!(host.run("pgrep -u 65536").stdout, "");
