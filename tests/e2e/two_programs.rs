@@ -56,7 +56,7 @@ fn arguments_environment_and_status_pass_and_capabilities_do_not() {
     );
     let output = host.user("alice").run("runns-exec status x --json");
     assert!(
-        output.status == 7 && output.stdout.starts_with(".inside;"),
+        output.status == 7 && output.stdout.starts_with(".handed-over;"),
         "{output}"
     );
     assert!(
