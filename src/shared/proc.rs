@@ -34,10 +34,21 @@ pub struct Stat {
     pub state: u8,
     /// The parent's pid.
     pub ppid: i32,
+    /// Field 9: what the kernel has noted of the thread (PF_* in linux/sched.h).
+    pub flags: u32,
     /// Field 20: the number of threads, a main thread that has ended included.
     pub threads: u32,
     /// Field 22: when the process started, in clock ticks since boot.
     pub start_time: u64,
+}
+
+impl Stat {
+    /// Whether the thread is ending, and executes nothing any more.
+    fn is_exiting(&self) -> bool {
+        /// PF_EXITING and, earlier, PF_POSTCOREDUMP (Linux 5.16 and later).
+        const EXITING: u32 = 0x4 | 0x8;
+        self.flags & EXITING != 0
+    }
 }
 
 /// Parses /proc/PID/stat. The name stands in parentheses, and may contain blanks and parentheses
@@ -52,12 +63,14 @@ pub fn parse_stat(text: &[u8]) -> Option<Stat> {
         .split_ascii_whitespace();
     let state = *fields.next()?.as_bytes().first()?;
     let ppid = fields.next()?.parse().ok()?;
-    let threads = fields.nth(15)?.parse().ok()?;
+    let flags = fields.nth(4)?.parse().ok()?;
+    let threads = fields.nth(10)?.parse().ok()?;
     let start_time = fields.nth(1)?.parse().ok()?;
     Some(Stat {
         comm,
         state,
         ppid,
+        flags,
         threads,
         start_time,
     })
@@ -208,11 +221,21 @@ impl Process {
         parse_real_uid(&self.read("status", LONGEST)?)
     }
 
-    /// Whether it has been killed, and only its end is outstanding: it executes nothing any more. A
-    /// tracer can delay the end as long as it likes (ptrace(2), BUGS).
-    pub fn is_killed(&self) -> bool {
+    /// Whether it has been killed, or ends by itself, and only its end is outstanding: it executes
+    /// nothing any more. A tracer can delay the end as long as it likes (ptrace(2), BUGS). Of what
+    /// ends already, the kernel does not note that it was killed.
+    pub fn is_doomed(&self) -> bool {
         let status = self.read("status", LONGEST);
-        status.and_then(|status| parse_killed(&status)) == Some(true)
+        if status.and_then(|status| parse_killed(&status)) == Some(true) {
+            return true;
+        }
+        let mut threads = self.threads().peekable();
+        let is_exiting = |thread: String| {
+            let stat = self.read(&format!("{thread}/stat"), LONGEST);
+            stat.and_then(|stat| parse_stat(&stat))
+                .is_some_and(|stat| stat.is_exiting())
+        };
+        threads.peek().is_some() && threads.all(is_exiting)
     }
 
     /// The first `longest` bytes of its command line, for [`parse_command_line`]. With
@@ -339,6 +362,8 @@ mod tests {
             (stat.comm.as_slice(), stat.ppid, stat.start_time),
             (&b"a) S 7 (\xff\n b"[..], 1, 777)
         );
+        assert_eq!((stat.flags, stat.threads), (4194560, 1));
+        assert!(!stat.is_exiting());
         assert!(!stat.has_ended());
         let zombie = |threads| {
             parse_stat(format!("1 (x) Z 1 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 {threads} 0 9").as_bytes())

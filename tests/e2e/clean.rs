@@ -47,7 +47,7 @@ fn on_a_terminal_it_asks() {
     before.assert_same(&Snapshot::of(&host));
 }
 
-/// It has been killed, and executes nothing any more.
+/// It has been killed, or ends by itself, and executes nothing any more.
 #[test]
 fn a_process_that_its_tracer_keeps_from_ending_does_not_hold_clean_up() {
     let host = Host::new();
@@ -61,7 +61,23 @@ fn a_process_that_its_tracer_keeps_from_ending_does_not_hold_clean_up() {
     });
     host.ok("timeout 60 runns-exec clean work --kill --timeout 1");
     assert_eq!(host.ok(&format!("cat /proc/{pid}/comm")), "sleep");
-    host.ok("runns-exec build -n work && runns-exec clean work");
+    host.ok("runns-exec build -n work");
+    host.ok("pkill -KILL -f '[s]eize.py'");
+    tracer.wait();
+    alice.ok("mkfifo /tmp/go");
+    let pid = alice.ok("runns-exec -d work -- cat /tmp/go");
+    let tracer = alice.spawn(&format!("exec python3 /tmp/seize.py {pid} >/tmp/again"));
+    wait_until("the tracer", || {
+        (host.run("cat /tmp/again").stdout.trim() == "0").then_some(())
+    });
+    alice.ok(": >/tmp/go");
+    wait_until("its end", || {
+        host.ok(&format!("cat /proc/{pid}/stat"))
+            .contains(") t ")
+            .then_some(())
+    });
+    host.ok("timeout 60 runns-exec clean work --kill --timeout 1");
+    assert_eq!(host.ok(&format!("cat /proc/{pid}/comm")), "cat");
     host.ok("pkill -KILL -f '[s]eize.py'");
     tracer.wait();
 }

@@ -45,10 +45,12 @@ const DEEPEST: usize = 32;
 const LARGEST_IMPORTS: u64 = 128 << 20;
 /// Where everybody finds the certificates of public authorities; files there are not copied.
 /// Private keys are in none of them, as they are in others below /etc/pki.
-const PUBLIC: [&str; 5] = [
+const PUBLIC: [&str; 7] = [
     "/etc/ssl/certs",
     "/etc/pki/tls/certs",
+    "/etc/pki/tls/cert.pem",
     "/etc/pki/ca-trust",
+    "/etc/pki/trust",
     "/etc/ca-certificates",
     "/usr/share/ca-certificates",
 ];

@@ -7,7 +7,7 @@
 //! earlier files are removed after that.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{DirEntry, File, Permissions};
+use std::fs::{DirEntry, File, Metadata, Permissions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -351,8 +351,9 @@ pub fn finish_all() -> Result<Option<Error>> {
     let mut errors = Vec::new();
     for name in names()?.into_iter().filter(is_pending) {
         let mark = std::fs::metadata(directory(&name).join(PENDING));
+        let is_removed = |mark: Metadata| mark.len() == 0 && !section_file(&name).exists();
         match finish(&name) {
-            Err(error) if mark.is_ok_and(|mark| mark.len() == 0) => errors.push(error),
+            Err(error) if mark.is_ok_and(is_removed) => errors.push(error),
             finished => finished?,
         }
     }

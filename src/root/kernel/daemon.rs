@@ -194,7 +194,7 @@ fn open(pid: i32, is_meant: impl Fn() -> bool) -> Option<Target> {
 }
 
 /// Sends SIGTERM, and SIGKILL once `patience` has elapsed, until `find` returns no process, or only
-/// such as have been killed and are held by a tracer.
+/// such as have been killed, or end by themselves, and are held by a tracer.
 fn terminate(find: impl Fn() -> Result<Vec<Target>>, patience: Duration) -> Result<bool> {
     let deadline = Instant::now() + patience;
     let mut asked = BTreeSet::new();
@@ -202,7 +202,7 @@ fn terminate(find: impl Fn() -> Result<Vec<Target>>, patience: Duration) -> Resu
         let now = Instant::now();
         let mut targets = find()?;
         if now > deadline + AFTER_KILL {
-            targets.retain(|target| !is_killed(target.pid));
+            targets.retain(|target| !is_doomed(target.pid));
         }
         if targets.is_empty() {
             return Ok(!asked.is_empty());
@@ -244,10 +244,10 @@ fn terminate(find: impl Fn() -> Result<Vec<Target>>, patience: Duration) -> Resu
     }
 }
 
-/// Whether a process has been killed, or has ended.
-fn is_killed(pid: i32) -> bool {
-    let is_killed = |proc: Proc| proc.process(pid).is_none_or(|process| process.is_killed());
-    Proc::open().is_ok_and(is_killed)
+/// Whether a process executes nothing any more.
+fn is_doomed(pid: i32) -> bool {
+    let is_doomed = |proc: Proc| proc.process(pid).is_none_or(|process| process.is_doomed());
+    Proc::open().is_ok_and(is_doomed)
 }
 
 /// Waits until one of the processes has ended, for at most `longest`.

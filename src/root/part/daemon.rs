@@ -102,7 +102,8 @@ impl Part for Daemons {
         let daemons = daemon::stop_found(|| unrecorded(site.plan()), PATIENCE);
         // Also if one of them did not end: it may have seen to that.
         (0..site.plan().request.daemons())
-            .try_for_each(|index| confine::end_user(confine::user(site.plan(), index)))?;
+            .map(|index| confine::end_user(confine::user(site.plan(), index)))
+            .fold(Ok(()), Result::and)?;
         let mut stopped = recorded? | keepers? | daemons?;
         site.record.daemons.clear();
         site.record.keepers.clear();

@@ -770,10 +770,15 @@ impl<'a> Question<'a> {
         }))
     }
 
-    /// Whether silence would say that something is wrong. A peer without an endpoint cannot be
-    /// asked, and may be the one that others wait for.
-    fn has_respondent(&self) -> bool {
-        self.before.has_all_endpoints() || self.before.keep_alive()
+    /// Whether silence would say that something is wrong. A peer without an endpoint may be the one
+    /// that others wait for, and one that has called may be gone by now: its address is in the device,
+    /// but not in the file of tunnel `index`. If that was changed since, the device has to do.
+    fn has_respondent(&self, plan: &Plan, index: usize) -> bool {
+        let dials_all = match has_changed(plan, index) {
+            true => Ok(self.before.has_all_endpoints()),
+            false => read(&plan.request.wireguard[index]).map(|file| file.has_all_endpoints()),
+        };
+        self.before.keep_alive() || dials_all.unwrap_or(true)
     }
 
     /// Looks for an answer, and sends a packet if it is time; `None` while it is open.
@@ -854,8 +859,9 @@ fn question<'a>(subject: &'a Subject, index: usize) -> Result<Option<Question<'a
     let since = TunnelState::load(&plan.name, place(plan, index)).since;
     let device = Reached::new(plan, &deep.file, index);
     let question = Question::new(device, None)?;
-    let is_due =
-        |asked: &Question| asked.has_respondent() && asked.before.is_idle(since, clock::now());
+    let is_due = |asked: &Question| {
+        asked.has_respondent(plan, index) && asked.before.is_idle(since, clock::now())
+    };
     Ok(question.filter(is_due))
 }
 
@@ -910,7 +916,7 @@ pub fn wait_for_servers(records: &[&Record], patience: Duration) -> Vec<(usize, 
         let namespace = namespace.as_ref().ok_or_else(gone)?;
         let device = Reached::new(plan, namespace, index);
         let question = Question::new(device, Some(patience))?;
-        Ok(question.filter(Question::has_respondent))
+        Ok(question.filter(|asked| asked.has_respondent(plan, index)))
     };
     let question = &question;
     let questions = records.iter().enumerate().flat_map(|(at, record)| {

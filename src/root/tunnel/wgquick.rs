@@ -124,6 +124,11 @@ pub fn parse(text: &str) -> Result<Config> {
 }
 
 impl Config {
+    /// Whether this side can begin to talk to each peer.
+    pub fn has_all_endpoints(&self) -> bool {
+        self.endpoints.len() == self.setconf.split("[Peer]\n").skip(1).count()
+    }
+
     fn option(&mut self, place: Place, key: &str, value: &str) -> Result<()> {
         let low = key.to_ascii_lowercase();
         let wrong = |why: &str| Error::new("read it", format!("{key}: {why}"));

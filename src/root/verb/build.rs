@@ -139,6 +139,11 @@ fn lock_with_addresses(options: &Options) -> Result<(Lock, Addresses)> {
     }
     lock.release();
     let (lock, addresses) = look_up_and_lock(options)?;
+    if addresses.is_none() {
+        warn(
+            "the servers of WireGuard tunnels keep their addresses: builds by others took too long",
+        );
+    }
     Ok((lock, addresses.unwrap_or_default()))
 }
 
@@ -350,20 +355,7 @@ fn build(
     let name = site.plan().name.clone();
     if let Err(error) = walk::build(&mut site).and_then(|()| finish(&mut site)) {
         log::refused(|| format!("build of {name} failed: {error}"));
-        let left = walk::undo(&mut site);
-        if left.is_empty() {
-            lock.remove(&site.record)?;
-            return Err(error);
-        }
-        for error in &left {
-            output::complain_error(error);
-        }
-        // clean finds by it what is left.
-        site.record.state = State::Cleaning;
-        site.save()?;
-        return Err(error.hint(format!(
-            "to remove what is left: sudo runns-exec clean {name}"
-        )));
+        return Err(give_up(&mut site, error));
     }
     let plan = site.plan();
     if is_leaky(plan) {
@@ -372,6 +364,27 @@ fn build(
     warn_of_service(plan);
     log::notice(|| format!("built {name}: {}", summary::parts(plan).join("; ")));
     output::print(&summary::built(plan)).map(|()| None)
+}
+
+/// Undoes a build that failed with `error`. What could not be undone stays recorded, for clean.
+fn give_up(site: &mut Site, error: Error) -> Error {
+    let mut left = walk::undo(site);
+    if left.is_empty() {
+        left.extend(site.lock.remove(&site.record).err());
+    } else {
+        site.record.state = State::Cleaning;
+        left.extend(site.save().err());
+    }
+    if left.is_empty() {
+        return error;
+    }
+    for error in &left {
+        output::complain_error(error);
+    }
+    let name = &site.plan().name;
+    error.hint(format!(
+        "to remove what is left: sudo runns-exec clean {name}"
+    ))
 }
 
 /// Records what is about to be built.

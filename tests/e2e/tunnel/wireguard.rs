@@ -606,6 +606,11 @@ fn an_idle_tunnel_asks_its_server() {
         "printf '[Peer]\\nPublicKey=%s\\nAllowedIPs=10.99.0.0/24\\n' $(wg genkey | wg pubkey) >>/etc/wireguard/wg0.conf && \
          runns-exec build -s work --no-wait && runns-exec status work",
     );
+    // It is not asked because it has called once, either.
+    host.ok(
+        "wg set rwg0-0 peer $(wg show rwg0-0 endpoints | awk '$2 == \"(none)\" { print $1 }') endpoint 192.0.2.77:5 && \
+         ! wg show rwg0-0 endpoints | grep none && runns-exec build -s work --wait 3 && runns-exec status work",
+    );
     host.ok("runns-exec clean work -fk");
 }
 
